@@ -1,0 +1,1 @@
+"""From records to the dictionary of tensors that the model takes."""

@@ -1,0 +1,1 @@
+"""Layers: tokenizers, positions, attention, encoders, projection heads."""

@@ -1,0 +1,1 @@
+"""The towers, the heads and the sizes they come in."""

@@ -1,0 +1,1 @@
+"""Tasks, schedules, the step and the loop around it."""
