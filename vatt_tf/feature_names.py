@@ -1,0 +1,30 @@
+"""Keys of the feature dictionaries that pass between the parts of vatt_tf.
+
+The input pipeline makes a dictionary with the input keys; the model takes it
+and returns a dictionary with the output keys. `B` is the batch, `C` the
+captions of a clip, `D` an embedding width.
+"""
+
+# Inputs. float32 unless said otherwise.
+VIDEO = 'video'  # (B, T, H, W, 3), in [-1, 1]
+AUDIO = 'audio'  # (B, S, 1), in [-1, 1]
+SPECTROGRAM = 'spectrogram'  # (B, F, M), in [0, 1]; in place of AUDIO
+TEXT = 'text'  # (B, C, L), int32 token ids, 0 is padding
+VIDEO_MASK = 'video_mask'  # (B,), bool: the clip has video
+AUDIO_MASK = 'audio_mask'  # (B,), bool: the clip has sound
+TEXT_MASK = 'text_mask'  # (B, C), bool: the caption exists
+LABEL = 'label'  # (B,), int32, or (B, num_classes), float32
+EXAMPLE_ID = 'example_id'  # (B,), string; stays on the host
+
+# Outputs: pooled features, before the projection heads.
+VIDEO_FEATURE = 'video_feature'  # (B, d_model)
+AUDIO_FEATURE = 'audio_feature'  # (B, d_model)
+TEXT_FEATURE = 'text_feature'  # (B, C, d_model)
+
+# Outputs: embeddings in the video-audio and in the video-text space, as the
+# heads give them (not normalised).
+VIDEO_VA = 'video_va'  # (B, D_va)
+AUDIO_VA = 'audio_va'  # (B, D_va)
+VIDEO_VT = 'video_vt'  # (B, D_vt)
+TEXT_VT = 'text_vt'  # (B, C, D_vt)
+AUDIO_VT = 'audio_vt'  # (B, D_vt), carried over from the video-audio space

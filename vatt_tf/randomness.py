@@ -1,0 +1,193 @@
+"""Random numbers keyed by (seed, step, layer, row of the global batch).
+
+Everything random in a training step draws from a counter-based generator
+(Philox, Salmon et al. 2011), so that a row gets the same numbers wherever it
+is computed: on one device, on any replica of many, in a micro-batch, or once
+more when activations are recomputed. The 64-bit key holds the seed and the
+layer, the 128-bit counter the step and the position of the row.
+
+Dropout compares random bytes instead of random floats: a quarter of the random
+words, and the backward pass keeps one byte an element.
+"""
+
+import math
+from typing import NamedTuple
+import zlib
+
+import tensorflow as tf
+
+_PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw op takes it
+_WORDS_PER_COUNT = 4  # uint32 words that one Philox counter value gives
+
+
+class Rng(NamedTuple):
+  """A key from which any number of independent draws are made.
+
+  Attributes:
+    seed: scalar int64 tensor, the seed of the run.
+    step: scalar int64 tensor, the training step.
+    first_row: scalar int64 tensor, row of the global batch that row 0 of the
+      local tensors is.
+    path: Python int, hash of the names folded in so far.
+  """
+
+  seed: tf.Tensor
+  step: tf.Tensor
+  first_row: tf.Tensor
+  path: int
+
+
+def make(seed, step, first_row=0):
+  """Makes the key of a training step.
+
+  Args:
+    seed: int or scalar integer tensor.
+    step: int or scalar integer tensor, the global step.
+    first_row: int or scalar integer tensor, the first row of the global batch
+      that this replica (or micro-batch) holds.
+
+  Returns:
+    An `Rng`.
+  """
+  return Rng(
+    tf.cast(seed, tf.int64),
+    tf.cast(step, tf.int64),
+    tf.cast(first_row, tf.int64),
+    0,
+  )
+
+
+def fold_in(rng, name):
+  """Returns the key for a named part, independent of its siblings' keys.
+
+  Args:
+    rng: an `Rng` or None.
+    name: a string, fixed at construction (a sub-layer's name).
+
+  Returns:
+    An `Rng`, or None when `rng` is None.
+  """
+  if rng is None:
+    return None
+  return rng._replace(path=zlib.crc32(name.encode(), rng.path))
+
+
+def rows(rng, factor):
+  """Returns the key for tensors that hold `factor` rows for each batch row.
+
+  Args:
+    rng: an `Rng` or None.
+    factor: int; axis 0 of the tensors is B * factor, batch-major.
+
+  Returns:
+    An `Rng`, or None when `rng` is None.
+  """
+  if rng is None:
+    return None
+  return rng._replace(first_row=rng.first_row * factor)
+
+
+def _words(rng, num_rows, words_per_row):
+  """Draws uint32 words, (num_rows, words_per_row); the count is a multiple of
+  4, so that every row begins at a counter value of its own."""
+  if rng is None:
+    # A fresh key from TensorFlow's own state: `tf.random.set_seed` governs it.
+    fresh = tf.random.uniform(
+      [2], minval=tf.int64.min, maxval=tf.int64.max, dtype=tf.int64
+    )
+    key, step, first_row = fresh[:1], fresh[1], tf.constant(0, tf.int64)
+  else:
+    mixed = tf.bitwise.bitwise_xor(
+      tf.bitwise.left_shift(rng.seed, tf.constant(32, tf.int64)),
+      tf.constant(rng.path, tf.int64),
+    )
+    key, step, first_row = tf.reshape(mixed, [1]), rng.step, rng.first_row
+  position = first_row * (words_per_row // _WORDS_PER_COUNT)
+  counter = tf.stack([position, step])
+  return tf.raw_ops.StatelessRandomUniformFullIntV2(
+    shape=tf.stack([num_rows, words_per_row]),
+    key=tf.bitcast(key, tf.uint64),
+    counter=tf.bitcast(counter, tf.uint64),
+    alg=tf.constant(_PHILOX, tf.int32),
+    dtype=tf.uint32,
+  )
+
+
+def _round_up(value, multiple):
+  return -(-value // multiple) * multiple
+
+
+def uniform(rng, row_shape, num_rows):
+  """Draws uniform numbers.
+
+  Args:
+    rng: an `Rng`, or None to draw a fresh key from TensorFlow's global state.
+    row_shape: list of ints, the static shape of one row.
+    num_rows: int or scalar int32 tensor.
+
+  Returns:
+    float32 tensor (num_rows, *row_shape) in [0, 1), in steps of 2^-24.
+  """
+  size = math.prod(row_shape)
+  padded = _round_up(size, _WORDS_PER_COUNT)
+  words = _words(rng, num_rows, padded)[:, :size]  # (rows, size)
+  words = tf.bitwise.right_shift(words, tf.constant(8, tf.uint32))
+  # The 24 bits left fit an int32, which XLA and the CPU convert faster.
+  values = tf.cast(tf.bitcast(words, tf.int32), tf.float32) * 2.0**-24
+  return tf.reshape(values, [num_rows, *row_shape])
+
+
+def _keep_mask(rng, row_shape, num_rows, threshold):
+  """Bool tensor (num_rows, *row_shape), true with (256 - threshold) / 256."""
+  size = math.prod(row_shape)
+  padded = _round_up(size, 4 * _WORDS_PER_COUNT)
+  words = _words(rng, num_rows, padded // 4)
+  octets = tf.bitcast(words, tf.uint8)  # (rows, padded // 4, 4)
+  octets = tf.reshape(octets, [num_rows, padded])
+  if padded != size:
+    octets = octets[:, :size]
+  return tf.reshape(
+    octets >= tf.constant(threshold, tf.uint8), [num_rows, *row_shape]
+  )
+
+
+def dropout(x, rate, rng=None):
+  """Zeroes a random share of `x` and scales the rest to keep its mean.
+
+  Args:
+    x: floating point tensor (rows, ...); all but axis 0 are static. Axis 0 is
+      the row axis of the key.
+    rate: float in [0, 1), the share dropped; rounded to a multiple of 1/256
+      (at least 1/256 unless it is 0). The scale is that of the rounded rate.
+    rng: an `Rng`, or None to draw a fresh key from TensorFlow's global state.
+
+  Returns:
+    A tensor like `x`.
+
+  Raises:
+    ValueError: when `rate` is not in [0, 1) or an inner axis is not static.
+  """
+  if not 0 <= rate < 1:
+    raise ValueError(f'`rate` must be in [0, 1). Received: rate={rate}')
+  if rate == 0:
+    return x
+  row_shape = x.shape[1:].as_list()
+  if None in row_shape:
+    raise ValueError(
+      '`x` must have static axes after the first. '
+      f'Received: x.shape={x.shape}'
+    )
+  threshold = min(max(round(rate * 256), 1), 255)
+  num_rows = x.shape[0] if x.shape[0] is not None else tf.shape(x)[0]
+  keep = _keep_mask(rng, row_shape, num_rows, threshold)
+  scale = 256 / (256 - threshold)
+
+  def apply(value):
+    return value * (tf.cast(keep, value.dtype) * tf.cast(scale, value.dtype))
+
+  @tf.custom_gradient
+  def masked(value):
+    # Only the byte mask is kept for the backward pass, not its cast.
+    return apply(value), apply
+
+  return masked(x)
