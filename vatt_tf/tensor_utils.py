@@ -1,0 +1,44 @@
+"""Shapes that are static where they can be; the only place for such helpers."""
+
+import tensorflow as tf
+
+
+def shape_list(x):
+  """The shape of `x`, as integers where they are known.
+
+  Args:
+    x: a tensor of known rank, any dtype.
+
+  Returns:
+    A list with one entry a dimension: a Python int where the size is static,
+    otherwise a scalar int32 tensor.
+
+  Raises:
+    ValueError: the rank of `x` is not known.
+  """
+  x = tf.convert_to_tensor(x)
+  if x.shape.rank is None:
+    raise ValueError(
+        '`x` must have a known rank, so that its shape can be listed. '
+        f'Received: x={x}')
+  static = x.shape.as_list()
+  if None not in static:
+    return static
+  dynamic = tf.shape(x)
+  return [
+      dynamic[axis] if size is None else size
+      for axis, size in enumerate(static)
+  ]
+
+
+def accumulation_dtype(dtype):
+  """The dtype for sums, norms and softmaxes over values of `dtype`.
+
+  Args:
+    dtype: a floating-point dtype, or its name.
+
+  Returns:
+    `tf.float32` for bfloat16 and float16; any other dtype as it is.
+  """
+  dtype = tf.as_dtype(dtype)
+  return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
