@@ -1,0 +1,126 @@
+# What people type; `make help` lists it.
+#
+# Variables: PYTHON (a Python 3.11), VENV (where the environment goes),
+# INSTALLER (uv, or pip: one tool fewer, but slower), PYTEST_FLAGS.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV ?= .venv
+INSTALLER ?= uv
+PYTEST_FLAGS ?= -q -n 2 --dist loadfile
+UV_VERSION := 0.13.9
+
+BIN := $(VENV)/bin
+BASE_STAMP := $(VENV)/.requirements.stamp
+TEST_STAMP := $(VENV)/.requirements-test.stamp
+VERIFY := $(sort $(wildcard benchmarks/verify_*.py))
+
+.PHONY: help
+help:
+	@echo 'make quickstart  environment, sample media, training, retrieval'
+	@echo 'make venv        the environment alone: requirements.txt in $(VENV)'
+	@echo 'make test        every test'
+	@echo 'make lint        style, layout, and BUILD against the imports'
+	@echo 'make verify      the long checks, benchmarks/verify_*.py'
+	@echo 'make build-file  writes BUILD anew from the imports'
+	@echo 'make lock        writes requirements*.txt anew from setup.cfg'
+	@echo 'make clean       removes what these commands made'
+
+# Checks that PYTHON is a 3.11 that can make environments, and makes one.
+$(BIN)/python:
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' \
+	    2>/dev/null) || version='not there'; \
+	if [ "$$version" != 3.11 ]; then \
+	  echo 'vatt_tf needs Python 3.11: it is the newest version for which' \
+	    'tensorflow-text 2.17 has wheels.' \
+	    "Received: PYTHON=$(PYTHON), which is $$version." >&2; \
+	  echo 'Install it (Debian and Ubuntu: `apt-get install python3.11' \
+	    'python3.11-venv`; elsewhere: `uv python install 3.11`) and name it:' \
+	    '`make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11`.' >&2; \
+	  exit 1; \
+	fi; \
+	if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo '`$(PYTHON) -m venv` does not work: the venv module is not whole.' \
+	    'Install it (Debian and Ubuntu: `apt-get install' \
+	    'python3.11-venv`).' >&2; \
+	  exit 1; \
+	fi
+	$(PYTHON) -m venv $(VENV)
+
+# $(call install,REQUIREMENTS): the lock, then vatt_tf itself, in place.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+ifeq ($(INSTALLER),uv)
+  UV := $(BIN)/uv pip install -q --python $(BIN)/python
+  install = $(PIP) uv==$(UV_VERSION) && $(UV) -r $(1) \
+    && $(UV) --no-deps --no-build-isolation -e .
+else ifeq ($(INSTALLER),pip)
+  install = $(PIP) -r $(1) && $(PIP) --no-deps --no-build-isolation -e .
+else
+  $(error `INSTALLER` must be uv or pip. Received: INSTALLER=$(INSTALLER))
+endif
+
+$(BASE_STAMP): requirements.txt setup.cfg pyproject.toml | $(BIN)/python
+	@echo 'Installing $< into $(VENV) with $(INSTALLER) ...'
+	@start=$$SECONDS; $(call install,$<); \
+	echo "Installed in $$((SECONDS - start)) s."
+	@touch $@
+
+$(TEST_STAMP): requirements-test.txt setup.cfg pyproject.toml | $(BIN)/python
+	@echo 'Installing $< into $(VENV) with $(INSTALLER) ...'
+	@start=$$SECONDS; $(call install,$<); \
+	echo "Installed in $$((SECONDS - start)) s."
+	@touch $@ $(BASE_STAMP)
+
+.PHONY: venv venv-test
+venv: $(BASE_STAMP)
+venv-test: $(TEST_STAMP)
+
+# The time at which the command was typed, so that the install is counted.
+.PHONY: quickstart
+quickstart: export VATT_TF_STARTED := $(shell date +%s)
+quickstart: venv
+	$(BIN)/python -m vatt_tf.quickstart
+
+# One process at a time runs the tests of a file: some files make their own
+# logical devices.
+.PHONY: test
+test: venv-test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+
+.PHONY: lint
+lint: venv-test
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests/project
+
+# Each script writes what it found to the file that --output names, and exits
+# with 1 if it is not what the README says.
+.PHONY: verify
+verify: venv-test
+	@mkdir -p benchmarks/results
+	@for script in $(VERIFY); do \
+	  name=$$(basename $$script .py); \
+	  echo "$$script"; \
+	  $(BIN)/python $$script --output=benchmarks/results/$$name.json; \
+	done
+
+.PHONY: build-file
+build-file: venv-test
+	$(BIN)/python tests/project/regenerate_build.py
+
+# The second lock is held to the first, so that both name the same versions.
+COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 \
+  --annotation-style line --custom-compile-command 'make lock' setup.cfg
+.PHONY: lock
+lock: $(BIN)/python
+	$(PIP) uv==$(UV_VERSION)
+	$(COMPILE) --extra test -o requirements-test.txt >/dev/null
+	$(COMPILE) -c requirements-test.txt -o requirements.txt >/dev/null
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) runs data/generated build dist vatt_tf.egg-info \
+	  .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
