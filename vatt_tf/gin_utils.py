@@ -1,0 +1,182 @@
+"""Configuration: flags, search paths, parsing and writing of gin files.
+
+This is the only place that parses gin. Includes inside gin files are written
+from the repository root and found from any working directory.
+"""
+
+# gin 0.5.0 looks up `importlib.util` without importing it.
+import importlib.util  # noqa: F401
+import inspect
+import os
+import pathlib
+import re
+
+from absl import flags
+import gin
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+_MACRO = re.compile(r'^[A-Za-z_]\w*$')
+_DEFINITION = re.compile(r'^\s*([A-Za-z_]\w*)\s*=', re.MULTILINE)
+
+
+def define_flags():
+  """Defines `--gin_file` and `--gin_param`; called by the mains only."""
+  flags.DEFINE_multi_string(
+    'gin_file',
+    None,
+    'A gin file, by path from here or from the repository root. May be given '
+    'several times: later files override earlier ones.',
+  )
+  flags.DEFINE_multi_string(
+    'gin_param',
+    [],
+    'A binding that overrides the files, such as BATCH_SIZE=8 or '
+    'make_optimizer.beta_2=0.98. May be given several times.',
+  )
+
+
+def _search_roots():
+  return [pathlib.Path.cwd(), ROOT]
+
+
+def find_file(name):
+  """Finds a gin file.
+
+  Args:
+    name: a path, absolute or from the working directory or from the
+      repository root, or a remote path that `tf.io.gfile` reads.
+
+  Returns:
+    The path as a string.
+
+  Raises:
+    ValueError: when there is no such file; the message lists the top files.
+  """
+  for candidate in [name, *(str(root / name) for root in _search_roots())]:
+    if tf.io.gfile.exists(candidate) and not tf.io.gfile.isdir(candidate):
+      return candidate
+  known = sorted(
+    os.path.relpath(path, ROOT) for path in (ROOT / 'gin').glob('*.gin')
+  )
+  raise ValueError(
+    f'There is no gin file at `{name}`; it was looked for in '
+    f'{", ".join(str(root) for root in _search_roots())}. The files that '
+    f'come with vatt_tf are: {", ".join(known)}.'
+  )
+
+
+def _macros_in(files):
+  """The macros that the files, and the files they include, define."""
+  macros, waiting, seen = set(), list(files), set()
+  while waiting:
+    path = waiting.pop()
+    if path in seen:
+      continue
+    seen.add(path)
+    with tf.io.gfile.GFile(path) as file:
+      text = file.read()
+    macros.update(_DEFINITION.findall(text))
+    for included in re.findall(r'^\s*include\s+[\'"](.+?)[\'"]', text, re.M):
+      waiting.append(find_file(included))
+  return macros
+
+
+def _valid_parameters(name):
+  """The parameters of a registered configurable, for error messages."""
+  target = gin.config._REGISTRY.get_match(name)  # pylint: disable=protected-access
+  function = target.wrapped
+  if inspect.isclass(function):
+    function = function.__init__
+  return [
+    parameter
+    for parameter in inspect.signature(function).parameters
+    if parameter != 'self'
+  ]
+
+
+def _explain(error, files, params):
+  """Makes gin's error name the valid choices."""
+  text = str(error)
+  where = f'Given: gin_file={files}, gin_param={params}.'
+  unknown = re.search(r"No configurable matching '([^']+)'", text)
+  if unknown:
+    names = sorted(
+      selector.rsplit('.', 1)[-1]
+      for selector in gin.config._REGISTRY  # pylint: disable=protected-access
+      if selector.startswith('vatt_tf.') or '.vatt_tf.' in selector
+    )
+    return (
+      f'There is no configurable named `{unknown.group(1)}`. The names are: '
+      f'{", ".join(names)}. {where}'
+    )
+  parameter = re.search(
+    r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text
+  )
+  if parameter:
+    name, wrong = parameter.groups()
+    return (
+      f'`{name}` has no parameter `{wrong}`. Its parameters are: '
+      f'{", ".join(_valid_parameters(name))}. {where}'
+    )
+  return f'The configuration cannot be read: {text}\n{where}'
+
+
+def parse(gin_files, gin_params=()):
+  """Parses gin files and bindings, replacing what was parsed before.
+
+  Args:
+    gin_files: list of paths; later files override earlier ones.
+    gin_params: list of bindings, `NAME=value` for a macro that one of the
+      files defines or `[scope/]configurable.parameter=value`.
+
+  Raises:
+    ValueError: for a file that does not exist, or a name that nothing has;
+      the message lists the valid ones.
+  """
+  gin_files, gin_params = list(gin_files or []), list(gin_params or [])
+  paths = [find_file(name) for name in gin_files]
+  macros = _macros_in(paths)
+  for binding in gin_params:
+    name, equals, _ = binding.partition('=')
+    if not equals:
+      raise ValueError(
+        '`gin_param` must look like NAME=value. '
+        f'Received: gin_param={binding}'
+      )
+    if _MACRO.match(name.strip()) and name.strip() not in macros:
+      raise ValueError(
+        f'No gin file given defines the macro `{name.strip()}`, so that '
+        f'setting it would do nothing. The macros are: '
+        f'{", ".join(sorted(macros))}.'
+      )
+  gin.clear_config()
+  for root in _search_roots():
+    gin.add_config_file_search_path(str(root))
+  gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
+  try:
+    gin.parse_config_files_and_bindings(paths, gin_params)
+  except (ValueError, SyntaxError, OSError) as error:
+    raise ValueError(_explain(error, gin_files, gin_params)) from error
+
+
+def write_text(path, text):
+  """Writes a text file in one step, so that readers never see a part of it."""
+  temporary = f'{path}.tmp'
+  with tf.io.gfile.GFile(temporary, 'w') as file:
+    file.write(text)
+  tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def write_config(model_dir):
+  """Writes what was parsed to `model_dir/config.gin`."""
+  tf.io.gfile.makedirs(model_dir)
+  write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
+
+
+def write_operative_config(model_dir):
+  """Writes what was really used to `model_dir/operative_config.gin`."""
+  write_text(
+    os.path.join(model_dir, 'operative_config.gin'), gin.operative_config_str()
+  )

@@ -1,0 +1,43 @@
+"""Trains: `python -m vatt_tf.train --gin_file=gin/pretrain_ma_medium.gin`.
+
+The gin file says what is trained on what; `--gin_param=NAME=value` overrides
+it. Typed again, the same command goes on where the run stopped.
+"""
+
+import os
+import pathlib
+
+from absl import app
+from absl import flags
+
+from vatt_tf import gin_utils
+from vatt_tf.input_pipeline import pipeline  # noqa: F401
+from vatt_tf.models import build  # noqa: F401
+from vatt_tf.training import loop
+from vatt_tf.training import pretrain  # noqa: F401
+from vatt_tf.training import schedules  # noqa: F401
+
+_MODEL_DIR = flags.DEFINE_string(
+  'model_dir',
+  None,
+  'Directory of checkpoints and TensorBoard events. By default runs/NAME, with '
+  'the name of the first gin file.',
+)
+gin_utils.define_flags()
+
+
+def main(argv):
+  """Parses the flags and trains."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_files = flags.FLAGS.gin_file
+  gin_utils.parse(gin_files, flags.FLAGS.gin_param)
+  model_dir = _MODEL_DIR.value
+  if model_dir is None:
+    model_dir = os.path.join('runs', pathlib.PurePath(gin_files[0]).stem)
+  loop.train(model_dir)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('gin_file')
+  app.run(main)

@@ -1,0 +1,181 @@
+"""Checkpoints of a run: restored whole or refused, kept last N and best."""
+
+import os
+import re
+
+from absl import logging
+import orbit
+import tensorflow as tf
+
+
+def remove_leftovers(directory):
+  """Removes the partial files that a killed process left in a directory.
+
+  A checkpoint is written to `ckpt-N_temp` and then renamed, so that such a
+  name is never part of a complete checkpoint.
+  """
+  if not tf.io.gfile.isdir(directory):
+    return
+  for name in tf.io.gfile.listdir(directory):
+    name = name.rstrip('/')
+    if re.fullmatch(r'.*ckpt-\d+_temp(_.*)?', name):
+      path = tf.io.gfile.join(directory, name)
+      logging.warning('Removing an unfinished checkpoint: %s', path)
+      if tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+      else:
+        tf.io.gfile.remove(path)
+
+
+def restore(checkpoint, path, expect_optimizer=True):
+  """Restores every variable, or says what does not fit.
+
+  Args:
+    checkpoint: `tf.train.Checkpoint` over objects whose variables exist.
+    path: the checkpoint's prefix, `…/ckpt-N`.
+    expect_optimizer: False to take the model alone from a training checkpoint.
+
+  Raises:
+    ValueError: when the file cannot be read, or a variable is missing or has
+      another shape: the checkpoint is another model's.
+  """
+  try:
+    status = checkpoint.restore(path)
+    status.assert_existing_objects_matched()
+    if expect_optimizer:
+      status.assert_consumed()
+    else:
+      status.expect_partial()
+  except (AssertionError, ValueError, KeyError) as error:
+    raise ValueError(
+      f'The checkpoint {path} was written by another model than the gin files '
+      f'describe. First difference: {_first_line(error)}. Train with the gin '
+      'file that wrote it (config.gin beside it), or give a new --model_dir.'
+    ) from error
+  except (tf.errors.OpError, OSError) as error:
+    raise ValueError(
+      f'The checkpoint {path} cannot be read: {_first_line(error)}. If the '
+      'file is damaged, delete it and the line that names it in the file '
+      '`checkpoint` beside it: the one before is used then.'
+    ) from error
+
+
+def _first_line(error):
+  return str(error).strip().split('\n')[0]
+
+
+def latest(directory):
+  """The newest checkpoint of a run, or None.
+
+  Args:
+    directory: a run's `model_dir`.
+
+  Returns:
+    The prefix `…/ckpt-N` or None.
+  """
+  return tf.train.latest_checkpoint(directory)
+
+
+def resolve(path):
+  """The checkpoint that a user means.
+
+  Args:
+    path: a `model_dir` (its newest checkpoint is taken), or a checkpoint's
+      prefix `…/ckpt-N`.
+
+  Returns:
+    The prefix.
+
+  Raises:
+    ValueError: when there is no checkpoint there.
+  """
+  if tf.io.gfile.isdir(path):
+    found = latest(path)
+    if found is None:
+      raise ValueError(
+        f'There is no checkpoint in {path}. Train first with `python -m '
+        'vatt_tf.train --gin_file=… --model_dir=…`, or name the directory of a '
+        'run that has one.'
+      )
+    return found
+  if tf.io.gfile.exists(path + '.index'):
+    return path
+  raise ValueError(
+    f'There is no checkpoint at {path}: neither a directory nor a prefix '
+    'such as runs/NAME/ckpt-1000 (the name without .index).'
+  )
+
+
+class Manager(tf.train.CheckpointManager):
+  """A checkpoint manager that restores a checkpoint whole or not at all.
+
+  Args:
+    checkpoint: `tf.train.Checkpoint`.
+    directory: where this process writes.
+    restore_dir: where to restore from; the chief's directory.
+    **kwargs: as `tf.train.CheckpointManager` takes them.
+  """
+
+  def __init__(self, checkpoint, directory, restore_dir=None, **kwargs):
+    super().__init__(checkpoint, directory, **kwargs)
+    self._restore_dir = restore_dir or directory
+
+  def restore_or_initialize(self):
+    """Restores the newest checkpoint, if there is one.
+
+    Returns:
+      The checkpoint's prefix, or None where there was none.
+
+    Raises:
+      ValueError: when the checkpoint is another model's.
+    """
+    path = latest(self._restore_dir)
+    if path is None:
+      return None
+    restore(self.checkpoint, path)
+    return path
+
+
+class BestCheckpoint:
+  """An orbit action that keeps the checkpoint of the best evaluation.
+
+  Args:
+    checkpoint: `tf.train.Checkpoint`.
+    model_dir: the run's directory; the best goes to `model_dir/best`.
+    metric: name of the metric, higher is better.
+    global_step: `tf.Variable`.
+    is_chief: whether this process writes the score.
+  """
+
+  def __init__(self, checkpoint, model_dir, metric, global_step, is_chief):
+    directory = os.path.join(model_dir, 'best')
+    self._metric = metric
+    self._global_step = global_step
+    self._is_better = orbit.actions.NewBestMetric(
+      metric,
+      filename=os.path.join(directory, 'best_metric.json'),
+      write_metric=is_chief,
+    )
+    if not is_chief:
+      directory = os.path.join(directory, 'other_workers')
+    self._manager = tf.train.CheckpointManager(
+      checkpoint, directory, max_to_keep=1
+    )
+
+  def __call__(self, metrics):
+    """Saves the checkpoint when the metric is the best so far.
+
+    Args:
+      metrics: dictionary of floats.
+
+    Raises:
+      ValueError: when the metric is not among them.
+    """
+    if self._metric not in metrics:
+      raise ValueError(
+        f'`best_metric` must be one of {", ".join(sorted(metrics))}. '
+        f'Received: best_metric={self._metric}'
+      )
+    if self._is_better.test(metrics):
+      self._manager.save(checkpoint_number=self._global_step)
+      self._is_better.commit(metrics)

@@ -1,0 +1,341 @@
+"""The outer loop: builds a run, resumes it, trains, evaluates and saves."""
+
+import contextlib
+import io
+import os
+
+from absl import logging
+import gin
+import orbit
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import distribution
+from vatt_tf import gin_utils
+from vatt_tf.evaluation import retrieval
+from vatt_tf.training import checkpoints
+from vatt_tf.training import progress
+from vatt_tf.training import trainer as trainer_lib
+
+_PRECISIONS = ('float32', 'mixed_bfloat16')
+_HEADLINE = ('video_audio_loss', 'video_text_loss', 'audio_text_loss')
+
+
+class RetrievalEvaluator(orbit.AbstractEvaluator):
+  """Retrieval on held-out clips, as an orbit evaluator.
+
+  Args:
+    model: a VATT model.
+    dataset: `tf.data.Dataset` of feature dictionaries, one pass long.
+  """
+
+  def __init__(self, model, dataset):
+    self._model = model
+    self._dataset = dataset
+
+  def evaluate(self, num_steps):
+    """Embeds the whole data set and returns flat metrics.
+
+    Args:
+      num_steps: -1; the whole data set is used, whatever is asked for.
+
+    Returns:
+      Dictionary: `text_to_video/R@5` and its like → float.
+    """
+    del num_steps
+    return retrieval.flatten(
+      retrieval.evaluate_retrieval(self._model, self._dataset)
+    )
+
+
+def _one_batch_forever(dataset):
+  """The first batch of a data set, again and again."""
+  return dataset.take(1).cache().repeat()
+
+
+def _set_precision(precision):
+  if precision not in _PRECISIONS:
+    raise ValueError(
+      f'`precision` must be one of {", ".join(_PRECISIONS)}. '
+      f'Received: precision={precision}'
+    )
+  tf_keras.mixed_precision.set_global_policy(precision)
+
+
+def _build(model, spec):
+  """Runs the model once on zeros, so that all its variables exist."""
+  features = {
+    name: tf.zeros(tensor.shape, tensor.dtype) for name, tensor in spec.items()
+  }
+  tf.function(model)(features)
+
+
+@gin.configurable
+def train(
+  model_dir,
+  task=gin.REQUIRED,
+  train_dataset=gin.REQUIRED,
+  global_batch_size=gin.REQUIRED,
+  train_steps=gin.REQUIRED,
+  optimizer=gin.REQUIRED,
+  eval_dataset=None,
+  eval_batch_size=None,
+  eval_interval=None,
+  best_metric='text_to_video/R@10',
+  strategy='one_device',
+  num_devices=None,
+  seed=0,
+  precision='float32',
+  deterministic=False,
+  jit_compile=False,
+  steps_per_loop=1,
+  log_interval=1,
+  checkpoint_interval=1000,
+  keep_checkpoints=3,
+  init_checkpoint=None,
+  overfit_one_batch=False,
+):
+  """Trains a model, or goes on where an earlier run of `model_dir` stopped.
+
+  Args:
+    model_dir: directory of checkpoints, TensorBoard events and gin files.
+    task: what to optimise, such as a `PretrainTask`.
+    train_dataset: `make_dataset` in the scope that configures training data.
+    global_batch_size: int, over all replicas.
+    train_steps: int, the step to train up to.
+    optimizer: a legacy `tf_keras` optimizer, made in the strategy's scope:
+      a callable without arguments.
+    eval_dataset: `make_dataset` in the scope of held-out data, or None.
+    eval_batch_size: int; `global_batch_size` when None.
+    eval_interval: int, steps between evaluations; None: at the end.
+    best_metric: the evaluation metric that picks the checkpoint in
+      `model_dir/best`.
+    strategy: a name that `distribution.make_strategy` knows.
+    num_devices: int or None, devices for `mirrored`.
+    seed: int, seed of the weights, the data order and dropout.
+    precision: `float32` or `mixed_bfloat16`.
+    deterministic: ask TensorFlow for bit-equal repeats, at its cost.
+    jit_compile: compile the step with XLA (one replica, or TPU).
+    steps_per_loop: int, steps that run as one graph.
+    log_interval: int, steps between lines of progress.
+    checkpoint_interval: int, steps between checkpoints.
+    keep_checkpoints: int, how many of the newest stay.
+    init_checkpoint: a `model_dir` or checkpoint prefix whose model weights a
+      new run starts from.
+    overfit_one_batch: train on the first batch again and again: its loss must
+      fall, which checks a new model or data set in minutes.
+
+  Returns:
+    Dictionary of the last evaluation's metrics; empty without `eval_dataset`.
+
+  Raises:
+    ValueError: bad arguments, no records, a checkpoint of another model.
+    NonFiniteError: a loss or gradient is not finite.
+  """
+  _set_precision(precision)
+  tf_keras.utils.set_random_seed(seed)
+  if deterministic:
+    tf.config.experimental.enable_op_determinism()
+  distribution_strategy = distribution.make_strategy(
+    strategy, num_devices=num_devices
+  )
+  distribution.check_batch_divisible(global_batch_size, distribution_strategy)
+  if global_batch_size < 4:
+    logging.warning(
+      'A global batch of %d is too small for batch normalisation: two clips '
+      'normalise to opposite points, and about 1 %% of the gradient passes. '
+      'Use 4 (70 %%) or more, such as BATCH_SIZE=4.',
+      global_batch_size,
+    )
+  resolver = distribution_strategy.cluster_resolver
+  is_chief = resolver is None or resolver.task_type in (None, '', 'chief') or (
+    resolver.task_type == 'worker' and not resolver.task_id
+  )
+
+  # Resume order: variables exist → the newest checkpoint fills all of them →
+  # its step says where the data goes on. Random numbers follow from the step.
+  step_of_checkpoint = _step_in(model_dir)
+
+  def dataset_fn(context):
+    dataset = train_dataset(
+      global_batch_size=global_batch_size,
+      seed=seed,
+      start_step=0 if overfit_one_batch else step_of_checkpoint,
+      input_context=context,
+    )
+    return _one_batch_forever(dataset) if overfit_one_batch else dataset
+
+  dataset = distribution_strategy.distribute_datasets_from_function(dataset_fn)
+  with distribution_strategy.scope():
+    model = task.build_model()
+    _build(model, _replica_spec(dataset))
+    optimizer = optimizer()
+    # Slots exist before the restore, so that a missing one is found.
+    optimizer._create_all_weights(model.trainable_variables)  # pylint: disable=protected-access
+  checkpoints.remove_leftovers(model_dir)
+  checkpoints.remove_leftovers(os.path.join(model_dir, 'best'))
+  checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+  write_dir = model_dir
+  if not is_chief:
+    write_dir = os.path.join(model_dir, f'worker_{resolver.task_id}')
+  manager = checkpoints.Manager(
+    checkpoint,
+    write_dir,
+    max_to_keep=keep_checkpoints,
+    step_counter=optimizer.iterations,
+    checkpoint_interval=checkpoint_interval,
+    restore_dir=model_dir,
+  )
+  if init_checkpoint is not None and checkpoints.latest(model_dir) is None:
+    checkpoints.restore(
+      tf.train.Checkpoint(model=model),
+      checkpoints.resolve(init_checkpoint),
+      expect_optimizer=False,
+    )
+  if is_chief:
+    gin_utils.write_config(model_dir)
+
+  trainer = trainer_lib.Trainer(
+    task,
+    model,
+    optimizer,
+    dataset,
+    distribution_strategy,
+    seed,
+    jit_compile=jit_compile,
+  )
+  evaluator, eval_actions = None, []
+  if eval_dataset is not None:
+    evaluator = RetrievalEvaluator(
+      model, eval_dataset(global_batch_size=eval_batch_size or global_batch_size)
+    )
+    best = checkpoints.BestCheckpoint(
+      checkpoint, model_dir, best_metric, optimizer.iterations, is_chief
+    )
+    eval_actions.append(best)
+  line = progress.Progress(
+    train_steps, global_batch_size, log_interval, headline=_HEADLINE
+  )
+  state = {'operative_config_written': False}
+
+  def after_loop(metrics):
+    step = int(optimizer.iterations.numpy())
+    schedule = optimizer._decayed_lr(tf.float32)  # pylint: disable=protected-access
+    metrics['learning_rate'] = float(schedule)
+    rate = line.update(step, metrics) if is_chief else None
+    if rate is not None:
+      metrics['examples_per_second'] = rate
+    if is_chief and not state['operative_config_written']:
+      gin_utils.write_operative_config(model_dir)
+      state['operative_config_written'] = True
+
+  # orbit prints a line of its own for every loop; ours stands in its place.
+  with contextlib.redirect_stdout(io.StringIO()):
+    controller = orbit.Controller(
+      global_step=optimizer.iterations,
+      trainer=trainer,
+      evaluator=evaluator,
+      strategy=distribution_strategy,
+      train_actions=[after_loop],
+      eval_actions=eval_actions,
+      steps_per_loop=steps_per_loop,
+      checkpoint_manager=manager,
+      summary_dir=os.path.join(model_dir, 'train') if is_chief else None,
+      eval_summary_dir=os.path.join(model_dir, 'eval') if is_chief else None,
+    )
+  return _run(
+    controller,
+    line,
+    train_steps=train_steps,
+    eval_interval=eval_interval,
+    has_evaluator=evaluator is not None,
+    model_dir=model_dir,
+    global_batch_size=global_batch_size,
+  )
+
+
+def _step_in(model_dir):
+  """The step of a run's newest checkpoint; 0 without one."""
+  path = checkpoints.latest(model_dir)
+  return 0 if path is None else int(path.rsplit('-', 1)[-1])
+
+
+def _replica_spec(dataset):
+  """The tensor specs of one replica's part of the batch."""
+
+  def first(spec):
+    # With several local replicas a PerReplicaSpec holds one spec for each.
+    return getattr(spec, '_value_specs', (spec,))[0]
+
+  return {name: first(spec) for name, spec in dataset.element_spec.items()}
+
+
+def _run(
+  controller,
+  line,
+  *,
+  train_steps,
+  eval_interval,
+  has_evaluator,
+  model_dir,
+  global_batch_size,
+):
+  """Trains up to `train_steps`, until told to stop."""
+  stream = line.stream
+  step = int(controller.global_step.numpy())
+  parameters = sum(
+    variable.shape.num_elements()
+    for variable in controller.checkpoint_manager.checkpoint.model.variables
+  )
+  verb = 'Going on' if step else 'Starting'
+  print(
+    f'{verb} at step {step} of {train_steps}: {parameters:,} parameters, '
+    f'global batch {global_batch_size} on '
+    f'{controller.strategy.num_replicas_in_sync} replica(s), '
+    f'checkpoints in {model_dir}',
+    file=stream,
+    flush=True,
+  )
+  line.start(step)
+  metrics, evaluated_at = {}, None
+
+  def evaluate():
+    with contextlib.redirect_stdout(io.StringIO()):
+      found = controller.evaluate()
+    print(_short_report(step, found), file=stream, flush=True)
+    return found
+
+  with progress.StopRequest() as stop:
+    while step < train_steps and stop.reason is None:
+      until = min(step + controller.steps_per_loop, train_steps)
+      if has_evaluator and eval_interval:
+        until = min(until, (step // eval_interval + 1) * eval_interval)
+      with contextlib.redirect_stdout(io.StringIO()):
+        controller.train(until, checkpoint_at_completion=False)
+      step = int(controller.global_step.numpy())
+      if has_evaluator and eval_interval and step % eval_interval == 0:
+        metrics, evaluated_at = evaluate(), step
+        line.start(step)
+    with contextlib.redirect_stdout(io.StringIO()):
+      controller.save_checkpoint()
+  if stop.reason is not None:
+    print(
+      f'Stopped by {stop.reason} at step {step}; the checkpoint is saved. The '
+      'same command goes on from here.',
+      file=stream,
+      flush=True,
+    )
+    return metrics
+  if has_evaluator and evaluated_at != step:
+    metrics = evaluate()
+  print(f'Done: step {step}, {model_dir}', file=stream, flush=True)
+  return metrics
+
+
+def _short_report(step, metrics):
+  shown = '  '.join(
+    f'{name} {value:.3f}'
+    for name, value in sorted(metrics.items())
+    if name.endswith(('R@1', 'R@5', 'R@10'))
+  )
+  return f'step {step}  held-out retrieval: {shown}'

@@ -1,0 +1,106 @@
+"""What a run tells people and TensorBoard, and how it is asked to stop."""
+
+import datetime
+import math
+import signal
+import sys
+import time
+
+from absl import logging
+
+
+class Progress:
+  """Prints a line of progress for people.
+
+  Args:
+    train_steps: int, the last step.
+    global_batch_size: int.
+    interval: int, steps between lines.
+    headline: names of metrics on the line besides the loss.
+    stream: where to print.
+  """
+
+  def __init__(
+    self,
+    train_steps,
+    global_batch_size,
+    interval,
+    headline=(),
+    stream=None,
+  ):
+    self._train_steps = train_steps
+    self._batch = global_batch_size
+    self._interval = interval
+    self._headline = headline
+    self.stream = stream or sys.stdout
+    self._last = None
+
+  def start(self, step):
+    """Starts the clock at a step."""
+    self._last = (step, time.monotonic())
+
+  def update(self, step, metrics):
+    """Prints a line if one is due.
+
+    Args:
+      step: int.
+      metrics: dictionary of floats, of the steps just done.
+
+    Returns:
+      Examples a second since the last line, or None when no line was due.
+    """
+    last_step, last_time = self._last
+    if step - last_step < self._interval and step < self._train_steps:
+      return None
+    if step == last_step:
+      return None
+    now = time.monotonic()
+    rate = (step - last_step) / max(now - last_time, 1e-9)
+    remaining = max(self._train_steps - step, 0) / rate
+    eta = datetime.timedelta(seconds=math.ceil(remaining))
+    shown = ' '.join(
+      f'{name} {metrics[name]:.4g}'
+      for name in self._headline
+      if name in metrics
+    )
+    print(
+      f'step {step}/{self._train_steps}  loss {metrics["loss"]:.4f}  {shown}  '
+      f'{rate * self._batch:.2f} examples/s  {1 / rate:.3g} s/step  ETA {eta}',
+      file=self.stream,
+      flush=True,
+    )
+    self._last = (step, now)
+    return rate * self._batch
+
+
+class StopRequest:
+  """Turns the first Ctrl-C or SIGTERM into a request to stop after this loop.
+
+  A second one acts as if nothing had been installed. Use as a context manager.
+  """
+
+  def __init__(self):
+    self.reason = None
+    self._previous = {}
+
+  def __enter__(self):
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._previous[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *unused):
+    self._restore()
+
+  def _restore(self):
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+    self._previous = {}
+
+  def _handle(self, number, unused_frame):
+    self.reason = signal.Signals(number).name
+    logging.warning(
+      '%s: saving a checkpoint after the steps under way; once more stops at '
+      'once.',
+      self.reason,
+    )
+    self._restore()

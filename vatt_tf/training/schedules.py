@@ -1,0 +1,118 @@
+"""Learning-rate schedules and the optimizer."""
+
+import math
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+_SHAPES = ('quarter_cosine', 'half_cosine', 'constant')
+
+
+@gin.register
+class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
+  """A linear warm-up, then a cosine decay (the paper's appendix on training).
+
+  With p the share of the steps done after the warm-up, in [0, 1]:
+
+  - `quarter_cosine` (the paper): final + (peak - final)·cos(π/2·p)
+  - `half_cosine` (the released code): final + (peak - final)/2·(1 + cos πp)
+  - `constant`: peak
+
+  Args:
+    total_steps: int, the step where the decay ends.
+    warmup_steps: int, steps from 0 up to the peak.
+    peak_learning_rate: float.
+    final_learning_rate: float.
+    shape: one of the names above.
+
+  Raises:
+    ValueError: for an unknown shape, or a warm-up as long as the training.
+  """
+
+  def __init__(
+    self,
+    total_steps=500_000,
+    warmup_steps=10_000,
+    peak_learning_rate=1e-4,
+    final_learning_rate=5e-5,
+    shape='quarter_cosine',
+  ):
+    super().__init__()
+    if shape not in _SHAPES:
+      raise ValueError(
+        f'`shape` must be one of {", ".join(_SHAPES)}. Received: shape={shape}'
+      )
+    if not 0 <= warmup_steps < total_steps:
+      raise ValueError(
+        '`warmup_steps` must be at least 0 and less than `total_steps`. '
+        f'Received: warmup_steps={warmup_steps}, total_steps={total_steps}. '
+        'Shorten the warm-up (WARMUP_STEPS in the gin files) or train longer '
+        '(TRAIN_STEPS).'
+      )
+    self.total_steps = total_steps
+    self.warmup_steps = warmup_steps
+    self.peak_learning_rate = peak_learning_rate
+    self.final_learning_rate = final_learning_rate
+    self.shape = shape
+
+  def __call__(self, step):
+    """Returns the learning rate at a step.
+
+    Args:
+      step: scalar integer tensor, 0 at the first update.
+
+    Returns:
+      scalar float32 tensor.
+    """
+    step = tf.cast(step, tf.float32)
+    peak, final = self.peak_learning_rate, self.final_learning_rate
+    decay_steps = self.total_steps - self.warmup_steps
+    p = tf.clip_by_value((step - self.warmup_steps) / decay_steps, 0.0, 1.0)
+    if self.shape == 'quarter_cosine':
+      rate = final + (peak - final) * tf.cos(math.pi / 2 * p)
+    elif self.shape == 'half_cosine':
+      rate = final + (peak - final) / 2 * (1 + tf.cos(math.pi * p))
+    else:
+      rate = tf.constant(peak, tf.float32)
+    # The first update already moves the weights: step 0 counts as 1.
+    warmup = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+    return tf.where(step < self.warmup_steps, peak * warmup, rate)
+
+  def get_config(self):
+    """Returns the arguments of the constructor."""
+    return {
+      'total_steps': self.total_steps,
+      'warmup_steps': self.warmup_steps,
+      'peak_learning_rate': self.peak_learning_rate,
+      'final_learning_rate': self.final_learning_rate,
+      'shape': self.shape,
+    }
+
+
+@gin.register
+def make_optimizer(
+  learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7, clip_norm=None
+):
+  """Makes Adam (Kingma and Ba 2015), the paper's optimizer.
+
+  This is the implementation whose update is one fused kernel a weight: on a
+  CPU it takes a third of the time and memory of the composed one.
+
+  Args:
+    learning_rate: a schedule or a float.
+    beta_1: float.
+    beta_2: float.
+    epsilon: float.
+    clip_norm: float or None; the gradients' global norm after the sum over
+      the replicas is cut to it.
+
+  Returns:
+    A `tf_keras.optimizers.legacy.Adam`. `clip_norm` is kept as an attribute
+    for the trainer, which clips the summed gradients.
+  """
+  optimizer = tf_keras.optimizers.legacy.Adam(
+    learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon
+  )
+  optimizer.global_clip_norm = clip_norm
+  return optimizer
