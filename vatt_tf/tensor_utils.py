@@ -19,15 +19,15 @@ def shape_list(x):
   x = tf.convert_to_tensor(x)
   if x.shape.rank is None:
     raise ValueError(
-        '`x` must have a known rank, so that its shape can be listed. '
-        f'Received: x={x}')
+      '`x` must have a known rank, so that its shape can be listed. '
+      f'Received: x={x}'
+    )
   static = x.shape.as_list()
   if None not in static:
     return static
   dynamic = tf.shape(x)
   return [
-      dynamic[axis] if size is None else size
-      for axis, size in enumerate(static)
+    dynamic[axis] if size is None else size for axis, size in enumerate(static)
   ]
 
 

@@ -3,8 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution
-from vatt_tf import tensor_utils
+from vatt_tf import distribution, tensor_utils
 
 
 class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
@@ -53,10 +52,12 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     super().__init__(**kwargs)
     if not 0 <= momentum <= 1:
       raise ValueError(
-          f'`momentum` must be in [0, 1]. Received: momentum={momentum}')
+        f'`momentum` must be in [0, 1]. Received: momentum={momentum}'
+      )
     if not epsilon > 0:
       raise ValueError(
-          f'`epsilon` must be positive. Received: epsilon={epsilon}')
+        f'`epsilon` must be positive. Received: epsilon={epsilon}'
+      )
     self.momentum = momentum
     self.epsilon = epsilon
     self.supports_masking = True
@@ -66,29 +67,34 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     input_shape = tf.TensorShape(input_shape)
     if input_shape.rank is None or input_shape.rank < 2:
       raise ValueError(
-          '`x` must be of rank 2 or more, (..., D). '
-          f'Received: x.shape={input_shape}')
+        '`x` must be of rank 2 or more, (..., D). '
+        f'Received: x.shape={input_shape}'
+      )
     if input_shape[-1] is None:
       raise ValueError(
-          'The last axis of `x` must have a static size. '
-          f'Received: x.shape={input_shape}')
-    arguments = dict(
-        shape=[input_shape[-1]],
-        dtype=tensor_utils.accumulation_dtype(self.variable_dtype),
-        experimental_autocast=False)
-    self.gamma = self.add_weight(
-        name='gamma', initializer='ones', **arguments)
+        'The last axis of `x` must have a static size. '
+        f'Received: x.shape={input_shape}'
+      )
+    arguments = {
+      'shape': [input_shape[-1]],
+      'dtype': tensor_utils.accumulation_dtype(self.variable_dtype),
+      'experimental_autocast': False,
+    }
+    self.gamma = self.add_weight(name='gamma', initializer='ones', **arguments)
     self.beta = self.add_weight(name='beta', initializer='zeros', **arguments)
     # Each replica moves its own copy, by the same all-reduced statistics: the
     # copies stay equal with no exchange, and reading takes the first.
     arguments.update(
-        trainable=False,
-        synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+      trainable=False,
+      synchronization=tf.VariableSynchronization.ON_READ,
+      aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
     self.moving_mean = self.add_weight(
-        name='moving_mean', initializer='zeros', **arguments)
+      name='moving_mean', initializer='zeros', **arguments
+    )
     self.moving_variance = self.add_weight(
-        name='moving_variance', initializer='ones', **arguments)
+      name='moving_variance', initializer='ones', **arguments
+    )
     super().build(input_shape)
 
   def call(self, x, training=False, mask=None):
@@ -114,16 +120,20 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     valid = _valid_rows(x, mask)  # (rows, 1)
     x = tf.reshape(x, [-1, x.shape[-1]])  # (rows, D)
     zero = tf.zeros([], x.dtype)
-    total, count = distribution.all_reduce_sum((
+    total, count = distribution.all_reduce_sum(
+      (
         tf.reduce_sum(tf.where(valid, x, zero), 0),
-        tf.reduce_sum(tf.cast(valid, x.dtype))))
+        tf.reduce_sum(tf.cast(valid, x.dtype)),
+      )
+    )
     divisor = tf.maximum(count, 1)
     # `centre` is the mean but for rounding. Around any constant the two sums
     # below give the exact statistics, so no gradient need flow through it.
     centre = tf.stop_gradient(total / divisor)
     x = tf.where(valid, x - centre, zero)
     first, second = distribution.all_reduce_sum(
-        (tf.reduce_sum(x, 0), tf.reduce_sum(tf.square(x), 0)))
+      (tf.reduce_sum(x, 0), tf.reduce_sum(tf.square(x), 0))
+    )
     offset = first / divisor
     variance = tf.maximum(second / divisor - tf.square(offset), 0)
     return centre + offset, variance, count
@@ -140,9 +150,9 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
   def get_config(self):
     """The arguments of the layer."""
     return {
-        **super().get_config(),
-        'momentum': self.momentum,
-        'epsilon': self.epsilon,
+      **super().get_config(),
+      'momentum': self.momentum,
+      'epsilon': self.epsilon,
     }
 
 
@@ -153,11 +163,15 @@ def _valid_rows(x, mask):
     return tf.reshape(tf.ones(leading, tf.bool), [-1, 1])
   mask = tf.cast(mask, tf.bool)
   rank = mask.shape.rank
-  if (rank is None or not 1 <= rank < x.shape.rank or
-      not mask.shape.is_compatible_with(x.shape[:rank])):
+  if (
+    rank is None
+    or not 1 <= rank < x.shape.rank
+    or not mask.shape.is_compatible_with(x.shape[:rank])
+  ):
     raise ValueError(
-        '`mask` must be shaped like leading axes of `x`, the last left out. '
-        f'Received: mask.shape={mask.shape}, x.shape={x.shape}')
+      '`mask` must be shaped like leading axes of `x`, the last left out. '
+      f'Received: mask.shape={mask.shape}, x.shape={x.shape}'
+    )
   ones = [1] * (x.shape.rank - 1 - rank)
   mask = tf.reshape(mask, tensor_utils.shape_list(mask) + ones)
   return tf.reshape(tf.broadcast_to(mask, leading), [-1, 1])
