@@ -89,11 +89,8 @@ def _valid_parameters(name):
   function = target.wrapped
   if inspect.isclass(function):
     function = function.__init__
-  return [
-    parameter
-    for parameter in inspect.signature(function).parameters
-    if parameter != 'self'
-  ]
+  parameters = inspect.signature(function).parameters
+  return [parameter for parameter in parameters if parameter != 'self']
 
 
 def _explain(error, files, params):
@@ -104,8 +101,8 @@ def _explain(error, files, params):
   if unknown:
     names = sorted(
       selector.rsplit('.', 1)[-1]
-      for selector in gin.config._REGISTRY  # pylint: disable=protected-access
-      if selector.startswith('vatt_tf.') or '.vatt_tf.' in selector
+      for selector, _ in gin.config._REGISTRY.items()  # pylint: disable=protected-access
+      if selector.startswith('vatt_tf.')
     )
     return (
       f'There is no configurable named `{unknown.group(1)}`. The names are: '

@@ -52,7 +52,8 @@ def restore(checkpoint, path, expect_optimizer=True):
       f'describe. First difference: {_first_line(error)}. Train with the gin '
       'file that wrote it (config.gin beside it), or give a new --model_dir.'
     ) from error
-  except (tf.errors.OpError, OSError) as error:
+  except (tf.errors.OpError, OSError, IndexError) as error:
+    # The C++ reader's out-of-range status arrives as an IndexError.
     raise ValueError(
       f'The checkpoint {path} cannot be read: {_first_line(error)}. If the '
       'file is damaged, delete it and the line that names it in the file '

@@ -1,0 +1,92 @@
+"""Tests of the reading and writing of gin files."""
+
+import os
+
+import gin
+import tensorflow as tf
+
+from vatt_tf import gin_utils
+from vatt_tf.training import schedules  # noqa: F401
+
+
+class GinUtilsTest(tf.test.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    gin.clear_config()
+    self.dir = self.get_temp_dir()
+    self.base = self._write(
+      'base.gin', 'STEPS = 100\nWarmupCosine.total_steps = %STEPS\n'
+    )
+
+  def tearDown(self):
+    gin.clear_config()
+    super().tearDown()
+
+  def _write(self, name, text):
+    path = os.path.join(self.dir, name)
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write(text)
+    return path
+
+  def test_later_files_and_params_override(self):
+    later = self._write('later.gin', 'STEPS = 200\n')
+    gin_utils.parse([self.base, later])
+    self.assertEqual(
+      gin.get_configurable('WarmupCosine')(warmup_steps=0).total_steps, 200
+    )
+    gin_utils.parse(
+      [self.base, later], ['STEPS=300', 'WarmupCosine.warmup_steps=7']
+    )
+    schedule = gin.get_configurable('WarmupCosine')()
+    self.assertEqual((schedule.total_steps, schedule.warmup_steps), (300, 7))
+
+  def test_files_of_the_repository_are_found_from_anywhere(self):
+    here = os.getcwd()
+    os.chdir(self.dir)
+    try:
+      self.assertEndsWith(
+        gin_utils.find_file('gin/pretrain_ma_medium.gin'),
+        'gin/pretrain_ma_medium.gin',
+      )
+    finally:
+      os.chdir(here)
+
+  def test_missing_file_lists_those_there_are(self):
+    with self.assertRaisesRegex(ValueError, r'nothing\.gin.*pretrain_ma_base'):
+      gin_utils.parse(['nothing.gin'])
+
+  def test_unknown_macro_is_an_error(self):
+    with self.assertRaisesRegex(ValueError, '`STEP`.*The macros are: STEPS'):
+      gin_utils.parse([self.base], ['STEP=3'])
+
+  def test_unknown_configurable_lists_the_names(self):
+    bad = self._write('bad.gin', 'WarmupCosinus.total_steps = 3\n')
+    with self.assertRaisesRegex(
+      ValueError, 'no configurable named `WarmupCosinus`.*WarmupCosine'
+    ):
+      gin_utils.parse([bad])
+
+  def test_unknown_parameter_lists_the_parameters(self):
+    with self.assertRaisesRegex(
+      ValueError, 'no parameter `total_step`.*total_steps.*warmup_steps'
+    ):
+      gin_utils.parse([self.base], ['WarmupCosine.total_step=3'])
+
+  def test_param_without_value(self):
+    with self.assertRaisesRegex(ValueError, 'NAME=value'):
+      gin_utils.parse([self.base], ['STEPS'])
+
+  def test_operative_config_reproduces_the_run(self):
+    gin_utils.parse([self.base], ['WarmupCosine.warmup_steps=7'])
+    first = gin.get_configurable('WarmupCosine')()
+    gin_utils.write_config(self.dir)
+    gin_utils.write_operative_config(self.dir)
+    for name in ('config.gin', 'operative_config.gin'):
+      gin_utils.parse([os.path.join(self.dir, name)])
+      again = gin.get_configurable('WarmupCosine')()
+      self.assertEqual(first.get_config(), again.get_config())
+
+
+if __name__ == '__main__':
+  tf.test.main()
