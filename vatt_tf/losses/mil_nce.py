@@ -1,4 +1,4 @@
-"""Multiple-instance NCE between video and text (paper, section 3.3).
+"""Multiple-instance NCE between video and text (paper, section 3.4).
 
 MIL-NCE is that of Miech et al. 2020: the captions near a clip in time are its
 positives together, so that one that fits is enough.

@@ -1,4 +1,4 @@
-"""Noise-contrastive estimation between video and sound (paper, section 3.3)."""
+"""Noise-contrastive estimation between video and sound (paper, section 3.4)."""
 
 from typing import NamedTuple
 

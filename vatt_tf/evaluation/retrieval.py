@@ -1,0 +1,509 @@
+"""Retrieval between video, sound and text: R@1/5/10, median and mean rank.
+
+Similarity is the cosine. A query's rank is 1 + the number of items of the pool
+that do not belong to it and are at least as similar as the best one that does:
+a tie counts against the query, so that a constant embedding comes last instead
+of first. Every figure stands beside its pool size and what chance would give.
+
+What is retrieved:
+
+- A clip is one row. Rows with one id are clips of one video; they are combined
+  into one item (`COMBINATIONS`), so the pool holds videos.
+- Every caption is an item of its own. A video with several captions gives
+  several text queries; asked for text, it is as good as its best caption.
+  Equal captions of one video count once.
+- A row without a modality gives no item: it is in no pool of it, and counted.
+  A query whose video has no item in the pool is left out, and counted. Items
+  that no query asks for stay in the pool.
+"""
+
+import math
+from typing import NamedTuple
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+
+# How the clips of a video become one vector: the mean of the embeddings as
+# they are, then normalised; the mean of the normalised ones, normalised again;
+# or such that the similarity is the mean over the clips' similarities.
+COMBINATIONS = ('mean_embedding', 'mean_normalized', 'mean_similarity')
+RECALL_RANKS = (1, 5, 10)
+# Cosines closer than this are a tie: float32 products of equal rows differ by
+# as much.
+TIE = 1e-6
+
+_VALID = 'valid'  # (B,) bool, where a pipeline pads its last batch
+_MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
+
+# Direction: query modality and embedding, pool modality and embedding.
+_DIRECTIONS = {
+  'text_to_video': (names.TEXT, names.TEXT_VT, names.VIDEO, names.VIDEO_VT),
+  'video_to_text': (names.VIDEO, names.VIDEO_VT, names.TEXT, names.TEXT_VT),
+  'audio_to_video': (names.AUDIO, names.AUDIO_VA, names.VIDEO, names.VIDEO_VA),
+  'video_to_audio': (names.VIDEO, names.VIDEO_VA, names.AUDIO, names.AUDIO_VA),
+  'text_to_audio': (names.TEXT, names.TEXT_VT, names.AUDIO, names.AUDIO_VT),
+  'audio_to_text': (names.AUDIO, names.AUDIO_VT, names.TEXT, names.TEXT_VT),
+}
+_MASKS = {
+  names.VIDEO: names.VIDEO_MASK,
+  names.AUDIO: names.AUDIO_MASK,
+  names.TEXT: names.TEXT_MASK,
+}
+_EMBEDDINGS = (
+  names.VIDEO_VA,
+  names.AUDIO_VA,
+  names.VIDEO_VT,
+  names.TEXT_VT,
+  names.AUDIO_VT,
+)
+
+
+def rank_of_matches(similarity, is_match, tie=TIE):
+  """The rank of each query's best match, ties at their worst.
+
+  Args:
+    similarity: (Q, P) float array, of query and item of the pool.
+    is_match: (Q, P) bool array, the item belongs to the query; at least one in
+      each row.
+    tie: float, similarities closer than this are equal.
+
+  Returns:
+    (Q,) int64 array, from 1: one more than the items that do not belong to the
+    query and are at least as similar as the best that does.
+
+  Raises:
+    ValueError: a similarity is not finite, a query has no match, or the shapes
+      differ.
+  """
+  similarity = np.asarray(similarity)
+  is_match = np.asarray(is_match, bool)
+  if similarity.ndim != 2 or similarity.shape != is_match.shape:
+    raise ValueError(
+      '`similarity` and `is_match` must have one shape, (Q, P). Received: '
+      f'similarity.shape={similarity.shape}, is_match.shape={is_match.shape}'
+    )
+  if not np.isfinite(similarity).all():
+    raise ValueError(
+      '`similarity` must be finite. Received: '
+      f'{np.sum(~np.isfinite(similarity))} of {similarity.size} are not. '
+      'Look for NaN in the embeddings.'
+    )
+  if not is_match.any(1).all():
+    raise ValueError(
+      '`is_match` must have a match in each row: leave queries without one '
+      f'out. Received: none in row {np.argmin(is_match.any(1))}'
+    )
+  best = np.max(similarity, axis=1, where=is_match, initial=-np.inf)
+  ahead = (similarity >= best[:, np.newaxis] - tie) & ~is_match
+  return 1 + np.sum(ahead, axis=1)
+
+
+def embedding_ranks(
+  queries, pool, query_ids, pool_ids, max_similarities=_MAX_SIMILARITIES
+):
+  """`rank_of_matches` from embeddings, for pools of any size.
+
+  Args:
+    queries: (Q, D) float array.
+    pool: (P, D) float array; the similarity is the dot product.
+    query_ids: (Q,) array of ids, in numbers or strings.
+    pool_ids: (P,) array of ids; an item with a query's id is its match.
+    max_similarities: int, similarities to hold at a time.
+
+  Returns:
+    (Q,) int64 array of ranks from 1.
+
+  Raises:
+    ValueError: as `rank_of_matches`.
+  """
+  chunk_size = max(1, max_similarities // max(1, len(pool)))
+  ranks = [np.zeros([0], np.int64)]
+  for start in range(0, len(queries), chunk_size):
+    chunk = slice(start, start + chunk_size)
+    ranks.append(
+      rank_of_matches(
+        queries[chunk] @ pool.T,
+        query_ids[chunk, np.newaxis] == pool_ids[np.newaxis],
+      )
+    )
+  return np.concatenate(ranks)
+
+
+def summarize_ranks(ranks, num_matches, pool_size):
+  """Recalls and mean ranks, each beside what chance gives.
+
+  Args:
+    ranks: (Q,) integer array, from 1, at least one.
+    num_matches: (Q,) integer array, the items that belong to each query.
+    pool_size: int, the items.
+
+  Returns:
+    A dict of `R@1`, `R@5`, `R@10` (shares, 0 to 1), `median_rank`,
+    `mean_rank`, the same with `chance_` in front, `num_queries` and
+    `pool_size`. Chance is a random order of the pool.
+  """
+  ranks = np.asarray(ranks)
+  metrics = {'num_queries': len(ranks), 'pool_size': int(pool_size)}
+  matches, counts = np.unique(num_matches, return_counts=True)
+  weights = counts / counts.sum()
+
+  def chance(rank):
+    shares = [_chance_recall(rank, int(m), pool_size) for m in matches]
+    return float(np.dot(weights, shares))
+
+  for rank in RECALL_RANKS:
+    metrics[f'R@{rank}'] = float(np.mean(ranks <= rank))
+    metrics[f'chance_R@{rank}'] = chance(rank)
+  metrics['median_rank'] = float(np.median(ranks))
+  metrics['chance_median_rank'] = _chance_median(chance, pool_size)
+  metrics['mean_rank'] = float(np.mean(ranks))
+  metrics['chance_mean_rank'] = float(
+    np.dot(weights, (pool_size + 1) / (matches + 1))
+  )
+  return metrics
+
+
+def _chance_recall(rank, num_matches, pool_size):
+  """Probability that one of the matches is among the first `rank` of a random
+  order: 1 - C(P - m, rank) / C(P, rank)."""
+  if rank > pool_size - num_matches:
+    return 1.0
+  others = np.arange(pool_size - rank + 1, pool_size + 1, dtype=np.float64)
+  if num_matches < rank:  # the same product with the roles exchanged
+    others = np.arange(
+      pool_size - num_matches + 1, pool_size + 1, dtype=np.float64
+    )
+    return 1 - math.exp(np.sum(np.log1p(-rank / others)))
+  return 1 - math.exp(np.sum(np.log1p(-num_matches / others)))
+
+
+def _chance_median(chance, pool_size):
+  """The median of the rank of which `chance` is the distribution function."""
+
+  def least(share):
+    """The least rank that holds at least `share` of the queries."""
+    low, high = 1, pool_size
+    while low < high:
+      middle = (low + high) // 2
+      if chance(middle) >= share:
+        high = middle
+      else:
+        low = middle + 1
+    return low
+
+  # Where a rank holds half exactly, the median lies between it and the next.
+  return (least(0.5 - 1e-9) + least(0.5 + 1e-9)) / 2
+
+
+class _Items(NamedTuple):
+  """What can be retrieved in one modality."""
+
+  embeddings: np.ndarray  # (P, D), such that dot products are similarities
+  ids: np.ndarray  # (P,) int64
+  num_left_out: int  # rows without the modality
+
+
+def retrieval_metrics(embeddings, combination='mean_embedding'):
+  """Retrieval in every direction that the embeddings allow.
+
+  Args:
+    embeddings: dict of arrays, N rows, as `embed_dataset` gives: any of
+      `video_va`, `audio_va`, `video_vt`, `audio_vt` (N, D) and `text_vt`
+      (N, C, D), not normalised; optionally `video_mask`, `audio_mask` (N,) and
+      `text_mask` (N, C), bool, for what exists (default: all); optionally
+      `example_id` (N,), rows with one id being clips of one video (without, or
+      where it is empty, a row is a video of its own); optionally `text`
+      (N, C, L), token ids, by which equal captions of one video are found.
+    combination: one of `COMBINATIONS`, how the clips of a video are combined.
+
+  Returns:
+    A dict from direction (`text_to_video`, `video_to_text`, `audio_to_video`,
+    `video_to_audio`, `text_to_audio`, `audio_to_text`) to a dict of what
+    `summarize_ranks` gives, and
+    - `num_queries_left_out`: queries with no match in the pool,
+    - `num_rows_left_out`: rows that lack the pool's modality,
+    - `min_clips_per_video`, `max_clips_per_video`,
+    - `min_captions_per_video`, `max_captions_per_video`, with text,
+    - `combination`.
+    A direction with no query that has a match is absent.
+
+  Raises:
+    ValueError: an unknown combination, an embedding that is not finite, or
+      arrays whose shapes do not fit.
+  """
+  if combination not in COMBINATIONS:
+    raise ValueError(
+      f'`combination` must be one of {", ".join(COMBINATIONS)}. '
+      f'Received: combination={combination!r}'
+    )
+  embeddings = {key: np.asarray(value) for key, value in embeddings.items()}
+  num_rows = _check_rows(embeddings)
+  ids = _video_ids(embeddings, num_rows)
+  metrics = {}
+  for direction, fields in _DIRECTIONS.items():
+    query_modality, query_key, pool_modality, pool_key = fields
+    if query_key not in embeddings or pool_key not in embeddings:
+      continue
+    queries = _items(embeddings, query_modality, query_key, ids, combination)
+    pool = _items(embeddings, pool_modality, pool_key, ids, combination)
+    if queries.embeddings.shape[-1] != pool.embeddings.shape[-1]:
+      raise ValueError(
+        f'`{query_key}` and `{pool_key}` must have one width. Received: '
+        f'{query_key}.shape={embeddings[query_key].shape}, '
+        f'{pool_key}.shape={embeddings[pool_key].shape}'
+      )
+    result = _direction_metrics(queries, pool)
+    if result is None:
+      continue
+    clips = np.bincount(ids)
+    result['min_clips_per_video'] = int(clips.min())
+    result['max_clips_per_video'] = int(clips.max())
+    for modality, items in ((query_modality, queries), (pool_modality, pool)):
+      if modality == names.TEXT:
+        captions = np.unique(items.ids, return_counts=True)[1]
+        result['min_captions_per_video'] = int(captions.min())
+        result['max_captions_per_video'] = int(captions.max())
+    result['combination'] = combination
+    metrics[direction] = result
+  return metrics
+
+
+def _direction_metrics(queries, pool):
+  """Metrics of one direction, or None without a query that has a match."""
+  has_match = np.isin(queries.ids, pool.ids)
+  if not has_match.any():
+    return None
+  query_ids = queries.ids[has_match]
+  ranks = embedding_ranks(
+    queries.embeddings[has_match], pool.embeddings, query_ids, pool.ids
+  )
+  num_matches = np.bincount(pool.ids, minlength=query_ids.max() + 1)[query_ids]
+  metrics = summarize_ranks(ranks, num_matches, len(pool.ids))
+  metrics['num_queries_left_out'] = int(np.sum(~has_match))
+  metrics['num_rows_left_out'] = pool.num_left_out
+  return metrics
+
+
+def _check_rows(embeddings):
+  """The common number of rows of all arrays."""
+  shapes = {key: value.shape for key, value in embeddings.items()}
+  if not shapes or len({shape[:1] for shape in shapes.values()}) != 1:
+    raise ValueError(
+      '`embeddings` must hold arrays of equally many rows. '
+      f'Received shapes: {shapes}'
+    )
+  return next(iter(shapes.values()))[0]
+
+
+def _video_ids(embeddings, num_rows):
+  """A number for each row (N,), equal where the example id is; a row without
+  an id is a video of its own."""
+  if names.EXAMPLE_ID not in embeddings:
+    return np.arange(num_rows)
+  values = embeddings[names.EXAMPLE_ID]
+  ids = np.unique(values, return_inverse=True)[1].astype(np.int64)
+  unnamed = np.array([value in ('', b'') for value in values.tolist()], bool)
+  ids[unnamed] = num_rows + np.arange(np.sum(unnamed))
+  return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def _items(embeddings, modality, key, ids, combination):
+  """The items of one modality."""
+  values = embeddings[key]
+  mask = embeddings.get(_MASKS[modality])
+  mask = np.ones(values.shape[:-1], bool) if mask is None else mask.astype(bool)
+  rank = 3 if modality == names.TEXT else 2
+  if values.ndim != rank or values.shape[:-1] != mask.shape:
+    raise ValueError(
+      f'`{key}` must be of rank {rank}, and its mask shaped like it without '
+      f'the last axis. Received: {key}.shape={values.shape}, '
+      f'{_MASKS[modality]}.shape={mask.shape}'
+    )
+  num_left_out = int(np.sum(~mask.reshape([len(mask), -1]).any(1)))
+  values = values.astype(np.float32)
+  is_finite = np.isfinite(values).all(-1) | ~mask
+  if not is_finite.all():
+    row = int(np.argwhere(~is_finite)[0, 0])
+    name = embeddings.get(names.EXAMPLE_ID, np.arange(len(mask)))[row]
+    raise ValueError(
+      f'`{key}` must be finite. Received: {np.sum(~is_finite)} of '
+      f'{np.sum(mask)} embeddings are not, the first in row {row} ({name!r}). '
+      'Look at the checkpoint that made them.'
+    )
+  if modality == names.TEXT:
+    rows = np.broadcast_to(ids[:, np.newaxis], mask.shape)[mask]
+    values = _unit(values[mask])
+    if names.TEXT in embeddings:
+      tokens = embeddings[names.TEXT][mask]
+      keys = np.concatenate([rows[:, np.newaxis], tokens], axis=1)
+      first = np.sort(np.unique(keys, axis=0, return_index=True)[1])
+      rows, values = rows[first], values[first]
+    return _Items(values, rows, num_left_out)
+  values, ids = _combine(values[mask], ids[mask], combination)
+  return _Items(values, ids, num_left_out)
+
+
+def _unit(x):
+  """Unit rows; zero where the row is zero."""
+  return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def _combine(values, ids, combination):
+  """One vector (V, D) for each id (V,): dot products are the similarities."""
+  if combination != 'mean_embedding':
+    values = _unit(values)
+  ids, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+  total = np.zeros([len(ids), values.shape[-1]])
+  np.add.at(total, inverse, values)
+  mean = total / counts[:, np.newaxis]
+  if combination != 'mean_similarity':
+    mean = _unit(mean)
+  return mean.astype(np.float32), ids
+
+
+def embed_dataset(model, dataset):
+  """Embeds every row of a data set.
+
+  Args:
+    model: callable `model(features, training=False)` that returns a dict with
+      any of the embeddings of `feature_names`.
+    dataset: iterable of dicts of batches, as the input pipeline gives them.
+      Rows whose `valid` is false are padding and dropped.
+
+  Returns:
+    A dict of NumPy arrays over all rows: the model's embeddings, not
+    normalised, float32, the masks, and `example_id` and `text` where the data
+    set has them.
+
+  Raises:
+    ValueError: the data set is empty.
+  """
+
+  @tf.function(reduce_retracing=True)
+  def embed(features):
+    outputs = model(features, training=False)
+    return {
+      key: tf.cast(outputs[key], tf.float32)
+      for key in _EMBEDDINGS
+      if key in outputs
+    }
+
+  kept = (*_MASKS.values(), names.EXAMPLE_ID, names.TEXT)
+  batches = []
+  for features in dataset:
+    batch = embed(
+      {
+        key: value
+        for key, value in features.items()
+        if value.dtype != tf.string and key != _VALID
+      }
+    )
+    batch.update({key: features[key] for key in kept if key in features})
+    batch = {key: np.asarray(value) for key, value in batch.items()}
+    if _VALID in features:
+      valid = np.asarray(features[_VALID])
+      batch = {key: value[valid] for key, value in batch.items()}
+    batches.append(batch)
+  if not batches:
+    raise ValueError(
+      '`dataset` must give at least one batch. Received an empty one: check '
+      'its records and its batch size.'
+    )
+  return {
+    key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
+  }
+
+
+@gin.register
+def evaluate_retrieval(model, dataset, combination='mean_embedding'):
+  """Retrieval over a data set, in every direction the model allows.
+
+  Args:
+    model: see `embed_dataset`.
+    dataset: see `embed_dataset`.
+    combination: one of `COMBINATIONS`, how the clips of a video are combined.
+
+  Returns:
+    See `retrieval_metrics`; `format_table` prints it.
+
+  Raises:
+    ValueError: the data set is empty, an embedding is not finite, or
+      `combination` is unknown.
+  """
+  return retrieval_metrics(embed_dataset(model, dataset), combination)
+
+
+def format_table(metrics):
+  """A table of retrieval metrics for people.
+
+  Args:
+    metrics: what `retrieval_metrics` returns.
+
+  Returns:
+    Text of several lines, without a newline at the end: a row for each
+    direction, chance in brackets, then what was combined and left out.
+  """
+  if not metrics:
+    return 'Retrieval: no pair of modalities to compare.'
+  figures = [f'R@{rank}' for rank in RECALL_RANKS]
+  rows = [
+    ['query -> pool', 'queries', 'pool']
+    + [f'{figure} (chance)' for figure in figures]
+    + ['median rank (chance)', 'mean rank (chance)']
+  ]
+  for direction, result in metrics.items():
+    rows.append(
+      [
+        direction.replace('_to_', ' -> '),
+        str(result['num_queries']),
+        str(result['pool_size']),
+      ]
+      + [f'{result[f]:.3f} ({result["chance_" + f]:.3f})' for f in figures]
+      + [
+        f'{result[f]:.1f} ({result["chance_" + f]:.1f})'
+        for f in ('median_rank', 'mean_rank')
+      ]
+    )
+  widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+  lines = [
+    '  '.join(
+      cell.ljust(width) if i == 0 else cell.rjust(width)
+      for i, (cell, width) in enumerate(zip(row, widths))
+    )
+    for row in rows
+  ]
+  return '\n'.join(lines + _notes(metrics))
+
+
+def _notes(metrics):
+  """Lines that say what the figures of a table were computed from."""
+  first = next(iter(metrics.values()))
+  clips = _range(first, 'clips_per_video')
+  note = f'Ties rank worst. Clips a video: {clips}'
+  if first['max_clips_per_video'] > 1:
+    note += f', combined by {first["combination"]}'
+  captions = [
+    _range(result, 'captions_per_video')
+    for result in metrics.values()
+    if 'max_captions_per_video' in result
+  ]
+  if captions:
+    note += f'. Captions a video: {captions[0]}, each a query of its own'
+  lines = [note + '.']
+  for direction, result in metrics.items():
+    rows, queries = result['num_rows_left_out'], result['num_queries_left_out']
+    if rows or queries:
+      query, pool = direction.split('_to_')
+      lines.append(
+        f'Left out of {query} -> {pool}: {rows} rows without {pool}, '
+        f'{queries} queries without a match.'
+      )
+  return lines
+
+
+def _range(result, name):
+  low, high = result[f'min_{name}'], result[f'max_{name}']
+  return str(low) if low == high else f'{low} to {high}'
