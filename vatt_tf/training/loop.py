@@ -12,8 +12,8 @@ import tf_keras
 
 from vatt_tf import distribution
 from vatt_tf import gin_utils
+from vatt_tf.checkpoints import manager as checkpoints
 from vatt_tf.evaluation import retrieval
-from vatt_tf.training import checkpoints
 from vatt_tf.training import progress
 from vatt_tf.training import trainer as trainer_lib
 
@@ -27,11 +27,15 @@ class RetrievalEvaluator(orbit.AbstractEvaluator):
   Args:
     model: a VATT model.
     dataset: `tf.data.Dataset` of feature dictionaries, one pass long.
+
+  Attributes:
+    metrics: what the last evaluation found, as `evaluate_retrieval` gives it.
   """
 
   def __init__(self, model, dataset):
     self._model = model
     self._dataset = dataset
+    self.metrics = {}
 
   def evaluate(self, num_steps):
     """Embeds the whole data set and returns flat metrics.
@@ -43,9 +47,13 @@ class RetrievalEvaluator(orbit.AbstractEvaluator):
       Dictionary: `text_to_video/R@5` and its like → float.
     """
     del num_steps
-    return retrieval.flatten(
-      retrieval.evaluate_retrieval(self._model, self._dataset)
-    )
+    self.metrics = retrieval.evaluate_retrieval(self._model, self._dataset)
+    return {
+      f'{direction}/{name}': value
+      for direction, result in self.metrics.items()
+      for name, value in result.items()
+      if isinstance(value, float)
+    }
 
 
 def _one_batch_forever(dataset):
@@ -84,6 +92,7 @@ def train(
   best_metric='text_to_video/R@10',
   strategy='one_device',
   num_devices=None,
+  tpu_name=None,
   seed=0,
   precision='float32',
   deterministic=False,
@@ -112,6 +121,7 @@ def train(
       `model_dir/best`.
     strategy: a name that `distribution.make_strategy` knows.
     num_devices: int or None, devices for `mirrored`.
+    tpu_name: name or gRPC address for `tpu`, or None.
     seed: int, seed of the weights, the data order and dropout.
     precision: `float32` or `mixed_bfloat16`.
     deterministic: ask TensorFlow for bit-equal repeats, at its cost.
@@ -126,19 +136,21 @@ def train(
       fall, which checks a new model or data set in minutes.
 
   Returns:
-    Dictionary of the last evaluation's metrics; empty without `eval_dataset`.
+    The last evaluation's metrics, as `evaluate_retrieval` gives them; empty
+    without `eval_dataset`, or when stopped before one.
 
   Raises:
     ValueError: bad arguments, no records, a checkpoint of another model.
     NonFiniteError: a loss or gradient is not finite.
   """
+  # First: some strategies must be made before TensorFlow runs anything.
+  distribution_strategy = distribution.make_strategy(
+    strategy, num_devices=num_devices, tpu_name=tpu_name
+  )
   _set_precision(precision)
   tf_keras.utils.set_random_seed(seed)
   if deterministic:
     tf.config.experimental.enable_op_determinism()
-  distribution_strategy = distribution.make_strategy(
-    strategy, num_devices=num_devices
-  )
   distribution.check_batch_divisible(global_batch_size, distribution_strategy)
   if global_batch_size < 4:
     logging.warning(
@@ -248,7 +260,7 @@ def train(
     line,
     train_steps=train_steps,
     eval_interval=eval_interval,
-    has_evaluator=evaluator is not None,
+    evaluator=evaluator,
     model_dir=model_dir,
     global_batch_size=global_batch_size,
   )
@@ -276,7 +288,7 @@ def _run(
   *,
   train_steps,
   eval_interval,
-  has_evaluator,
+  evaluator,
   model_dir,
   global_batch_size,
 ):
@@ -297,24 +309,25 @@ def _run(
     flush=True,
   )
   line.start(step)
-  metrics, evaluated_at = {}, None
+  evaluated_at = None
 
   def evaluate():
     with contextlib.redirect_stdout(io.StringIO()):
-      found = controller.evaluate()
-    print(_short_report(step, found), file=stream, flush=True)
-    return found
+      controller.evaluate()
+    print(f'Retrieval on held-out clips at step {step}:', file=stream)
+    print(retrieval.format_table(evaluator.metrics), file=stream, flush=True)
 
   with progress.StopRequest() as stop:
     while step < train_steps and stop.reason is None:
       until = min(step + controller.steps_per_loop, train_steps)
-      if has_evaluator and eval_interval:
+      if evaluator and eval_interval:
         until = min(until, (step // eval_interval + 1) * eval_interval)
       with contextlib.redirect_stdout(io.StringIO()):
         controller.train(until, checkpoint_at_completion=False)
       step = int(controller.global_step.numpy())
-      if has_evaluator and eval_interval and step % eval_interval == 0:
-        metrics, evaluated_at = evaluate(), step
+      if evaluator and eval_interval and step % eval_interval == 0:
+        evaluate()
+        evaluated_at = step
         line.start(step)
     with contextlib.redirect_stdout(io.StringIO()):
       controller.save_checkpoint()
@@ -325,17 +338,8 @@ def _run(
       file=stream,
       flush=True,
     )
-    return metrics
-  if has_evaluator and evaluated_at != step:
-    metrics = evaluate()
-  print(f'Done: step {step}, {model_dir}', file=stream, flush=True)
-  return metrics
-
-
-def _short_report(step, metrics):
-  shown = '  '.join(
-    f'{name} {value:.3f}'
-    for name, value in sorted(metrics.items())
-    if name.endswith(('R@1', 'R@5', 'R@10'))
-  )
-  return f'step {step}  held-out retrieval: {shown}'
+  else:
+    if evaluator and evaluated_at != step:
+      evaluate()
+    print(f'Done: step {step}, {model_dir}', file=stream, flush=True)
+  return evaluator.metrics if evaluator else {}

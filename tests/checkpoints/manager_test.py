@@ -4,7 +4,7 @@ import os
 
 import tensorflow as tf
 
-from vatt_tf.training import checkpoints
+from vatt_tf.checkpoints import manager
 
 
 class CheckpointsTest(tf.test.TestCase):
@@ -20,20 +20,20 @@ class CheckpointsTest(tf.test.TestCase):
   def test_restores_every_value(self):
     path = self._save(a=tf.Variable([1.0, 2.0]))
     a = tf.Variable([0.0, 0.0])
-    checkpoints.restore(tf.train.Checkpoint(a=a), path)
+    manager.restore(tf.train.Checkpoint(a=a), path)
     self.assertAllEqual(a, [1.0, 2.0])
 
   def test_other_shape_is_another_model(self):
     path = self._save(a=tf.Variable([1.0, 2.0]))
     with self.assertRaisesRegex(ValueError, 'written by another model'):
-      checkpoints.restore(
+      manager.restore(
         tf.train.Checkpoint(a=tf.Variable([0.0, 0.0, 0.0])), path
       )
 
   def test_missing_variable_is_another_model(self):
     path = self._save(a=tf.Variable(1.0))
     with self.assertRaisesRegex(ValueError, 'written by another model'):
-      checkpoints.restore(
+      manager.restore(
         tf.train.Checkpoint(a=tf.Variable(0.0), b=tf.Variable(0.0)), path
       )
 
@@ -41,8 +41,8 @@ class CheckpointsTest(tf.test.TestCase):
     path = self._save(a=tf.Variable(1.0), b=tf.Variable(2.0))
     a = tf.Variable(0.0)
     with self.assertRaisesRegex(ValueError, 'written by another model'):
-      checkpoints.restore(tf.train.Checkpoint(a=a), path)
-    checkpoints.restore(
+      manager.restore(tf.train.Checkpoint(a=a), path)
+    manager.restore(
       tf.train.Checkpoint(a=a), path, expect_optimizer=False
     )
     self.assertAllEqual(a, 1.0)
@@ -52,52 +52,52 @@ class CheckpointsTest(tf.test.TestCase):
     with open(path + '.data-00000-of-00001', 'r+b') as file:
       file.truncate(100)
     with self.assertRaisesRegex(ValueError, 'cannot be read'):
-      checkpoints.restore(
+      manager.restore(
         tf.train.Checkpoint(a=tf.Variable(tf.zeros([1000]))), path
       )
 
   def test_resolve(self):
     with self.assertRaisesRegex(ValueError, 'no checkpoint in'):
-      checkpoints.resolve(self.dir)
+      manager.resolve(self.dir)
     with self.assertRaisesRegex(ValueError, 'no checkpoint at'):
-      checkpoints.resolve(os.path.join(self.dir, 'ckpt-3'))
-    manager = tf.train.CheckpointManager(
+      manager.resolve(os.path.join(self.dir, 'ckpt-3'))
+    writer = tf.train.CheckpointManager(
       tf.train.Checkpoint(a=tf.Variable(1.0)), self.dir, max_to_keep=2
     )
-    path = manager.save(checkpoint_number=5)
-    self.assertEqual(checkpoints.resolve(self.dir), path)
-    self.assertEqual(checkpoints.resolve(path), path)
+    path = writer.save(checkpoint_number=5)
+    self.assertEqual(manager.resolve(self.dir), path)
+    self.assertEqual(manager.resolve(path), path)
 
   def test_leftovers_are_removed_and_nothing_else(self):
-    manager = tf.train.CheckpointManager(
+    writer = tf.train.CheckpointManager(
       tf.train.Checkpoint(a=tf.Variable(1.0)), self.dir, max_to_keep=2
     )
-    path = manager.save(checkpoint_number=5)
+    path = writer.save(checkpoint_number=5)
     os.mkdir(os.path.join(self.dir, 'ckpt-6_temp'))
     with open(os.path.join(self.dir, 'ckpt-6_temp', 'part'), 'w') as file:
       file.write('x')
-    checkpoints.remove_leftovers(self.dir)
+    manager.remove_leftovers(self.dir)
     self.assertFalse(os.path.exists(os.path.join(self.dir, 'ckpt-6_temp')))
     self.assertTrue(os.path.exists(path + '.index'))
-    checkpoints.remove_leftovers(os.path.join(self.dir, 'nothing'))
+    manager.remove_leftovers(os.path.join(self.dir, 'nothing'))
 
   def test_best_checkpoint_follows_the_metric(self):
     value, step = tf.Variable(0.0), tf.Variable(0, dtype=tf.int64)
-    best = checkpoints.BestCheckpoint(
+    best = manager.BestCheckpoint(
       tf.train.Checkpoint(value=value), self.dir, 'R@10', step, is_chief=True
     )
     for number, score in ((1, 0.2), (2, 0.5), (3, 0.4)):
       step.assign(number)
       value.assign(score)
       best({'R@10': score})
-    path = checkpoints.latest(os.path.join(self.dir, 'best'))
+    path = manager.latest(os.path.join(self.dir, 'best'))
     self.assertEndsWith(path, 'ckpt-2')
-    checkpoints.restore(
+    manager.restore(
       tf.train.Checkpoint(value=value), path, expect_optimizer=False
     )
     self.assertAllClose(value, 0.5)
     with self.assertRaisesRegex(ValueError, 'must be one of R@10'):
-      checkpoints.BestCheckpoint(
+      manager.BestCheckpoint(
         tf.train.Checkpoint(value=value), self.dir, 'R@3', step, is_chief=True
       )({'R@10': 1.0})
 

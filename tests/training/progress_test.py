@@ -1,0 +1,56 @@
+"""Tests of the progress line and of stopping by signal."""
+
+import io
+import os
+import signal
+
+import tensorflow as tf
+
+from vatt_tf.training import progress
+
+
+class ProgressTest(tf.test.TestCase):
+
+  def test_line_holds_what_people_ask_for(self):
+    stream = io.StringIO()
+    line = progress.Progress(
+      100, 8, 10, headline=('video_audio_loss',), stream=stream
+    )
+    line.start(0)
+    self.assertIsNone(line.update(5, {'loss': 1.0}))
+    rate = line.update(10, {'loss': 1.25, 'video_audio_loss': 0.5})
+    self.assertGreater(rate, 0)
+    text = stream.getvalue()
+    for part in ('step 10/100', 'loss 1.2500', 'video_audio_loss 0.5'):
+      self.assertIn(part, text)
+    self.assertIn('examples/s', text)
+    self.assertIn('ETA', text)
+
+  def test_last_step_is_always_shown(self):
+    stream = io.StringIO()
+    line = progress.Progress(7, 8, 10, stream=stream)
+    line.start(0)
+    line.update(7, {'loss': 1.0})
+    self.assertIn('step 7/7', stream.getvalue())
+
+
+class StopRequestTest(tf.test.TestCase):
+
+  def test_first_signal_is_a_request_and_the_second_is_not(self):
+    before = signal.getsignal(signal.SIGINT)
+    with progress.StopRequest() as stop:
+      self.assertIsNone(stop.reason)
+      os.kill(os.getpid(), signal.SIGINT)
+      self.assertEqual(stop.reason, 'SIGINT')
+      with self.assertRaises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    self.assertIs(signal.getsignal(signal.SIGINT), before)
+
+  def test_sigterm_asks_too(self):
+    with progress.StopRequest() as stop:
+      os.kill(os.getpid(), signal.SIGTERM)
+      self.assertEqual(stop.reason, 'SIGTERM')
+
+
+if __name__ == '__main__':
+  tf.test.main()

@@ -1,0 +1,44 @@
+"""Evaluates a run or checkpoint on held-out clips.
+
+`python -m vatt_tf.evaluate --gin_file=gin/pretrain_sample.gin
+--checkpoint=runs/pretrain_sample` prints retrieval between video, audio and
+text, with pool size and chance beside each figure.
+"""
+
+from absl import app
+from absl import flags
+
+from vatt_tf import gin_utils
+from vatt_tf.evaluation import retrieval
+from vatt_tf.evaluation import runner
+from vatt_tf.input_pipeline import pipeline  # noqa: F401
+from vatt_tf.models import build  # noqa: F401
+from vatt_tf.training import loop  # noqa: F401
+from vatt_tf.training import pretrain  # noqa: F401
+from vatt_tf.training import schedules  # noqa: F401
+
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint',
+  None,
+  'The directory of a run (its newest checkpoint is taken) or a checkpoint, '
+  'such as runs/NAME/ckpt-1000.',
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'A json file to write the figures to.'
+)
+gin_utils.define_flags()
+
+
+def main(argv):
+  """Parses the flags and evaluates."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+  metrics, path = runner.evaluate(_CHECKPOINT.value, output=_OUTPUT.value)
+  print(f'Retrieval on held-out clips, {path}:')
+  print(retrieval.format_table(metrics))
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['gin_file', 'checkpoint'])
+  app.run(main)

@@ -1,0 +1,57 @@
+"""Evaluates a checkpoint on held-out records."""
+
+import json
+
+import gin
+import tensorflow as tf
+
+from vatt_tf.checkpoints import manager
+from vatt_tf.evaluation import retrieval
+
+
+@gin.configurable
+def evaluate(
+  checkpoint,
+  model=gin.REQUIRED,
+  dataset=gin.REQUIRED,
+  batch_size=32,
+  output=None,
+):
+  """Retrieval of a checkpoint on held-out clips.
+
+  Args:
+    checkpoint: a run's `model_dir` (its newest checkpoint), or a checkpoint's
+      prefix.
+    model: callable without arguments that returns the model.
+    dataset: `make_dataset` in the scope of held-out data.
+    batch_size: int.
+    output: path of a json file to write, or None.
+
+  Returns:
+    (metrics, path): metrics as `retrieval.evaluate_retrieval` gives them, and
+    the prefix of the checkpoint that they belong to.
+
+  Raises:
+    ValueError: no checkpoint, a checkpoint of another model, or no records.
+  """
+  path = manager.resolve(checkpoint)
+  examples = dataset(global_batch_size=batch_size)
+  built = model()
+  tf.function(built)(next(iter(examples.map(_numeric))))
+  manager.restore(
+    tf.train.Checkpoint(model=built), path, expect_optimizer=False
+  )
+  metrics = retrieval.evaluate_retrieval(built, examples)
+  if output is not None:
+    with tf.io.gfile.GFile(output, 'w') as file:
+      json.dump({'checkpoint': path, 'retrieval': metrics}, file, indent=2)
+  return metrics, path
+
+
+def _numeric(features):
+  """What the model takes: everything but strings and the padding mask."""
+  return {
+    name: value
+    for name, value in features.items()
+    if value.dtype != tf.string
+  }
