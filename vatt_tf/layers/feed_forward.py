@@ -1,0 +1,105 @@
+"""The feed-forward part of an encoder layer."""
+
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import randomness
+from vatt_tf.layers import activations, multi_head_attention
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class FeedForward(tf_keras.layers.Layer):
+  """Two linear maps with an activation between (paper, section 3.1.2).
+
+  Gated (T5 v1.1): `wo(activation(wi(x)) * wi_linear(x))`.
+
+  Args:
+    d_ff: int, inner width.
+    activation: `gelu` (exact), `gelu_tanh` or `relu`.
+    is_gated: bool.
+    use_bias: bool.
+    dropout_rate: float in [0, 1), after the activation.
+    initializer: `glorot_uniform`, or `t5`: normal with deviation D^-1/2, and
+      d_ff^-1/2 for `wo`.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: (B, N, D).
+    training: bool.
+    rng: `randomness.Rng` or None.
+
+  Returns:
+    A tensor like `x` in the compute dtype.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Example:
+    >>> FeedForward(d_ff=16)(tf.zeros([1, 5, 8])).shape
+    TensorShape([1, 5, 8])
+  """
+
+  def __init__(
+    self,
+    d_ff,
+    activation='gelu',
+    is_gated=False,
+    use_bias=True,
+    dropout_rate=0.0,
+    initializer='glorot_uniform',
+    **kwargs,
+  ):
+    super().__init__(**kwargs)
+    if not 0 <= dropout_rate < 1:
+      raise ValueError(
+        '`dropout_rate` must be in [0, 1). '
+        f'Received: dropout_rate={dropout_rate}'
+      )
+    self.d_ff = d_ff
+    self.activation = activation
+    self.is_gated = is_gated
+    self.use_bias = use_bias
+    self.dropout_rate = dropout_rate
+    self.initializer = initializer
+    self._activate = activations.get(activation)
+
+  def build(self, input_shape):
+    """Makes `wi` and `wi_linear` (gated), (D, d_ff), and `wo`, (d_ff, D)."""
+    width = int(input_shape[-1])
+    names = ['wi', 'wi_linear', 'wo'] if self.is_gated else ['wi', 'wo']
+    for name in names:
+      d_in, d_out = (self.d_ff, width) if name == 'wo' else (width, self.d_ff)
+      dense = tf_keras.layers.Dense(
+        d_out,
+        use_bias=self.use_bias,
+        kernel_initializer=multi_head_attention.kernel_initializer(
+          self.initializer, d_in**-0.5
+        ),
+        dtype=self.dtype_policy,
+        name=name,
+      )
+      with tf.name_scope(name):
+        dense.build(tf.TensorShape([None, None, d_in]))
+      setattr(self, name, dense)
+    super().build(input_shape)
+
+  def call(self, x, training=False, rng=None):
+    """Maps each token; see the class."""
+    hidden = self._activate(self.wi(x))  # (B, N, d_ff)
+    if self.is_gated:
+      hidden *= self.wi_linear(x)
+    if training:
+      hidden = randomness.dropout(hidden, self.dropout_rate, rng)
+    return self.wo(hidden)
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'd_ff': self.d_ff,
+      'activation': self.activation,
+      'is_gated': self.is_gated,
+      'use_bias': self.use_bias,
+      'dropout_rate': self.dropout_rate,
+      'initializer': self.initializer,
+    }

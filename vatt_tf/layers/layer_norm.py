@@ -1,0 +1,95 @@
+"""Layer normalisation, computed in float32 and cheap to differentiate."""
+
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import tensor_utils
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class LayerNorm(tf_keras.layers.Layer):
+  """Normalises the last axis to mean 0 and variance 1, then scales and shifts.
+
+  The backward pass keeps the input and two numbers a row (Ba et al., 2016;
+  pre-normalisation of the encoder: VATT paper, section 3.1.2).
+
+  Args:
+    epsilon: float, added to the variance.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: floating point tensor (..., D), D static.
+
+  Returns:
+    A tensor like `x` in the compute dtype; inside, everything is float32.
+
+  Raises:
+    ValueError: when `epsilon` is not positive.
+
+  Example:
+    >>> LayerNorm()(tf.constant([[1.0, 3.0]])).numpy().round(3)
+    array([[-1.,  1.]], dtype=float32)
+  """
+
+  def __init__(self, epsilon=1e-6, **kwargs):
+    super().__init__(**kwargs)
+    if not epsilon > 0:
+      raise ValueError(
+        f'`epsilon` must be positive. Received: epsilon={epsilon}'
+      )
+    self.epsilon = epsilon
+    self.supports_masking = True
+
+  def build(self, input_shape):
+    """Makes `gamma` and `beta`, each (D,)."""
+    width = int(input_shape[-1])
+    arguments = {
+      'shape': [width],
+      'dtype': tensor_utils.accumulation_dtype(self.variable_dtype),
+      'experimental_autocast': False,
+    }
+    self.gamma = self.add_weight(name='gamma', initializer='ones', **arguments)
+    self.beta = self.add_weight(name='beta', initializer='zeros', **arguments)
+    super().build(input_shape)
+
+  def call(self, x):
+    """Normalises `x`; see the class."""
+    return _normalize(
+      x, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta),
+      self.epsilon,
+    )
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {**super().get_config(), 'epsilon': self.epsilon}
+
+
+def _normalize(x, gamma, beta, epsilon):
+  """Layer normalisation as one function with its own gradient."""
+
+  @tf.custom_gradient
+  def normalized(x, gamma, beta):
+    value = tf.cast(x, gamma.dtype)
+    mean = tf.reduce_mean(value, -1, keepdims=True)  # (..., 1)
+    value -= mean
+    variance = tf.reduce_mean(tf.square(value), -1, keepdims=True)
+    scale = tf.math.rsqrt(variance + epsilon)  # (..., 1)
+    value = value * scale * gamma + beta
+
+    def grad(upstream):
+      with tf.control_dependencies([upstream]):  # recomputed, not kept
+        unit = tf.cast(x, gamma.dtype)
+      unit = (unit - mean) * scale
+      upstream = tf.cast(upstream, gamma.dtype)
+      rows = list(range(x.shape.rank - 1))
+      d_gamma = tf.reduce_sum(upstream * unit, rows)  # (D,)
+      d_beta = tf.reduce_sum(upstream, rows)  # (D,)
+      upstream *= gamma
+      along = tf.reduce_mean(upstream * unit, -1, keepdims=True)
+      offset = tf.reduce_mean(upstream, -1, keepdims=True)
+      d_x = (upstream - offset - unit * along) * scale
+      return tf.cast(d_x, x.dtype), d_gamma, d_beta
+
+    return tf.cast(value, x.dtype), grad
+
+  return normalized(x, gamma, beta)

@@ -1,0 +1,259 @@
+"""Multi-head self-attention that keeps little for the backward pass."""
+
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import randomness, tensor_utils
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class MultiHeadAttention(tf_keras.layers.Layer):
+  """Self-attention (paper, section 3.1.2), of the ViT or of the T5 form.
+
+  Attention probabilities, by far the largest tensors of the model, are
+  computed again in the backward pass instead of kept.
+
+  Args:
+    num_heads: int.
+    d_kv: int, width of a head.
+    use_bias: bool, biases of the four projections (ViT: yes, T5: no).
+    use_scale: bool, logits times d_kv^-1/2 (ViT: yes, T5: no).
+    dropout_rate: float in [0, 1), of the attention probabilities.
+    initializer: `glorot_uniform`, or `t5` for T5's own: normal, with
+      deviations (D * d_kv)^-1/2 for q, D^-1/2 for k and v,
+      (num_heads * d_kv)^-1/2 for o.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: tokens (B, N, D).
+    mask: (B, N) bool, the tokens that may be attended to, at least one a row;
+      None: all.
+    bias: (1, num_heads, N, N) added to the logits, or None.
+    num_outputs: int, only the first so many tokens ask (and get an output);
+      None: all.
+    training: bool.
+    rng: `randomness.Rng` or None.
+
+  Returns:
+    (B, N, D), or (B, num_outputs, D), in the compute dtype. The softmax is
+    computed in float32.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Example:
+    >>> MultiHeadAttention(num_heads=2, d_kv=4)(tf.zeros([1, 5, 8])).shape
+    TensorShape([1, 5, 8])
+  """
+
+  def __init__(
+    self,
+    num_heads,
+    d_kv=64,
+    use_bias=True,
+    use_scale=True,
+    dropout_rate=0.0,
+    initializer='glorot_uniform',
+    **kwargs,
+  ):
+    super().__init__(**kwargs)
+    if num_heads < 1 or d_kv < 1:
+      raise ValueError(
+        '`num_heads` and `d_kv` must be positive. '
+        f'Received: num_heads={num_heads}, d_kv={d_kv}'
+      )
+    if not 0 <= dropout_rate < 1:
+      raise ValueError(
+        '`dropout_rate` must be in [0, 1). '
+        f'Received: dropout_rate={dropout_rate}'
+      )
+    self.num_heads = num_heads
+    self.d_kv = d_kv
+    self.use_bias = use_bias
+    self.use_scale = use_scale
+    self.dropout_rate = dropout_rate
+    self.initializer = initializer
+
+  def build(self, input_shape):
+    """Makes `q`, `k`, `v`, (D, num_heads * d_kv), and `o`, the transposed."""
+    width = int(input_shape[-1])
+    inner = self.num_heads * self.d_kv
+    deviations = {
+      'q': (width * self.d_kv) ** -0.5,
+      'k': width**-0.5,
+      'v': width**-0.5,
+      'o': inner**-0.5,
+    }
+    for name, deviation in deviations.items():
+      d_in, d_out = (inner, width) if name == 'o' else (width, inner)
+      dense = tf_keras.layers.Dense(
+        d_out,
+        use_bias=self.use_bias,
+        kernel_initializer=kernel_initializer(self.initializer, deviation),
+        dtype=self.dtype_policy,
+        name=name,
+      )
+      with tf.name_scope(name):
+        dense.build(tf.TensorShape([None, None, d_in]))
+      setattr(self, name, dense)
+    super().build(input_shape)
+
+  def call(
+    self,
+    x,
+    mask=None,
+    bias=None,
+    num_outputs=None,
+    training=False,
+    rng=None,
+  ):
+    """Attends from tokens of `x` to tokens of `x`; see the class."""
+    if num_outputs is None:
+      q, k, v = self._project(x, [self.q, self.k, self.v])
+    else:
+      (q,) = self._project(x[:, :num_outputs], [self.q])
+      k, v = self._project(x, [self.k, self.v])
+      if bias is not None:
+        bias = bias[:, :, :num_outputs]
+    if self.use_scale:
+      q *= tf.cast(self.d_kv**-0.5, q.dtype)
+    rate = self.dropout_rate if training else 0.0
+    context = attend(q, k, v, mask, bias, rate, rng)  # (B, heads, N, d_kv)
+    batch, _, length, _ = tensor_utils.shape_list(context)
+    context = tf.transpose(context, [0, 2, 1, 3])  # (B, N, heads, d_kv)
+    context = tf.reshape(
+      context, [batch, length, self.num_heads * self.d_kv]
+    )  # (B, N, heads * d_kv)
+    return self.o(context)
+
+  def _project(self, x, layers):
+    """Projects `x` by several layers at once: tensors (B, heads, N, d_kv)."""
+    batch, length, width = tensor_utils.shape_list(x)
+    kernel = tf.concat([layer.kernel for layer in layers], 1)
+    y = tf.matmul(tf.reshape(x, [batch * length, width]), kernel)
+    if self.use_bias:
+      y = tf.nn.bias_add(y, tf.concat([layer.bias for layer in layers], 0))
+    y = tf.reshape(
+      y, [batch, length, len(layers), self.num_heads, self.d_kv]
+    )  # (B, N, layers, heads, d_kv)
+    return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]))
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'num_heads': self.num_heads,
+      'd_kv': self.d_kv,
+      'use_bias': self.use_bias,
+      'use_scale': self.use_scale,
+      'dropout_rate': self.dropout_rate,
+      'initializer': self.initializer,
+    }
+
+
+def kernel_initializer(name, deviation):
+  """Looks up how a kernel is initialised.
+
+  Args:
+    name: `glorot_uniform` or `t5`.
+    deviation: float, standard deviation of the normal distribution of `t5`.
+
+  Returns:
+    A `tf_keras.initializers.Initializer`.
+
+  Raises:
+    ValueError: for another name.
+  """
+  if name == 'glorot_uniform':
+    return tf_keras.initializers.GlorotUniform()
+  if name == 't5':
+    return tf_keras.initializers.RandomNormal(stddev=deviation)
+  raise ValueError(
+    "`initializer` must be one of ['glorot_uniform', 't5']. "
+    f'Received: initializer={name!r}'
+  )
+
+
+def fixed_key(rng):
+  """Returns `rng`, or where it is None a fresh key that can be drawn twice."""
+  if rng is not None:
+    return rng
+  seed = tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32)
+  return randomness.make(seed, 0)
+
+
+def attend(q, k, v, mask=None, bias=None, dropout_rate=0.0, rng=None):
+  """Dot-product attention, `dropout(softmax(q k^T + bias)) v`.
+
+  The backward pass keeps q, k, v and the result. It computes the probabilities
+  again, dropout included, which draws the same numbers from the same key.
+
+  Args:
+    q: (B, heads, M, d_kv).
+    k: (B, heads, N, d_kv).
+    v: (B, heads, N, d_kv).
+    mask: (B, N) bool, the keys that may be attended to, or None.
+    bias: (1, heads, M, N) or None.
+    dropout_rate: float in [0, 1).
+    rng: `randomness.Rng`, or None to draw a fresh key.
+
+  Returns:
+    (B, heads, M, d_kv) in the dtype of `q`.
+  """
+  wide = tensor_utils.accumulation_dtype(q.dtype)
+  if dropout_rate:
+    rng = fixed_key(rng)
+
+  def probabilities(q, k, bias):
+    logits = tf.cast(tf.matmul(q, k, transpose_b=True), wide)  # (B, h, M, N)
+    for term in bias:
+      logits += tf.cast(term, wide)
+    if mask is not None:
+      logits = tf.where(mask[:, None, None, :], logits, wide.min)
+    return tf.nn.softmax(logits)
+
+  def drop(x, rng):
+    return randomness.dropout(x, dropout_rate, rng) if dropout_rate else x
+
+  @tf.custom_gradient
+  def attention(q, k, v, *bias):
+    p = tf.cast(probabilities(q, k, bias), q.dtype)
+    context = tf.matmul(drop(p, rng), v)  # (B, heads, M, d_kv)
+
+    def grad(d_context):
+      zero = _zero_after(d_context)
+      p = probabilities(q + tf.cast(zero, q.dtype), k, bias)
+      again = rng
+      if dropout_rate:
+        again = rng._replace(step=rng.step + tf.cast(zero, tf.int64))
+      dropped = drop(tf.cast(p, q.dtype), again)
+      d_v = tf.matmul(dropped, d_context, transpose_a=True)
+      d_p = drop(tf.matmul(d_context, v, transpose_b=True), again)
+      # The sum of p * d_p over the keys, without a tensor of their size.
+      along = tf.reduce_sum(
+        tf.cast(context, wide) * tf.cast(d_context, wide), -1, keepdims=True
+      )
+      d_logits = p * (tf.cast(d_p, wide) - along)  # (B, heads, M, N)
+      d_bias = [
+        tf.cast(tf.reduce_sum(d_logits, 0, keepdims=True), term.dtype)
+        for term in bias
+      ]
+      d_logits = tf.cast(d_logits, q.dtype)
+      d_q = tf.matmul(d_logits, k)
+      d_k = tf.matmul(d_logits, q, transpose_a=True)
+      return d_q, d_k, d_v, *d_bias
+
+    return context, grad
+
+  return attention(q, k, v, *([] if bias is None else [bias]))
+
+
+def _zero_after(x):
+  """A float32 zero that is only there once `x` is.
+
+  Without it the compiler would see that the backward pass computes what the
+  forward pass did, and would keep the latter's result.
+  """
+  element = tf.reshape(x, [-1])[0]
+  # Not simplified away, since it does not hold for NaN.
+  return tf.where(element == element, 0.0, float('nan'))

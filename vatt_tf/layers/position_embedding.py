@@ -1,0 +1,218 @@
+"""Learned position tables, with interpolation to larger inputs."""
+
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.layers import layer_norm
+
+_AXES = {
+  1: ('temporal',),
+  2: ('temporal', 'frequency'),
+  3: ('temporal', 'vertical', 'horizontal'),
+}
+
+
+@functools.lru_cache(maxsize=64)
+def interpolation_matrix(table_shape, grid):
+  """The matrix that reads a position table at a grid of another size.
+
+  A polyharmonic spline, phi(r) = r^3 and an affine term, goes through the
+  table's rows at positions i / n_table. Along an axis that is larger than the
+  table it is read at j / n_input; along another one at the table's first rows.
+  The spline is linear in the table, so that reading it is a matrix product.
+
+  Args:
+    table_shape: tuple of ints, rows of the table along each axis.
+    grid: tuple of ints, positions of the input along each axis.
+
+  Returns:
+    float64 array (positions of the grid, rows of the table); do not change it.
+  """
+  known, wanted = [], []
+  for rows, positions in zip(table_shape, grid):
+    if rows == 1:  # nothing varies along this axis
+      known.append(np.zeros(1))
+      wanted.append(np.zeros(positions))
+    else:
+      known.append(np.arange(rows) / rows)
+      wanted.append(np.arange(positions) / max(rows, positions))
+  varying = [axis for axis, rows in enumerate(table_shape) if rows > 1]
+
+  def points(axes):
+    """(points, varying axes) coordinates in row-major order."""
+    mesh = np.meshgrid(*axes, indexing='ij')
+    return np.stack([np.ravel(m) for m in mesh], 1)[:, varying]
+
+  def basis(at, centres):
+    """Spline and affine basis functions at points, one a column."""
+    distance = np.linalg.norm(at[:, None] - centres[None], axis=-1)
+    return np.concatenate([distance**3, at, np.ones([len(at), 1])], 1)
+
+  known, wanted = points(known), points(wanted)
+  num_known, num_affine = len(known), len(varying) + 1
+  system = np.zeros([num_known + num_affine] * 2)
+  system[:num_known] = basis(known, known)
+  system[num_known:, :num_known] = system[:num_known, num_known:].T
+  values = np.eye(num_known + num_affine, num_known)
+  return basis(wanted, known) @ np.linalg.solve(system, values)
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class PositionEmbedding(tf_keras.layers.Layer):
+  """Adds learned position embeddings to tokens (paper, section 3.1.1).
+
+  `separable`: one table an axis; the embedding of a position is the sum of its
+  rows. `full`: one table with a row for each position. The result passes a
+  LayerNorm before it is added, if `use_layer_norm`.
+
+  An input that is larger than a table along an axis reads it interpolated; a
+  smaller one takes the first rows.
+
+  Args:
+    table_shape: tuple of ints, rows of the tables along each axis: video
+      (T, H, W), spectrogram (T, F), waveform and text (T,).
+    form: `separable` or `full`.
+    use_layer_norm: bool.
+    epsilon: float, of the LayerNorm.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: tokens (B, N, D), or (B, K, D) with `keep`.
+    grid: tuple of ints, positions along each axis; their product is N. None:
+      (N,), for one axis.
+    keep: (B, K) int32, the positions of the tokens of `x`; None: all.
+
+  Returns:
+    A tensor like `x` in the compute dtype.
+
+  Raises:
+    ValueError: an argument is not valid, or `grid` does not fit.
+
+  Example:
+    >>> layer = PositionEmbedding((2, 3, 3))
+    >>> layer(tf.zeros([1, 18, 8]), grid=(2, 3, 3)).shape
+    TensorShape([1, 18, 8])
+  """
+
+  def __init__(
+    self,
+    table_shape,
+    form='separable',
+    use_layer_norm=True,
+    epsilon=1e-6,
+    **kwargs,
+  ):
+    super().__init__(**kwargs)
+    table_shape = tuple(table_shape)
+    if len(table_shape) not in _AXES or min(table_shape) < 1:
+      raise ValueError(
+        '`table_shape` must be one to three positive integers. '
+        f'Received: table_shape={table_shape}'
+      )
+    if form not in ('separable', 'full'):
+      raise ValueError(
+        "`form` must be one of ['full', 'separable']. "
+        f'Received: form={form!r}'
+      )
+    self.table_shape = table_shape
+    self.form = form
+    self.use_layer_norm = use_layer_norm
+    self.epsilon = epsilon
+    if use_layer_norm:
+      self.norm = layer_norm.LayerNorm(epsilon, name='norm', dtype='float32')
+
+  def build(self, input_shape):
+    """Makes a table an axis, (rows, D), or `full`, (all rows, D)."""
+    width = int(input_shape[-1])
+    if self.form == 'full':
+      rows = {'full': math.prod(self.table_shape)}
+    else:
+      rows = dict(zip(_AXES[len(self.table_shape)], self.table_shape))
+    self.tables = {
+      name: self.add_weight(
+        name=name,
+        shape=[count, width],
+        initializer=tf_keras.initializers.TruncatedNormal(
+          stddev=width**-0.5
+        ),
+        experimental_autocast=False,
+      )
+      for name, count in rows.items()
+    }
+    if self.use_layer_norm:
+      with tf.name_scope('norm'):
+        self.norm.build(tf.TensorShape([None, width]))
+    super().build(input_shape)
+
+  def call(self, x, grid=None, keep=None):
+    """Adds positions to `x`; see the class."""
+    positions = tf.cast(self.positions(grid or (x.shape[1],)), x.dtype)
+    if keep is not None:
+      positions = tf.gather(positions, keep)  # (B, K, D)
+    if positions.shape[-2] != x.shape[1]:
+      raise ValueError(
+        '`grid` must hold as many positions as `x` has tokens. '
+        f'Received: grid={grid}, x.shape={x.shape}'
+      )
+    return x + positions
+
+  def positions(self, grid):
+    """The embeddings of all positions of a grid.
+
+    Args:
+      grid: tuple of ints, positions along each axis.
+
+    Returns:
+      (N, D) float32, the first axis of the grid slowest.
+
+    Raises:
+      ValueError: `grid` has another number of axes than the tables.
+    """
+    grid = tuple(grid)
+    rank = len(self.table_shape)
+    if len(grid) != rank or None in grid:
+      raise ValueError(
+        f'`grid` must be {rank} integers, as `table_shape`='
+        f'{self.table_shape}. Received: grid={grid}'
+      )
+    if self.form == 'full':
+      total = _read(self.tables['full'], self.table_shape, grid)
+    else:
+      total = 0
+      for axis, name in enumerate(_AXES[rank]):
+        rows = _read(
+          self.tables[name], self.table_shape[axis : axis + 1],
+          grid[axis : axis + 1],
+        )
+        shape = [1] * rank + [rows.shape[-1]]
+        shape[axis] = grid[axis]
+        total += tf.reshape(rows, shape)  # broadcasts to (*grid, D)
+      total = tf.reshape(total, [math.prod(grid), total.shape[-1]])  # (N, D)
+    return self.norm(total) if self.use_layer_norm else total
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'table_shape': self.table_shape,
+      'form': self.form,
+      'use_layer_norm': self.use_layer_norm,
+      'epsilon': self.epsilon,
+    }
+
+
+def _read(table, table_shape, grid):
+  """Rows of a table for each position of a grid: (positions, D)."""
+  table = tf.convert_to_tensor(table)
+  if grid == table_shape:
+    return table
+  if all(wanted <= rows for wanted, rows in zip(grid, table_shape)):
+    rows = np.arange(math.prod(table_shape), dtype=np.int32)
+    rows = rows.reshape(table_shape)[tuple(slice(n) for n in grid)]
+    return tf.gather(table, rows.ravel())
+  matrix = interpolation_matrix(table_shape, grid)
+  return tf.matmul(tf.constant(matrix, table.dtype), table)

@@ -1,0 +1,283 @@
+"""Projections of pooled features into the common spaces."""
+
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import feature_names
+from vatt_tf.layers import cross_replica_batch_norm
+
+_FORMS = ('disjoint', 'fine_and_coarse', 'shared')
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class ProjectionHead(tf_keras.layers.Layer):
+  """Maps pooled features to embeddings to compare (paper, section 3.3).
+
+  `fine_and_coarse`: video and audio meet in a fine space of `d_va` numbers,
+  which a further map carries into the coarse space of `d_vt` numbers, where
+  text is.
+
+      video -> Dense -> BN -> ReLU -> Dense -> BN = video_va
+      video_va -> ReLU -> Dense -> BN = video_vt
+      audio -> Dense = audio_va           text -> Dense = text_vt
+
+  The second map takes sound to text too (`audio_vt`), though it is not trained
+  for that unless `use_audio_text`. Sound passes its batch norm with the moving
+  statistics, in training as well, so that it goes through the very map that
+  inference uses, and does not disturb the statistics of video.
+
+  `shared`: each modality ReLU -> Dense -> BN into one space of `d_va` numbers.
+  `disjoint`: the same form, but the video-audio and the video-text space have
+  nothing in common, and video has a map into each.
+
+  Everything is in float32 by default. Batch norm takes its statistics over the
+  clips (captions) that the masks name, over all replicas.
+
+  Args:
+    form: `fine_and_coarse`, `shared` or `disjoint`.
+    d_va: int, width of the video-audio space.
+    d_vt: int, width of the video-text space; `shared` does not use it.
+    use_video_audio: bool, whether video and audio are compared. Maps that no
+      comparison uses are not made.
+    use_video_text: bool.
+    use_audio_text: bool; not in `disjoint`.
+    momentum: float, of the batch norms.
+    epsilon: float, of the batch norms.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    features: dictionary with any of `video_feature` (B, D), `audio_feature`
+      (B, D), `text_feature` (B, C, D).
+    masks: dictionary with any of `video_mask` (B,), `audio_mask` (B,),
+      `text_mask` (B, C), bool; those missing are all true.
+    training: bool.
+
+  Returns:
+    Dictionary with those of `video_va`, `audio_va` (B, d_va), `video_vt`,
+    `audio_vt` (B, d_vt), `text_vt` (B, C, d_vt) that apply; not normalised.
+
+  Raises:
+    ValueError: an argument is not valid.
+
+  Example:
+    >>> head = ProjectionHead(d_va=6, d_vt=4)
+    >>> out = head({'video_feature': tf.zeros([2, 8]),
+    ...             'audio_feature': tf.zeros([2, 8]),
+    ...             'text_feature': tf.zeros([2, 3, 8])})
+    >>> sorted(out)
+    ['audio_va', 'audio_vt', 'text_vt', 'video_va', 'video_vt']
+  """
+
+  def __init__(
+    self,
+    form='fine_and_coarse',
+    d_va=512,
+    d_vt=256,
+    use_video_audio=True,
+    use_video_text=True,
+    use_audio_text=False,
+    momentum=0.9,
+    epsilon=1e-5,
+    **kwargs,
+  ):
+    kwargs.setdefault('dtype', 'float32')
+    super().__init__(**kwargs)
+    if form not in _FORMS:
+      raise ValueError(
+        f'`form` must be one of {list(_FORMS)}. Received: form={form!r}'
+      )
+    if not (use_video_audio or use_video_text or use_audio_text):
+      raise ValueError(
+        'At least one of `use_video_audio`, `use_video_text`, `use_audio_text` '
+        'must be true. Received: all false'
+      )
+    if form == 'disjoint' and use_audio_text:
+      raise ValueError(
+        'The `disjoint` spaces have none for sound and text: choose another '
+        '`form`, or no audio-text term. Received: use_audio_text=True'
+      )
+    self.form = form
+    self.d_va = d_va
+    self.d_vt = d_vt
+    self.use_video_audio = use_video_audio
+    self.use_video_text = use_video_text
+    self.use_audio_text = use_audio_text
+    self.momentum = momentum
+    self.epsilon = epsilon
+
+  def build(self, input_shape):
+    """Makes the maps of the modalities that are in use.
+
+    Args:
+      input_shape: dictionary from the names of features to their shapes.
+    """
+    use_video = self.use_video_audio or self.use_video_text
+    use_audio = self.use_video_audio or self.use_audio_text
+    use_text = self.use_video_text or self.use_audio_text
+    d_video, d_audio, d_text = (
+      int(input_shape[name][-1]) if is_used else None
+      for name, is_used in (
+        (feature_names.VIDEO_FEATURE, use_video),
+        (feature_names.AUDIO_FEATURE, use_audio),
+        (feature_names.TEXT_FEATURE, use_text),
+      )
+    )
+    if self.form == 'fine_and_coarse':
+      if use_video:
+        self._dense('video_to_hidden', d_video, self.d_va)
+        self._norm('hidden_norm', self.d_va)
+        self._dense('hidden_to_va', self.d_va, self.d_va)
+        self._norm('va_norm', self.d_va)
+      if use_audio:
+        self._dense('audio_to_va', d_audio, self.d_va, use_bias=True)
+      if use_text:
+        self._dense('va_to_vt', self.d_va, self.d_vt)
+        self._norm('vt_norm', self.d_vt)
+        self._dense('text_to_vt', d_text, self.d_vt, use_bias=True)
+    elif self.form == 'shared':
+      for name, width in (
+        ('video', d_video), ('audio', d_audio), ('text', d_text)
+      ):
+        if width:
+          self._dense(f'{name}_to_shared', width, self.d_va)
+          self._norm(f'{name}_norm', self.d_va)
+    else:
+      if self.use_video_audio:
+        self._dense('video_to_va', d_video, self.d_va)
+        self._norm('video_va_norm', self.d_va)
+        self._dense('audio_to_va', d_audio, self.d_va)
+        self._norm('audio_va_norm', self.d_va)
+      if self.use_video_text:
+        self._dense('video_to_vt', d_video, self.d_vt)
+        self._norm('video_vt_norm', self.d_vt)
+        self._dense('text_to_vt', d_text, self.d_vt)
+        self._norm('text_vt_norm', self.d_vt)
+    super().build(input_shape)
+
+  def _add(self, layer, width):
+    with tf.name_scope(layer.name):
+      layer.build(tf.TensorShape([None, width]))
+    setattr(self, layer.name, layer)
+
+  def _dense(self, name, d_in, d_out, use_bias=False):
+    self._add(
+      tf_keras.layers.Dense(
+        d_out, use_bias=use_bias, dtype=self.dtype_policy, name=name
+      ),
+      d_in,
+    )
+
+  def _norm(self, name, width):
+    self._add(
+      cross_replica_batch_norm.CrossReplicaBatchNormalization(
+        self.momentum, self.epsilon, dtype=self.dtype_policy, name=name
+      ),
+      width,
+    )
+
+  def call(self, features, masks=None, training=False):
+    """Projects all features; see the class."""
+    masks = masks or {}
+    outputs = {}
+    for feature_name, mask_name, project in (
+      (
+        feature_names.VIDEO_FEATURE,
+        feature_names.VIDEO_MASK,
+        self.project_video,
+      ),
+      (
+        feature_names.AUDIO_FEATURE,
+        feature_names.AUDIO_MASK,
+        self.project_audio,
+      ),
+      (feature_names.TEXT_FEATURE, feature_names.TEXT_MASK, self.project_text),
+    ):
+      if feature_name in features:
+        outputs.update(
+          project(features[feature_name], masks.get(mask_name), training)
+        )
+    return outputs
+
+  def project_video(self, feature, mask=None, training=False):
+    """Projects video features (B, D): `video_va` and `video_vt`, as used."""
+    outputs = {}
+    if self.form == 'fine_and_coarse':
+      hidden = self.video_to_hidden(feature)
+      hidden = self.hidden_norm(hidden, training=training, mask=mask)
+      va = self.hidden_to_va(tf.nn.relu(hidden))
+      va = self.va_norm(va, training=training, mask=mask)  # (B, d_va)
+      if self.use_video_audio:
+        outputs[feature_names.VIDEO_VA] = va
+      if self.use_video_text:
+        vt = self.va_to_vt(tf.nn.relu(va))
+        outputs[feature_names.VIDEO_VT] = self.vt_norm(
+          vt, training=training, mask=mask
+        )  # (B, d_vt)
+    elif self.form == 'shared':
+      z = self.video_to_shared(tf.nn.relu(feature))
+      z = self.video_norm(z, training=training, mask=mask)
+      if self.use_video_audio:
+        outputs[feature_names.VIDEO_VA] = z
+      if self.use_video_text:
+        outputs[feature_names.VIDEO_VT] = z
+    else:
+      feature = tf.nn.relu(feature)
+      if self.use_video_audio:
+        outputs[feature_names.VIDEO_VA] = self.video_va_norm(
+          self.video_to_va(feature), training=training, mask=mask
+        )
+      if self.use_video_text:
+        outputs[feature_names.VIDEO_VT] = self.video_vt_norm(
+          self.video_to_vt(feature), training=training, mask=mask
+        )
+    return outputs
+
+  def project_audio(self, feature, mask=None, training=False):
+    """Projects audio features (B, D): `audio_va` and `audio_vt`, as used."""
+    has_text = self.use_video_text or self.use_audio_text
+    if self.form == 'fine_and_coarse':
+      va = self.audio_to_va(feature)  # (B, d_va)
+      outputs = {feature_names.AUDIO_VA: va}
+      if has_text:
+        vt = self.va_to_vt(tf.nn.relu(va))
+        outputs[feature_names.AUDIO_VT] = self.vt_norm(vt, training=False)
+    elif self.form == 'shared':
+      z = self.audio_to_shared(tf.nn.relu(feature))
+      z = self.audio_norm(z, training=training, mask=mask)
+      outputs = {feature_names.AUDIO_VA: z}
+      if has_text:
+        outputs[feature_names.AUDIO_VT] = z
+    else:
+      z = self.audio_to_va(tf.nn.relu(feature))
+      outputs = {
+        feature_names.AUDIO_VA: self.audio_va_norm(
+          z, training=training, mask=mask
+        )
+      }
+    return outputs
+
+  def project_text(self, feature, mask=None, training=False):
+    """Projects text features (B, C, D) or (B, D): `text_vt`."""
+    if self.form == 'fine_and_coarse':
+      z = self.text_to_vt(feature)
+    elif self.form == 'shared':
+      z = self.text_to_shared(tf.nn.relu(feature))
+      z = self.text_norm(z, training=training, mask=mask)
+    else:
+      z = self.text_to_vt(tf.nn.relu(feature))
+      z = self.text_vt_norm(z, training=training, mask=mask)
+    return {feature_names.TEXT_VT: z}
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'form': self.form,
+      'd_va': self.d_va,
+      'd_vt': self.d_vt,
+      'use_video_audio': self.use_video_audio,
+      'use_video_text': self.use_video_text,
+      'use_audio_text': self.use_audio_text,
+      'momentum': self.momentum,
+      'epsilon': self.epsilon,
+    }

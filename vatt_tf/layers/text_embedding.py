@@ -1,0 +1,204 @@
+"""The embedding table of token ids, and word vectors to fill it with."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import tensor_utils
+
+
+def read_word_vectors(path, words, d_embedding):
+  """Reads word vectors in text format, as word2vec, GloVe and fastText write.
+
+  Each line is a word and its numbers, separated by spaces. A first line of two
+  integers (count and width) is skipped.
+
+  Args:
+    path: of the file; anything `tf.io.gfile` opens. UTF-8.
+    words: sequence of strings, the vocabulary in the order of its ids.
+    d_embedding: int, numbers of a vector.
+
+  Returns:
+    vectors: float32 array (number of words found, d_embedding).
+    ids: int32 array, the id of the word of each vector.
+
+  Raises:
+    ValueError: a line does not hold a word and `d_embedding` numbers, or no
+      word of the vocabulary is in the file.
+  """
+  id_of_word = {word: i for i, word in enumerate(words)}
+  found = {}
+  with tf.io.gfile.GFile(path) as lines:
+    for number, line in enumerate(lines, 1):
+      fields = line.rstrip().split(' ')
+      if number == 1 and len(fields) == 2:
+        continue
+      # A word may hold spaces: the numbers are the last fields.
+      word = ' '.join(fields[:-d_embedding])
+      if not word:
+        raise ValueError(
+          f'{path}, line {number}: expected a word and `d_embedding` = '
+          f'{d_embedding} numbers. Received: {len(fields)} fields. Set '
+          '`d_embedding` to the width of the file.'
+        )
+      if word not in id_of_word or id_of_word[word] in found:
+        continue
+      try:
+        vector = np.asarray(fields[-d_embedding:], np.float32)
+      except ValueError as e:
+        raise ValueError(
+          f'{path}, line {number}: expected a word and {d_embedding} numbers. '
+          f'Received: {line[:80]!r}'
+        ) from e
+      found[id_of_word[word]] = vector
+  if not found:
+    raise ValueError(
+      f'{path} holds no word of the vocabulary ({len(words)} words, such as '
+      f'{list(words[:8])}). Use the vocabulary that belongs to the vectors.'
+    )
+  ids = np.asarray(sorted(found), np.int32)
+  return np.stack([found[i] for i in ids]), ids
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class TextEmbedding(tf_keras.layers.Layer):
+  """Looks token ids up in a table (paper, section 3.1.1).
+
+  The table is trained, unless `is_frozen`. A frozen table must be filled from
+  word vectors (`fill`) or from a checkpoint (then call `mark_filled`):
+  training with random vectors that never change is an error.
+
+  Args:
+    vocabulary_size: int.
+    d_embedding: int, width of a vector.
+    is_frozen: bool, do not train the table.
+    initializer: of the table.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    ids: integer tensor of any shape, in [0, vocabulary_size).
+    training: bool.
+
+  Returns:
+    (..., d_embedding) in the compute dtype.
+
+  Raises:
+    ValueError: an argument is out of range; at a call in training, when the
+      table is frozen and nothing has filled it.
+
+  Example:
+    >>> TextEmbedding(100, 8)(tf.constant([[2, 7, 0]])).shape
+    TensorShape([1, 3, 8])
+  """
+
+  def __init__(
+    self,
+    vocabulary_size,
+    d_embedding=300,
+    is_frozen=False,
+    initializer='random_normal',
+    **kwargs,
+  ):
+    # Integer ids need no cast.
+    super().__init__(autocast=False, **kwargs)
+    if vocabulary_size < 1 or d_embedding < 1:
+      raise ValueError(
+        '`vocabulary_size` and `d_embedding` must be positive. Received: '
+        f'vocabulary_size={vocabulary_size}, d_embedding={d_embedding}'
+      )
+    self.vocabulary_size = vocabulary_size
+    self.d_embedding = d_embedding
+    self.is_frozen = is_frozen
+    self.is_filled = False
+    self.initializer = tf_keras.initializers.get(initializer)
+
+  def build(self, input_shape):
+    """Makes `embeddings`, (vocabulary_size, d_embedding)."""
+    # Cast after the look-up: the table is far larger than what is read of it.
+    self.embeddings = self.add_weight(
+      name='embeddings',
+      shape=[self.vocabulary_size, self.d_embedding],
+      initializer=self.initializer,
+      trainable=not self.is_frozen,
+      experimental_autocast=False,
+    )
+    super().build(input_shape)
+
+  def fill(self, vectors, ids=None):
+    """Writes vectors into the table, which counts as filled from then on.
+
+    Args:
+      vectors: float array (n, d_embedding).
+      ids: integer array (n,), the rows to write; None: the first n.
+
+    Raises:
+      ValueError: the layer is not built, or a shape or an id does not fit.
+    """
+    if not self.built:
+      raise ValueError(
+        f'Layer `{self.name}` has no table yet. Build it before filling it.'
+      )
+    vectors = np.asarray(vectors, np.float32)
+    ids = np.arange(len(vectors)) if ids is None else np.asarray(ids)
+    expected = (len(ids), self.d_embedding)
+    if vectors.shape != expected:
+      raise ValueError(
+        f'`vectors` must have the shape (number of ids, d_embedding) = '
+        f'{expected}. Received: vectors.shape={vectors.shape}'
+      )
+    if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary_size:
+      raise ValueError(
+        f'`ids` must be in [0, {self.vocabulary_size}). '
+        f'Received: ids from {ids.min()} to {ids.max()}'
+      )
+    table = self.embeddings.numpy()
+    table[ids] = vectors
+    self.embeddings.assign(table)
+    self.mark_filled()
+
+  def mark_filled(self):
+    """Says that the table holds trained vectors, restored from a checkpoint."""
+    self.is_filled = True
+
+  def call(self, ids, training=False):
+    """Looks `ids` up; see the class."""
+    if training and self.is_frozen and not self.is_filled:
+      raise ValueError(
+        'The embedding table is frozen (`is_frozen=True`) but holds random '
+        'values. Fill it from a word-vector file, or restore a checkpoint and '
+        'call `mark_filled()`, or train it (`is_frozen=False`).'
+      )
+    vectors = tf.nn.embedding_lookup(self.embeddings, ids)  # (..., D)
+    return tf.cast(vectors, self.compute_dtype)
+
+  def compute_output_shape(self, input_shape):
+    """The shape of the ids and `d_embedding`."""
+    return tf.TensorShape(input_shape).concatenate(self.d_embedding)
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'vocabulary_size': self.vocabulary_size,
+      'd_embedding': self.d_embedding,
+      'is_frozen': self.is_frozen,
+      'initializer': tf_keras.initializers.serialize(self.initializer),
+    }
+
+
+def padding_mask(ids, has_agg=False):
+  """Which positions of a text hold a token.
+
+  Args:
+    ids: integer tensor (B, L), 0 is padding.
+    has_agg: bool, whether an AGG token, never masked, stands in front.
+
+  Returns:
+    bool tensor (B, L), or (B, 1 + L) with `has_agg`.
+  """
+  mask = ids != 0
+  if not has_agg:
+    return mask
+  return tf.concat(
+    [tf.ones([tensor_utils.shape_list(ids)[0], 1], tf.bool), mask], 1
+  )

@@ -1,0 +1,342 @@
+"""The Transformer encoder, in the forms of ViT, T5 and VATT's text tower."""
+
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import randomness
+from vatt_tf.layers import (
+  feed_forward,
+  layer_norm,
+  multi_head_attention,
+  relative_position_bias,
+  rms_norm,
+)
+
+_NORMS = {'layer': layer_norm.LayerNorm, 'rms': rms_norm.RMSNorm}
+
+
+def _make_norm(argument, value, epsilon, name, dtype):
+  if value not in _NORMS:
+    raise ValueError(
+      f'`{argument}` must be one of {sorted(_NORMS)}. '
+      f'Received: {argument}={value!r}'
+    )
+  return _NORMS[value](epsilon, name=name, dtype=dtype)
+
+
+class _EncoderLayer(tf_keras.layers.Layer):
+  """Pre-norm attention and feed-forward, each with a residual connection."""
+
+  def __init__(self, encoder, **kwargs):
+    super().__init__(**kwargs)
+    dtype = self.dtype_policy
+    self._dropout_rate = encoder.dropout_rate
+    self.attention_norm = _make_norm(
+      'attention_norm', encoder.attention_norm, encoder.epsilon,
+      'attention_norm', dtype,
+    )
+    self.attention = multi_head_attention.MultiHeadAttention(
+      encoder.num_heads,
+      encoder.d_kv,
+      use_bias=encoder.use_bias,
+      use_scale=encoder.use_attention_scale,
+      dropout_rate=encoder.dropout_rate,
+      initializer=encoder.initializer,
+      dtype=dtype,
+      name='attention',
+    )
+    self.feed_forward_norm = _make_norm(
+      'feed_forward_norm', encoder.feed_forward_norm, encoder.epsilon,
+      'feed_forward_norm', dtype,
+    )
+    self.feed_forward = feed_forward.FeedForward(
+      encoder.d_ff,
+      activation=encoder.activation,
+      is_gated=encoder.is_gated,
+      use_bias=encoder.use_bias,
+      dropout_rate=encoder.dropout_rate,
+      initializer=encoder.initializer,
+      dtype=dtype,
+      name='feed_forward',
+    )
+
+  def build(self, input_shape):
+    for layer in (
+      self.attention_norm,
+      self.attention,
+      self.feed_forward_norm,
+      self.feed_forward,
+    ):
+      with tf.name_scope(layer.name):
+        layer.build(input_shape)
+    super().build(input_shape)
+
+  def call(
+    self,
+    x,
+    mask=None,
+    bias=None,
+    num_outputs=None,
+    training=False,
+    rng=None,
+  ):
+    rate = self._dropout_rate if training else 0.0
+
+    def residual(x, y, name):
+      return x + randomness.dropout(y, rate, randomness.fold_in(rng, name))
+
+    y = self.attention(
+      self.attention_norm(x),
+      mask=mask,
+      bias=bias,
+      num_outputs=num_outputs,
+      training=training,
+      rng=randomness.fold_in(rng, 'attention'),
+    )
+    if num_outputs is not None:
+      x = x[:, :num_outputs]  # (B, num_outputs, D)
+    x = residual(x, y, 'attention_output')
+    y = self.feed_forward(
+      self.feed_forward_norm(x),
+      training=training,
+      rng=randomness.fold_in(rng, 'feed_forward'),
+    )
+    return residual(x, y, 'feed_forward_output')
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class TransformerEncoder(tf_keras.layers.Layer):
+  """A stack of pre-norm encoder layers and a final norm (section 3.1.2).
+
+  The defaults are the ViT / BERT form. Options give the others:
+
+  | form | arguments |
+  |---|---|
+  | T5 v1.0 | `t5_arguments('t5_v1_0')` |
+  | T5 v1.1 | `t5_arguments('t5_v1_1')` |
+  | the text tower of the released VATT | `t5_arguments('release')` |
+
+  Args:
+    num_layers: int.
+    d_model: int, width D of the tokens.
+    d_ff: int, inner width of the feed-forward.
+    num_heads: int.
+    d_kv: int, width of a head.
+    attention_norm: `layer` or `rms`, the norm before attention.
+    feed_forward_norm: likewise before the feed-forward.
+    final_norm: likewise at the end.
+    epsilon: float, of all norms.
+    activation: `gelu` (exact), `gelu_tanh` or `relu`.
+    is_gated: bool, gated feed-forward.
+    use_bias: bool, of all linear maps.
+    use_attention_scale: bool, logits times d_kv^-1/2.
+    num_relative_buckets: int, buckets of T5's relative position bias, which
+      all layers share; 0: no such bias.
+    max_relative_distance: int, of these buckets.
+    dropout_rate: float in [0, 1): of attention probabilities, attention
+      output, activation, feed-forward output, and after the final norm.
+    initializer: `glorot_uniform` or `t5`, of all kernels.
+    use_remat: bool. True keeps only the input of each layer and computes the
+      layer again in the backward pass: about a third more time for far less
+      memory.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: tokens (B, N, D).
+    mask: (B, N) bool, the tokens that may be attended to, at least one a row;
+      None: all.
+    num_outputs: int. The outputs of only the first so many tokens are wanted:
+      the last layer computes no others. None: all.
+    training: bool.
+    rng: `randomness.Rng` or None.
+
+  Returns:
+    (B, N, D), or (B, num_outputs, D), in the compute dtype.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Example:
+    >>> encoder = TransformerEncoder(2, d_model=8, d_ff=16, num_heads=2, d_kv=4)
+    >>> encoder(tf.zeros([1, 5, 8]), num_outputs=1).shape
+    TensorShape([1, 1, 8])
+  """
+
+  def __init__(
+    self,
+    num_layers,
+    d_model,
+    d_ff,
+    num_heads,
+    d_kv=64,
+    attention_norm='layer',
+    feed_forward_norm='layer',
+    final_norm='layer',
+    epsilon=1e-6,
+    activation='gelu',
+    is_gated=False,
+    use_bias=True,
+    use_attention_scale=True,
+    num_relative_buckets=0,
+    max_relative_distance=128,
+    dropout_rate=0.0,
+    initializer='glorot_uniform',
+    use_remat=False,
+    **kwargs,
+  ):
+    super().__init__(**kwargs)
+    if num_layers < 1:
+      raise ValueError(
+        f'`num_layers` must be positive. Received: num_layers={num_layers}'
+      )
+    self.num_layers = num_layers
+    self.d_model = d_model
+    self.d_ff = d_ff
+    self.num_heads = num_heads
+    self.d_kv = d_kv
+    self.attention_norm = attention_norm
+    self.feed_forward_norm = feed_forward_norm
+    self.final_norm = final_norm
+    self.epsilon = epsilon
+    self.activation = activation
+    self.is_gated = is_gated
+    self.use_bias = use_bias
+    self.use_attention_scale = use_attention_scale
+    self.num_relative_buckets = num_relative_buckets
+    self.max_relative_distance = max_relative_distance
+    self.dropout_rate = dropout_rate
+    self.initializer = initializer
+    self.use_remat = use_remat
+
+    dtype = self.dtype_policy
+    self.position_bias = None
+    if num_relative_buckets:
+      self.position_bias = relative_position_bias.RelativePositionBias(
+        num_heads,
+        num_relative_buckets,
+        max_relative_distance,
+        initializer=multi_head_attention.kernel_initializer(
+          initializer, d_model**-0.5
+        ),
+        dtype=dtype,
+        name='position_bias',
+      )
+    self.layers = [
+      _EncoderLayer(self, dtype=dtype, name=f'layer_{i}')
+      for i in range(num_layers)
+    ]
+    self.norm = _make_norm('final_norm', final_norm, epsilon, 'norm', dtype)
+
+  def build(self, input_shape):
+    """Makes the weights of `position_bias`, `layer_0`, ... and `norm`."""
+    input_shape = tf.TensorShape(input_shape)
+    if input_shape[-1] != self.d_model:
+      raise ValueError(
+        f'`x` must be `d_model` = {self.d_model} wide. '
+        f'Received: x.shape={input_shape}'
+      )
+    for layer in (self.position_bias, *self.layers, self.norm):
+      if layer is not None:
+        with tf.name_scope(layer.name):
+          layer.build(input_shape)
+    super().build(input_shape)
+
+  def call(self, x, mask=None, num_outputs=None, training=False, rng=None):
+    """Encodes `x`; see the class."""
+    bias = []
+    if self.position_bias is not None:
+      bias = [self.position_bias(x)]
+    use_remat = self.use_remat and training
+    if use_remat:
+      rng = multi_head_attention.fixed_key(rng)
+    for i, layer in enumerate(self.layers):
+      is_last = i == self.num_layers - 1
+
+      # All that gets a gradient and is no variable must be an argument.
+      def run(x, *bias, layer=layer, is_last=is_last):
+        return layer(
+          x,
+          mask=mask,
+          bias=bias[0] if bias else None,
+          num_outputs=num_outputs if is_last else None,
+          training=training,
+          rng=randomness.fold_in(rng, layer.name),
+        )
+
+      x = tf.recompute_grad(run)(x, *bias) if use_remat else run(x, *bias)
+    x = self.norm(x)
+    rate = self.dropout_rate if training else 0.0
+    return randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'num_layers': self.num_layers,
+      'd_model': self.d_model,
+      'd_ff': self.d_ff,
+      'num_heads': self.num_heads,
+      'd_kv': self.d_kv,
+      'attention_norm': self.attention_norm,
+      'feed_forward_norm': self.feed_forward_norm,
+      'final_norm': self.final_norm,
+      'epsilon': self.epsilon,
+      'activation': self.activation,
+      'is_gated': self.is_gated,
+      'use_bias': self.use_bias,
+      'use_attention_scale': self.use_attention_scale,
+      'num_relative_buckets': self.num_relative_buckets,
+      'max_relative_distance': self.max_relative_distance,
+      'dropout_rate': self.dropout_rate,
+      'initializer': self.initializer,
+      'use_remat': self.use_remat,
+    }
+
+
+_T5 = {
+  'attention_norm': 'rms',
+  'final_norm': 'rms',
+  'use_bias': False,
+  'use_attention_scale': False,
+  'num_relative_buckets': 32,
+  'initializer': 't5',
+}
+_T5_FORMS = {
+  't5_v1_0': {
+    'feed_forward_norm': 'rms',
+    'activation': 'relu',
+    'max_relative_distance': 128,
+  },
+  't5_v1_1': {
+    'feed_forward_norm': 'rms',
+    'activation': 'gelu_tanh',
+    'is_gated': True,
+    'max_relative_distance': 128,
+  },
+  'release': {
+    'feed_forward_norm': 'layer',
+    'activation': 'gelu',
+    'max_relative_distance': 64,
+  },
+}
+
+
+def t5_arguments(form):
+  """The arguments of a `TransformerEncoder` of T5's form.
+
+  Args:
+    form: `t5_v1_0` (ReLU), `t5_v1_1` (gated tanh-GeLU), or `release` (the text
+      tower of the released VATT: exact GeLU, LayerNorm before the
+      feed-forward, relative distances up to 64).
+
+  Returns:
+    A new dictionary; sizes and dropout are not in it.
+
+  Raises:
+    ValueError: when there is no such form.
+  """
+  if form not in _T5_FORMS:
+    raise ValueError(
+      f'`form` must be one of {sorted(_T5_FORMS)}. Received: form={form!r}'
+    )
+  return {**_T5, **_T5_FORMS[form]}

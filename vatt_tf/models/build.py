@@ -1,0 +1,227 @@
+"""Builds VATT from the numbers that a table of a paper would list."""
+
+from typing import NamedTuple
+
+import gin
+
+from vatt_tf.layers import transformer_encoder
+from vatt_tf.models import vatt
+
+_MODALITIES = ('video', 'audio', 'text')
+
+
+@gin.register
+class Size(NamedTuple):
+  """Size of an encoder (paper, table 1 of the appendix).
+
+  Small 6 / 512 / 2048 / 8, Base 12 / 768 / 3072 / 12, Medium 12 / 1024 / 4096
+  / 16, Large 24 / 1024 / 4096 / 16.
+
+  Attributes:
+    num_layers: int.
+    d_model: int, width of the tokens.
+    d_ff: int, inner width of the feed-forward.
+    num_heads: int.
+    d_kv: int, width of a head.
+  """
+
+  num_layers: int
+  d_model: int
+  d_ff: int
+  num_heads: int
+  d_kv: int = 64
+
+
+def _pair(value):
+  return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+
+
+@gin.register
+def build_model(
+  size=None,
+  video_size=None,
+  audio_size=None,
+  text_size=None,
+  video_patch_size=(4, 16, 16),
+  audio_form='waveform',
+  audio_patch_size=128,
+  spectrogram_patch_size=(16, 5),
+  num_frames=32,
+  frame_size=224,
+  num_audio_samples=153600,
+  num_spectrogram_frames=150,
+  num_mel_bins=80,
+  max_words=16,
+  vocabulary_size=65536,
+  d_embedding=300,
+  is_table_frozen=False,
+  text_form='release',
+  d_post_projection=1024,
+  drop_token_rate=0.5,
+  dropout_rate=0.1,
+  common_space='fine_and_coarse',
+  d_va=512,
+  d_vt=256,
+  video_audio_weight=1.0,
+  video_text_weight=1.0,
+  audio_text_weight=0.0,
+  use_remat=False,
+):
+  """Builds a VATT with all its weights.
+
+  `size` alone gives the modality-agnostic model, whose one encoder all
+  modalities share; `video_size`, `audio_size` and `text_size` without `size`
+  the modality-specific one. Towers that no term uses are not built.
+
+  The sizes of inputs are those for which the position tables are made. The
+  model takes other sizes too: larger ones read the tables interpolated. Keep
+  them when a checkpoint is used at another resolution.
+
+  Args:
+    size: `Size` of the shared encoder, or None.
+    video_size: `Size` of the video encoder, or None.
+    audio_size: `Size` of the audio encoder, or None.
+    text_size: `Size` of the text encoder, or None.
+    video_patch_size: three ints, frames x height x width of a patch.
+    audio_form: `waveform` or `spectrogram`.
+    audio_patch_size: int, samples of a patch of the waveform.
+    spectrogram_patch_size: two ints, frames x bins of a patch.
+    num_frames: int, video frames.
+    frame_size: int, or height and width.
+    num_audio_samples: int.
+    num_spectrogram_frames: int.
+    num_mel_bins: int.
+    max_words: int, token ids of a caption.
+    vocabulary_size: int, rows of the word table.
+    d_embedding: int, width of the word table; None: as wide as the encoder,
+      without a map between (T5's own).
+    is_table_frozen: bool; True needs a table filled from word vectors or a
+      checkpoint before training.
+    text_form: `release`, `t5_v1_0` or `t5_v1_1`: form of the modality-specific
+      model's text encoder.
+    d_post_projection: int, width of the features of the modality-agnostic
+      model; None: no Dense + GeLU behind the encoder.
+    drop_token_rate: float in [0, 1), share of the video and audio tokens
+      dropped in training.
+    dropout_rate: float in [0, 1).
+    common_space: `fine_and_coarse`, `shared` or `disjoint`.
+    d_va: int, width of the video-audio space.
+    d_vt: int, width of the video-text space.
+    video_audio_weight: float, weight of the term that compares video and
+      audio; 0: there is none.
+    video_text_weight: float, likewise.
+    audio_text_weight: float, likewise.
+    use_remat: bool, trade time for memory in training (see
+      `TransformerEncoder`).
+
+  Returns:
+    A built `vatt.VATT`.
+
+  Raises:
+    ValueError: the sizes given do not make a model, or an argument is out of
+      its range.
+
+  Example:
+    >>> model = build_model(Size(1, 8, 16, 2, d_kv=4), vocabulary_size=100)
+    >>> model.modalities
+    ('video', 'audio', 'text')
+  """
+  terms = {
+    'use_video_audio': video_audio_weight > 0,
+    'use_video_text': video_text_weight > 0,
+    'use_audio_text': audio_text_weight > 0,
+  }
+  used = {
+    'video': terms['use_video_audio'] or terms['use_video_text'],
+    'audio': terms['use_video_audio'] or terms['use_audio_text'],
+    'text': terms['use_video_text'] or terms['use_audio_text'],
+  }
+  sizes = dict(zip(_MODALITIES, (video_size, audio_size, text_size)))
+  _check_sizes(size, sizes, used)
+  is_agnostic = size is not None
+
+  def encoder_arguments(numbers, **others):
+    return {
+      **numbers._asdict(),
+      'dropout_rate': dropout_rate,
+      'use_remat': use_remat,
+      **others,
+    }
+
+  def patch_arguments(numbers, patch_size, input_size, use_padding=False):
+    return {
+      'd_model': numbers.d_model,
+      'patch_size': patch_size,
+      'table_shape': tuple(
+        max(1, -(-whole // part)) for whole, part in zip(input_size, patch_size)
+      ),
+      'use_padding': use_padding,
+      'use_pre_projection': is_agnostic,
+      'drop_token_rate': drop_token_rate,
+      'dropout_rate': dropout_rate,
+    }
+
+  is_spectrogram = audio_form == 'spectrogram'
+  parts = {}
+  for modality in _MODALITIES:
+    if not used[modality]:
+      continue
+    numbers = size or sizes[modality]
+    others = {}
+    if modality == 'video':
+      embedding = patch_arguments(
+        numbers, tuple(video_patch_size), (num_frames, *_pair(frame_size))
+      )
+    elif modality == 'audio' and is_spectrogram:
+      embedding = patch_arguments(
+        numbers,
+        tuple(spectrogram_patch_size),
+        (num_spectrogram_frames, num_mel_bins),
+        use_padding=True,
+      )
+    elif modality == 'audio':
+      embedding = patch_arguments(
+        numbers, (audio_patch_size,), (num_audio_samples,)
+      )
+    else:
+      embedding = {
+        'd_model': numbers.d_model,
+        'vocabulary_size': vocabulary_size,
+        'd_embedding': d_embedding,
+        'num_positions': max_words if is_agnostic else None,
+        'is_frozen': is_table_frozen,
+        'dropout_rate': dropout_rate,
+      }
+      others = transformer_encoder.t5_arguments(text_form)
+    parts[modality] = {'embedding': embedding}
+    if not is_agnostic:
+      parts[modality]['encoder'] = encoder_arguments(numbers, **others)
+
+  model = vatt.VATT(
+    head={'form': common_space, 'd_va': d_va, 'd_vt': d_vt, **terms},
+    encoder=encoder_arguments(size) if is_agnostic else None,
+    audio_form=audio_form,
+    d_post_projection=d_post_projection if is_agnostic else None,
+    **parts,
+  )
+  model.build()
+  return model
+
+
+def _check_sizes(size, sizes, used):
+  """Raises unless the sizes make one of the two kinds of model."""
+  given = [modality for modality in _MODALITIES if sizes[modality] is not None]
+  if size is not None and given:
+    raise ValueError(
+      'Give either `size`, for the modality-agnostic model, or '
+      '`video_size`, `audio_size` and `text_size`. Received: `size` and '
+      + ', '.join(f'`{modality}_size`' for modality in given)
+    )
+  missing = [m for m in _MODALITIES if used[m] and m not in given]
+  if size is None and missing:
+    raise ValueError(
+      'Give `size`, for the modality-agnostic model, or the sizes of all '
+      'modalities that a term uses; a model file such as '
+      'gin/models/ma_medium.gin has them. Missing: '
+      + ', '.join(f'`{modality}_size`' for modality in missing)
+    )
