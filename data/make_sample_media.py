@@ -76,7 +76,7 @@ COLOURS = {
 
 # Colour i has the pitch LOWEST_PITCH * 2 ** (i * 5 / 12), in Hz: steps of five
 # semitones, which put no two of them an octave apart.
-LOWEST_PITCH = 220.0
+LOWEST_PITCH = 165.0
 
 # Motion: the phrases for it, each in its two forms.
 MOTIONS = {
