@@ -7,15 +7,16 @@ it. Typed again, the same command goes on where the run stopped.
 import os
 import pathlib
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 from vatt_tf import gin_utils
 from vatt_tf.input_pipeline import pipeline  # noqa: F401
 from vatt_tf.models import build  # noqa: F401
-from vatt_tf.training import loop
-from vatt_tf.training import pretrain  # noqa: F401
-from vatt_tf.training import schedules  # noqa: F401
+from vatt_tf.training import (
+  loop,
+  pretrain,  # noqa: F401
+  schedules,  # noqa: F401
+)
 
 _MODEL_DIR = flags.DEFINE_string(
   'model_dir',

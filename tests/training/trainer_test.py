@@ -5,8 +5,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.training import schedules
-from vatt_tf.training import trainer
+from vatt_tf.training import schedules, trainer
 
 
 class _Scale(tf_keras.layers.Layer):

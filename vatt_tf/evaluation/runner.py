@@ -37,7 +37,6 @@ def evaluate(
   path = manager.resolve(checkpoint)
   examples = dataset(global_batch_size=batch_size)
   built = model()
-  tf.function(built)(next(iter(examples.map(_numeric))))
   manager.restore(
     tf.train.Checkpoint(model=built), path, expect_optimizer=False
   )
@@ -46,12 +45,3 @@ def evaluate(
     with tf.io.gfile.GFile(output, 'w') as file:
       json.dump({'checkpoint': path, 'retrieval': metrics}, file, indent=2)
   return metrics, path
-
-
-def _numeric(features):
-  """What the model takes: everything but strings and the padding mask."""
-  return {
-    name: value
-    for name, value in features.items()
-    if value.dtype != tf.string
-  }

@@ -10,8 +10,7 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution
-from vatt_tf import gin_utils
+from vatt_tf import distribution, gin_utils
 from vatt_tf.checkpoints import manager as checkpoints
 from vatt_tf.evaluation import retrieval
 from vatt_tf.training import progress
@@ -68,14 +67,6 @@ def _set_precision(precision):
       f'Received: precision={precision}'
     )
   tf_keras.mixed_precision.set_global_policy(precision)
-
-
-def _build(model, spec):
-  """Runs the model once on zeros, so that all its variables exist."""
-  features = {
-    name: tf.zeros(tensor.shape, tensor.dtype) for name, tensor in spec.items()
-  }
-  tf.function(model)(features)
 
 
 @gin.configurable
@@ -180,7 +171,6 @@ def train(
   dataset = distribution_strategy.distribute_datasets_from_function(dataset_fn)
   with distribution_strategy.scope():
     model = task.build_model()
-    _build(model, _replica_spec(dataset))
     optimizer = optimizer()
     # Slots exist before the restore, so that a missing one is found.
     optimizer._create_all_weights(model.trainable_variables)  # pylint: disable=protected-access
@@ -218,8 +208,9 @@ def train(
   )
   evaluator, eval_actions = None, []
   if eval_dataset is not None:
+    eval_batch_size = eval_batch_size or global_batch_size
     evaluator = RetrievalEvaluator(
-      model, eval_dataset(global_batch_size=eval_batch_size or global_batch_size)
+      model, eval_dataset(global_batch_size=eval_batch_size)
     )
     best = checkpoints.BestCheckpoint(
       checkpoint, model_dir, best_metric, optimizer.iterations, is_chief
@@ -270,16 +261,6 @@ def _step_in(model_dir):
   """The step of a run's newest checkpoint; 0 without one."""
   path = checkpoints.latest(model_dir)
   return 0 if path is None else int(path.rsplit('-', 1)[-1])
-
-
-def _replica_spec(dataset):
-  """The tensor specs of one replica's part of the batch."""
-
-  def first(spec):
-    # With several local replicas a PerReplicaSpec holds one spec for each.
-    return getattr(spec, '_value_specs', (spec,))[0]
-
-  return {name: first(spec) for name, spec in dataset.element_spec.items()}
 
 
 def _run(

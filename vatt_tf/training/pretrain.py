@@ -7,8 +7,7 @@ summed with weights.
 import gin
 
 from vatt_tf import feature_names as names
-from vatt_tf.losses import mil_nce
-from vatt_tf.losses import nce
+from vatt_tf.losses import mil_nce, nce
 
 
 @gin.register

@@ -5,8 +5,7 @@ import collections
 import orbit
 import tensorflow as tf
 
-from vatt_tf import distribution
-from vatt_tf import randomness
+from vatt_tf import distribution, randomness
 
 
 class NonFiniteError(ArithmeticError):
