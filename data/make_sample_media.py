@@ -129,7 +129,7 @@ TEMPLATES = {
     'see how the {colour} {shape} {does}',
     'here is a {shape}, it {does} and is {colour}',
     'now watch this {colour} {shape}, it {does}',
-    'the picture is of one {colour} {shape} {doing}',
+    'you see in the picture one {colour} {shape} {doing}',
   ),
 }
 
