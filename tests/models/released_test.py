@@ -1,0 +1,331 @@
+"""The maths against other implementations: released VATT, T5, ViT."""
+
+import json
+from unittest import mock
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from tests import shared_data
+from tests.models import released_name_map, safetensors_reader
+from vatt_tf import feature_names
+from vatt_tf.layers import (
+  position_embedding,
+  relative_position_bias,
+  transformer_encoder,
+)
+from vatt_tf.models import build, vatt
+
+
+def _released_spline(table, table_shape, grid):
+  """The release's interpolation: in float32, which rounds visibly.
+
+  Its linear system is badly conditioned. For ten rows read at fifteen
+  positions the result is off by 6e-5, for 1,200 rows it is meaningless, so
+  that our layer solves in float64. With this function in its place the rest
+  can be compared closely.
+  """
+  table = tf.convert_to_tensor(table)
+  if table_shape == grid:
+    return table
+  known, wanted = (
+    (tf.range(n, dtype=tf.float32) / n)[:, None]
+    for n in (table_shape[0], grid[0])
+  )
+
+  def basis(at, centres):
+    # The order of the sum matters for its rounding.
+    square = at**2 - 2 * tf.matmul(at, centres, transpose_b=True)
+    square += tf.transpose(centres**2)
+    return tf.maximum(square, 1e-10) ** 1.5, tf.concat(
+      [at, tf.ones_like(at)], 1
+    )
+
+  radial, affine = basis(known, known)
+  system = tf.concat(
+    [
+      tf.concat([radial, affine], 1),
+      tf.concat([tf.transpose(affine), tf.zeros([2, 2])], 1),
+    ],
+    0,
+  )
+  values = tf.concat([table, tf.zeros([2, table.shape[1]])], 0)
+  solution = tf.linalg.solve(system, values)
+  radial, affine = basis(wanted, known)
+  return radial @ solution[:-2] + affine @ solution[-2:]
+
+
+def _size(numbers):
+  return build.Size(
+    *(
+      numbers[key]
+      for key in ('num_layers', 'd_model', 'd_ff', 'num_heads', 'd_kv')
+    )
+  )
+
+
+def _released_model(config):
+  """Builds the model that a fixture's config.json describes."""
+  numbers = config['overrides']
+  common = {
+    'd_va': config['common_space_dims'][0],
+    'd_vt': config['common_space_dims'][1],
+    'num_frames': 8,
+    'frame_size': 48,
+    'num_audio_samples': 1280,
+    'max_words': config['text_len'],
+    'vocabulary_size': config['vocab'],
+    'd_embedding': 12,
+  }
+  if config['arch'] == 'ut_fac':
+    numbers = numbers['ut_medium']
+    return build.build_model(
+      _size(numbers), d_post_projection=numbers['d_post_proj'], **common
+    )
+  return build.build_model(
+    video_size=_size(numbers['vit_base']),
+    audio_size=_size(numbers['wat_base']),
+    text_size=_size(numbers['t5_small']),
+    **common,
+  )
+
+
+def _resize_relative_bias(model, numbers):
+  """The fixture's buckets are smaller than the release's: 8, up to 16."""
+  config = model.get_config()
+  config['text']['encoder'].update(
+    num_relative_buckets=numbers['num_relative_buckets'],
+    max_relative_distance=numbers['max_relative_distance'],
+  )
+  model = vatt.VATT.from_config(config)
+  model.build()
+  return model
+
+
+class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
+  @parameterized.parameters('ut_fac', 'ut_fac_highres', 'tx_fac')
+  def test_outputs(self, fixture):
+    with mock.patch.object(position_embedding, '_read', _released_spline):
+      self._check_outputs(fixture, 2e-5)
+
+  def test_outputs_interpolated_in_float64(self):
+    # The difference is the rounding of the release.
+    self._check_outputs('ut_fac_highres', 5e-4)
+
+  def _check_outputs(self, fixture, tolerance):
+    folder = shared_data.path('fixtures', fixture)
+    config = json.loads((folder / 'config.json').read_text())
+    model = _released_model(config)
+    if config['arch'] == 'tx_fac':
+      model = _resize_relative_bias(model, config['overrides']['t5_small'])
+    released_name_map.load(
+      model, tf.train.load_checkpoint(str(folder / 'ckpt-3'))
+    )
+    data = np.load(folder / 'io.npz')
+    video, audio, text = (data[f'in/{m}'] for m in ('video', 'audio', 'text'))
+    expected = {
+      name: data[f'out/{key}']
+      for name, key in (
+        (feature_names.VIDEO_FEATURE, 'video/features_pooled'),
+        (feature_names.AUDIO_FEATURE, 'audio/features_pooled'),
+        (feature_names.TEXT_FEATURE, 'text/features_pooled'),
+        (feature_names.VIDEO_VA, 'head_stack/bridge/video/toaud'),
+        (feature_names.VIDEO_VT, 'head_stack/bridge/video/totxt'),
+        (feature_names.AUDIO_VA, 'head_stack/bridge/audio/tovid'),
+        (feature_names.TEXT_VT, 'head_stack/bridge/text/tovid'),
+      )
+    }
+    outputs = model({'video': video, 'audio': audio, 'text': text[:, None]})
+    self.assertEqual(
+      set(outputs), {*expected, feature_names.AUDIO_VT}
+    )
+    tolerances = {'atol': tolerance, 'rtol': tolerance}
+    for name, value in expected.items():
+      got = np.reshape(outputs[name], value.shape)
+      self.assertAllClose(got, value, **tolerances, msg=name)
+    for modality, encode, x in (
+      ('video', model.encode_video, video),
+      ('audio', model.encode_audio, audio),
+      ('text', model.encode_text, text),
+    ):
+      value = data[f'out/{modality}/features']
+      feature, tokens = encode(x)
+      self.assertAllClose(
+        np.reshape(tokens, value.shape), value, **tolerances
+      )
+      self.assertAllClose(
+        feature, expected[f'{modality}_feature'], **tolerances
+      )
+
+  @parameterized.parameters('ut_fac_medium', 'tx_fac_bbs')
+  def test_every_released_name_is_matched(self, listing):
+    path = shared_data.path('fixtures', 'listings', f'{listing}.json')
+    released = json.loads(path.read_text())['variables']
+    # Names do not depend on widths.
+    size = build.Size(12, 8, 8, 2, 4)
+    common = {'vocabulary_size': 8, 'd_embedding': 4}
+    if listing == 'ut_fac_medium':
+      model = build.build_model(size, **common)
+    else:
+      model = build.build_model(
+        video_size=size,
+        audio_size=size,
+        text_size=size._replace(num_layers=6),
+        **common,
+      )
+    self.assertCountEqual(
+      released_name_map.released_names(model).values(), list(released)
+    )
+
+
+def _t5(fixture):
+  """Returns config, tower without AGG, weights and inputs of a T5 fixture."""
+  folder = shared_data.path('fixtures', fixture)
+  config = json.loads((folder / 'config.json').read_text())
+  model = vatt.VATT(
+    text={
+      'embedding': {
+        'd_model': config['d_model'],
+        'vocabulary_size': config['vocab_size'],
+        'd_embedding': None,
+        'has_agg': False,
+      },
+      'encoder': {
+        'num_layers': config['num_layers'],
+        'd_model': config['d_model'],
+        'd_ff': config['d_ff'],
+        'num_heads': config['num_heads'],
+        'd_kv': config['d_kv'],
+        **transformer_encoder.t5_arguments(fixture),
+      },
+    }
+  )
+  model.build()
+  weights = safetensors_reader.read(folder / 'model.safetensors')
+  return model, weights, np.load(folder / 'io.npz')
+
+
+def _t5_name(name):
+  """The name of a weight in T5's files, and whether it is transposed."""
+  if name.startswith('vatt/text_embedding/table/'):
+    return 'shared.weight', False
+  parts = name[:-2].split('/')[2:]
+  if parts[0] == 'norm':
+    return 'encoder.final_layer_norm.weight', False
+  attention = 'encoder.block.{}.layer.0.SelfAttention.{}.weight'
+  if parts[0] == 'position_bias':
+    return attention.format(0, 'relative_attention_bias'), False
+  i = parts[0].split('_')[1]
+  if parts[1] == 'attention':
+    return attention.format(i, parts[2]), True
+  if parts[1].endswith('_norm'):
+    part = 0 if parts[1] == 'attention_norm' else 1
+    return f'encoder.block.{i}.layer.{part}.layer_norm.weight', False
+  return f'encoder.block.{i}.layer.1.DenseReluDense.{parts[2]}.weight', True
+
+
+class T5Test(parameterized.TestCase, tf.test.TestCase):
+  @parameterized.parameters('t5_v1_0', 't5_v1_1')
+  def test_last_hidden_state(self, fixture):
+    model, values, data = _t5(fixture)
+    for weight in model.weights:
+      name, is_transposed = _t5_name(weight.name)
+      if fixture == 't5_v1_1':
+        name = name.replace('.wi.', '.wi_0.').replace('.wi_linear.', '.wi_1.')
+      value = values.pop(name)
+      weight.assign(value.T if is_transposed else value)
+    self.assertEmpty(values)
+    feature, tokens = model.encode_text(data['input_ids'])
+    self.assertIsNone(feature)
+    mask = data['attention_mask'].astype(bool)
+    self.assertAllEqual(mask, data['input_ids'] != 0)
+    self.assertAllClose(
+      tokens, data['last_hidden_state'], atol=2e-5, rtol=2e-5
+    )
+
+  @parameterized.parameters('t5_v1_0', 't5_v1_1')
+  def test_buckets(self, fixture):
+    data = np.load(shared_data.path('fixtures', fixture, 'buckets.npz'))
+    arrays = {name: data[name] for name in data}
+    offsets = next(v for k, v in arrays.items() if 'bucket' not in k)
+    buckets = next(v for k, v in arrays.items() if 'bucket' in k)
+    self.assertAllEqual(
+      relative_position_bias.relative_buckets(offsets, 32, 128), buckets
+    )
+
+
+class VitTest(tf.test.TestCase):
+  def test_last_hidden_state(self):
+    folder = shared_data.path('fixtures', 'vit')
+    config = json.loads((folder / 'config.json').read_text())
+    width = config['hidden_size']
+    patch = config['patch_size']
+    side = config['image_size'] // patch
+    model = vatt.VATT(
+      video={
+        'embedding': {
+          'd_model': width,
+          'patch_size': (1, patch, patch),
+          'table_shape': (1, side, side),
+          'position_form': 'full',
+          'use_position_norm': False,
+        },
+        'encoder': {
+          'num_layers': config['num_hidden_layers'],
+          'd_model': width,
+          'd_ff': config['intermediate_size'],
+          'num_heads': config['num_attention_heads'],
+          'd_kv': width // config['num_attention_heads'],
+          'epsilon': config['layer_norm_eps'],
+        },
+      }
+    )
+    model.build()
+    values = safetensors_reader.read(folder / 'model.safetensors')
+    positions = values.pop('embeddings.position_embeddings')[0]
+    parts = {
+      'attention/q': 'attention.attention.query',
+      'attention/k': 'attention.attention.key',
+      'attention/v': 'attention.attention.value',
+      'attention/o': 'attention.output.dense',
+      'feed_forward/wi': 'intermediate.dense',
+      'feed_forward/wo': 'output.dense',
+      'attention_norm': 'layernorm_before',
+      'feed_forward_norm': 'layernorm_after',
+    }
+    for weight in model.weights:
+      name = weight.name[:-2]
+      if name.endswith('/agg'):  # takes the CLS token's position in
+        value = values.pop('embeddings.cls_token')[0, 0] + positions[0]
+      elif name.endswith('/full'):
+        value = positions[1:]
+      elif name.endswith('tokenizer/kernel'):
+        value = values.pop('embeddings.patch_embeddings.projection.weight')
+        value = value.transpose(2, 3, 1, 0).reshape(-1, width)
+      elif name.endswith('tokenizer/bias'):
+        value = values.pop('embeddings.patch_embeddings.projection.bias')
+      else:
+        path, kind = name.removeprefix('vatt/video_encoder/').rsplit('/', 1)
+        kind = 'bias' if kind in ('bias', 'beta') else 'weight'
+        if path == 'norm':
+          theirs = 'layernorm'
+        else:
+          layer, part = path.split('/', 1)
+          theirs = f'encoder.layer.{layer.split("_")[1]}.{parts[part]}'
+        value = values.pop(f'{theirs}.{kind}').T
+      weight.assign(value)
+    self.assertEmpty(values)
+    data = np.load(folder / 'io.npz')
+    pixels = data['pixel_values'].transpose(0, 2, 3, 1)[:, None]
+    feature, tokens = model.encode_video(pixels)
+    self.assertAllClose(
+      np.concatenate([feature[:, None], tokens], 1),
+      data['last_hidden_state'],
+      atol=2e-5,
+      rtol=2e-5,
+    )
+
+
+if __name__ == '__main__':
+  tf.test.main()
