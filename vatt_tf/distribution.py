@@ -6,6 +6,7 @@ one replica then, and nothing to exchange. With several replicas, call them in
 a `tf.function` that `strategy.run` runs.
 """
 
+import functools
 import json
 import os
 
@@ -188,7 +189,14 @@ def _make_mirrored(num_devices, **_):
       f'`num_devices` is more than the {len(devices)} {kind} devices that '
       f'there are. Received: num_devices={num_devices}'
     )
-  return tf.distribute.MirroredStrategy(devices[:num_devices])
+  return _mirrored(tuple(devices[:num_devices]))
+
+
+@functools.cache
+def _mirrored(devices):
+  """The one strategy of these devices: TensorFlow mixes the collective
+  operations of two strategies in one process up."""
+  return tf.distribute.MirroredStrategy(devices)
 
 
 def _make_logical_cpus(num_devices):

@@ -104,19 +104,21 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     moving_mean = tf.convert_to_tensor(self.moving_mean)
     moving_variance = tf.convert_to_tensor(self.moving_variance)
     if training and self.trainable:
-      mean, variance, count = self._global_statistics(x, mask)
+      centre, offset, variance, count = self._global_statistics(x, mask)
       has_rows = count > 0
-      mean = tf.where(has_rows, mean, moving_mean)
+      centre = tf.where(has_rows, centre, moving_mean)
       variance = tf.where(has_rows, variance, moving_variance)
-      self._move(self.moving_mean, moving_mean, mean)
+      self._move(self.moving_mean, moving_mean, centre + offset)
       self._move(self.moving_variance, moving_variance, variance)
+      x = (x - centre) - offset  # their sum would lose the offset's digits
     else:
-      mean, variance = moving_mean, moving_variance
+      variance = moving_variance
+      x = x - moving_mean
     scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)  # (D,)
-    return tf.cast((x - mean) * scale + self.beta, self.compute_dtype)
+    return tf.cast(x * scale + self.beta, self.compute_dtype)
 
   def _global_statistics(self, x, mask):
-    """Mean (D,), variance (D,) and number of rows () of the global batch."""
+    """Two parts of the mean (D,), variance (D,) and number of rows ()."""
     valid = _valid_rows(x, mask)  # (rows, 1)
     x = tf.reshape(x, [-1, x.shape[-1]])  # (rows, D)
     zero = tf.zeros([], x.dtype)
@@ -136,7 +138,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     )
     offset = first / divisor
     variance = tf.maximum(second / divisor - tf.square(offset), 0)
-    return centre + offset, variance, count
+    return centre, offset, variance, count
 
   def _move(self, variable, old, new):
     """Moves a moving statistic from `old` towards `new`."""
