@@ -158,7 +158,6 @@ class RenderTest(parameterized.TestCase):
   @parameterized.parameters(*media.SHAPES)
   def test_distances_have_the_area_of_the_shape(self, shape):
     # Areas by geometry, for the sizes in `_distance`.
-    sides = np.sin(np.pi / 5)
     areas = {
       'circle': np.pi * 0.9**2,
       'ring': np.pi * (0.95**2 - 0.49**2),

@@ -1,0 +1,162 @@
+"""Writes BUILD from the imports: `make build-file`.
+
+The targets: each package is a `py_library`, each module that lies directly in
+`vatt_tf` one of its own, each file with a `__main__` part a `py_binary`, each
+test a `py_test`, and each helper of the tests a `py_library` for tests only.
+A target depends on what its files import.
+"""
+
+import ast
+import pathlib
+import sys
+
+if __name__ == '__main__':
+  # Run by its path, the file finds the folder `tests` in the root.
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from tests.project import sources
+
+HEADER = '''"""Targets of vatt_tf, written by `make build-file`."""
+
+load("@pypi//:requirements.bzl", "requirement")
+load("@rules_python//python:defs.bzl", "py_binary", "py_library", "py_test")
+
+package(default_visibility = ["//visibility:public"])
+
+licenses(["notice"])
+
+exports_files(["LICENSE"])
+'''
+
+# Import name: distribution, as setup.cfg calls it. The rest have one name.
+DISTRIBUTIONS = {
+  'PIL': 'pillow',
+  'absl': 'absl-py',
+  'apache_beam': 'apache-beam',
+  'cv2': 'opencv-python-headless',
+  'faiss': 'faiss-cpu',
+  'gin': 'gin-config',
+  'google.protobuf': 'protobuf',
+  'official': 'tf-models-official',
+  'orbit': 'tf-models-official',
+  'tensorflow_datasets': 'tensorflow-datasets',
+  'tensorflow_io': 'tensorflow-io',
+  'tensorflow_metadata': 'tensorflow-metadata',
+  'tensorflow_serving': 'tensorflow-serving-api',
+  'tensorflow_text': 'tensorflow-text',
+  'tf_keras': 'tf-keras',
+}
+
+
+def is_main(path: str) -> bool:
+  """Returns whether a file has a part under `if __name__ == '__main__'`."""
+  return any(
+    isinstance(node, ast.If)
+    and ast.unparse(node.test) == "__name__ == '__main__'"
+    for node in sources.parse(path).body
+  )
+
+
+def target_name(path: str) -> str:
+  """Returns the name of the target that a file belongs to."""
+  parts = path.removesuffix('.py').split('/')
+  if parts[0] == 'vatt_tf':
+    if parts[-1] == '__init__':
+      return '/'.join(parts[:-1])
+    # A module of a package is part of the package, unless it is a main.
+    if len(parts) > 2 and not is_main(path):
+      return '/'.join(parts[:-1])
+  return '/'.join(parts)
+
+
+def rule_name(path: str) -> str:
+  """Returns the rule of the target that a file belongs to."""
+  if path.endswith('_test.py'):
+    return 'py_test'
+  return 'py_binary' if is_main(path) else 'py_library'
+
+
+def dependency(module: str) -> str | None:
+  """Returns the label of an imported module, or None for Python's own.
+
+  It is `':target'` for a module of this project and the name of the
+  distribution for any other.
+  """
+  path = sources.module_file(module)
+  if path:
+    return f':{target_name(path)}'
+  for name, distribution in DISTRIBUTIONS.items():
+    if module == name or module.startswith(f'{name}.'):
+      return distribution
+  top = module.split('.', 1)[0]
+  return None if top in sys.stdlib_module_names else top
+
+
+def dependencies(path: str) -> set[str]:
+  """Returns the labels of everything a file imports but its own target's.
+
+  Importing a module of a package imports the packages around it, so they
+  count too.
+  """
+  labels = set()
+  for module in sources.imports(path):
+    labels.add(dependency(module))
+    parts = module.split('.')
+    for count in range(1, len(parts)):
+      package = '.'.join(parts[:count])
+      if sources.module_file(package):
+        labels.add(dependency(package))
+  if path.startswith('vatt_tf/'):
+    labels.add(':vatt_tf')
+  return labels - {None, f':{target_name(path)}'}
+
+
+def targets() -> dict[str, dict]:
+  """Returns the targets: name -> `rule`, `srcs` and `deps`."""
+  found = {}
+  for path in sources.python_files():
+    target = found.setdefault(
+      target_name(path),
+      {'rule': rule_name(path), 'srcs': [], 'deps': set()},
+    )
+    target['srcs'].append(path)
+    target['deps'] |= dependencies(path)
+  return dict(sorted(found.items()))
+
+
+def _render_list(name, items):
+  if not items:
+    return []
+  if len(items) == 1:
+    return [f'    {name} = [{items[0]}],']
+  return [f'    {name} = [', *(f'        {item},' for item in items), '    ],']
+
+
+def render() -> str:
+  """Returns the text of BUILD."""
+  blocks = [HEADER]
+  for name, target in targets().items():
+    internal = sorted(dep for dep in target['deps'] if dep[0] == ':')
+    external = sorted(dep for dep in target['deps'] if dep[0] != ':')
+    deps = [f'"{dep}"' for dep in internal]
+    deps += [f'requirement("{dep}")' for dep in external]
+    lines = [f'{target["rule"]}(', f'    name = "{name}",']
+    if name.startswith('tests/') and target['rule'] != 'py_test':
+      lines.append('    testonly = True,')
+    lines += _render_list('srcs', [f'"{path}"' for path in target['srcs']])
+    if target['rule'] != 'py_library':
+      lines.append(f'    main = "{target["srcs"][0]}",')
+    lines += _render_list('deps', deps)
+    blocks.append('\n'.join([*lines, ')\n']))
+  return '\n'.join(blocks)
+
+
+def main():
+  """Writes BUILD."""
+  text = render()
+  (sources.ROOT / 'BUILD').write_text(text, encoding='utf-8')
+  print(f'BUILD: {len(targets())} targets')
+
+
+if __name__ == '__main__':
+  main()
