@@ -6,6 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -50,6 +51,9 @@ $(BIN)/python:
 	fi
 	$(PYTHON) -m venv $(VENV)
 
+check_version = $(BIN)/python -c 'import sys; sys.version_info[:2] == (3, 11) \
+  or sys.exit("`$(VENV)` holds another Python than 3.11: `make clean`.")'
+
 # $(call install,REQUIREMENTS): the lock, then vatt_tf itself, in place.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 ifeq ($(INSTALLER),uv)
@@ -63,12 +67,14 @@ else
 endif
 
 $(BASE_STAMP): requirements.txt setup.cfg pyproject.toml | $(BIN)/python
+	@$(check_version)
 	@echo 'Installing $< into $(VENV) with $(INSTALLER) ...'
 	@start=$$SECONDS; $(call install,$<); \
 	echo "Installed in $$((SECONDS - start)) s."
 	@touch $@
 
 $(TEST_STAMP): requirements-test.txt setup.cfg pyproject.toml | $(BIN)/python
+	@$(check_version)
 	@echo 'Installing $< into $(VENV) with $(INSTALLER) ...'
 	@start=$$SECONDS; $(call install,$<); \
 	echo "Installed in $$((SECONDS - start)) s."
