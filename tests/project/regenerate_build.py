@@ -1,9 +1,9 @@
 """Writes BUILD from the imports: `make build-file`.
 
-The targets: each package is a `py_library`, each module that lies directly in
-`vatt_tf` one of its own, each file with a `__main__` part a `py_binary`, each
-test a `py_test`, and each helper of the tests a `py_library` for tests only.
-A target depends on what its files import.
+The targets: each package of vatt_tf is a `py_library`, with all its modules.
+Every other file is a target of its own: a `py_test` if it is a test, a
+`py_binary` if it has a `__main__` part, else a `py_library`. A target depends
+on what its files import.
 """
 
 import ast
@@ -63,8 +63,7 @@ def target_name(path: str) -> str:
   if parts[0] == 'vatt_tf':
     if parts[-1] == '__init__':
       return '/'.join(parts[:-1])
-    # A module of a package is part of the package, unless it is a main.
-    if len(parts) > 2 and not is_main(path):
+    if len(parts) > 2:
       return '/'.join(parts[:-1])
   return '/'.join(parts)
 
@@ -73,7 +72,8 @@ def rule_name(path: str) -> str:
   """Returns the rule of the target that a file belongs to."""
   if path.endswith('_test.py'):
     return 'py_test'
-  return 'py_binary' if is_main(path) else 'py_library'
+  in_package = path.startswith('vatt_tf/') and path.count('/') > 1
+  return 'py_binary' if is_main(path) and not in_package else 'py_library'
 
 
 def dependency(module: str) -> str | None:
