@@ -26,7 +26,7 @@ help:
 	@echo 'make test        every test'
 	@echo 'make lint        style, layout, and BUILD against the imports'
 	@echo 'make verify      the long checks, benchmarks/verify_*.py'
-	@echo 'make build-file  writes BUILD anew from the imports'
+	@echo 'make regenerate  writes BUILD and the table of README.md anew'
 	@echo 'make lock        writes requirements*.txt anew from setup.cfg'
 	@echo 'make clean       removes what these commands made'
 
@@ -112,9 +112,10 @@ verify: venv-test
 	  $(BIN)/python $$script --output=benchmarks/results/$$name.json; \
 	done
 
-.PHONY: build-file
-build-file: venv-test
+.PHONY: regenerate
+regenerate: venv-test
 	$(BIN)/python tests/project/regenerate_build.py
+	$(BIN)/python tests/project/regenerate_readme.py
 
 # The second lock is held to the first, so that both name the same versions.
 COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 \

@@ -46,7 +46,7 @@ class BuildFileTest(absltest.TestCase):
       path for target in self.targets.values() for path in target['srcs']
     )
     expected = dict.fromkeys(sources.python_files(), 1)
-    self.assertEqual(dict(counts), expected, 'Run `make build-file`.')
+    self.assertEqual(dict(counts), expected, 'Run `make regenerate`.')
 
   def test_deps_are_the_imports(self):
     for name, target in self.targets.items():
@@ -55,7 +55,7 @@ class BuildFileTest(absltest.TestCase):
         for path in target['srcs']:
           imported |= regenerate_build.dependencies(path)
         self.assertCountEqual(
-          target['deps'], imported - {f':{name}'}, 'Run `make build-file`.'
+          target['deps'], imported - {f':{name}'}, 'Run `make regenerate`.'
         )
 
   def test_deps_are_targets_or_requirements(self):
@@ -99,7 +99,7 @@ class BuildFileTest(absltest.TestCase):
   def test_file_is_as_written(self):
     text = (sources.ROOT / 'BUILD').read_text(encoding='utf-8')
     self.assertEqual(
-      text, regenerate_build.render(), 'Run `make build-file`.'
+      text, regenerate_build.render(), 'Run `make regenerate`.'
     )
 
 

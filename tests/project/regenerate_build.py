@@ -1,4 +1,4 @@
-"""Writes BUILD from the imports: `make build-file`.
+"""Writes BUILD from the imports: `make regenerate`.
 
 The targets: each package of vatt_tf is a `py_library`, with all its modules.
 Every other file is a target of its own: a `py_test` if it is a test, a
@@ -16,7 +16,7 @@ if __name__ == '__main__':
 
 from tests.project import sources
 
-HEADER = '''"""Targets of vatt_tf, written by `make build-file`."""
+HEADER = '''"""Targets of vatt_tf, written by `make regenerate`."""
 
 load("@pypi//:requirements.bzl", "requirement")
 load("@rules_python//python:defs.bzl", "py_binary", "py_library", "py_test")
