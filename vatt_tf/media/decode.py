@@ -43,8 +43,9 @@ SECOND = 1_000_000
 # How much earlier than asked a file may end: times in manifests are rounded.
 END_TOLERANCE = SECOND // 4
 
-# A record is one protocol buffer, which can hold 2 GB.
-MAX_CLIP_BYTES = 1 << 30
+# Of the frames and of the sound of a clip, each: a record is one protocol
+# buffer, which can hold 2 GB.
+MAX_CLIP_BYTES = 900 << 20
 
 # Demuxers for what is no recording: pictures and text.
 _NOT_MEDIA_FORMATS = ('tty', 'image2', 'ansi', 'bin', 'xbin', 'adf', 'idf')
@@ -791,10 +792,38 @@ def _read_sound(
   return None, _Reading()
 
 
+def sound_delay(media: MediaFile) -> int:
+  """µs by which the time stamps of a file's decoded sound come late.
+
+  Nothing comes out of a Vorbis decoder for the first packet, and the samples of
+  the second belong where the first one stands; FFmpeg stamps them with the time
+  of the second. Other codecs have no such delay.
+
+  Args:
+    media: A file with sound.
+  """
+  if media.audio.codec_context.name != 'vorbis':
+    return 0
+  first = None
+  packets = media.packets(0, 'audio')
+  for packet in packets:
+    if packet.pts is not None:
+      first = packet.pts if first is None else first
+      frames = _decode_packet(packet)
+      if frames and frames[0].pts is not None:
+        packets.close()
+        late = (
+          frames[0].pts * frames[0].time_base - first * media.audio.time_base
+        )
+        return round(max(late, 0) * SECOND)
+  return 0
+
+
 def _lay_sound(
   media: MediaFile, first: int, start: int, end: int, settings: Settings
 ):
   """`_read_sound` from one place on; None if that is too late in the file."""
+  delay = sound_delay(media)
   packets = media.packets(first, 'audio')
   reading = _Reading()
   track, rate = None, 0
@@ -815,7 +844,8 @@ def _lay_sound(
     for frame in decoded:
       frame_time = None
       if frame.pts is not None:
-        frame_time = round(frame.pts * frame.time_base * SECOND) - media.origin
+        frame_time = round(frame.pts * frame.time_base * SECOND)
+        frame_time -= media.origin + delay
       if track is None:
         if first > 0 and (frame_time is None or frame_time > start):
           packets.close()
@@ -907,8 +937,18 @@ def find_end(path: str, audio_path: str, settings: Settings) -> int:
   Raises:
     errors.MediaError: It cannot be read.
   """
+  settings = _media_settings(path, audio_path, settings)
   with MediaFile(path or audio_path, settings) as media:
     return media.find_end()
+
+
+def _media_settings(path: str, audio_path: str, settings: Settings) -> Settings:
+  """The settings for the main file: less what another file is asked for."""
+  if not path:
+    return dataclasses.replace(settings, use_video=False)
+  if audio_path and settings.use_video:
+    return dataclasses.replace(settings, use_audio=False)
+  return settings
 
 
 def _known_spans(
@@ -945,6 +985,7 @@ def decode_spans(
   spans: Sequence[Span],
   settings: Settings,
   use_caption_stream: bool = False,
+  caption_margin: int = 0,
 ) -> list[DecodedClip | errors.MediaError]:
   """Decodes several spans of a file, in one pass over each stream.
 
@@ -957,26 +998,26 @@ def decode_spans(
     spans: Parts of the file.
     settings: What is taken, and in which form.
     use_caption_stream: Whether to read captions from the file.
+    caption_margin: µs around a span whose captions count as its own.
 
   Returns:
     Of each span its clip, or why it cannot be had. A clip has frames if half
     of it or more has video, and sound likewise; silence fills gaps.
   """
+  cue_margin = caption_margin if use_caption_stream else None
   try:
     has_sound_file = bool(path and audio_path and settings.use_audio)
-    media_settings = settings
-    if has_sound_file:
-      media_settings = dataclasses.replace(settings, use_audio=False)
+    media_settings = _media_settings(path, audio_path, settings)
     with MediaFile(path or audio_path, media_settings) as media:
       if not has_sound_file:
-        return _decode(media, media, spans, settings, use_caption_stream)
+        return _decode(media, media, spans, settings, cue_margin)
       try:
         sound_settings = dataclasses.replace(settings, use_video=False)
         sound = MediaFile(audio_path, sound_settings)
       except errors.MediaError as e:
         raise errors.MediaError(f'audio file {audio_path}: {e}') from e
       with sound:
-        return _decode(media, sound, spans, settings, use_caption_stream)
+        return _decode(media, sound, spans, settings, cue_margin)
   except errors.MediaError as e:
     return [e] * len(spans)
 
@@ -986,7 +1027,7 @@ def _decode(
   sound: MediaFile,
   spans: Sequence[Span],
   settings: Settings,
-  use_caption_stream: bool,
+  cue_margin: int | None,
 ) -> list[DecodedClip | errors.MediaError]:
   """`decode_spans` of open files."""
   results = _known_spans(media, spans)
@@ -1006,13 +1047,14 @@ def _decode(
     track, audio = _read_sound(sound, first, last, settings)
   main = video if media.video is not None else audio
   cues = []
-  if use_caption_stream:
-    cues = read_captions(media, first, last)
+  if cue_margin is not None:
+    cues = read_captions(media, first - cue_margin, last + cue_margin)
   for number, i in enumerate(wanted):
     start, end = known[number]
     try:
       end = _check_end(media, spans[i], start, end, main)
-      clip = DecodedClip(start, end, cues=captions.in_span(cues, start, end))
+      own = captions.in_span(cues, start, end, cue_margin or 0)
+      clip = DecodedClip(start, end, cues=own)
       if _share_before(video.first, start, end) <= 1 - _MIN_COVERED_SHARE:
         video.check_damage(start, end, 'video')
         clip.frames = frames[number][

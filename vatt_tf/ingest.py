@@ -1,0 +1,163 @@
+"""Makes records from media files: `python -m vatt_tf.ingest`.
+
+A folder, cut into clips of 10 s, captions from files beside the videos or from
+tracks in them:
+
+    python -m vatt_tf.ingest --media_root=/data/videos \
+        --output_dir=/data/records
+
+The rows of a csv with the columns video_path, audio_path, start, end, label,
+caption:
+
+    python -m vatt_tf.ingest --manifest=/data/train.csv \\
+        --output_dir=/data/records --name=train
+
+Typed again, a command that was interrupted goes on where it stopped.
+docs/ingest.md says more.
+"""
+
+import sys
+
+from absl import app, flags, logging
+
+from vatt_tf.media import ingest
+
+flags.DEFINE_string(
+  'manifest',
+  '',
+  'Csv with the columns video_path, audio_path, start, end, label, caption; '
+  'one of the paths is needed. Without it every file of --media_root is taken.',
+)
+flags.DEFINE_string(
+  'media_root',
+  '',
+  'Folder of the media files, which the paths of the manifest are relative to. '
+  'By default the folder of the manifest.',
+)
+flags.DEFINE_string('output_dir', None, 'Folder to write the shards to.')
+flags.DEFINE_string(
+  'name', 'train', "What the shards' names begin with: train, validation."
+)
+flags.DEFINE_integer(
+  'num_shards',
+  None,
+  f'Files to write. By default {ingest.DEFAULT_NUM_SHARDS}, or the number of '
+  'clips if that is less.',
+)
+flags.DEFINE_float('frame_rate', 10.0, 'Frames a second to keep.')
+flags.DEFINE_integer('shorter_side', 256, "Pixels of a frame's shorter side.")
+flags.DEFINE_bool(
+  'enlarge', False, 'Scale smaller videos up; otherwise they keep their size.'
+)
+flags.DEFINE_integer('jpeg_quality', 90, 'Quality of the frames, 1 to 100.')
+flags.DEFINE_integer('audio_rate', 48000, 'Samples a second.')
+flags.DEFINE_bool('use_video', True, 'Keep frames.')
+flags.DEFINE_bool('use_audio', True, 'Keep sound.')
+flags.DEFINE_integer(
+  'video_stream',
+  None,
+  'Which video stream of a file, from 0. By default the first one marked as '
+  'default, or else the first.',
+)
+flags.DEFINE_integer('audio_stream', None, 'Which audio stream, likewise.')
+flags.DEFINE_integer('caption_stream', None, 'Which text track, likewise.')
+flags.DEFINE_string(
+  'captions',
+  ingest.AUTO,
+  'Where captions come from if not from the manifest. auto: a .srt, .vtt or '
+  '.json file of the same name beside the media file, or else a text track in '
+  'it. A folder: such files there. A .json or .csv file: the captions of all '
+  'videos. none: nowhere.',
+)
+flags.DEFINE_string(
+  'caption_language',
+  '',
+  'Which of several caption files (clip.en.vtt) or text tracks, such as en.',
+)
+flags.DEFINE_string(
+  'caption_encoding',
+  '',
+  'Encoding of caption files, such as cp1252. By default UTF-8; a byte order '
+  'mark goes first.',
+)
+flags.DEFINE_float(
+  'caption_margin_seconds',
+  0.0,
+  'Captions up to so far outside a clip are kept too.',
+)
+flags.DEFINE_float(
+  'clip_seconds',
+  None,
+  'What is longer is cut into clips of this length. By default '
+  f'{ingest.DEFAULT_FOLDER_CLIP_SECONDS:g} for a folder, and no cutting for a '
+  'manifest: a row is a clip. 0: no cutting.',
+)
+flags.DEFINE_float(
+  'clip_overlap_seconds', 0.0, 'How much of a clip the next one repeats.'
+)
+flags.DEFINE_float(
+  'min_clip_seconds',
+  None,
+  'A rest shorter than this joins the clip before it, and files and rows that '
+  'are shorter are skipped. By default a rest under half of --clip_seconds '
+  'joins, and nothing is skipped.',
+)
+flags.DEFINE_string(
+  'labels',
+  '',
+  'A labels.txt to take the classes from. By default the one in --output_dir, '
+  'or else it is made of the labels of the manifest.',
+)
+flags.DEFINE_string(
+  'dataset_name', '', 'Noted in each record. By default that of the folder.'
+)
+flags.DEFINE_bool('shuffle', True, 'Shuffle the clips, always in the same way.')
+flags.DEFINE_string(
+  'manifest_encoding', '', 'Encoding of the manifest. By default UTF-8.'
+)
+flags.DEFINE_list('ignore_columns', [], 'Columns of the manifest to leave out.')
+flags.DEFINE_integer(
+  'num_workers',
+  None,
+  'Processes that decode. By default one a core; 0 decodes in the main '
+  'process. The shards do not depend on it.',
+)
+flags.DEFINE_float(
+  'max_failed_share',
+  0.1,
+  'When more of the clips fail, the exit code is 1 (all others are written).',
+)
+flags.DEFINE_bool(
+  'overwrite', False, 'Remove shards of this name and start again.'
+)
+
+# The flags that have the names of the arguments of `ingest.ingest`.
+_SAME_NAME = (
+  'output_dir media_root name num_shards frame_rate shorter_side enlarge '
+  'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
+  'caption_stream captions caption_language caption_encoding '
+  'caption_margin_seconds clip_seconds clip_overlap_seconds min_clip_seconds '
+  'labels dataset_name shuffle manifest_encoding ignore_columns num_workers '
+  'max_failed_share overwrite'
+).split()
+
+
+def main(argv):
+  """Parses the flags and ingests."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  arguments = {name: flags.FLAGS[name].value for name in _SAME_NAME}
+  try:
+    result = ingest.ingest(manifest_path=flags.FLAGS.manifest, **arguments)
+  except (ValueError, ingest.TooManyFailedError) as e:
+    logging.error('%s', e)
+    sys.exit(1)
+  except KeyboardInterrupt:
+    logging.error('Interrupted. The same command goes on where this stopped.')
+    sys.exit(130)
+  print(result.describe())
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('output_dir')
+  app.run(main)
