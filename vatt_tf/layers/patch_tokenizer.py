@@ -115,6 +115,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
       (B, N or K, P) in the dtype of `x`; P values in the order of the axes,
       channels last.
     """
+    x = tf.convert_to_tensor(x)
     grid = self.grid(x.shape)
     channels = x.shape[-1]
     num_rows = tensor_utils.shape_list(x)[0]

@@ -1,5 +1,7 @@
 """From an input to the tokens of an encoder: patches, words, AGG token."""
 
+import math
+
 import tensorflow as tf
 import tf_keras
 
@@ -153,10 +155,9 @@ class PatchEmbedding(tf_keras.layers.Layer):
   def call(self, x, training=False, rng=None):
     """Makes tokens of `x`; see the class."""
     grid = self.tokenizer.grid(x.shape)
-    num_tokens = tf.TensorShape(grid).num_elements()
     keep = self.drop_token.sample(
       tensor_utils.shape_list(x)[0],
-      num_tokens,
+      math.prod(grid),
       training,
       randomness.fold_in(rng, 'drop_token'),
     )
