@@ -41,7 +41,7 @@ MANY = 'a list'
 ONE_A_STEP = 'one a step'
 ONE_STEP = 'one step holding all'
 
-_TF_DTYPES = {BYTES: tf.string, INT64: tf.int64, FLOAT: tf.float32}
+TF_DTYPES = {BYTES: tf.string, INT64: tf.int64, FLOAT: tf.float32}
 
 MICROSECONDS = 1_000_000
 
@@ -754,7 +754,7 @@ def parse_record(
   for name in needed:
     field = _FIELDS[name]
     for key in (field.key, *field.aliases):
-      keys[key] = tf.io.RaggedFeature(_TF_DTYPES[field.dtype])
+      keys[key] = tf.io.RaggedFeature(TF_DTYPES[field.dtype])
   # A field of one value is a context feature in every layout.
   listed = {
     key: feature

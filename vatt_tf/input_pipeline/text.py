@@ -1,0 +1,489 @@
+"""Captions of a clip: which ones, and their token ids.
+
+A tokenizer is a `tf.Module` that maps strings to ids inside the graph. It keeps
+its vocabulary as a tracked resource, so that a SavedModel which holds one needs
+no file beside it: a vocabulary file becomes an asset, a SentencePiece model is
+part of the graph. Id 0 is padding for all of them.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import gin
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+WORD = 'word'
+WORDPIECE = 'wordpiece'
+SENTENCEPIECE = 'sentencepiece'
+
+PAD_TOKEN = '<pad>'
+BOS_TOKEN = '<bos>'
+EOS_TOKEN = '<eos>'
+UNKNOWN_TOKEN = '<unk>'
+SPECIAL_TOKENS = (PAD_TOKEN, BOS_TOKEN, EOS_TOKEN, UNKNOWN_TOKEN)
+
+# ASCII punctuation with its symbols, and all other punctuation of Unicode.
+_PUNCTUATION = r'[[:punct:]\pP]'
+
+
+class Tokenizer(Protocol):
+  """What the pipeline asks of a tokenizer.
+
+  Attributes:
+    vocabulary_size: Number of ids; all are in [0, vocabulary_size).
+    eos_id: Id of the end of a sentence, or None.
+    bos_id: Id of the start of a sentence, or None.
+  """
+
+  vocabulary_size: int
+  eos_id: int | None
+  bos_id: int | None
+
+  def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+    """(n,) string to (n, None) int32, with no padding and no special ids."""
+
+
+# Words.
+
+
+def normalize(texts: tf.Tensor) -> tf.Tensor:
+  """Lower-cases texts and removes their punctuation.
+
+  Args:
+    texts: String tensor of any shape, UTF-8; bytes that are not are replaced.
+
+  Returns:
+    A string tensor of the same shape.
+  """
+  texts = tf.strings.unicode_transcode(texts, 'UTF-8', 'UTF-8')
+  texts = tf.strings.lower(texts, encoding='utf-8')
+  return tf.strings.regex_replace(texts, _PUNCTUATION, '')
+
+
+def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
+  """Normalises texts and splits them on white space: (n,) to (n, None)."""
+  return tf_text.WhitespaceTokenizer().tokenize(normalize(texts))
+
+
+@dataclasses.dataclass(frozen=True)
+class _VocabularyFile:
+  """Where the words and ids stand in a vocabulary file."""
+
+  words: list[str]
+  key_index: int
+  value_index: int
+  delimiter: str
+  offset: int
+
+
+def _read_lines(path: str) -> list[str]:
+  if not path:
+    raise ValueError(
+      'The vocabulary has no path. Set the gin macro VOCABULARY to a file, or '
+      'make one from captions with `python -m vatt_tf.build_vocabulary`.'
+    )
+  if not tf.io.gfile.exists(path):
+    raise ValueError(
+      f'There is no vocabulary file {path}. Set the gin macro VOCABULARY to '
+      'one that exists, or make it from captions with `python -m '
+      'vatt_tf.build_vocabulary`.'
+    )
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    content = file.read()
+  try:
+    text = content.decode('utf-8')
+  except UnicodeDecodeError as e:
+    raise ValueError(
+      f'The vocabulary file {path} must be UTF-8 text; byte {e.start} is not. '
+      'Convert it, or set `kind` to the tokenizer that the file is for.'
+    ) from e
+  if '\r' in text:
+    raise ValueError(
+      f'The vocabulary file {path} has carriage returns (Windows line ends), '
+      'which would become part of each word. Remove them.'
+    )
+  lines = text.split('\n')
+  return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _read_word_file(path: str) -> _VocabularyFile:
+  """Reads a file of lines `word` or `id word` and checks it."""
+  lines = _read_lines(path)
+  if not lines:
+    raise ValueError(f'The vocabulary file {path} is empty.')
+  delimiter = '\t' if '\t' in lines[0] else ' '
+  if delimiter in lines[0]:
+    words = {}
+    for number, line in enumerate(lines, 1):
+      index, _, word = line.partition(delimiter)
+      if not index.isdecimal() or not word or delimiter in word:
+        raise ValueError(
+          f'Line {number} of the vocabulary file {path} must be `id word`, as '
+          f'its first line is. Received: {line!r}'
+        )
+      if int(index) in words or int(index) >= len(lines):
+        raise ValueError(
+          f'The ids of the vocabulary file {path} must be 0 to '
+          f'{len(lines) - 1}, each once. Received: {line!r} in line {number}'
+        )
+      words[int(index)] = word
+    found = _VocabularyFile(
+      [words[i] for i in range(len(lines))], 1, 0, delimiter, 0
+    )
+  else:
+    for number, line in enumerate(lines, 1):
+      if not line or len(line.split()) != 1 or line.strip() != line:
+        raise ValueError(
+          f'Line {number} of the vocabulary file {path} must be one word, as '
+          f'its first line is. Received: {line!r}'
+        )
+    found = _VocabularyFile(
+      lines,
+      tf.lookup.TextFileIndex.WHOLE_LINE,
+      tf.lookup.TextFileIndex.LINE_NUMBER,
+      '\t',
+      0,
+    )
+  if len(set(found.words)) < len(found.words):
+    seen = set()
+    twice = next(w for w in found.words if w in seen or seen.add(w))
+    raise ValueError(
+      f'The vocabulary file {path} must hold each word once. Received: '
+      f'{twice!r} twice'
+    )
+  specials = tuple(found.words[: len(SPECIAL_TOKENS)])
+  if specials != SPECIAL_TOKENS:
+    if found.key_index == 1 or set(SPECIAL_TOKENS) & set(found.words):
+      raise ValueError(
+        f'The vocabulary file {path} must begin with '
+        f'{" ".join(SPECIAL_TOKENS)} (ids 0 to 3). Received: '
+        f'{" ".join(specials)}'
+      )
+    # A bare list of words: the special tokens go before it.
+    found = dataclasses.replace(
+      found,
+      words=[*SPECIAL_TOKENS, *found.words],
+      offset=len(SPECIAL_TOKENS),
+    )
+  return found
+
+
+class WordTokenizer(tf.Module):
+  """Whole words, by a vocabulary file.
+
+  Punctuation is removed, the text is lower-cased and split on white space
+  (`split_words`); a word that the file does not have becomes `<unk>`.
+
+  Args:
+    path: A file of lines `word` (the line's number is the id) or `id word`. It
+      begins with `<pad> <bos> <eos> <unk>`; in a file of lines `word` that has
+      none of them they are put in front.
+
+  Raises:
+    ValueError: The file is missing or not of this form.
+  """
+
+  def __init__(self, path: str, name: str | None = None):
+    super().__init__(name=name)
+    found = _read_word_file(path)
+    self.words = found.words
+    self.vocabulary_size = len(found.words)
+    self.bos_id = SPECIAL_TOKENS.index(BOS_TOKEN)
+    self.eos_id = SPECIAL_TOKENS.index(EOS_TOKEN)
+    initializer = tf.lookup.TextFileInitializer(
+      path,
+      key_dtype=tf.string,
+      key_index=found.key_index,
+      value_dtype=tf.int64,
+      value_index=found.value_index,
+      delimiter=found.delimiter,
+      value_index_offset=found.offset,
+    )
+    self._table = tf.lookup.StaticHashTable(
+      initializer, default_value=SPECIAL_TOKENS.index(UNKNOWN_TOKEN)
+    )
+
+  def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+    """Looks the words of texts up.
+
+    Args:
+      texts: (n,) string.
+
+    Returns:
+      (n, None) int32 ragged.
+    """
+    words = split_words(texts)
+    ids = self._table.lookup(words.flat_values)
+    return words.with_flat_values(tf.cast(ids, tf.int32))
+
+
+class WordpieceTokenizer(tf.Module):
+  """BERT's WordPiece, by its vocabulary file.
+
+  Args:
+    path: BERT's `vocab.txt`: one piece a line, the first `[PAD]`.
+    lower_case: Whether the model is an uncased one.
+
+  Raises:
+    ValueError: The file is missing or not of this form.
+  """
+
+  def __init__(
+    self, path: str, lower_case: bool = True, name: str | None = None
+  ):
+    super().__init__(name=name)
+    pieces = _read_lines(path)
+    for number, piece in ((0, '[PAD]'), (None, '[UNK]')):
+      is_found = pieces[:1] == [piece] if number == 0 else piece in pieces
+      if not is_found:
+        raise ValueError(
+          f'The WordPiece vocabulary {path} must have {piece}'
+          f'{" in its first line" if number == 0 else ""}. Received: '
+          f'{", ".join(pieces[:4])}, …'
+        )
+    self.vocabulary_size = len(pieces)
+    self.bos_id = pieces.index('[CLS]') if '[CLS]' in pieces else None
+    self.eos_id = pieces.index('[SEP]') if '[SEP]' in pieces else None
+    initializer = tf.lookup.TextFileInitializer(
+      path,
+      key_dtype=tf.string,
+      key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+      value_dtype=tf.int64,
+      value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    self._table = tf.lookup.StaticHashTable(
+      initializer, default_value=pieces.index('[UNK]')
+    )
+    self._tokenizer = tf_text.BertTokenizer(
+      self._table, token_out_type=tf.int64, lower_case=lower_case
+    )
+
+  def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+    """Splits texts into pieces.
+
+    Args:
+      texts: (n,) string.
+
+    Returns:
+      (n, None) int32 ragged.
+    """
+    pieces = self._tokenizer.tokenize(texts)  # (n, words, pieces)
+    return tf.cast(pieces.merge_dims(-2, -1), tf.int32)
+
+
+class SentencepieceTokenizer(tf.Module):
+  """SentencePiece, by a model file such as T5's `spiece.model`.
+
+  Args:
+    path: The model file. Its id 0 must be padding, as T5's is.
+
+  Raises:
+    ValueError: The file is missing, no SentencePiece model, or without padding.
+  """
+
+  def __init__(self, path: str, name: str | None = None):
+    super().__init__(name=name)
+    if not path or not tf.io.gfile.exists(path):
+      raise ValueError(
+        f'There is no SentencePiece model {path!r}. Set the gin macro '
+        'VOCABULARY to the path of one, such as the spiece.model of T5.'
+      )
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      model = file.read()
+    try:
+      self._tokenizer = tf_text.SentencepieceTokenizer(
+        model=model, out_type=tf.int32
+      )
+      self.vocabulary_size = int(self._tokenizer.vocab_size())
+      first = self._tokenizer.id_to_string(tf.constant(0)).numpy()
+      eos_id = int(self._tokenizer.string_to_id('</s>'))
+      bos_id = int(self._tokenizer.string_to_id('<s>'))
+      unknown_id = int(self._tokenizer.string_to_id('<unk>'))
+    except tf.errors.OpError as e:
+      raise ValueError(
+        f'The file {path} cannot be read as a SentencePiece model: {e.message}'
+      ) from e
+    if first != PAD_TOKEN.encode():
+      raise ValueError(
+        f'Id 0 of the SentencePiece model {path} must be {PAD_TOKEN}, as in '
+        f'those of T5. Received: {first.decode("utf-8", "replace")!r}'
+      )
+    self.eos_id = eos_id if eos_id != unknown_id else None
+    self.bos_id = bos_id if bos_id != unknown_id else None
+
+  def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+    """Splits texts into pieces.
+
+    Args:
+      texts: (n,) string.
+
+    Returns:
+      (n, None) int32 ragged.
+    """
+    return self._tokenizer.tokenize(texts)
+
+
+_TOKENIZERS = {
+  WORD: WordTokenizer,
+  WORDPIECE: WordpieceTokenizer,
+  SENTENCEPIECE: SentencepieceTokenizer,
+}
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """What the pipeline makes of the captions of a record.
+
+  The paper: 5 captions of 16 words.
+
+  Attributes:
+    num_captions: Captions of a clip; fewer leave rows with a false mask.
+    max_words: Ids of a caption; longer ones are cut, shorter ones end in 0.
+    kind: `word`, `wordpiece` or `sentencepiece`.
+    vocabulary: Path of the vocabulary or model file.
+    vocabulary_size: Rows of the model's embedding table; None for as many as
+      the file has words.
+    use_bos: Whether ids begin with that of the start of a sentence.
+    use_eos: Whether ids end with that of the end of a sentence (T5 expects it).
+  """
+
+  num_captions: int = 5
+  max_words: int = 16
+  kind: str = WORD
+  vocabulary: str = ''
+  vocabulary_size: int | None = None
+  use_bos: bool = False
+  use_eos: bool = False
+
+  def __post_init__(self):
+    for name in ('num_captions', 'max_words'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'`{name}` must be at least 1. Received: {name}={getattr(self, name)}'
+        )
+    if self.kind not in _TOKENIZERS:
+      raise ValueError(
+        f'`kind` must be one of {", ".join(_TOKENIZERS)}. Received: '
+        f'kind={self.kind!r}'
+      )
+    if self.max_words <= self.use_bos + self.use_eos:
+      raise ValueError(
+        '`max_words` must leave room beside the ids of start and end. '
+        f'Received: max_words={self.max_words}'
+      )
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """(C, L)."""
+    return self.num_captions, self.max_words
+
+
+def make_tokenizer(config: TextConfig) -> Tokenizer:
+  """Makes the tokenizer of a configuration.
+
+  Raises:
+    ValueError: The file is missing or of another form; it has more words than
+      `vocabulary_size`; or it lacks an id that is asked for.
+  """
+  tokenizer = _TOKENIZERS[config.kind](config.vocabulary)
+  size = config.vocabulary_size
+  if size is not None and tokenizer.vocabulary_size > size:
+    raise ValueError(
+      f'The vocabulary {config.vocabulary} has {tokenizer.vocabulary_size} '
+      f'words, more than the {size} rows of the embedding table. Set the gin '
+      f'macro VOCABULARY_SIZE to at least {tokenizer.vocabulary_size}, or make '
+      f'the file again with `python -m vatt_tf.build_vocabulary '
+      f'--max_size={size}`. Received: vocabulary_size={size}'
+    )
+  for name, is_used in (('bos', config.use_bos), ('eos', config.use_eos)):
+    if is_used and getattr(tokenizer, f'{name}_id') is None:
+      raise ValueError(
+        f'`use_{name}` must be False: the vocabulary {config.vocabulary} has '
+        'no such id.'
+      )
+  return tokenizer
+
+
+# Captions.
+
+
+def nearest_captions(
+  starts: tf.Tensor,
+  ends: tf.Tensor,
+  num_texts: tf.Tensor,
+  center: tf.Tensor,
+  num_captions: int,
+  seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+  """Chooses the captions nearest in time to the centre of a clip.
+
+  A caption that spans the centre is at distance 0; of captions at equal
+  distance the one whose own middle is nearer comes first. What is still equal
+  (as where a record has no times) is in random order in training, and in that
+  of the record in evaluation.
+
+  Args:
+    starts: (n,) int64, µs; read as 0 when there are not `num_texts` of them.
+    ends: (n,) int64, µs; likewise.
+    num_texts: () int32, captions of the record.
+    center: () int64, µs.
+    num_captions: C.
+    seed: (2,) integer, or None in evaluation.
+
+  Returns:
+    (m,) int32, m = min(C, num_texts): indices, the nearest first.
+  """
+  zeros = tf.zeros([num_texts], tf.int64)
+  is_timed = tf.equal(tf.size(starts), num_texts)
+  is_timed &= tf.equal(tf.size(ends), num_texts)
+  # Both are cut to one length first: `tf.where` wants equal shapes.
+  starts = tf.where(is_timed, tf.concat([starts, zeros], 0)[:num_texts], zeros)
+  ends = tf.where(is_timed, tf.concat([ends, zeros], 0)[:num_texts], zeros)
+  order = tf.range(num_texts)
+  if seed is not None:
+    order = tf.random.experimental.stateless_shuffle(order, seed)
+  away = tf.maximum(tf.maximum(starts - center, center - ends), 0)  # (n,)
+  middle = tf.abs((starts + ends) // 2 - center)
+  # The last sort decides, the earlier ones break its ties.
+  for distance in (middle, away):
+    places = tf.argsort(tf.gather(distance, order), stable=True)
+    order = tf.gather(order, places)
+  return order[:num_captions]
+
+
+def encode_captions(
+  texts: tf.Tensor, tokenizer: Tokenizer, config: TextConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Turns captions into ids.
+
+  Args:
+    texts: (m,) string, m <= C.
+    tokenizer: Of `make_tokenizer`.
+    config: See `TextConfig`.
+
+  Returns:
+    ids (C, L) int32, 0 where there is nothing; mask (C,) bool, true for the
+    captions that have at least one token.
+  """
+  ids = tokenizer.tokenize(texts)  # (m, None)
+  mask = ids.row_lengths() > 0  # (m,)
+  room = config.max_words - config.use_bos - config.use_eos
+  ids = ids[:, :room]
+  num_texts = ids.nrows(out_type=tf.int32)
+  parts = [ids]
+  if config.use_bos:
+    parts.insert(0, tf.fill([num_texts, 1], tokenizer.bos_id))
+  if config.use_eos:
+    parts.append(tf.fill([num_texts, 1], tokenizer.eos_id))
+  ids = tf.concat(parts, axis=1) if len(parts) > 1 else ids
+  ids = ids.to_tensor(shape=[None, config.max_words])  # (m, L)
+  ids = tf.where(mask[:, None], ids, 0)
+  missing = config.num_captions - num_texts
+  ids = tf.pad(ids, [[0, missing], [0, 0]])
+  mask = tf.pad(mask, [[0, missing]])
+  return (
+    tf.ensure_shape(ids, config.shape),
+    tf.ensure_shape(mask, [config.num_captions]),
+  )
