@@ -74,22 +74,20 @@ def cross_replica_concat(tensors):
     A structure of tensors (B * replicas, ...). With one replica, `tensors`
     itself.
   """
-  replicas = num_replicas()
-  if replicas == 1:
+  if num_replicas() == 1:
     return tensors
-  flat = [tf.convert_to_tensor(x) for x in tf.nest.flatten(tensors)]
+  # One by one: TensorFlow's own gradient of a gathered list wants one shape.
+  return tf.nest.map_structure(_concat_one, tensors)
+
+
+def _concat_one(x):
+  x = tf.convert_to_tensor(x)
   context = tf.distribute.get_replica_context()
   gathered = context.all_gather(
-    [tf.cast(x, tf.int32) if x.dtype.is_bool else x for x in flat], axis=0
+    tf.cast(x, tf.int32) if x.dtype.is_bool else x, axis=0
   )
-  return tf.nest.pack_sequence_as(
-    tensors, [_as_gathered(y, x, replicas) for y, x in zip(gathered, flat)]
-  )
-
-
-def _as_gathered(gathered, x, replicas):
-  """`gathered` with the type of `x` and the static shape it must have."""
-  rows = None if x.shape[0] is None else x.shape[0] * replicas
+  # Gathering forgets the static shape; other shapes on other replicas fail.
+  rows = None if x.shape[0] is None else x.shape[0] * num_replicas()
   gathered = tf.ensure_shape(gathered, [rows, *x.shape[1:]])
   return tf.cast(gathered, x.dtype)
 

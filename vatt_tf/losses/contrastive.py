@@ -103,7 +103,10 @@ def shares(
     anchor_mask,
     candidates_mask,
   )
-  everyone = _Side(*distribution.cross_replica_concat(local))
+  everyone = _Side(
+    tf.range(num_rows * distribution.num_replicas()),
+    *distribution.cross_replica_concat(local[1:]),
+  )
   if chunk_size is None:
     sums = _sums(local, everyone, temperature, denominator)
   else:

@@ -1,0 +1,76 @@
+"""Two worker processes against one device."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from tests import replicas, shared_data
+from vatt_tf import distribution
+
+_TIMEOUT_SECONDS = 240
+
+
+def _free_ports(count):
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for each in sockets:
+      each.bind(('localhost', 0))
+    return [each.getsockname()[1] for each in sockets]
+
+
+def _start_worker(index, ports, path, log):
+  config = {
+    'cluster': {'worker': [f'localhost:{port}' for port in ports]},
+    'task': {'type': 'worker', 'index': index},
+  }
+  environment = {
+    **os.environ,
+    'TF_CONFIG': json.dumps(config),
+    'CUDA_VISIBLE_DEVICES': '-1',
+    'PYTHONPATH': str(shared_data.REPOSITORY),
+  }
+  return subprocess.Popen(
+    [sys.executable, '-m', 'tests.replicas', path],
+    cwd=shared_data.REPOSITORY,
+    env=environment,
+    stdout=log,
+    stderr=subprocess.STDOUT,
+  )
+
+
+class WorkersTest(tf.test.TestCase):
+  def test_training_step_of_two_workers_equals_one_device(self):
+    folder = self.get_temp_dir()
+    paths = [os.path.join(folder, f'{index}.npz') for index in (0, 1)]
+    logs = [os.path.join(folder, f'{index}.log') for index in (0, 1)]
+    ports = _free_ports(2)
+    with contextlib.ExitStack() as stack:
+      workers = []
+      for index in (0, 1):
+        log = stack.enter_context(open(logs[index], 'w'))
+        workers.append(_start_worker(index, ports, paths[index], log))
+        stack.callback(workers[-1].kill)
+      expected = replicas.run(distribution.make_strategy('cpu'))
+      for worker, log in zip(workers, logs):
+        code = worker.wait(_TIMEOUT_SECONDS)
+        with open(log) as f:
+          self.assertEqual(code, 0, f.read()[-3000:])
+    results = []
+    for path in paths:
+      with np.load(path) as data:
+        results.append(dict(data))
+    for found in results:
+      self.assertEqual(replicas.differences(found, expected), [])
+    # What is the same on all replicas is bit-equal, whatever it is.
+    for name, value in results[0].items():
+      self.assertAllEqual(value, results[1][name], msg=name)
+
+
+if __name__ == '__main__':
+  tf.test.main()
