@@ -7,15 +7,11 @@ text, with pool size and chance beside each figure.
 
 from absl import app, flags
 
-from vatt_tf import gin_utils
-from vatt_tf.evaluation import retrieval, runner
-from vatt_tf.input_pipeline import pipeline  # noqa: F401
-from vatt_tf.models import build  # noqa: F401
-from vatt_tf.training import (
-  loop,  # noqa: F401
-  pretrain,  # noqa: F401
-  schedules,  # noqa: F401
+from vatt_tf import (
+  configurables,  # noqa: F401
+  gin_utils,
 )
+from vatt_tf.evaluation import retrieval, runner
 
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',

@@ -9,14 +9,11 @@ import pathlib
 
 from absl import app, flags
 
-from vatt_tf import gin_utils
-from vatt_tf.input_pipeline import pipeline  # noqa: F401
-from vatt_tf.models import build  # noqa: F401
-from vatt_tf.training import (
-  loop,
-  pretrain,  # noqa: F401
-  schedules,  # noqa: F401
+from vatt_tf import (
+  configurables,  # noqa: F401
+  gin_utils,
 )
+from vatt_tf.training import loop
 
 _MODEL_DIR = flags.DEFINE_string(
   'model_dir',

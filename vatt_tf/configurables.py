@@ -1,0 +1,10 @@
+"""Imports whatever gin files may configure; the mains import this module."""
+
+from vatt_tf.evaluation import runner  # noqa: F401
+from vatt_tf.input_pipeline import pipeline  # noqa: F401
+from vatt_tf.models import build  # noqa: F401
+from vatt_tf.training import (
+  loop,  # noqa: F401
+  pretrain,  # noqa: F401
+  schedules,  # noqa: F401
+)
