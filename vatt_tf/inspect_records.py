@@ -1,0 +1,69 @@
+"""Says what shards hold: `python -m vatt_tf.inspect_records --pattern=…`.
+
+    python -m vatt_tf.inspect_records --pattern='/data/records/train-*' \\
+        --contact_sheet=sheet.png
+
+prints how many records there are, which of video, sound, captions and labels
+they have, at which sizes and rates, and a few records in full; the contact
+sheet is a picture of these records: frames, waveform, captions.
+"""
+
+import dataclasses
+import json
+import sys
+
+from absl import app, flags, logging
+
+from vatt_tf.input_pipeline import records
+from vatt_tf.media import inspection
+
+_PATTERN = flags.DEFINE_list(
+  'pattern', None, 'Matches the shards; several are separated by commas.'
+)
+_NUM_RECORDS = flags.DEFINE_integer(
+  'num_records', 8, 'How many records to look into.', lower_bound=1
+)
+_CONTACT_SHEET = flags.DEFINE_string(
+  'contact_sheet', '', 'PNG to draw these records to.'
+)
+_JSON = flags.DEFINE_bool('json', False, 'Print json instead of words.')
+
+
+def main(argv):
+  """Parses the flags and prints."""
+  if len(argv) > 1:
+    raise app.UsageError(
+      f'Unexpected arguments: {argv[1:]}. Put the pattern in quotes, so that '
+      'the shell leaves it alone.'
+    )
+  try:
+    paths = records.match_shards(_PATTERN.value, macro='TRAIN_RECORDS')
+    counts = records.count_all_records(paths)
+    some = inspection.read_some(paths, _NUM_RECORDS.value)
+    reports = [inspection.report_record(*one) for one in some]
+    if _JSON.value:
+      value = {
+        'shards': [
+          {'path': path, 'num_records': count}
+          for path, count in zip(paths, counts)
+        ],
+        'num_records': sum(counts),
+        'records': [dataclasses.asdict(report) for report in reports],
+      }
+      print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+      print(inspection.describe(paths, sum(counts), reports))
+    if _CONTACT_SHEET.value and reports:
+      inspection.draw_contact_sheet(
+        _CONTACT_SHEET.value, reports, [record for _, record in some]
+      )
+      if not _JSON.value:
+        print(f'\nThe contact sheet is {_CONTACT_SHEET.value}.')
+  except (ValueError, OSError) as e:
+    logging.error('%s', e)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('pattern')
+  app.run(main)
