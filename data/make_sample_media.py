@@ -29,6 +29,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -410,7 +411,9 @@ def render_frames(clip: Clip, options: Options) -> np.ndarray:
   colour = np.clip(colour * rng.uniform(0.92, 1.0), 0, 255)
   grid = (np.arange(size, dtype=np.float32) + 0.5) / size
   frames = []
-  for number in range(round(options.duration * options.frame_rate)):
+  # The last frame may begin before the end of the clip and last beyond it.
+  count = math.ceil(options.duration * options.frame_rate - 1e-6)
+  for number in range(count):
     phase = start + number / options.frame_rate / period
     x, y, scale = _path(clip.motion, phase)
     frame = background

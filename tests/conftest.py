@@ -1,19 +1,29 @@
 """Settings of every test process, made before TensorFlow starts."""
 
-import importlib
 import os
-import sys
+import shutil
+import tempfile
 
-# Two test processes share the cores: keep the logs short and the thread pools
-# small.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+# absl and TensorFlow put the temporary folders of tests here: one for each run,
+# so that runs side by side do not meet. Worker processes inherit it.
+_OWN_TEMPORARY = 'TEST_TMPDIR' not in os.environ
+if _OWN_TEMPORARY:
+  os.environ['TEST_TMPDIR'] = tempfile.mkdtemp(prefix='vatt_tf_tests_')
 
-def pytest_collection_finish():
-  """Splits the CPU for the tests with several replicas: all test files are
-  imported now, and TensorFlow has not started yet."""
-  if 'tensorflow' in sys.modules:
-    logical_devices = importlib.import_module('tests.logical_devices')
-    logical_devices.make()
+
+def pytest_configure():
+  """Lets tests read absl flags, such as the one of their temporary folder."""
+  from absl import flags
+
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+
+
+def pytest_unconfigure():
+  """Removes the temporary folder of the run."""
+  if _OWN_TEMPORARY:
+    shutil.rmtree(os.environ['TEST_TMPDIR'], ignore_errors=True)

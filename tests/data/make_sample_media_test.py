@@ -22,8 +22,6 @@ def _load():
   """Loads the script by its path, as the quickstart may."""
   spec = importlib.util.spec_from_file_location('make_sample_media', SCRIPT)
   module = importlib.util.module_from_spec(spec)
-  # A dataclass looks its module up by name.
-  sys.modules[spec.name] = module
   spec.loader.exec_module(module)
   return module
 
