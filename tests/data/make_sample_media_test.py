@@ -6,7 +6,6 @@ import importlib.util
 import pathlib
 import subprocess
 import sys
-import sys
 import tempfile
 import unittest
 
