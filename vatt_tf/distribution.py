@@ -47,8 +47,8 @@ def all_reduce_sum(tensors):
   the sum of the replicas' losses.
 
   Args:
-    tensors: a structure of float or integer tensors, of one shape on all
-      replicas.
+    tensors: a structure of tensors, all float or all integer, each of one
+      shape on all replicas.
 
   Returns:
     A structure like `tensors`. With one replica, `tensors` itself.
