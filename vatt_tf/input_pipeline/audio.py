@@ -521,6 +521,13 @@ def mixup_weights(seeds: tf.Tensor, alpha: float) -> tf.Tensor:
 # Spectrogram.
 
 
+def _hann_window(length, dtype=tf.float32):
+  """The periodic window; `tf.signal`'s is not, where the length is odd."""
+  steps = tf.range(tf.cast(length, dtype), dtype=dtype)
+  phase = 2.0 * math.pi * steps / tf.cast(length, dtype)
+  return 0.5 - 0.5 * tf.cos(phase)
+
+
 def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
   """The log-mel spectrogram of waveforms, each brought to [0, 1].
 
@@ -540,7 +547,7 @@ def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
     waveform,
     frame_length=config.window_length,
     frame_step=config.hop_length,
-    window_fn=tf.signal.hann_window,
+    window_fn=_hann_window,
     pad_end=True,
   )  # (..., F, fft / 2 + 1)
   to_mel = tf.signal.linear_to_mel_weight_matrix(

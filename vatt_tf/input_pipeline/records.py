@@ -546,6 +546,8 @@ def match_shards(
   for one in patterns:
     one = os.fspath(one).strip()
     found = tf.io.gfile.glob(one) if one else []
+    # Shards that are being written have hidden names.
+    found = [p for p in found if not os.path.basename(p).startswith('.')]
     if not found:
       raise ValueError(
         f'No file matches the record pattern {one!r}. Set the gin macro '

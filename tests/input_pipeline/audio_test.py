@@ -1,0 +1,334 @@
+"""Tests of `vatt_tf.input_pipeline.audio`."""
+
+import io
+import math
+import wave
+
+from absl.testing import parameterized
+import numpy as np
+import scipy.signal
+import tensorflow as tf
+
+from vatt_tf.input_pipeline import audio
+
+
+def _tones(rate, seconds, highest):
+  """Band-limited sound, computed exactly at any rate."""
+  times = np.arange(int(rate * seconds)) / rate
+  frequencies = np.linspace(60.0, highest, 7)
+  tones = [np.sin(2 * np.pi * f * times + f) / 8 for f in frequencies]
+  return np.sum(tones, axis=0).astype(np.float32)
+
+
+def _wav(samples, rate):
+  file = io.BytesIO()
+  with wave.open(file, 'wb') as writer:
+    writer.setnchannels(samples.shape[1])
+    writer.setsampwidth(2)
+    writer.setframerate(rate)
+    writer.writeframes((samples * 32767).astype('<i2').tobytes())
+  return file.getvalue()
+
+
+def _int64(value):
+  return tf.constant(value, tf.int64)
+
+
+class ResampleTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(
+    (44100, 48000),
+    (48000, 44100),
+    (48000, 16000),
+    (16000, 48000),
+    (22050, 48000),
+    (8000, 44100),
+    (7919, 8000),  # No common divisor: the other way of computing.
+    (44100, 44100),
+  )
+  def test_values(self, rate_in, rate_out):
+    highest = 0.38 * min(rate_in, rate_out)
+    sound = _tones(rate_in, 0.5, highest)
+    result = tf.function(audio.resample)(
+      tf.constant(sound), tf.constant(rate_in), tf.constant(rate_out)
+    )
+    self.assertLen(result, math.ceil(len(sound) * rate_out / rate_in))
+    inside = slice(400, -400)  # The ends see the silence around them.
+    expected = _tones(rate_out, 0.5, highest)
+    count = min(len(expected), len(result))
+    self.assertAllClose(
+      result[:count][inside], expected[:count][inside], atol=5e-4
+    )
+    divisor = math.gcd(rate_in, rate_out)
+    other = scipy.signal.resample_poly(
+      sound, rate_out // divisor, rate_in // divisor
+    )
+    self.assertAllClose(
+      result[:count][inside], other[:count][inside], atol=2e-3
+    )
+
+  def test_agrees_with_tensorflow_io(self):
+    import tensorflow_io as tfio
+
+    sound = _tones(44100, 0.5, 9000.0)
+    ours = audio.resample(sound, 44100, 48000).numpy()
+    theirs = tfio.audio.resample(sound[:, None], 44100, 48000).numpy()[:, 0]
+    # Theirs comes late by the delay of its filter.
+    spectrum = np.fft.rfft(theirs, 1 << 16) * np.conj(
+      np.fft.rfft(ours, 1 << 16)
+    )
+    delay = int(np.argmax(np.fft.irfft(spectrum)[:200]))
+    ours, theirs = ours[500 : -500 - delay], theirs[500 + delay : -500]
+    self.assertGreater(np.corrcoef(ours, theirs)[0, 1], 0.99)
+
+  def test_removes_what_the_lower_rate_cannot_hold(self):
+    times = np.arange(48000) / 48000
+    sound = np.sin(2 * np.pi * 11000 * times).astype(np.float32)
+    result = audio.resample(sound, 48000, 16000)
+    self.assertLess(np.abs(result[100:-100]).max(), 1e-3)
+
+  def test_batch_and_tensor_rates(self):
+    sound = np.stack([_tones(8000, 0.1, 1000.0), _tones(8000, 0.1, 3000.0)])
+    result = audio.resample(sound[:, None], 8000, tf.constant(16000))
+    self.assertEqual(result.shape, [2, 1, 1600])
+    for row in range(2):
+      self.assertAllClose(
+        result[row, 0], audio.resample(sound[row], 8000, 16000), atol=1e-6
+      )
+
+  def test_constant_stays(self):
+    result = audio.resample(tf.ones([2000]), 44100, 48000)
+    self.assertAllClose(result[200:-200], tf.ones([2177 - 400]), atol=1e-3)
+
+
+class SliceTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(0, 100_000, 250_000)
+  def test_same_rate_takes_the_samples(self, offset):
+    config = audio.AudioConfig(num_samples=160, sample_rate=1000)
+    sound = np.arange(1000, dtype=np.float32) / 1000
+    result = tf.function(audio.slice_waveform)(
+      sound, tf.constant(1000), _int64(offset), _int64(1_000_000), config
+    )
+    self.assertAllEqual(result, sound[offset // 1000 :][:160])
+
+  @parameterized.parameters((8000, 16000), (48000, 16000), (44100, 16000))
+  def test_other_rate(self, rate_in, rate_out):
+    config = audio.AudioConfig(num_samples=4000, sample_rate=rate_out)
+    sound = _tones(rate_in, 1.0, 0.3 * min(rate_in, rate_out))
+    expected = _tones(rate_out, 1.0, 0.3 * min(rate_in, rate_out))
+    result = audio.slice_waveform(
+      sound, tf.constant(rate_in), _int64(500_000), _int64(1_000_000), config
+    )
+    # Inside of a record the margin makes the ends as good as the middle.
+    start = rate_out // 2
+    self.assertAllClose(result, expected[start : start + 4000], atol=1e-3)
+
+  def test_loops_at_the_end_of_the_record(self):
+    config = audio.AudioConfig(num_samples=9, sample_rate=10)
+    sound = np.float32([0.1, 0.2, 0.3])
+    arguments = (sound, tf.constant(10), _int64(0), _int64(400_000), config)
+    self.assertAllEqual(
+      audio.slice_waveform(*arguments),
+      np.float32([0.1, 0.2, 0.3, 0.0] * 3)[:9],
+    )
+    self.assertAllEqual(
+      audio.slice_waveform(*arguments, is_looped=False),
+      np.float32([0.1, 0.2, 0.3] + [0.0] * 6),
+    )
+
+
+class FaultTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.named_parameters(
+    ('sound', np.float32([0.1, -0.2]), audio.NO_FAULT),
+    ('silence', np.zeros([4], np.float32), audio.NO_FAULT),
+    ('empty', np.zeros([0], np.float32), audio.NO_FAULT),
+    ('one_denormal', np.float32([0.1, 1e-40]), audio.NO_FAULT),
+    ('nan', np.float32([0.1, np.nan]), audio.NOT_FINITE),
+    ('infinite', np.float32([-np.inf, 0.1]), audio.NOT_FINITE),
+    (
+      'positive_integers',
+      np.array([5, 0, 77], np.int32).view(np.float32),
+      audio.DENORMAL,
+    ),
+    (
+      'integers',
+      np.array([5, -3, 77], np.int32).view(np.float32),
+      audio.NOT_FINITE,
+    ),
+  )
+  def test_faults(self, waveform, expected):
+    self.assertEqual(audio.find_fault(tf.constant(waveform)), expected)
+    dataset = tf.data.Dataset.from_tensors(waveform).map(audio.find_fault)
+    self.assertEqual(next(iter(dataset)), expected)
+
+  def test_channels(self):
+    sound = tf.constant([0.0, 1.0, 0.5, 0.5, 9.0])
+    mix = tf.function(audio.mix_channels)
+    self.assertAllClose(mix(sound, tf.constant(2)), [0.5, 0.5])
+    self.assertAllClose(mix(sound, tf.constant(1)), sound)
+
+
+class EncodedTest(tf.test.TestCase):
+  def test_wav(self):
+    sound = _tones(8000, 0.1, 1000.0)
+    content = _wav(np.stack([sound, sound], axis=1), 8000)
+    self.assertEqual(audio.encoded_rate(content), 8000)
+    samples, rate = audio.decode_encoded(content)
+    self.assertEqual(rate, 8000)
+    self.assertAllClose(samples, sound, atol=1e-4)
+
+  def test_flac_and_vorbis(self):
+    import tensorflow_io as tfio
+
+    sound = _tones(16000, 0.5, 2000.0)
+    whole = tf.constant((sound[:, None] * 32767).astype(np.int16))
+    samples, rate = audio.decode_encoded(
+      tfio.audio.encode_flac(whole, 16000).numpy()
+    )
+    self.assertEqual(rate, 16000)
+    self.assertAllClose(samples, sound, atol=1e-4)
+    sound = _tones(44100, 0.5, 2000.0)
+    samples, rate = audio.decode_encoded(
+      tfio.audio.encode_vorbis(tf.constant(sound[:, None]), 44100).numpy()
+    )
+    self.assertEqual(rate, 44100)
+    self.assertGreater(np.corrcoef(samples, sound[: len(samples)])[0, 1], 0.99)
+
+  def test_mp3_header(self):
+    frame = bytes([0xFF, 0xFB, 0x94, 0x64])
+    self.assertEqual(audio.encoded_rate(frame), 48000)
+    tag = b'ID3\x04\x00\x00\x00\x00\x00\x05' + b'\x00' * 5
+    self.assertEqual(audio.encoded_rate(tag + frame), 48000)
+
+  def test_unknown_format(self):
+    with self.assertRaisesRegex(ValueError, "starts with b'abcd'"):
+      audio.decode_encoded(b'abcdefgh')
+
+  def test_corrupt_file(self):
+    with self.assertRaisesRegex(ValueError, 'cannot be decoded'):
+      audio.decode_encoded(b'fLaC' + b'\x01' * 60)
+
+
+def _mel_reference(num_bins, num_frequencies, rate, low, high):
+  """Triangles on the mel scale, by their definition."""
+
+  def mel(hertz):
+    return 1127.0 * math.log(1.0 + hertz / 700.0)
+
+  edges = np.linspace(mel(low), mel(high), num_bins + 2)
+  matrix = np.zeros([num_frequencies, num_bins])
+  for row in range(1, num_frequencies):  # The constant part is left out.
+    place = mel(row * rate / 2.0 / (num_frequencies - 1))
+    for column in range(num_bins):
+      left, center, right = edges[column : column + 3]
+      rising = (place - left) / (center - left)
+      falling = (right - place) / (right - center)
+      matrix[row, column] = max(0.0, min(rising, falling))
+  return matrix
+
+
+def _spectrogram_reference(sound, rate, window, hop, num_bins, low, high):
+  """The equations of the documentation, with loops."""
+  size = 1
+  while size < window:
+    size *= 2
+  taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+  num_frames = -(-len(sound) // hop)
+  sound = np.concatenate([sound, np.zeros(window)])
+  to_mel = _mel_reference(num_bins, size // 2 + 1, rate, low, high)
+  result = np.zeros([num_frames, num_bins])
+  for frame in range(num_frames):
+    part = sound[frame * hop : frame * hop + window] * taper
+    result[frame] = np.abs(np.fft.rfft(part, size)) @ to_mel
+  result = np.log(1.0 + 1e4 * result)
+  return (result - result.min()) / (result.max() - result.min())
+
+
+class SpectrogramTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters((48000, 2048, 1024), (16000, 683, 341))
+  def test_values(self, rate, window, hop):
+    config = audio.AudioConfig(
+      num_samples=rate // 2, sample_rate=rate, form=audio.SPECTROGRAM
+    )
+    self.assertEqual((config.window_length, config.hop_length), (window, hop))
+    sound = _tones(rate, 0.5, 5000.0)
+    sound += np.random.default_rng(0).normal(0, 0.01, sound.shape)
+    result = audio.spectrogram(tf.constant(sound, tf.float32), config)
+    expected = _spectrogram_reference(
+      sound.astype(np.float32), rate, window, hop, 80, 80.0, 7600.0
+    )
+    self.assertEqual(result.shape, config.shape)
+    self.assertAllClose(result, expected, atol=2e-4)
+
+  def test_form_of_the_paper(self):
+    config = audio.AudioConfig(form=audio.SPECTROGRAM)
+    self.assertEqual(config.shape, (150, 80))
+
+  def test_silence_is_zero(self):
+    config = audio.AudioConfig(
+      num_samples=8000, sample_rate=16000, form=audio.SPECTROGRAM
+    )
+    result = audio.finish_waveform(tf.zeros([8000]), config)
+    self.assertAllEqual(result, tf.zeros(config.shape))
+
+  def test_each_clip_is_normalised_by_itself(self):
+    config = audio.AudioConfig(
+      num_samples=4000, sample_rate=16000, form=audio.SPECTROGRAM
+    )
+    sound = _tones(16000, 0.25, 3000.0)
+    both = audio.spectrogram(tf.stack([sound, 0.01 * sound]), config)
+    self.assertAllClose(tf.reduce_max(both, [1, 2]), [1.0, 1.0])
+    self.assertAllClose(tf.reduce_min(both, [1, 2]), [0.0, 0.0])
+    self.assertAllClose(both[0], audio.spectrogram(sound, config), atol=1e-5)
+
+
+class AugmentTest(tf.test.TestCase, parameterized.TestCase):
+  def test_gain(self):
+    config = audio.AudioConfig(max_gain_db=6.0)
+    sound = tf.constant(_tones(8000, 0.1, 1000.0)) * 0.4
+    gains = []
+    for number in range(50):
+      result = audio.augment(sound, config, tf.constant([0, number]))
+      gains.append(float(result[10] / sound[10]))
+    self.assertBetween(min(gains), 0.5, 0.6)
+    self.assertBetween(max(gains), 1.7, 2.0)
+
+  def test_noise(self):
+    config = audio.AudioConfig(noise_std=0.1)
+    result = audio.augment(tf.zeros([20000]), config, tf.constant([0, 1]))
+    self.assertAllClose(tf.math.reduce_std(result), 0.1, rtol=0.05)
+    again = audio.augment(tf.zeros([20000]), config, tf.constant([0, 1]))
+    self.assertAllEqual(result, again)
+
+  def test_nothing_in_evaluation(self):
+    config = audio.AudioConfig(num_samples=9, noise_std=0.1, max_gain_db=6.0)
+    sound = tf.ones([9]) * 0.5
+    self.assertAllEqual(audio.finish_waveform(sound, config)[:, 0], sound)
+
+  def test_mixup_weights(self):
+    seeds = tf.stack([tf.zeros([500], tf.int32), tf.range(500)], axis=1)
+    weights = audio.mixup_weights(seeds, 5.0)
+    self.assertAllInRange(weights, 0.5, 1.0)
+    expected = np.random.default_rng(0).beta(5.0, 5.0, 100_000)
+    expected = np.maximum(expected, 1.0 - expected).mean()
+    self.assertAllClose(tf.reduce_mean(weights), expected, atol=0.02)
+    self.assertAllEqual(weights[3:5], audio.mixup_weights(seeds[3:5], 5.0))
+
+
+class ConfigTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(
+    ({'num_samples': 0}, 'num_samples=0'),
+    ({'sample_rate': 0.5}, 'sample_rate=0.5'),
+    ({'form': 'mfcc'}, "'waveform' or 'spectrogram'.*form='mfcc'"),
+    ({'noise_std': -1.0}, 'noise_std=-1.0'),
+    (
+      {'form': 'spectrogram', 'sample_rate': 8000},
+      'max_frequency=7600.0, sample_rate=8000',
+    ),
+  )
+  def test_errors(self, arguments, message):
+    with self.assertRaisesRegex(ValueError, message):
+      audio.AudioConfig(**arguments)
+
+
+if __name__ == '__main__':
+  tf.test.main()

@@ -1,0 +1,277 @@
+"""Tests of `vatt_tf.input_pipeline.text`."""
+
+import io
+import os
+
+from absl.testing import parameterized
+import numpy as np
+import sentencepiece
+import tensorflow as tf
+
+from vatt_tf.input_pipeline import text
+
+_SPECIALS = ['<pad>', '<bos>', '<eos>', '<unk>']
+_WORDS = ['red', 'ball', 'élan', 'dont']
+_PIECES = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'red', 'ba', '##ll', '!']
+
+
+def _int64(values):
+  return tf.constant(values, tf.int64)
+
+
+class TextTest(tf.test.TestCase, parameterized.TestCase):
+  def _write(self, name, content):
+    path = os.path.join(self.get_temp_dir(), name)
+    mode = 'wb' if isinstance(content, bytes) else 'w'
+    encoding = None if isinstance(content, bytes) else 'utf-8'
+    with open(path, mode, encoding=encoding) as file:
+      file.write(content)
+    return path
+
+  def _vocabulary(self, kind):
+    if kind == text.WORD:
+      return self._write('words.txt', '\n'.join(_SPECIALS + _WORDS) + '\n')
+    if kind == text.WORDPIECE:
+      return self._write('pieces.txt', '\n'.join(_PIECES) + '\n')
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(['the red ball', 'a blue cube and a ball'] * 9),
+      model_writer=model,
+      vocab_size=20,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=-1,
+      minloglevel=2,
+    )
+    return self._write('pieces.model', model.getvalue())
+
+  def _encode(self, texts, **arguments):
+    config = text.TextConfig(**arguments)
+    tokenizer = text.make_tokenizer(config)
+
+    @tf.function
+    def encode(texts):
+      return text.encode_captions(texts, tokenizer, config)
+
+    ids, mask = encode(tf.constant(texts, tf.string))
+    self.assertEqual(ids.shape, config.shape)
+    self.assertEqual(ids.dtype, tf.int32)
+    return ids.numpy().tolist(), mask.numpy().tolist()
+
+  def test_normalize(self):
+    result = text.normalize(
+      tf.constant(['A Red, BALL!', "Don't—stop", b'\xff\xc3\x89', '"…"'])
+    )
+    self.assertAllEqual(
+      result,
+      [b'a red ball', b'dontstop', '\ufffdé'.encode(), b''],
+    )
+
+  @parameterized.named_parameters(
+    ('word', '\n'.join(_SPECIALS + _WORDS) + '\n'),
+    ('no_last_line_end', '\n'.join(_SPECIALS + _WORDS)),
+    ('without_special_tokens', '\n'.join(_WORDS)),
+    (
+      'id_word',
+      ''.join(f'{i} {w}\n' for i, w in enumerate(_SPECIALS + _WORDS)),
+    ),
+    (
+      'id_word_in_another_order',
+      ''.join(
+        f'{i}\t{w}\n' for i, w in reversed([*enumerate(_SPECIALS + _WORDS)])
+      ),
+    ),
+  )
+  def test_word_files(self, content):
+    path = self._write('vocabulary.txt', content)
+    ids, mask = self._encode(
+      ['A red, red BALL', 'élan Don’t', '?!'],
+      vocabulary=path,
+      num_captions=4,
+      max_words=3,
+    )
+    self.assertEqual(ids, [[3, 4, 4], [6, 7, 0], [0, 0, 0], [0, 0, 0]])
+    self.assertEqual(mask, [True, True, False, False])
+
+  def test_start_and_end(self):
+    ids, mask = self._encode(
+      ['red', 'red ball red ball', ''],
+      vocabulary=self._vocabulary(text.WORD),
+      num_captions=3,
+      max_words=4,
+      use_bos=True,
+      use_eos=True,
+    )
+    self.assertEqual(ids, [[1, 4, 2, 0], [1, 4, 5, 2], [0, 0, 0, 0]])
+    self.assertEqual(mask, [True, True, False])
+
+  def test_no_captions(self):
+    ids, mask = self._encode(
+      [],
+      vocabulary=self._vocabulary(text.WORD),
+      num_captions=2,
+      max_words=3,
+    )
+    self.assertEqual(ids, [[0] * 3] * 2)
+    self.assertEqual(mask, [False, False])
+
+  def test_wordpiece(self):
+    ids, _ = self._encode(
+      ['Red ball!', 'x'],
+      kind=text.WORDPIECE,
+      vocabulary=self._vocabulary(text.WORDPIECE),
+      num_captions=2,
+      max_words=6,
+      use_bos=True,
+      use_eos=True,
+    )
+    self.assertEqual(ids, [[2, 4, 5, 6, 7, 3], [2, 1, 3, 0, 0, 0]])
+
+  def test_sentencepiece(self):
+    path = self._vocabulary(text.SENTENCEPIECE)
+    processor = sentencepiece.SentencePieceProcessor(model_file=path)
+    expected = processor.encode('the red ball')
+    ids, mask = self._encode(
+      ['the red ball'],
+      kind=text.SENTENCEPIECE,
+      vocabulary=path,
+      num_captions=1,
+      max_words=32,
+      use_eos=True,
+    )
+    self.assertEqual(ids[0][: len(expected) + 1], [*expected, 1])
+    self.assertEqual(set(ids[0][len(expected) + 1 :]), {0})
+    self.assertEqual(mask, [True])
+
+  @parameterized.parameters(text.WORD, text.WORDPIECE, text.SENTENCEPIECE)
+  def test_saved_without_its_file(self, kind):
+    path = self._vocabulary(kind)
+    tokenizer = text.make_tokenizer(
+      text.TextConfig(kind=kind, vocabulary=path)
+    )
+    texts = tf.constant(['the red ball', 'a'])
+    expected = tokenizer.tokenize(texts).to_list()
+
+    class Exported(tf.Module):
+      def __init__(self):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+      @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+      def tokenize(self, texts):
+        return self.tokenizer.tokenize(texts).to_tensor(-1)
+
+    folder = os.path.join(self.get_temp_dir(), 'model')
+    tf.saved_model.save(Exported(), folder)
+    os.remove(path)
+    loaded = tf.saved_model.load(folder).tokenize(texts).numpy()
+    self.assertEqual(
+      [[i for i in row if i >= 0] for row in loaded.tolist()], expected
+    )
+
+  @parameterized.named_parameters(
+    ('empty', '', 'is empty'),
+    ('blank_line', 'a\n\nb\n', 'Line 2'),
+    ('two_words', 'a\nb c\n', "Line 2.*one word.*'b c'"),
+    ('twice', 'a\nb\na\n', "'a' twice"),
+    ('special_elsewhere', 'a\n<pad>\n', 'must begin with <pad> <bos>'),
+    ('ids_without_specials', '0 a\n1 b\n', 'must begin with <pad> <bos>'),
+    ('id_twice', '0 <pad>\n0 <bos>\n', 'each once'),
+    ('id_missing', '0 <pad>\n<bos>\n', 'Line 2.*`id word`'),
+    ('windows', 'a\r\nb\r\n', 'carriage returns'),
+    ('latin1', 'é\n'.encode('latin1'), 'UTF-8.*byte 0'),
+  )
+  def test_refuses_word_files(self, content, message):
+    path = self._write('bad.txt', content)
+    with self.assertRaisesRegex(ValueError, f'(?s)bad.txt.*{message}|{message}'):
+      text.WordTokenizer(path)
+
+  def test_vocabulary_larger_than_the_table(self):
+    path = self._vocabulary(text.WORD)
+    with self.assertRaisesRegex(
+      ValueError, '8 words, more than the 7 rows.*VOCABULARY_SIZE.*at least 8'
+    ):
+      text.make_tokenizer(
+        text.TextConfig(vocabulary=path, vocabulary_size=7)
+      )
+    text.make_tokenizer(text.TextConfig(vocabulary=path, vocabulary_size=8))
+
+  def test_missing_files_name_macro_and_command(self):
+    with self.assertRaisesRegex(
+      ValueError, '/none/v.txt.*VOCABULARY.*vatt_tf.build_vocabulary'
+    ):
+      text.WordTokenizer('/none/v.txt')
+    with self.assertRaisesRegex(ValueError, 'no path.*VOCABULARY'):
+      text.make_tokenizer(text.TextConfig())
+    with self.assertRaisesRegex(ValueError, '/none/s.model.*VOCABULARY'):
+      text.SentencepieceTokenizer('/none/s.model')
+
+  def test_wrong_kind_of_file(self):
+    words = self._vocabulary(text.WORD)
+    with self.assertRaisesRegex(ValueError, r'\[PAD\] in its first line'):
+      text.WordpieceTokenizer(words)
+    with self.assertRaisesRegex(ValueError, 'SentencePiece model'):
+      text.SentencepieceTokenizer(words)
+
+  def test_asks_for_ids_that_are_there(self):
+    path = self._vocabulary(text.SENTENCEPIECE)
+    config = text.TextConfig(
+      kind=text.SENTENCEPIECE, vocabulary=path, use_bos=True
+    )
+    with self.assertRaisesRegex(ValueError, '`use_bos` must be False'):
+      text.make_tokenizer(config)
+
+  @parameterized.parameters(
+    ({'num_captions': 0}, 'num_captions=0'),
+    ({'max_words': 0}, 'max_words=0'),
+    ({'kind': 'bytes'}, "word, wordpiece, sentencepiece.*kind='bytes'"),
+    ({'max_words': 2, 'use_bos': True, 'use_eos': True}, 'max_words=2'),
+  )
+  def test_configuration_errors(self, arguments, message):
+    with self.assertRaisesRegex(ValueError, message):
+      text.TextConfig(**arguments)
+
+
+class NearestCaptionsTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(0, 25, 44, 90)
+  def test_nearest_first(self, center):
+    starts = [0, 10, 20, 30, 40, 70]
+    ends = [10, 20, 30, 40, 60, 72]
+
+    def distance(i):
+      away = max(starts[i] - center, center - ends[i], 0)
+      return away, abs((starts[i] + ends[i]) // 2 - center), i
+
+    expected = sorted(range(6), key=distance)
+    for count in (1, 3, 9):
+      result = tf.function(text.nearest_captions)(
+        _int64(starts), _int64(ends), tf.constant(6), _int64(center), count
+      )
+      self.assertAllEqual(result, expected[:count])
+
+  def test_order_of_the_record_without_times(self):
+    empty = _int64([])
+    result = text.nearest_captions(
+      empty, empty, tf.constant(4), _int64(5), 3
+    )
+    self.assertAllEqual(result, [0, 1, 2])
+    none = text.nearest_captions(empty, empty, tf.constant(0), _int64(5), 3)
+    self.assertAllEqual(none, [])
+
+  def test_ties_are_random_in_training(self):
+    times = _int64([0] * 6)
+    drawn = [
+      tuple(
+        text.nearest_captions(
+          times, times, tf.constant(6), _int64(5), 2, tf.constant([1, n])
+        ).numpy()
+      )
+      for n in range(40)
+    ]
+    self.assertGreater(len(set(drawn)), 10)
+    self.assertEqual(set(np.ravel(drawn)), set(range(6)))
+
+
+if __name__ == '__main__':
+  tf.test.main()
