@@ -70,6 +70,7 @@ def parse_clock(text: str) -> int | None:
 def _parse_cues(text: str, path: str) -> list[Cue]:
   """Cues of SubRip and WebVTT, which differ in what they allow around them."""
   lines = text.split('\n')
+  is_vtt = text.startswith('WEBVTT')
   raw = []
   i = 0
   while i < len(lines):
@@ -89,7 +90,12 @@ def _parse_cues(text: str, path: str) -> list[Cue]:
       )
     i += 1
     body = []
-    while i < len(lines) and lines[i].strip() and '-->' not in lines[i]:
+    # In WebVTT a line of spaces does not end a cue: rolling captions have them.
+    while (
+      i < len(lines)
+      and (lines[i] if is_vtt else lines[i].strip())
+      and '-->' not in lines[i]
+    ):
       body.append(lines[i])
       i += 1
     # A cue that follows without an empty line: its number is not our text.

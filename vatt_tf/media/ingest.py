@@ -32,7 +32,14 @@ import tqdm
 
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
-from vatt_tf.media import decode, errors, manifest, text_files, worker
+from vatt_tf.media import (
+  decode,
+  errors,
+  manifest,
+  media_file,
+  text_files,
+  worker,
+)
 
 DEFAULT_NUM_SHARDS = 16
 DEFAULT_FOLDER_CLIP_SECONDS = 10.0
@@ -521,8 +528,8 @@ class _Plan:
         continue
       if end is not None and shortest and end - segment.start < shortest:
         error = errors.MediaError(
-          f'it is {decode.seconds(max(0, end - segment.start))} long, shorter '
-          f'than `min_clip_seconds`={options.min_clip_seconds:g}'
+          f'it is {media_file.seconds(max(0, end - segment.start))} long, '
+          f'shorter than `min_clip_seconds`={options.min_clip_seconds:g}'
         )
         self.skips.append(_skip_of(segment, segment.start, end, error, True))
         continue
