@@ -29,6 +29,7 @@ def main(argv):
   """Parses the flags and evaluates."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_utils.quiet_logging()
   gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
   metrics, path = runner.evaluate(_CHECKPOINT.value, output=_OUTPUT.value)
   print(f'Retrieval on held-out clips, {path}:')

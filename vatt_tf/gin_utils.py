@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 
-from absl import flags
+from absl import flags, logging
 import gin
 import tensorflow as tf
 
@@ -35,6 +35,12 @@ def define_flags():
     'A binding that overrides the files, such as BATCH_SIZE=8 or '
     'make_optimizer.beta_2=0.98. May be given several times.',
   )
+
+
+def quiet_logging():
+  """Keeps the log to warnings, unless --verbosity says otherwise."""
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
 
 
 def _search_roots():

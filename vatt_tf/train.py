@@ -29,6 +29,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_files = flags.FLAGS.gin_file
+  gin_utils.quiet_logging()
   gin_utils.parse(gin_files, flags.FLAGS.gin_param)
   model_dir = _MODEL_DIR.value
   if model_dir is None:

@@ -1,0 +1,171 @@
+"""The whole job at a small size: media, records, training, retrieval.
+
+`make quickstart` runs it: it renders sample media (data/make_sample_media.py),
+turns them into records, pre-trains a small VATT on them and searches held-out
+clips by text and by sound. What it writes stays in --output_dir, so that every
+step can be looked at, or done again with the commands that it prints.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+import time
+
+from absl import app, flags
+
+from vatt_tf import (
+  build_vocabulary,
+  configurables,  # noqa: F401
+  gin_utils,
+)
+from vatt_tf.evaluation import retrieval
+from vatt_tf.media import ingest
+from vatt_tf.training import loop
+
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir',
+  'runs/quickstart',
+  'Where media, records and checkpoints go. What an earlier quickstart left '
+  'there is removed first.',
+)
+_GIN_FILE = 'gin/pretrain_sample.gin'
+_SPLITS = ('train', 'validation')
+# What make exported when it was typed: seconds since the epoch.
+_STARTED = 'VATT_TF_STARTED'
+_MARKER = 'made_by_quickstart.txt'
+
+
+class _Clock:
+  """Says what each part took."""
+
+  def __init__(self):
+    self._parts = []
+
+  @contextlib.contextmanager
+  def part(self, title, command):
+    """Announces a part, with the command that does it alone, and times it."""
+    print(f'\n== {title}\n   {command}', flush=True)
+    start = time.monotonic()
+    yield
+    self.add(title, time.monotonic() - start)
+
+  def add(self, title, seconds):
+    """Counts a part that took so many seconds."""
+    self._parts.append((title, seconds))
+
+  def report(self):
+    """Prints the seconds of all parts and their sum."""
+    total = ('total', sum(seconds for _, seconds in self._parts))
+    for title, seconds in [*self._parts, total]:
+      print(f'{title:<34}{seconds:7.0f} s')
+
+
+def _load_sample_media():
+  """The module data/make_sample_media.py: data/ is not a package."""
+  path = gin_utils.ROOT / 'data' / 'make_sample_media.py'
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[path.stem] = module
+  spec.loader.exec_module(module)
+  return module
+
+
+def _make_empty(output_dir):
+  """Makes the folder, or empties the one that an earlier quickstart made."""
+  marker = os.path.join(output_dir, _MARKER)
+  if os.path.exists(marker):
+    shutil.rmtree(output_dir)
+  elif os.path.isdir(output_dir) and os.listdir(output_dir):
+    raise ValueError(
+      f'`output_dir` must be new, empty or of an earlier quickstart: '
+      f'{output_dir} holds other files. Give another --output_dir.'
+    )
+  os.makedirs(output_dir, exist_ok=True)
+  with open(marker, 'w', encoding='utf-8') as file:
+    file.write('The next quickstart removes this folder.\n')
+
+
+def run(output_dir):
+  """Runs the quickstart.
+
+  Args:
+    output_dir: folder for everything that it writes. What an earlier
+      quickstart left there is removed first.
+
+  Returns:
+    Retrieval metrics, as `retrieval.evaluate_retrieval` gives them.
+
+  Raises:
+    ValueError: the folder holds files that no quickstart wrote.
+  """
+  media, records, vocabulary, model_dir = (
+    os.path.join(output_dir, name)
+    for name in ('media', 'records', 'vocabulary.txt', 'model')
+  )
+  _make_empty(output_dir)
+  clock = _Clock()
+  if os.environ.get(_STARTED):
+    clock.add(
+      'environment, and start of Python',
+      time.time() - float(os.environ[_STARTED]),
+    )
+  with clock.part(
+    'sample media', f'python data/make_sample_media.py --output_dir={media}'
+  ):
+    _load_sample_media().make_sample_media(media)
+
+  options = {'num_shards': 4, 'shorter_side': 72, 'audio_rate': 16000}
+  arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
+  for split in _SPLITS:
+    manifest = os.path.join(media, f'{split}.csv')
+    with clock.part(
+      f'records: {split}',
+      f'python -m vatt_tf.ingest --manifest={manifest} --name={split} '
+      f'--output_dir={records} {arguments}',
+    ):
+      made = ingest.ingest(records, manifest, name=split, **options)
+      print(made.describe())
+
+  pattern = os.path.join(records, 'train-*.tfrecord')
+  with clock.part(
+    'vocabulary',
+    f"python -m vatt_tf.build_vocabulary --records='{pattern}' "
+    f'--output={vocabulary}',
+  ):
+    captions = build_vocabulary.captions_of_records(pattern)
+    words = build_vocabulary.build_vocabulary(captions)
+    build_vocabulary.write_vocabulary(vocabulary, words)
+    print(f'{len(words)} words')
+
+  params = [
+    f"TRAIN_RECORDS='{pattern}'",
+    f"EVAL_RECORDS='{os.path.join(records, 'validation-*.tfrecord')}'",
+    f"VOCABULARY='{vocabulary}'",
+  ]
+  with clock.part(
+    'training and evaluation',
+    f'python -m vatt_tf.train --gin_file={_GIN_FILE} --model_dir={model_dir} '
+    + ' '.join(f'--gin_param="{param}"' for param in params),
+  ):
+    gin_utils.parse([_GIN_FILE], params)
+    metrics = loop.train(model_dir)
+
+  print('\n== held-out clips, found by text and by sound')
+  print(retrieval.format_table(metrics))
+  print()
+  clock.report()
+  return metrics
+
+
+def main(argv):
+  """Parses the flags and runs."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_utils.quiet_logging()
+  run(_OUTPUT_DIR.value)
+
+
+if __name__ == '__main__':
+  app.run(main)
