@@ -20,7 +20,7 @@ import sys
 
 from absl import app, flags, logging
 
-from vatt_tf.media import ingest
+from vatt_tf.media import ingest, planning
 
 flags.DEFINE_string(
   'manifest',
@@ -41,7 +41,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
   'num_shards',
   None,
-  f'Files to write. By default {ingest.DEFAULT_NUM_SHARDS}, or the number of '
+  f'Files to write. By default {planning.DEFAULT_NUM_SHARDS}, or the number of '
   'clips if that is less.',
 )
 flags.DEFINE_float('frame_rate', 10.0, 'Frames a second to keep.')
@@ -63,7 +63,7 @@ flags.DEFINE_integer('audio_stream', None, 'Which audio stream, likewise.')
 flags.DEFINE_integer('caption_stream', None, 'Which text track, likewise.')
 flags.DEFINE_string(
   'captions',
-  ingest.AUTO,
+  planning.AUTO,
   'Where captions come from if not from the manifest. auto: a .srt, .vtt or '
   '.json file of the same name beside the media file, or else a text track in '
   'it. A folder: such files there. A .json or .csv file: the captions of all '
@@ -89,8 +89,8 @@ flags.DEFINE_float(
   'clip_seconds',
   None,
   'What is longer is cut into clips of this length. By default '
-  f'{ingest.DEFAULT_FOLDER_CLIP_SECONDS:g} for a folder, and no cutting for a '
-  'manifest: a row is a clip. 0: no cutting.',
+  f'{planning.DEFAULT_FOLDER_CLIP_SECONDS:g} for a folder, and no cutting for '
+  'a manifest: a row is a clip. 0: no cutting.',
 )
 flags.DEFINE_float(
   'clip_overlap_seconds', 0.0, 'How much of a clip the next one repeats.'

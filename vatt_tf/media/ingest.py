@@ -21,14 +21,10 @@ import io
 import itertools
 import json
 import os
-import random
 import re
-import sys
-from typing import NamedTuple
 
 from absl import logging
 import tensorflow as tf
-import tqdm
 
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
@@ -36,23 +32,14 @@ from vatt_tf.media import (
   decode,
   errors,
   manifest,
-  media_file,
+  planning,
   text_files,
   worker,
 )
-
-DEFAULT_NUM_SHARDS = 16
-DEFAULT_FOLDER_CLIP_SECONDS = 10.0
+from vatt_tf.media import journal as journal_lib
 
 LABELS_FILE = 'labels.txt'
 INFO_FILE = 'dataset_info.json'
-
-# How captions are found when no file is named.
-AUTO = 'auto'
-NONE = 'none'
-
-# Clips of one file that are decoded in one go.
-_TASK_LENGTH = 30 * decode.SECOND
 
 _FORMAT_VERSION = 1
 
@@ -135,100 +122,6 @@ class Result:
     return text
 
 
-class Skip(NamedTuple):
-  """A line of the skip report.
-
-  Attributes:
-    file: The path, as in the manifest.
-    start: Seconds, or ''.
-    end: Seconds, or ''.
-    reason: Why there is no record.
-    is_failure: Whether it counts as failed; a file that is no media does not.
-  """
-
-  file: str
-  start: str
-  end: str
-  reason: str
-  is_failure: bool = True
-
-
-class _Work(NamedTuple):
-  """A task and what it belongs to."""
-
-  segment: manifest.Segment
-  task: worker.Task
-  cues: list[captions_lib.Cue] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-  """Every argument of `ingest` that the records depend on."""
-
-  manifest: str
-  media_root: str
-  name: str
-  num_shards: int | None
-  settings: decode.Settings
-  captions: str
-  caption_encoding: str
-  caption_margin_seconds: float
-  clip_seconds: float | None
-  clip_overlap_seconds: float
-  min_clip_seconds: float | None
-  labels: str
-  dataset_name: str
-  shuffle: bool
-  manifest_encoding: str
-  ignore_columns: tuple[str, ...]
-
-  def check(self) -> None:
-    """Raises `ValueError` where an argument is out of range."""
-    settings = self.settings
-    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', self.name):
-      raise ValueError(
-        '`name` must begin with a letter or digit and hold only letters, '
-        f'digits, `_`, `.` and `-`. Received: name={self.name!r}'
-      )
-    for name, value, low, high in (
-      ('num_shards', self.num_shards, 1, 99999),
-      ('frame_rate', settings.frame_rate, 0.001, 1000),
-      ('shorter_side', settings.shorter_side, 1, 16384),
-      ('jpeg_quality', settings.jpeg_quality, 1, 100),
-      ('audio_rate', settings.audio_rate, 1000, 768000),
-      ('video_stream', settings.video_stream, 0, 1000),
-      ('audio_stream', settings.audio_stream, 0, 1000),
-      ('caption_stream', settings.caption_stream, 0, 1000),
-      ('caption_margin_seconds', self.caption_margin_seconds, 0, 1e6),
-      ('clip_seconds', self.clip_seconds, 0, 1e6),
-      ('clip_overlap_seconds', self.clip_overlap_seconds, 0, 1e6),
-      ('min_clip_seconds', self.min_clip_seconds, 0, 1e6),
-    ):
-      if value is not None and not low <= value <= high:
-        raise ValueError(
-          f'`{name}` must be in [{low:g}, {high:g}]. Received: {name}={value}'
-        )
-    if self.clip_seconds and self.clip_overlap_seconds >= self.clip_seconds:
-      raise ValueError(
-        '`clip_overlap_seconds` must be less than `clip_seconds`. Received: '
-        f'clip_overlap_seconds={self.clip_overlap_seconds}, '
-        f'clip_seconds={self.clip_seconds}'
-      )
-    if self.clip_overlap_seconds and not self.clip_seconds:
-      raise ValueError(
-        '`clip_overlap_seconds` needs `clip_seconds`. Received: '
-        f'clip_overlap_seconds={self.clip_overlap_seconds}, '
-        f'clip_seconds={self.clip_seconds}'
-      )
-    if not (settings.use_video or settings.use_audio):
-      raise ValueError(
-        '`use_video` or `use_audio` must be true. Received: '
-        'use_video=False, use_audio=False'
-      )
-    text_files.check_encoding(self.caption_encoding, 'caption_encoding')
-    text_files.check_encoding(self.manifest_encoding, 'manifest_encoding')
-
-
 def _write_text(path: str, text: str) -> None:
   """Writes a file so that it is either whole or as it was before."""
   temporary = f'{path}.{os.getpid()}.part'
@@ -237,481 +130,8 @@ def _write_text(path: str, text: str) -> None:
   os.replace(temporary, path)
 
 
-def _progress_bar(*args, **kwargs) -> tqdm.tqdm:
-  """A bar on standard error; in a log file a line now and then."""
-  seconds = 0.2 if sys.stderr.isatty() else 15.0
-  return tqdm.tqdm(*args, mininterval=seconds, maxinterval=seconds, **kwargs)
-
-
-# Planning.
-
-
-def cut(
-  start: int,
-  end: int,
-  length: int,
-  overlap: int = 0,
-  min_length: int | None = None,
-) -> list[tuple[int, int]]:
-  """Cuts a span of time into clips; nothing of it is lost.
-
-  Args:
-    start: µs.
-    end: µs.
-    length: Of a clip, µs; 0 for no cutting.
-    overlap: Of a clip with the next, µs.
-    min_length: A rest shorter than this joins the clip before it. By default
-      half of `length`.
-
-  Returns:
-    Start and end of each clip.
-
-  Example:
-
-  >>> cut(0, 25, 10, min_length=5)
-  [(0, 10), (10, 20), (20, 25)]
-  >>> cut(0, 23, 10, min_length=5)
-  [(0, 10), (10, 23)]
-  """
-  if not length or end - start <= length:
-    return [(start, end)]
-  shortest = length // 2 if min_length is None else min_length
-  step = length - overlap
-  count = (end - start - length) // step + 1
-  pieces = [(start + i * step, start + i * step + length) for i in range(count)]
-  if pieces[-1][1] < end:
-    rest = (start + count * step, end)
-    if rest[1] - rest[0] < shortest or rest[0] >= end:
-      pieces[-1] = (pieces[-1][0], end)
-    else:
-      pieces.append(rest)
-  return pieces
-
-
-class _CaptionFinder:
-  """Finds the captions of a segment: the first source that has some.
-
-  The order: the manifest's own, the `captions` file or folder, a caption file
-  beside the media file, a text track in it.
-  """
-
-  def __init__(self, options: _Options, segments: Sequence[manifest.Segment]):
-    self._options = options
-    self._names = {}
-    self._table = None
-    self._folder = None
-    self.used = set()
-    where = options.captions
-    if where in (AUTO, NONE):
-      return
-    if os.path.isdir(where):
-      self._folder = where
-    elif not os.path.isfile(where):
-      raise ValueError(
-        f'`captions` must be {AUTO}, {NONE}, a folder of caption files, or a '
-        'json or csv file with the captions of all videos. Received: '
-        f'captions={where!r}, which is not there'
-      )
-    elif os.path.splitext(where)[1].lower() not in ('.json', '.csv'):
-      raise ValueError(
-        '`captions` as a file must be .json or .csv and hold the captions of '
-        'all videos; name the folder for .srt and .vtt files. Received: '
-        f'captions={where!r}'
-      )
-    else:
-      wanted = {captions_lib.video_key(segment.path) for segment in segments}
-      self._table = captions_lib.read_table(
-        where, wanted, options.caption_encoding
-      )
-      logging.info(
-        '%s has captions for %d of %d files.',
-        where,
-        len(self._table),
-        len(wanted),
-      )
-
-  def cues(self, segment: manifest.Segment) -> list[captions_lib.Cue] | None:
-    """Captions that are known now; None if they are read with the media."""
-    if segment.captions:
-      end = 1 << 62 if segment.end is None else segment.end
-      return [
-        captions_lib.Cue(segment.start, end, text) for text in segment.captions
-      ]
-    if self._table is not None:
-      return self._table.get(captions_lib.video_key(segment.path), [])
-    if self._options.captions == NONE:
-      return []
-    return None
-
-  def file(self, segment: manifest.Segment) -> str:
-    """The caption file of a segment, or ''."""
-    folder, name = os.path.split(
-      os.path.join(self._options.media_root, segment.path)
-    )
-    if self._folder is not None:
-      folder = self._folder
-    if folder not in self._names:
-      names = os.listdir(folder) if os.path.isdir(folder) else []
-      self._names[folder] = _CaptionNames(names)
-    found = self._names[folder].find(
-      name, self._options.settings.caption_language
-    )
-    if not found:
-      return ''
-    self.used.add(os.path.normpath(os.path.join(folder, found)))
-    return os.path.join(folder, found)
-
-  @property
-  def reads_streams(self) -> bool:
-    """Whether a file without captions elsewhere is asked for its tracks."""
-    return self._options.captions == AUTO
-
-
-class _CaptionNames:
-  """The caption files of a folder, by what their names begin with."""
-
-  def __init__(self, names: Iterable[str]):
-    self._by_stem = {}
-    for name in names:
-      base, extension = os.path.splitext(name)
-      if extension.lower() in captions_lib.EXTENSIONS:
-        # With and without what may be a language.
-        for stem in {base, os.path.splitext(base)[0]}:
-          self._by_stem.setdefault(stem, []).append(name)
-
-  def find(self, media_name: str, language: str) -> str:
-    """The caption file of a media file, or ''."""
-    stem = os.path.splitext(media_name)[0]
-    names = self._by_stem.get(stem, ())
-    return captions_lib.find_beside(names, media_name, language)
-
-
-def _absolute(root: str, path: str) -> str:
-  return os.path.join(root, path) if path else ''
-
-
-def _skip_of(
-  segment: manifest.Segment,
-  start: int | None,
-  end: int | None,
-  error: errors.MediaError,
-  is_listed: bool,
-) -> Skip:
-  """The line of the skip report for a clip that could not be made."""
-  reason = str(error)
-  extension = os.path.splitext(segment.path)[1].lower()
-  is_failure = is_listed or extension in manifest.MEDIA_EXTENSIONS
-  if not is_failure:
-    reason = f'not a media file: {reason}'
-  times = [
-    '' if time is None else f'{time / decode.SECOND:g}' for time in (start, end)
-  ]
-  return Skip(segment.path, *times, reason, is_failure)
-
-
-class _Plan:
-  """All tasks in the order in which they are done, and their shards.
-
-  Attributes:
-    work: The tasks.
-    shards: Of each task the index of its shard.
-    skips: Of segments that need no task to know that they fail.
-    num_shards: Files to write.
-    num_clips: Clips to make if none fails.
-  """
-
-  def __init__(
-    self,
-    options: _Options,
-    segments: Sequence[manifest.Segment],
-    pool: worker.Pool,
-    journal: '_Journal',
-    show_progress: bool,
-  ):
-    self._options = options
-    self._is_folder = not options.manifest
-    self.skips = []
-    self._finder = _CaptionFinder(options, segments)
-    segments = self._without_caption_files(segments)
-    pieces = self._cut(segments, pool, journal, show_progress)
-    self.num_clips = sum(len(spans) for _, spans in pieces)
-    if not self.num_clips:
-      self._raise_nothing()
-    wanted = options.num_shards
-    if wanted is not None and wanted > self.num_clips:
-      raise ValueError(
-        f'`num_shards` must be at most the number of clips, {self.num_clips}. '
-        f'Received: num_shards={wanted}'
-      )
-    self.num_shards = wanted or min(DEFAULT_NUM_SHARDS, self.num_clips)
-    self.work = list(self._tasks(pieces, _TASK_LENGTH))
-    if len(self.work) < self.num_shards:
-      self.work = list(self._tasks(pieces, 0))
-    if options.shuffle:
-      random.Random(0).shuffle(self.work)
-    self.shards = [
-      i * self.num_shards // len(self.work) for i in range(len(self.work))
-    ]
-
-  def _raise_nothing(self) -> None:
-    reasons = '\n'.join(
-      f'  {skip.file}: {skip.reason}' for skip in self.skips[:10]
-    )
-    source = self._options.manifest or self._options.media_root
-    raise errors.MediaError(
-      f'{source} gives no clip: it needs at least one file with video or '
-      f'sound.{" The files:" if reasons else ""}\n{reasons}'.rstrip()
-    )
-
-  def _without_caption_files(
-    self, segments: Sequence[manifest.Segment]
-  ) -> list[manifest.Segment]:
-    """In a folder: the files that are not captions of another one."""
-    if not self._is_folder:
-      return list(segments)
-    media, texts = [], []
-    for segment in segments:
-      extension = os.path.splitext(segment.path)[1].lower()
-      is_text = extension in captions_lib.EXTENSIONS
-      (texts if is_text else media).append(segment)
-      if not is_text and self._finder.reads_streams:
-        self._finder.file(segment)
-    for segment in texts:
-      path = os.path.join(self._options.media_root, segment.path)
-      if os.path.normpath(path) not in self._finder.used:
-        self.skips.append(
-          Skip(
-            segment.path,
-            '',
-            '',
-            'not a media file, and the captions of none: no media file of its '
-            'name is beside it',
-            False,
-          )
-        )
-    return media
-
-  def _cut(
-    self,
-    segments: Sequence[manifest.Segment],
-    pool: worker.Pool,
-    journal: '_Journal',
-    show_progress: bool,
-  ) -> list[tuple[manifest.Segment, list[decode.Span]]]:
-    """The clips of each segment."""
-    options = self._options
-    clip_seconds = options.clip_seconds
-    if clip_seconds is None:
-      clip_seconds = DEFAULT_FOLDER_CLIP_SECONDS if self._is_folder else 0.0
-    length = round(clip_seconds * decode.SECOND)
-    shortest = None
-    if options.min_clip_seconds is not None:
-      shortest = round(options.min_clip_seconds * decode.SECOND)
-    ends = {}
-    if length or shortest:
-      ends = self._find_ends(
-        [one for one in segments if one.end is None],
-        pool,
-        journal,
-        show_progress,
-      )
-    pieces = []
-    for segment in segments:
-      end, is_exact = segment.end, True
-      if segment.end is None and ends:
-        end, is_exact = ends[segment.video_path, segment.audio_path], False
-      if isinstance(end, str):
-        error = errors.MediaError(end)
-        self.skips.append(
-          _skip_of(segment, None, None, error, not self._is_folder)
-        )
-        continue
-      if end is not None and shortest and end - segment.start < shortest:
-        error = errors.MediaError(
-          f'it is {media_file.seconds(max(0, end - segment.start))} long, '
-          f'shorter than `min_clip_seconds`={options.min_clip_seconds:g}'
-        )
-        self.skips.append(_skip_of(segment, segment.start, end, error, True))
-        continue
-      if end is None or end <= segment.start:
-        spans = [decode.Span(segment.start, segment.end, is_exact)]
-      else:
-        overlap = round(options.clip_overlap_seconds * decode.SECOND)
-        spans = [
-          decode.Span(*times, is_exact)
-          for times in cut(segment.start, end, length, overlap, shortest)
-        ]
-      pieces.append((segment, spans))
-    return pieces
-
-  def _find_ends(
-    self,
-    segments: Sequence[manifest.Segment],
-    pool: worker.Pool,
-    journal: '_Journal',
-    show_progress: bool,
-  ) -> dict[tuple[str, str], int | str]:
-    """Where the files of segments end, µs, or why that cannot be known."""
-    options = self._options
-    keys = dict.fromkeys((one.video_path, one.audio_path) for one in segments)
-    missing = [key for key in keys if key not in journal.ends]
-    tasks = [
-      worker.Task(
-        _absolute(options.media_root, video),
-        _absolute(options.media_root, audio),
-        None,
-        options.settings,
-      )
-      for video, audio in missing
-    ]
-    results = _progress_bar(
-      pool.map(tasks),
-      desc='lengths',
-      total=len(tasks),
-      unit=' files',
-      disable=not show_progress or not tasks,
-    )
-    for key, (_, (end,)) in zip(missing, results):
-      journal.add_end(key, end if isinstance(end, int) else str(end))
-    return {key: journal.ends[key] for key in keys}
-
-  def _tasks(
-    self,
-    pieces: Iterable[tuple[manifest.Segment, list[decode.Span]]],
-    length: int,
-  ) -> Iterator[_Work]:
-    """Tasks of clips that follow each other, up to `length` µs together."""
-    options = self._options
-    for segment, spans in pieces:
-      cues = self._finder.cues(segment)
-      path = '' if cues is not None else self._finder.file(segment)
-      group = []
-      for i, span in enumerate(spans):
-        group.append(span)
-        is_last = i + 1 == len(spans)
-        if is_last or spans[i + 1].end - group[0].start > length:
-          task = worker.Task(
-            _absolute(options.media_root, segment.video_path),
-            _absolute(options.media_root, segment.audio_path),
-            tuple(group),
-            options.settings,
-            caption_path=path,
-            caption_encoding=options.caption_encoding,
-            caption_margin=round(
-              options.caption_margin_seconds * decode.SECOND
-            ),
-            use_caption_stream=(
-              cues is None and not path and self._finder.reads_streams
-            ),
-          )
-          yield _Work(segment, task, cues)
-          group = []
-
-
-# What is done.
-
-
-class _Journal:
-  """`NAME.progress.jsonl`: what an unfinished ingest has done so far.
-
-  Args:
-    path: The file.
-    fingerprint: Of everything that the records depend on.
-
-  Attributes:
-    ends: From (video_path, audio_path) to where the file ends, or the error.
-    tasks: What each finished task gave, in order.
-  """
-
-  def __init__(self, path: str, fingerprint: str):
-    self._path = path
-    self.ends = {}
-    self.tasks = []
-    self._file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-      self._file.close()
-      raise ValueError(
-        f'Another ingest is writing {path}: let it end, or give another '
-        '`name` or `output_dir`.'
-      ) from e
-    try:
-      self._load(fingerprint)
-    except ValueError:
-      self._file.close()
-      raise
-
-  def _load(self, fingerprint: str) -> None:
-    self._file.seek(0)
-    text = self._file.read()
-    # A line that a killed run left half-written is as good as not there.
-    whole = text[: text.rfind('\n') + 1]
-    if whole != text:
-      self._file.truncate(len(whole.encode('utf-8')))
-    lines = [json.loads(line) for line in whole.splitlines()]
-    if not lines:
-      self._write({'fingerprint': fingerprint})
-      return
-    if lines[0].get('fingerprint') != fingerprint:
-      raise ValueError(_changed(self._path))
-    for line in lines[1:]:
-      if 'end' in line:
-        self.ends[tuple(line['file'])] = line['end']
-      else:
-        self.tasks.append(line)
-
-  def _write(self, line: dict) -> None:
-    self._file.write(json.dumps(line, ensure_ascii=False) + '\n')
-    self._file.flush()
-
-  def add_end(self, key: tuple[str, str], end: int | str) -> None:
-    """Notes where a file ends."""
-    self.ends[key] = end
-    self._write({'file': key, 'end': end})
-
-  def add_task(self, line: dict) -> None:
-    """Notes a task that is done."""
-    self.tasks.append(line)
-    self._write(line)
-
-  def forget_tasks_from(self, index: int) -> None:
-    """Takes back tasks whose records were not saved."""
-    if index == len(self.tasks):
-      return
-    kept, self.tasks = self.tasks[:index], []
-    self._file.seek(0)
-    head = [
-      line
-      for line in self._file.read().splitlines()
-      if 'records' not in json.loads(line)
-    ]
-    self._file.seek(0)
-    self._file.truncate()
-    self._file.write(''.join(line + '\n' for line in head))
-    for line in kept:
-      self.add_task(line)
-
-  def close(self) -> None:
-    """Closes the file and lets others have it."""
-    self._file.close()
-
-  def remove(self) -> None:
-    """Removes the file: the work is finished."""
-    os.remove(self._path)
-
-
-def _changed(path: str) -> str:
-  return (
-    f'{path} belongs to an ingest with another manifest, other files or other '
-    'options. Run it with the same ones to go on, give another `name` or '
-    '`output_dir`, or start again with `overwrite` (--overwrite), which '
-    'removes the shards of this name.'
-  )
-
-
 def _fingerprint(
-  options: _Options,
+  options: planning.Options,
   segments: Sequence[manifest.Segment],
   label_names: Sequence[str],
 ) -> str:
@@ -721,7 +141,7 @@ def _fingerprint(
     values.pop(key)
   values['is_folder'] = not options.manifest
   values['settings'].pop('num_threads')
-  if options.captions not in (AUTO, NONE):
+  if options.captions not in (planning.AUTO, planning.NONE):
     values['captions'] = os.path.basename(os.path.normpath(options.captions))
   values['segments'] = [dataclasses.astuple(segment) for segment in segments]
   values['label_names'] = list(label_names)
@@ -747,7 +167,9 @@ def read_labels(path: str) -> list[str]:
 
 
 def _load_labels(
-  options: _Options, output_dir: str, segments: Sequence[manifest.Segment]
+  options: planning.Options,
+  output_dir: str,
+  segments: Sequence[manifest.Segment],
 ) -> tuple[str, list[str]]:
   """Path and names of the classes; writes `labels.txt` if there is none."""
   used = {label for segment in segments for label in segment.labels}
@@ -830,9 +252,9 @@ def _whole_records(path: str) -> Iterator[bytes]:
 
 
 def _make_clip(
-  work: _Work,
+  work: planning.Work,
   decoded: decode.DecodedClip,
-  options: _Options,
+  options: planning.Options,
   label_indices: dict[str, int],
 ) -> records.Clip:
   """A decoded clip with its captions, labels and provenance.
@@ -881,9 +303,9 @@ class _Writer:
   def __init__(
     self,
     output_dir: str,
-    options: _Options,
-    plan: _Plan,
-    journal: _Journal,
+    options: planning.Options,
+    plan: planning.Plan,
+    journal: journal_lib.Journal,
     label_names: Sequence[str],
   ):
     self._output_dir = output_dir
@@ -959,7 +381,7 @@ class _Writer:
     if not num_kept and done < len(plan.shards):
       first_shard = plan.shards[done]
     results = pool.map(one.task for one in plan.work[done:])
-    with _progress_bar(
+    with planning.progress_bar(
       total=plan.num_clips,
       initial=sum(one.task.num_results for one in plan.work[:done]),
       desc=self._options.name,
@@ -988,7 +410,7 @@ class _Writer:
 
   def _write_task(
     self,
-    work: _Work,
+    work: planning.Work,
     results: Sequence[decode.DecodedClip | errors.MediaError],
     shard_writer: records.ShardWriter,
   ) -> None:
@@ -998,7 +420,7 @@ class _Writer:
     for span, result in zip(work.task.spans, results):
       if isinstance(result, errors.MediaError):
         skips.append(
-          _skip_of(
+          planning.skip_of(
             work.segment,
             span.start,
             span.end,
@@ -1019,7 +441,7 @@ class _Writer:
     self._journal.add_task(line)
 
 
-def _write_skip_report(path: str, skips: Iterable[Skip]) -> None:
+def _write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
   table.writerow(['file', 'start', 'end', 'reason'])
@@ -1029,15 +451,15 @@ def _write_skip_report(path: str, skips: Iterable[Skip]) -> None:
 
 def _finish(
   output_dir: str,
-  options: _Options,
-  plan: _Plan,
-  journal: _Journal,
+  options: planning.Options,
+  plan: planning.Plan,
+  journal: journal_lib.Journal,
   fingerprint: str,
   label_names: Sequence[str],
 ) -> dict:
   """Writes the skip report and the entry of `dataset_info.json`."""
   skips = plan.skips + [
-    Skip(*skip) for line in journal.tasks for skip in line['skips']
+    planning.Skip(*skip) for line in journal.tasks for skip in line['skips']
   ]
   _write_skip_report(
     os.path.join(output_dir, f'{options.name}.skipped.csv'), skips
@@ -1083,7 +505,7 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _result(
-  output_dir: str, options: _Options, entry: dict, num_resumed: int
+  output_dir: str, options: planning.Options, entry: dict, num_resumed: int
 ) -> Result:
   labels_path = os.path.join(output_dir, LABELS_FILE)
   return Result(
@@ -1161,7 +583,7 @@ def ingest(
   video_stream: int | None = None,
   audio_stream: int | None = None,
   caption_stream: int | None = None,
-  captions: str = AUTO,
+  captions: str = planning.AUTO,
   caption_language: str = '',
   caption_encoding: str = '',
   caption_margin_seconds: float = 0.0,
@@ -1270,7 +692,7 @@ def ingest(
       '`media_root` must be a folder with media files. Received: '
       f'media_root={media_root!r}'
     )
-  options = _Options(
+  options = planning.Options(
     manifest=manifest_path,
     media_root=media_root,
     name=name,
@@ -1315,7 +737,9 @@ def ingest(
   entry = _read_info(output_dir)['splits'].get(name)
   if entry and _is_complete(output_dir, entry, name):
     if entry['fingerprint'] != fingerprint:
-      raise ValueError(_changed(os.path.join(output_dir, INFO_FILE)))
+      raise ValueError(
+        journal_lib.describe_change(os.path.join(output_dir, INFO_FILE))
+      )
     logging.info('%s is complete: nothing is left to do.', name)
     result = _result(output_dir, options, entry, entry['num_examples'])
   else:
@@ -1336,7 +760,7 @@ def ingest(
 
 def _make(
   output_dir: str,
-  options: _Options,
+  options: planning.Options,
   segments: Sequence[manifest.Segment],
   label_names: Sequence[str],
   fingerprint: str,
@@ -1344,10 +768,11 @@ def _make(
   show_progress: bool,
 ) -> tuple[dict, int]:
   """Plans and does the work; returns the info entry and what was resumed."""
-  journal = _Journal(_journal_path(output_dir, options.name), fingerprint)
+  path = _journal_path(output_dir, options.name)
+  journal = journal_lib.Journal(path, fingerprint)
   try:
     with worker.Pool(num_workers) as pool:
-      plan = _Plan(options, segments, pool, journal, show_progress)
+      plan = planning.Plan(options, segments, pool, journal, show_progress)
       writer = _Writer(output_dir, options, plan, journal, label_names)
       num_resumed = writer.run(pool, show_progress)
     entry = _finish(

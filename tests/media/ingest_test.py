@@ -1,0 +1,561 @@
+"""Ingest: what the records hold, resuming, labels, skips, bad input."""
+
+import csv
+import glob
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from unittest import mock
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from tests import sample_media, shared_data
+from vatt_tf.input_pipeline import records
+from vatt_tf.media import decode, errors, ingest, planning, worker
+
+
+class CutTest(parameterized.TestCase, tf.test.TestCase):
+  @parameterized.parameters(
+    ({'length': 0}, [(0, 100)]),
+    ({'length': 200}, [(0, 100)]),
+    ({'length': 50}, [(0, 50), (50, 100)]),
+    ({'length': 40}, [(0, 40), (40, 80), (80, 100)]),
+    ({'length': 45}, [(0, 45), (45, 100)]),
+    ({'length': 45, 'min_length': 5}, [(0, 45), (45, 90), (90, 100)]),
+    ({'length': 60, 'overlap': 20}, [(0, 60), (40, 100)]),
+    ({'length': 50, 'overlap': 25}, [(0, 50), (25, 75), (50, 100)]),
+    (
+      {'length': 40, 'overlap': 10, 'min_length': 0},
+      [(0, 40), (30, 70), (60, 100)],
+    ),
+  )  # fmt: skip
+  def test_cut(self, arguments, expected):
+    self.assertEqual(planning.cut(0, 100, **arguments), expected)
+    shifted = planning.cut(7, 107, **arguments)
+    self.assertEqual(shifted, [(a + 7, b + 7) for a, b in expected])
+
+  def test_nothing_is_lost(self):
+    for length in range(1, 40):
+      for overlap in range(length):
+        pieces = planning.cut(0, 100, length, overlap)
+        self.assertEqual((pieces[0][0], pieces[-1][1]), (0, 100))
+        for (_, end), (start, _) in zip(pieces, pieces[1:]):
+          self.assertLessEqual(start, end)
+
+
+class IngestTest(parameterized.TestCase, tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.media = os.path.join(cls.create_class_folder(), 'media')
+    os.makedirs(os.path.join(cls.media, 'sub'))
+    for i in range(4):
+      sample_media.write(
+        os.path.join(cls.media, f'v{i}.mp4'),
+        2.0,
+        sound=sample_media.tone(2.0) if i else None,
+      )
+    sample_media.write(
+      os.path.join(cls.media, 'sub', 'a.wav'),
+      0,
+      sound=sample_media.tone(1.5),
+      sound_codec='pcm_s16le',
+    )
+
+  @classmethod
+  def create_class_folder(cls):
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    return folder.name
+
+  def setUp(self):
+    super().setUp()
+    self.out = os.path.join(self.create_tempdir().full_path, 'out')
+
+  def manifest(self, text):
+    path = os.path.join(self.create_tempdir().full_path, 'm.csv')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write(text)
+    return path
+
+  def ingest(self, text='', **kwargs):
+    arguments = {
+      'output_dir': self.out,
+      'media_root': self.media,
+      'num_workers': 0,
+      'show_progress': False,
+    }
+    if text:
+      arguments['manifest_path'] = self.manifest(text)
+    return ingest.ingest(**{**arguments, **kwargs})
+
+  def clips(self, name='train', folder=None):
+    found = []
+    for path in sorted(glob.glob(f'{folder or self.out}/{name}-*.tfrecord')):
+      found += list(records.read_shard(path))
+    return found
+
+  def skipped(self, name='train'):
+    with open(
+      os.path.join(self.out, f'{name}.skipped.csv'), encoding='utf-8'
+    ) as file:
+      return list(csv.DictReader(file))
+
+  # What records hold.
+
+  def test_manifest(self):
+    result = self.ingest(
+      'video_path,audio_path,start,end,label,caption\n'
+      'v1.mp4,,0.5,1.5,dog|cat,a dog\n'
+      'v1.mp4,,0.5,1.5,dog,"a cat, too"\n'
+      'v0.mp4,sub/a.wav,,1,ant,\n'
+      ',sub/a.wav,0.5,,,a tone\n'
+      'v2.mp4,,,,,\n'
+    )
+    self.assertEqual(result.num_clips, 4)
+    self.assertEqual(result.num_with_video, 3)
+    self.assertEqual(result.num_with_audio, 4)
+    self.assertEqual(result.num_with_captions, 2)
+    self.assertEqual(result.num_captions, 3)
+    self.assertEqual(result.num_shards, 4)
+    self.assertAlmostEqual(result.seconds, 5.0)
+    clips = {clip.example_id: clip for clip in self.clips()}
+    clip = clips['v1.mp4:500000-1500000']
+    self.assertEqual((clip.start, clip.end), (500_000, 1_500_000))
+    self.assertEqual(
+      [sample_media.frame_number(frame) for frame in clip.frames],
+      [12, 15, 17, 20, 22, 25, 27, 30, 32, 35],
+    )
+    # Frames and captions count from the start of the clip.
+    self.assertEqual(list(clip.timestamps), list(range(0, 1_000_000, 100_000)))
+    self.assertEqual(
+      clip.captions,
+      [
+        records.Caption('a dog', 0, 1_000_000),
+        records.Caption('a cat, too', 0, 1_000_000),
+      ],
+    )
+    self.assertEqual(clip.label_names, ['dog', 'cat'])
+    self.assertEqual(clip.label_indices, [2, 1])
+    self.assertEqual(clip.data_path, 'v1.mp4')
+    self.assertEqual(clip.dataset_name, 'media')
+    self.assertEqual(clip.waveform.shape, (48_000,))
+    self.assertLessEqual(np.abs(clip.waveform).max(), 1.0)
+    self.assertEqual(clip.sample_rate, 48_000)
+    clip = clips['v0.mp4:0-1000000']
+    self.assertLen(clip.frames, 10)
+    self.assertLen(clip.waveform, 48_000)
+    clip = clips['sub/a.wav:500000-1500000']
+    self.assertEmpty(clip.frames)
+    self.assertEqual(clip.captions, [records.Caption('a tone', 0, 1_000_000)])
+    self.assertLen(clips['v2.mp4:0-2000000'].frames, 20)
+    with open(os.path.join(self.out, 'labels.txt')) as file:
+      self.assertEqual(file.read(), 'ant\ncat\ndog\n')
+    with open(os.path.join(self.out, 'dataset_info.json')) as file:
+      info = json.load(file)['splits']['train']
+    self.assertEqual(info['num_examples'], 4)
+    self.assertEqual(info['shard_lengths'], [1, 1, 1, 1])
+    self.assertEmpty(self.skipped())
+    self.assertEqual(
+      sorted(os.listdir(self.out)),
+      ['dataset_info.json', 'labels.txt', 'train-00000-of-00004.tfrecord',
+       'train-00001-of-00004.tfrecord', 'train-00002-of-00004.tfrecord',
+       'train-00003-of-00004.tfrecord', 'train.skipped.csv'],
+    )  # fmt: skip
+
+  def test_folder_with_captions_beside_and_inside(self):
+    root = self.create_tempdir().full_path
+    lines = [(0.2, 0.9, 'first'), (1.2, 1.9, 'second')]
+    sample_media.write(os.path.join(root, 'a.mp4'), 2.0)
+    with open(os.path.join(root, 'a.srt'), 'w') as file:
+      file.write(sample_media.srt(lines))
+    sample_media.write(os.path.join(root, 'b.mkv'), 2.0, captions=lines)
+    with open(os.path.join(root, 'orphan.vtt'), 'w') as file:
+      file.write('WEBVTT\n')
+    with open(os.path.join(root, 'notes'), 'w') as file:
+      file.write('no media')
+    result = self.ingest(media_root=root, clip_seconds=1.0)
+    self.assertEqual(result.num_clips, 4)
+    self.assertEqual(result.num_failed, 0)
+    self.assertEqual(result.num_other_files, 2)
+    clips = {clip.example_id: clip for clip in self.clips()}
+    for name in ('a.mp4', 'b.mkv'):
+      self.assertEqual(
+        clips[f'{name}:1000000-2000000'].captions,
+        [records.Caption('second', 200_000, 900_000)],
+      )
+      self.assertEqual(
+        clips[f'{name}:0-1000000'].captions,
+        [records.Caption('first', 200_000, 900_000)],
+      )
+    reasons = {row['file']: row['reason'] for row in self.skipped()}
+    self.assertRegex(reasons['notes'], 'not a media file: FFmpeg cannot open')
+    self.assertRegex(reasons['orphan.vtt'], 'the captions of none')
+    # Without them, and with some from around the clip.
+    self.ingest(media_root=root, captions='none', name='none')
+    self.assertFalse(any(clip.captions for clip in self.clips('none')))
+    self.ingest(
+      media_root=root, clip_seconds=1.0, caption_margin_seconds=0.5, name='more'
+    )
+    counts = [len(clip.captions) for clip in self.clips('more')]
+    self.assertEqual(counts, [2, 2, 2, 2])
+
+  def test_captions_of_a_table_and_a_folder(self):
+    folder = self.create_tempdir().full_path
+    table = os.path.join(folder, 'asr.json')
+    with open(table, 'w') as file:
+      json.dump({'v1': {'start': [0.5], 'end': [1.0], 'text': ['hello']}}, file)
+    self.ingest(captions=table)
+    texts = {clip.data_path: clip.captions for clip in self.clips()}
+    self.assertEqual(
+      texts['v1.mp4'], [records.Caption('hello', 500_000, 1_000_000)]
+    )
+    self.assertEmpty(texts['v2.mp4'])
+    with open(os.path.join(folder, 'v2.vtt'), 'w') as file:
+      file.write('WEBVTT\n\n00:00.000 --> 00:01.000\nthere\n')
+    self.ingest(captions=folder, name='other')
+    texts = {clip.data_path: clip.captions for clip in self.clips('other')}
+    self.assertEqual(texts['v2.mp4'], [records.Caption('there', 0, 1_000_000)])
+    with self.assertRaisesRegex(ValueError, "captions='/none', which is not"):
+      self.ingest(captions='/none', name='third')
+
+  def test_long_file_is_cut_with_overlap(self):
+    result = self.ingest(
+      'video_path\nv1.mp4\n', clip_seconds=1.0, clip_overlap_seconds=0.5
+    )
+    self.assertEqual(result.num_clips, 3)
+    clips = sorted(self.clips(), key=lambda clip: clip.start)
+    self.assertEqual(
+      [(clip.start, clip.end) for clip in clips],
+      [(0, 1_000_000), (500_000, 1_500_000), (1_000_000, 2_000_000)],
+    )
+    self.assertEqual(clips[0].frames[5:], clips[1].frames[:5])
+    np.testing.assert_allclose(
+      clips[0].waveform[24_000:], clips[1].waveform[:24_000], atol=1e-3
+    )
+
+  def test_min_clip_seconds(self):
+    result = self.ingest(
+      'video_path,audio_path\nv1.mp4,\n,sub/a.wav\n',
+      min_clip_seconds=1.8,
+      max_failed_share=0.5,
+    )
+    self.assertEqual(result.num_clips, 1)
+    self.assertRegex(self.skipped()[0]['reason'], 'it is 1.5 s long, shorter')
+
+  # The same shards, whatever happens.
+
+  def shards(self, folder=None, name='train'):
+    shards = {}
+    for path in glob.glob(f'{folder or self.out}/{name}-*.tfrecord'):
+      with open(path, 'rb') as file:
+        shards[os.path.basename(path)] = file.read()
+    return shards
+
+  def test_shards_do_not_depend_on_the_workers(self):
+    self.ingest(num_shards=2, clip_seconds=0.5)
+    expected = self.shards()
+    self.assertLen(expected, 2)
+    for workers in (1, 3):
+      out = f'{self.out}{workers}'
+      self.ingest(
+        num_shards=2, clip_seconds=0.5, num_workers=workers, output_dir=out
+      )
+      self.assertEqual(self.shards(out), expected)
+
+  def test_resumes_after_any_task(self):
+    self.ingest(num_shards=2)
+    expected = self.shards()
+    with open(os.path.join(self.out, 'dataset_info.json')) as file:
+      info = file.read()
+    perform = worker.perform
+    for stop in range(5):
+      out = f'{self.out}-{stop}'
+      calls = []
+
+      def stopping(task, stop=stop, calls=calls):
+        if task.spans is not None:
+          calls.append(task)
+          if len(calls) > stop:
+            raise KeyboardInterrupt
+        return perform(task)
+
+      with mock.patch.object(worker, 'perform', stopping):
+        with self.assertRaises(KeyboardInterrupt):
+          self.ingest(num_shards=2, output_dir=out)
+      self.assertFalse(os.path.exists(os.path.join(out, 'dataset_info.json')))
+      done = []
+
+      def counting(task, done=done):
+        done.append(task)
+        return perform(task)
+
+      with mock.patch.object(worker, 'perform', counting):
+        result = self.ingest(num_shards=2, output_dir=out)
+      self.assertEqual(self.shards(out), expected)
+      self.assertEqual(result.num_clips, 5)
+      self.assertEqual(result.num_resumed, stop)
+      self.assertLen([task for task in done if task.spans], 5 - stop)
+      with open(os.path.join(out, 'dataset_info.json')) as file:
+        self.assertEqual(file.read(), info)
+      self.assertEmpty(glob.glob(f'{out}/.*') + glob.glob(f'{out}/*.jsonl'))
+      with mock.patch.object(worker, 'perform', counting):
+        del done[:]
+        again = self.ingest(num_shards=2, output_dir=out)
+      self.assertEmpty(done)
+      self.assertEqual(again.num_resumed, 5)
+
+  def test_resumes_after_kill(self):
+    text = 'video_path,start,end\n' + ''.join(
+      f'v1.mp4,{i / 100},{i / 100 + 1}\n' for i in range(60)
+    )
+    arguments = {
+      'manifest_path': self.manifest(text),
+      'media_root': self.media,
+      'num_shards': 3,
+      'num_workers': 1,
+      'show_progress': False,
+    }
+    ingest.ingest(output_dir=self.out, **arguments)
+    expected = self.shards()
+    out = f'{self.out}-killed'
+    code = (
+      'from vatt_tf.media import ingest\n'
+      f'ingest.ingest(output_dir={out!r}, **{arguments!r})'
+    )
+    process = subprocess.Popen(
+      [sys.executable, '-c', code], cwd=shared_data.REPOSITORY
+    )
+    journal = os.path.join(out, 'train.progress.jsonl')
+    deadline = time.time() + 50
+    while time.time() < deadline and process.poll() is None:
+      if os.path.exists(journal):
+        with open(journal) as file:
+          if sum(1 for _ in file) > 25:
+            break
+      time.sleep(0.01)
+    process.kill()
+    process.wait()
+    # A part of the first shard or more is done, not all.
+    self.assertTrue(os.path.exists(journal))
+    result = ingest.ingest(output_dir=out, **arguments)
+    self.assertEqual(self.shards(out), expected)
+    self.assertBetween(result.num_resumed, 15, 59)
+
+  def test_changed_input_is_refused(self):
+    text = 'video_path,label\nv1.mp4,a\nv2.mp4,b\n'
+    self.ingest(text)
+    before = self.shards()
+    for kwargs in ({'frame_rate': 5}, {'audio_rate': 16000}):
+      with self.assertRaisesRegex(ValueError, '--overwrite'):
+        self.ingest(text, **kwargs)
+    with self.assertRaisesRegex(
+      ValueError, 'belongs to an ingest with another'
+    ):
+      self.ingest(text.replace('v2', 'v3'))
+    self.assertEqual(self.shards(), before)
+    self.ingest(text, frame_rate=5, overwrite=True, num_shards=1)
+    self.assertEqual(
+      [os.path.basename(path) for path in glob.glob(f'{self.out}/train-*')],
+      ['train-00000-of-00001.tfrecord'],
+    )
+    self.assertLen(self.clips()[0].frames, 10)
+
+  def test_changed_options_of_an_interrupted_run_are_refused(self):
+    text = 'video_path\nv1.mp4\nv2.mp4\n'
+    perform = worker.perform
+    for count, options in ((0, {'frame_rate': 5}), (1, {})):
+      # Where nothing was made nothing is lost, and other options are welcome.
+      task = worker.Task(
+        f'{self.media}/v1.mp4', '', (decode.Span(),), decode.Settings()
+      )
+      effects = [perform(task)] * count + [KeyboardInterrupt]
+      with mock.patch.object(worker, 'perform', side_effect=effects):
+        with self.assertRaises(KeyboardInterrupt):
+          self.ingest(text, **options)
+    with self.assertRaisesRegex(ValueError, r'train\.progress\.jsonl belongs'):
+      self.ingest(text, jpeg_quality=50)
+
+  def test_shards_of_unknown_origin_are_kept(self):
+    os.makedirs(self.out)
+    path = os.path.join(self.out, 'train-00000-of-00001.tfrecord')
+    with open(path, 'w') as file:
+      file.write('precious')
+    with self.assertRaisesRegex(ValueError, 'that no dataset_info.json'):
+      self.ingest()
+    with open(path) as file:
+      self.assertEqual(file.read(), 'precious')
+
+  # Labels.
+
+  def test_second_split_takes_the_labels_of_the_first(self):
+    self.ingest('video_path,label\nv1.mp4,b\nv2.mp4,a\n')
+    self.ingest('video_path,label\nv3.mp4,b\n', name='validation')
+    self.assertEqual(self.clips('validation')[0].label_indices, [1])
+    with self.assertRaisesRegex(
+      ValueError, r'1 labels of .*: c\. It has 2: a, b'
+    ):
+      self.ingest('video_path,label\nv3.mp4,c\n', name='test')
+    other = f'{self.out}2'
+    self.ingest(
+      'video_path,label\nv3.mp4,b\n',
+      output_dir=other,
+      labels=os.path.join(self.out, 'labels.txt'),
+    )
+    self.assertEqual(self.clips(folder=other)[0].label_indices, [1])
+    with open(os.path.join(other, 'labels.txt')) as file:
+      self.assertEqual(file.read(), 'a\nb\n')
+
+  # What fails.
+
+  def bad_folder(self):
+    root = self.create_tempdir().full_path
+    good = sample_media.write(os.path.join(root, 'good.mp4'), 2.0)
+    with open(os.path.join(root, 'empty.mp4'), 'wb'):
+      pass
+    with open(os.path.join(root, 'noise.mp4'), 'wb') as file:
+      file.write(np.random.default_rng(0).bytes(5000))
+    with open(good, 'rb') as source:
+      with open(os.path.join(root, 'latin.mp4'), 'wb') as file:
+        file.write(source.read())
+    with open(os.path.join(root, 'latin.srt'), 'wb') as file:
+      file.write('1\n00:00:00,000 --> 00:00:01,000\ncafé\n'.encode('cp1252'))
+    return root
+
+  def test_failures_are_named_and_the_rest_is_done(self):
+    root = self.bad_folder()
+    text = (
+      'video_path,start,end\ngood.mp4,,\nempty.mp4,,\nnoise.mp4,,\n'
+      'none.mp4,,\nlatin.mp4,,\ngood.mp4,1,4\ngood.mp4,7,8\n'
+    )
+    with self.assertRaisesRegex(
+      ingest.TooManyFailedError, '6 of 7 clips failed, more than'
+    ) as context:
+      self.ingest(text, media_root=root)
+    self.assertEqual(context.exception.result.num_clips, 1)
+    rows = self.skipped()
+    self.assertLen(rows, 6)
+    reasons = {(row['file'], row['start']): row['reason'] for row in rows}
+    for key, message in {
+      ('empty.mp4', '0'): r'the file is empty \(0 bytes\)',
+      ('noise.mp4', '0'): 'FFmpeg cannot open it',
+      ('none.mp4', '0'): 'the file is not there',
+      ('latin.mp4', '0'): r'latin\.srt is not UTF-8.*--caption_encoding=cp1252',
+      ('good.mp4', '1'): r'\(1 s to 4 s\) is longer than its video.*at 2 s',
+      ('good.mp4', '7'): 'the clip starts at 7 s, but its video ends at 2 s',
+    }.items():
+      self.assertRegex(reasons[key], message)
+    # The same again: what is done is not done twice, what failed is told again.
+    with self.assertRaises(ingest.TooManyFailedError):
+      self.ingest(text, media_root=root)
+    result = self.ingest(text, media_root=root, max_failed_share=0.9)
+    self.assertEqual((result.num_clips, result.num_failed), (1, 6))
+
+  def test_folder_with_failures(self):
+    root = self.bad_folder()
+    result = self.ingest(media_root=root, max_failed_share=0.8)
+    self.assertEqual((result.num_clips, result.num_failed), (1, 3))
+    result = self.ingest(
+      media_root=root,
+      max_failed_share=0.8,
+      caption_encoding='cp1252',
+      name='again',
+    )
+    self.assertEqual((result.num_clips, result.num_failed), (2, 2))
+    texts = [clip.captions for clip in self.clips('again') if clip.captions]
+    self.assertEqual(texts[0][0].text, 'café')
+
+  def test_a_decoder_that_dies_takes_one_file_with_it(self):
+    # A worker that is killed on one of the files.
+    text = 'video_path\n' + ''.join(f'v{i}.mp4\n' for i in range(4))
+    call = worker._Process.call
+
+    def dying(process, task):
+      if task.path.endswith('v2.mp4'):
+        process.kill()
+      return call(process, task)
+
+    with mock.patch.object(worker._Process, 'call', dying):
+      result = self.ingest(text, num_workers=2, max_failed_share=0.3)
+    self.assertEqual((result.num_clips, result.num_failed), (3, 1))
+    row = self.skipped()[0]
+    self.assertEqual(row['file'], 'v2.mp4')
+    self.assertRegex(
+      row['reason'], r'process died on this file \(signal SIGKILL'
+    )
+
+  @parameterized.parameters(
+    ({'media_root': ''}, '`manifest_path`'),
+    ({'media_root': '/none'}, '`media_root` must be a folder'),
+    ({'output_dir': 'gs://bucket/x'}, '`output_dir` must be a folder of this'),
+    ({'name': 'a/b'}, "`name` must.*Received: name='a/b'"),
+    ({'frame_rate': 0}, '`frame_rate` must be in'),
+    ({'jpeg_quality': 101}, r'`jpeg_quality` must be in \[1, 100\]'),
+    ({'num_shards': 0}, '`num_shards` must be in'),
+    ({'num_shards': 9}, '`num_shards` must be at most the number of clips, 5'),
+    ({'max_failed_share': 2}, '`max_failed_share`'),
+    ({'clip_seconds': 1, 'clip_overlap_seconds': 1}, '`clip_overlap_seconds`'),
+    ({'clip_overlap_seconds': 1}, '`clip_overlap_seconds` needs'),
+    ({'use_video': False, 'use_audio': False}, '`use_video` or `use_audio`'),
+    ({'caption_encoding': 'x-y'}, '`caption_encoding` must be an encoding'),
+    ({'num_workers': -1}, '`num_workers` must not be negative'),
+  )
+  def test_bad_arguments(self, arguments, message):
+    with self.assertRaisesRegex(ValueError, message):
+      self.ingest(**arguments)
+
+  def test_folder_without_media(self):
+    root = self.create_tempdir().full_path
+    with self.assertRaisesRegex(errors.MediaError, 'gives no clip'):
+      self.ingest(media_root=root)
+    with open(os.path.join(root, 'a.txt'), 'w') as file:
+      file.write('text')
+    with self.assertRaisesRegex(errors.MediaError, r'a\.txt: not a media file'):
+      self.ingest(media_root=root)
+
+
+class RealMediaTest(tf.test.TestCase):
+  def test_every_file_gives_a_record_or_a_line(self):
+    root = str(shared_data.path('media', 'misc'))
+    out = self.create_tempdir().full_path
+    result = ingest.ingest(
+      out, media_root=root, show_progress=False, shorter_side=64
+    )
+    self.assertEqual(result.num_failed, 0)
+    clips = [
+      clip
+      for path in glob.glob(f'{out}/train-*')
+      for clip in records.read_shard(path)
+    ]
+    with open(result.skip_report) as file:
+      skipped = {row['file']: row['reason'] for row in csv.DictReader(file)}
+    used = {clip.data_path for clip in clips} | skipped.keys()
+    used |= {'popeye/p2.srt', 'popeye/p3.srt'}
+    every = {
+      os.path.relpath(os.path.join(folder, name), root)
+      for folder, _, names in os.walk(root)
+      for name in names
+    }
+    self.assertEqual(used, every)
+    self.assertCountEqual(
+      skipped,
+      [
+        'audio/LICENSE-tensorflow-io',
+        'captions/msrvtt_test.csv',
+        'captions/sintel-en.vtt',
+        'captions/validation_youcook.csv',
+      ],
+    )
+    of_popeye = [one for one in clips if one.data_path == 'popeye/p2.mkv']
+    self.assertLen(of_popeye, 6)
+    texts = [caption.text for clip in of_popeye for caption in clip.captions]
+    self.assertIn("Who's the most phenominal Extra ordinary fellow?", texts)
+
+
+if __name__ == '__main__':
+  tf.test.main()
