@@ -132,7 +132,7 @@ flags.DEFINE_bool(
 )
 
 # The flags that have the names of the arguments of `ingest.ingest`.
-_SAME_NAME = (
+ARGUMENTS = (
   'output_dir media_root name num_shards frame_rate shorter_side enlarge '
   'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
   'caption_stream captions caption_language caption_encoding '
@@ -146,7 +146,7 @@ def main(argv):
   """Parses the flags and ingests."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  arguments = {name: flags.FLAGS[name].value for name in _SAME_NAME}
+  arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   try:
     result = ingest.ingest(manifest_path=flags.FLAGS.manifest, **arguments)
   except (ValueError, ingest.TooManyFailedError) as e:

@@ -1,0 +1,117 @@
+"""The ingest command: exit codes and messages."""
+
+import contextlib
+import glob
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from absl import flags
+from absl.testing import flagsaver
+import tensorflow as tf
+
+from tests import sample_media, shared_data
+from vatt_tf import ingest
+
+
+class IngestMainTest(tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS(['test'])
+    self.media = self.create_tempdir().full_path
+    self.out = os.path.join(self.create_tempdir().full_path, 'out')
+
+  def run_main(self, **values):
+    """Exit code, what is printed and what is logged as an error."""
+    output, code = io.StringIO(), 0
+    values = {'output_dir': self.out, 'num_workers': 0, **values}
+    with flagsaver.flagsaver(**values), contextlib.redirect_stdout(output):
+      with self.assertLogs() as logs:
+        try:
+          ingest.main(['ingest'])
+        except SystemExit as e:
+          code = e.code
+        # `assertLogs` wants a line.
+        tf.get_logger().info('done')
+    return code, output.getvalue(), '\n'.join(logs.output)
+
+  def test_folder_with_a_failure(self):
+    sample_media.write(os.path.join(self.media, 'a.mp4'), 1.0)
+    with open(os.path.join(self.media, 'b.mp4'), 'wb'):
+      pass
+    values = {'media_root': self.media, 'name': 'validation'}
+    code, _, error = self.run_main(**values)
+    self.assertEqual(code, 1)
+    self.assertIn('1 of 2 clips failed', error)
+    self.assertIn('b.mp4: the file is empty', error)
+    code, text, _ = self.run_main(**values, max_failed_share=0.5)
+    self.assertEqual(code, 0)
+    self.assertIn('1 clips (0.0 minutes) in 1 shards', text)
+    self.assertIn('1 clips failed', text)
+    self.assertTrue(
+      os.path.exists(f'{self.out}/validation-00000-of-00001.tfrecord')
+    )
+
+  def test_bad_manifest(self):
+    path = os.path.join(self.media, 'm.csv')
+    with open(path, 'w') as file:
+      file.write('video,caption\na.mp4,x\n')
+    code, _, error = self.run_main(manifest=path)
+    self.assertEqual(code, 1)
+    self.assertIn('Valid columns: video_path, audio_path, start', error)
+
+  def test_every_argument_of_the_library_has_a_flag(self):
+    names = set(ingest.ARGUMENTS) | {'manifest'}
+    self.assertEqual(
+      names,
+      {
+        flag.name
+        for flag in flags.FLAGS.flags_by_module_dict()['vatt_tf.ingest']
+      },
+    )
+
+  def test_interrupted_from_the_keyboard(self):
+    sample_media.write(os.path.join(self.media, 'a.mp4'), 2.0)
+    manifest = os.path.join(self.media, 'm.csv')
+    with open(manifest, 'w') as file:
+      file.write('video_path,start,end\n')
+      file.writelines(f'a.mp4,{i / 1000},{i / 1000 + 1}\n' for i in range(600))
+    process = subprocess.Popen(
+      [
+        sys.executable,
+        '-m',
+        'vatt_tf.ingest',
+        f'--manifest={manifest}',
+        f'--output_dir={self.out}',
+        '--num_workers=1',
+        '--num_shards=2',
+      ],
+      cwd=shared_data.REPOSITORY,
+      stderr=subprocess.PIPE,
+      text=True,
+      start_new_session=True,
+    )
+    journal = os.path.join(self.out, 'train.progress.jsonl')
+    while process.poll() is None:
+      if os.path.exists(journal) and os.path.getsize(journal) > 2000:
+        break
+      time.sleep(0.01)
+    # As the terminal does: to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    self.assertEqual(process.returncode, 130, error)
+    self.assertIn('goes on where this stopped', error)
+    self.assertNotIn('Traceback', error)
+    code, text, _ = self.run_main(manifest=manifest, num_shards=2)
+    self.assertEqual(code, 0)
+    self.assertIn('600 clips', text)
+    self.assertRegex(text, r'; [1-9]\d* of them were there from an earlier')
+    self.assertLen(glob.glob(f'{self.out}/train-*.tfrecord'), 2)
+
+
+if __name__ == '__main__':
+  tf.test.main()
