@@ -37,7 +37,8 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=iter(['the red ball', 'a blue cube and a ball'] * 9),
       model_writer=model,
-      vocab_size=20,
+      vocab_size=16,
+      hard_vocab_limit=False,
       pad_id=0,
       eos_id=1,
       unk_id=2,
@@ -184,7 +185,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
   )
   def test_refuses_word_files(self, content, message):
     path = self._write('bad.txt', content)
-    with self.assertRaisesRegex(ValueError, f'(?s)bad.txt.*{message}|{message}'):
+    with self.assertRaisesRegex(ValueError, f'bad.txt.*{message}'):
       text.WordTokenizer(path)
 
   def test_vocabulary_larger_than_the_table(self):

@@ -43,6 +43,9 @@ VALID = 'valid'
 
 _MAX_EPOCHS = 2**40
 
+# These functions are graphs as they stand; converting them takes seconds.
+_as_graph = tf.autograph.experimental.do_not_convert
+
 # Draws of a mixture that are made at once.
 _DRAWS = 1 << 14
 
@@ -338,6 +341,7 @@ def _raise_unreadable(path, index):
   )
 
 
+@_as_graph
 def _read_shard(shard, *, paths, counts, source, num_pipelines, pipeline):
   """The records of a shard that this pipeline takes.
 
@@ -397,6 +401,7 @@ def _seed_of(seed: int, name: str) -> tf.Tensor:
   return tf.constant([seed, zlib.crc32(name.encode())], tf.int64)
 
 
+@_as_graph
 def _read_epoch(
   epoch, *, read_shard, shards, is_training, seed, buffer_size, cycle_length
 ):
@@ -431,8 +436,9 @@ def _read_epoch(
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
   )
+  order = tf.random.stateless_uniform([], seed, None, None, tf.int64)
   dataset = dataset.shuffle(
-    buffer_size, seed=seed[0], reshuffle_each_iteration=False
+    buffer_size, seed=order, reshuffle_each_iteration=False
   )
   return dataset.map(add_epoch)
 
@@ -440,6 +446,7 @@ def _read_epoch(
 # Mixtures.
 
 
+@_as_graph
 def draw_sources(
   chunk: tf.Tensor, weights: Sequence[float], seed: tf.Tensor
 ) -> tf.Tensor:
@@ -537,8 +544,7 @@ def parse(element: dict[str, tf.Tensor], plan: _Plan) -> dict[str, tf.Tensor]:
   return {**rest, **fields}
 
 
-def _decode_sound(content, num_channels):
-  del num_channels
+def _decode_sound(content):
   try:
     samples, rate = audio_lib.decode_encoded(content)
   except (ValueError, EOFError, audio_lib.wave.Error) as e:
@@ -564,7 +570,7 @@ def prepare_sound(
   def decode():
     samples, rate, reason = tf.numpy_function(
       _decode_sound,
-      [features['waveform_encoded'][0], tf.constant(0)],
+      [features['waveform_encoded'][0]],
       [tf.float32, tf.float32, tf.string],
       name='decode_sound',
     )
@@ -917,6 +923,7 @@ def report_faults(
 # A record to rows.
 
 
+@_as_graph
 def load_record(
   element: dict[str, tf.Tensor], plan: _Plan
 ) -> dict[str, tf.Tensor]:
@@ -987,6 +994,7 @@ def load_record(
   return {key: tf.stack([v[key] for v in views]) for key in views[0]}
 
 
+@_as_graph
 def _padding_row(_, spec):
   """A row of zeros under false masks."""
   return {
@@ -997,6 +1005,7 @@ def _padding_row(_, spec):
   }
 
 
+@_as_graph
 def mix_audio(
   batch: dict[str, tf.Tensor], config: audio_lib.AudioConfig
 ) -> dict[str, tf.Tensor]:
