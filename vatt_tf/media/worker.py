@@ -285,7 +285,9 @@ class Pool:
 
 def num_cores() -> int:
   """The cores that this process may use."""
-  return len(os.sched_getaffinity(0))
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def main() -> None:
