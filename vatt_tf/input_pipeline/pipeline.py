@@ -96,7 +96,10 @@ class Source:
     pattern: A glob pattern, several of them separated by commas, or a list.
     weight: Share of the clips of a mixture that are drawn from it, relative to
       the weights of the others.
-    name: For messages; by default the pattern.
+    name: For messages and random draws; by default the pattern. A name keeps
+      the order of the data when the pattern changes, as when it is moved.
+    macro: The gin macro that holds the pattern, for messages; by default
+      TRAIN_RECORDS or EVAL_RECORDS.
     frame_rate: Frames a second of records that state neither a rate nor the
       times of their frames. Without it such frames are refused.
     sample_rate: Samples a second of records that do not state it. Without it
@@ -108,6 +111,7 @@ class Source:
   pattern: str | Sequence[str]
   weight: float = 1.0
   name: str | None = None
+  macro: str | None = None
   frame_rate: float | None = None
   sample_rate: float | None = None
   modalities: Sequence[str] = MODALITIES
@@ -1148,15 +1152,16 @@ def make_dataset(
     )
   macro = 'TRAIN_RECORDS' if is_training else 'EVAL_RECORDS'
   paths = tuple(
-    tuple(records.match_shards(source.pattern, macro)) for source in sources
+    tuple(records.match_shards(source.pattern, source.macro or macro))
+    for source in sources
   )
   counts = [records.count_all_records(group) for group in paths]
   for group, of_group, source in zip(paths, counts, sources):
     if not sum(of_group):
       raise ValueError(
         f'The {len(group)} files that {_name_of(source)!r} matches hold no '
-        f'record. Set the gin macro {macro} to shards that hold some, or make '
-        'them with `python -m vatt_tf.ingest`.'
+        f'record. Set the gin macro {source.macro or macro} to shards that '
+        'hold some, or make them with `python -m vatt_tf.ingest`.'
       )
   if bad_records is None:
     bad_records = BadRecords(max_bad_record_share)
