@@ -50,8 +50,8 @@ class IngestMainTest(tf.test.TestCase):
     self.assertIn('b.mp4: the file is empty', error)
     code, text, _ = self.run_main(**values, max_failed_share=0.5)
     self.assertEqual(code, 0)
-    self.assertIn('1 clips (0.0 minutes) in 1 shards', text)
-    self.assertIn('1 clips failed', text)
+    self.assertIn('1 clip (0.0 minutes) in 1 shard ', text)
+    self.assertIn('1 clip failed and 0 files of another kind', text)
     self.assertTrue(
       os.path.exists(f'{self.out}/validation-00000-of-00001.tfrecord')
     )

@@ -310,6 +310,27 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       self.assertEmpty(done)
       self.assertEqual(again.num_resumed, 5)
 
+  def test_resumes_after_the_last_shard(self):
+    self.ingest(num_shards=2)
+    expected, out = self.shards(), f'{self.out}-2'
+    with mock.patch.object(ingest, '_finish', side_effect=KeyboardInterrupt):
+      with self.assertRaises(KeyboardInterrupt):
+        self.ingest(num_shards=2, output_dir=out)
+    self.assertEqual(self.shards(out), expected)
+    result = self.ingest(num_shards=2, output_dir=out)
+    self.assertEqual(self.shards(out), expected)
+    self.assertEqual((result.num_clips, result.num_resumed), (5, 5))
+
+  def test_a_lost_shard_is_made_again(self):
+    self.ingest(num_shards=5)
+    expected = self.shards()
+    for path in sorted(glob.glob(f'{self.out}/train-*'))[1:3]:
+      os.remove(path)
+    with self.assertRaisesRegex(ValueError, 'has 3 shards.*but not all that'):
+      self.ingest(num_shards=5)
+    self.ingest(num_shards=5, overwrite=True)
+    self.assertEqual(self.shards(), expected)
+
   def test_resumes_after_kill(self):
     text = 'video_path,start,end\n' + ''.join(
       f'v1.mp4,{i / 100},{i / 100 + 1}\n' for i in range(60)

@@ -65,6 +65,10 @@ class TooManyFailedError(RuntimeError):
     self.result = result
 
 
+def _count(number: int, noun: str) -> str:
+  return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
 @dataclasses.dataclass
 class Result:
   """What an ingest made.
@@ -104,10 +108,10 @@ class Result:
   def describe(self) -> str:
     """One paragraph for people."""
     text = (
-      f'{self.num_clips} clips ({self.seconds / 60:.1f} minutes) in '
-      f'{self.num_shards} shards {self.pattern}: {self.num_with_video} with '
-      f'video, {self.num_with_audio} with sound, {self.num_with_captions} with '
-      f'captions ({self.num_captions} in all)'
+      f'{_count(self.num_clips, "clip")} ({self.seconds / 60:.1f} minutes) in '
+      f'{_count(self.num_shards, "shard")} {self.pattern}: '
+      f'{self.num_with_video} with video, {self.num_with_audio} with sound, '
+      f'{self.num_with_captions} with captions ({self.num_captions} in all)'
     )
     if self.num_labels:
       text += f', {self.num_labels} classes'
@@ -116,8 +120,9 @@ class Result:
     text += '.'
     if self.num_failed or self.num_other_files:
       text += (
-        f' {self.num_failed} clips failed and {self.num_other_files} files are '
-        f'no media: see {self.skip_report}.'
+        f' {_count(self.num_failed, "clip")} failed and '
+        f'{_count(self.num_other_files, "file")} of another kind: see '
+        f'{self.skip_report}.'
       )
     return text
 
@@ -391,7 +396,7 @@ class _Writer:
       i = done
       for shard in range(first_shard, plan.num_shards):
         last = bisect.bisect_right(plan.shards, shard)
-        if i == last and not kept_path:
+        if i >= last and not kept_path:
           continue
         # No `with`: what is written so far is for the next run to go on from.
         shard_writer = records.ShardWriter(self._path(shard))
@@ -555,15 +560,18 @@ def _journal_path(output_dir: str, name: str) -> str:
   return os.path.join(output_dir, f'{name}.progress.jsonl')
 
 
-def _check_free(output_dir: str, name: str, num_shards: int | None) -> None:
+def _check_free(output_dir: str, name: str, is_described: bool) -> None:
   """Raises `ValueError` if shards are there that no journal speaks of."""
   shards = _shard_glob(output_dir, name)
   if shards and not os.path.exists(_journal_path(output_dir, name)):
+    fault = f'that no {INFO_FILE} there describes'
+    if is_described:
+      fault = f'but not all that {INFO_FILE} there describes'
     raise ValueError(
       f'{output_dir} has {len(shards)} shards named {name}, such as '
-      f'{os.path.basename(shards[0])}, that no {INFO_FILE} there describes. '
-      'Give another `name` or `output_dir`, or `overwrite` (--overwrite) to '
-      'remove them.'
+      f'{os.path.basename(shards[0])}, {fault}. Give another `name` or '
+      '`output_dir`, or `overwrite` (--overwrite) to remove them and make '
+      'them anew.'
     )
 
 
@@ -743,7 +751,7 @@ def ingest(
     logging.info('%s is complete: nothing is left to do.', name)
     result = _result(output_dir, options, entry, entry['num_examples'])
   else:
-    _check_free(output_dir, name, num_shards)
+    _check_free(output_dir, name, bool(entry))
     entry, num_resumed = _make(
       output_dir,
       options,
@@ -792,7 +800,7 @@ def _check_share(result: Result, max_failed_share: float) -> None:
     rows = list(csv.DictReader(file))
   examples = '\n'.join(f'  {row["file"]}: {row["reason"]}' for row in rows[:5])
   raise TooManyFailedError(
-    f'{result.num_failed} of {total} clips failed, more than '
+    f'{result.num_failed} of {_count(total, "clip")} failed, more than '
     f'`max_failed_share`={max_failed_share:g} allows; the others are written. '
     f'{result.skip_report} says why each one did:\n{examples}',
     result,
