@@ -16,6 +16,8 @@ import zlib
 
 import tensorflow as tf
 
+from vatt_tf import tensor_utils
+
 _PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw op takes it
 _WORDS_PER_COUNT = 4  # uint32 words that one Philox counter value gives
 
@@ -85,6 +87,25 @@ def rows(rng, factor):
   if rng is None:
     return None
   return rng._replace(first_row=rng.first_row * factor)
+
+
+def after(x, rng):
+  """Returns a key that gives the same draws, but only once `x` is there.
+
+  Draws depend on little else, so that a step would begin by making those of
+  all its layers, and hold them until they are used.
+
+  Args:
+    x: floating point tensor, not empty.
+    rng: an `Rng` or None.
+
+  Returns:
+    An `Rng`, or None when `rng` is None.
+  """
+  if rng is None:
+    return None
+  zero = tf.cast(tensor_utils.zero_after(x), tf.int64)
+  return rng._replace(step=rng.step + zero)
 
 
 def _words(rng, num_rows, words_per_row):
@@ -179,7 +200,7 @@ def dropout(x, rate, rng=None):
     )
   threshold = min(max(round(rate * 256), 1), 255)
   num_rows = x.shape[0] if x.shape[0] is not None else tf.shape(x)[0]
-  keep = _keep_mask(rng, row_shape, num_rows, threshold)
+  keep = _keep_mask(after(x, rng), row_shape, num_rows, threshold)
   scale = 256 / (256 - threshold)
 
   def apply(value):
@@ -187,7 +208,12 @@ def dropout(x, rate, rng=None):
 
   @tf.custom_gradient
   def masked(value):
-    # Only the byte mask is kept for the backward pass, not its cast.
-    return apply(value), apply
+    def grad(upstream):
+      # Only the byte mask is kept for the backward pass. Without the dependency
+      # the same cast would be found above, and taken from there.
+      with tf.control_dependencies([upstream]):
+        return apply(upstream)
+
+    return apply(value), grad
 
   return masked(x)

@@ -42,3 +42,21 @@ def accumulation_dtype(dtype):
   """
   dtype = tf.as_dtype(dtype)
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
+
+
+def zero_after(x):
+  """Makes a zero that is only there once a tensor is.
+
+  Adding it delays what would otherwise be computed, and take memory, as soon
+  as the step begins; and keeps a compiler from seeing that the backward pass
+  computes the same as the forward pass did, and keeping the latter's result.
+
+  Args:
+    x: floating-point tensor, not empty.
+
+  Returns:
+    Scalar float32, 0; NaN where the first value of `x` is.
+  """
+  element = tf.cast(tf.reshape(x, [-1])[0], tf.float32)
+  # Not simplified away, since it does not hold for NaN.
+  return tf.where(element == element, 0.0, float('nan'))

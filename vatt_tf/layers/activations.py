@@ -30,10 +30,11 @@ def gelu(x):
   value *= tf.math.erf(value * _SQRT_HALF) * 0.5 + 0.5
 
   def grad(upstream):
-    with tf.control_dependencies([upstream]):  # recomputed, not kept
+    # So that these are computed again, not taken (and kept) from above.
+    with tf.control_dependencies([upstream]):
       z = tf.cast(x, wide)
-    slope = tf.exp(tf.square(z) * -0.5) * (1 / math.sqrt(2 * math.pi))
-    slope = z * slope + (tf.math.erf(z * _SQRT_HALF) * 0.5 + 0.5)
+      slope = tf.exp(tf.square(z) * -0.5) * (1 / math.sqrt(2 * math.pi))
+      slope = z * slope + (tf.math.erf(z * _SQRT_HALF) * 0.5 + 0.5)
     return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
 
   return tf.cast(value, x.dtype), grad
@@ -58,11 +59,11 @@ def gelu_tanh(x):
   value *= tanh_of(value) * 0.5 + 0.5
 
   def grad(upstream):
-    with tf.control_dependencies([upstream]):  # recomputed, not kept
+    with tf.control_dependencies([upstream]):
       z = tf.cast(x, wide)
-    t = tanh_of(z)
-    inner = (3 * _CUBIC * tf.square(z) + 1) * _SQRT_TWO_OVER_PI
-    slope = (t + 1) * 0.5 + z * (1 - tf.square(t)) * inner * 0.5
+      t = tanh_of(z)
+      inner = (3 * _CUBIC * tf.square(z) + 1) * _SQRT_TWO_OVER_PI
+      slope = (t + 1) * 0.5 + z * (1 - tf.square(t)) * inner * 0.5
     return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
 
   return tf.cast(value, x.dtype), grad

@@ -77,9 +77,9 @@ def _normalize(x, gamma, beta, epsilon):
     value = value * scale * gamma + beta
 
     def grad(upstream):
-      with tf.control_dependencies([upstream]):  # recomputed, not kept
-        unit = tf.cast(x, gamma.dtype)
-      unit = (unit - mean) * scale
+      # So that this is computed again, not taken (and kept) from above.
+      with tf.control_dependencies([upstream]):
+        unit = (tf.cast(x, gamma.dtype) - mean) * scale
       upstream = tf.cast(upstream, gamma.dtype)
       rows = list(range(x.shape.rank - 1))
       d_gamma = tf.reduce_sum(upstream * unit, rows)  # (D,)

@@ -221,11 +221,9 @@ def attend(q, k, v, mask=None, bias=None, dropout_rate=0.0, rng=None):
     context = tf.matmul(drop(p, rng), v)  # (B, heads, M, d_kv)
 
     def grad(d_context):
-      zero = _zero_after(d_context)
+      zero = tensor_utils.zero_after(d_context)
       p = probabilities(q + tf.cast(zero, q.dtype), k, bias)
-      again = rng
-      if dropout_rate:
-        again = rng._replace(step=rng.step + tf.cast(zero, tf.int64))
+      again = randomness.after(d_context, rng) if dropout_rate else None
       dropped = drop(tf.cast(p, q.dtype), again)
       d_v = tf.matmul(dropped, d_context, transpose_a=True)
       d_p = drop(tf.matmul(d_context, v, transpose_b=True), again)
@@ -246,14 +244,3 @@ def attend(q, k, v, mask=None, bias=None, dropout_rate=0.0, rng=None):
     return context, grad
 
   return attention(q, k, v, *([] if bias is None else [bias]))
-
-
-def _zero_after(x):
-  """A float32 zero that is only there once `x` is.
-
-  Without it the compiler would see that the backward pass computes what the
-  forward pass did, and would keep the latter's result.
-  """
-  element = tf.reshape(x, [-1])[0]
-  # Not simplified away, since it does not hold for NaN.
-  return tf.where(element == element, 0.0, float('nan'))

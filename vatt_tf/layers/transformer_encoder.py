@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import randomness
+from vatt_tf import randomness, tensor_utils
 from vatt_tf.layers import (
   feed_forward,
   layer_norm,
@@ -102,6 +102,35 @@ class _EncoderLayer(tf_keras.layers.Layer):
       rng=randomness.fold_in(rng, 'feed_forward'),
     )
     return residual(x, y, 'feed_forward_output')
+
+
+def _recomputed(function, rng):
+  """Wraps a function so that the backward pass computes it again.
+
+  As `tf.recompute_grad`, but random numbers are drawn again too.
+
+  Args:
+    function: takes a key (`Rng` or None) and tensors, returns a tensor.
+    rng: the key.
+
+  Returns:
+    A function of the tensors.
+  """
+
+  @tf.custom_gradient
+  def wrapped(*inputs):
+    def grad(upstream, variables=()):
+      zero = tensor_utils.zero_after(upstream)
+      with tf.GradientTape() as tape:
+        again = [x + tf.cast(zero, x.dtype) for x in inputs]
+        tape.watch(again)
+        y = function(randomness.after(upstream, rng), *again)
+      gradients = tape.gradient(y, [*again, *variables], upstream)
+      return gradients[: len(inputs)], gradients[len(inputs) :]
+
+    return function(rng, *inputs), grad
+
+  return wrapped
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -253,7 +282,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
       is_last = i == self.num_layers - 1
 
       # All that gets a gradient and is no variable must be an argument.
-      def run(x, *bias, layer=layer, is_last=is_last):
+      def run(rng, x, *bias, layer=layer, is_last=is_last):
         return layer(
           x,
           mask=mask,
@@ -263,7 +292,10 @@ class TransformerEncoder(tf_keras.layers.Layer):
           rng=randomness.fold_in(rng, layer.name),
         )
 
-      x = tf.recompute_grad(run)(x, *bias) if use_remat else run(x, *bias)
+      if use_remat:
+        x = _recomputed(run, rng)(x, *bias)
+      else:
+        x = run(rng, x, *bias)
     x = self.norm(x)
     rate = self.dropout_rate if training else 0.0
     return randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
