@@ -11,6 +11,7 @@ from vatt_tf import randomness
 from vatt_tf.layers import (
   activations,
   drop_token,
+  feed_forward,
   layer_norm,
   multi_head_attention,
   patch_tokenizer,
@@ -51,6 +52,38 @@ class FunctionsTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertAllClose(value, expected, atol=1e-6)
     self.assertAllClose(gradient, expected_gradient, atol=1e-5)
+
+  @parameterized.product(
+    activation=('gelu', 'gelu_tanh', 'relu'), rate=(0.0, 0.25)
+  )
+  def test_feed_forward(self, activation, rate):
+    layer = feed_forward.FeedForward(12, activation, dropout_rate=rate)
+    x = _random(2, 3, 8)
+    layer.build(x.shape)
+    rng = randomness.make(1, 2)
+
+    def plain(x):
+      hidden = tf.tensordot(x, layer.wi.kernel, 1) + layer.wi.bias
+      if activation == 'relu':
+        hidden = tf.nn.relu(hidden)
+      else:
+        hidden = tf.nn.gelu(hidden, approximate=activation == 'gelu_tanh')
+      hidden = randomness.dropout(hidden, rate, rng)
+      return tf.tensordot(hidden, layer.wo.kernel, 1) + layer.wo.bias
+
+    def run(function):
+      with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        y = function(inputs)
+        loss = tf.reduce_sum(y * _random(2, 3, 8, seed=9))
+      return y, tape.gradient(loss, [inputs, *layer.trainable_weights])
+
+    def ours(x):
+      return layer(x, training=True, rng=rng)
+
+    self.assertAllClose(run(ours), run(plain), atol=1e-5)
+    self.assertAllClose(run(tf.function(ours)), run(plain), atol=1e-5)
 
   def test_unknown_activation_lists_the_known(self):
     with self.assertRaisesRegex(ValueError, "'gelu', 'gelu_tanh', 'relu'"):

@@ -15,61 +15,49 @@ _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715  # of the tanh approximation (Hendrycks and Gimpel, 2016)
 
 
-@tf.custom_gradient
-def gelu(x):
-  """Exact GeLU, `x * Phi(x)` with the normal distribution function `Phi`.
+def _gelu(z):
+  """Exact GeLU and its slope."""
+  cdf = tf.math.erf(z * _SQRT_HALF) * 0.5 + 0.5
+  density = tf.exp(tf.square(z) * -0.5) * (1 / math.sqrt(2 * math.pi))
+  return z * cdf, z * density + cdf
+
+
+def _gelu_tanh(z):
+  """GeLU in its tanh approximation and its slope."""
+  square = tf.square(z)
+  t = tf.tanh(z * (square * _CUBIC + 1) * _SQRT_TWO_OVER_PI)
+  half = t * 0.5 + 0.5
+  inner = (square * (3 * _CUBIC) + 1) * _SQRT_TWO_OVER_PI
+  return z * half, half + z * (1 - tf.square(t)) * inner * 0.5
+
+
+def _relu(z):
+  """ReLU and its slope."""
+  return tf.nn.relu(z), tf.cast(z > 0, z.dtype)
+
+
+_VALUES_AND_SLOPES = {'gelu': _gelu, 'gelu_tanh': _gelu_tanh, 'relu': _relu}
+
+
+def value_and_slope(name):
+  """Looks up an activation function that gives its derivative too.
 
   Args:
-    x: floating point tensor of any shape.
+    name: `gelu` (exact), `gelu_tanh` or `relu`.
 
   Returns:
-    A tensor like `x`. Computed in float32 where `x` has half precision.
+    A function from a tensor to two like it, value and slope. Either costs
+    nothing in a graph that does not use it.
+
+  Raises:
+    ValueError: when there is no function of that name.
   """
-  wide = tensor_utils.accumulation_dtype(x.dtype)
-  value = tf.cast(x, wide)
-  value *= tf.math.erf(value * _SQRT_HALF) * 0.5 + 0.5
-
-  def grad(upstream):
-    # So that these are computed again, not taken (and kept) from above.
-    with tf.control_dependencies([upstream]):
-      z = tf.cast(x, wide)
-      slope = tf.exp(tf.square(z) * -0.5) * (1 / math.sqrt(2 * math.pi))
-      slope = z * slope + (tf.math.erf(z * _SQRT_HALF) * 0.5 + 0.5)
-    return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
-
-  return tf.cast(value, x.dtype), grad
-
-
-@tf.custom_gradient
-def gelu_tanh(x):
-  """GeLU in its tanh approximation, as T5 v1.1 uses it.
-
-  Args:
-    x: floating point tensor of any shape.
-
-  Returns:
-    A tensor like `x`. Computed in float32 where `x` has half precision.
-  """
-  wide = tensor_utils.accumulation_dtype(x.dtype)
-
-  def tanh_of(z):
-    return tf.tanh((z + _CUBIC * z * tf.square(z)) * _SQRT_TWO_OVER_PI)
-
-  value = tf.cast(x, wide)
-  value *= tanh_of(value) * 0.5 + 0.5
-
-  def grad(upstream):
-    with tf.control_dependencies([upstream]):
-      z = tf.cast(x, wide)
-      t = tanh_of(z)
-      inner = (3 * _CUBIC * tf.square(z) + 1) * _SQRT_TWO_OVER_PI
-      slope = (t + 1) * 0.5 + z * (1 - tf.square(t)) * inner * 0.5
-    return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
-
-  return tf.cast(value, x.dtype), grad
-
-
-_ACTIVATIONS = {'gelu': gelu, 'gelu_tanh': gelu_tanh, 'relu': tf.nn.relu}
+  if name not in _VALUES_AND_SLOPES:
+    raise ValueError(
+      f'`activation` must be one of {sorted(_VALUES_AND_SLOPES)}. '
+      f'Received: activation={name!r}'
+    )
+  return _VALUES_AND_SLOPES[name]
 
 
 def get(name):
@@ -79,14 +67,29 @@ def get(name):
     name: `gelu` (exact), `gelu_tanh` or `relu`.
 
   Returns:
-    A function from a tensor to a tensor of the same shape and dtype.
+    A function from a floating point tensor to one of the same shape and dtype.
+    It computes in float32 where the tensor has half precision, and keeps only
+    its input for the backward pass.
 
   Raises:
     ValueError: when there is no function of that name.
   """
-  if name not in _ACTIVATIONS:
-    raise ValueError(
-      f'`activation` must be one of {sorted(_ACTIVATIONS)}. '
-      f'Received: activation={name!r}'
-    )
-  return _ACTIVATIONS[name]
+  function = value_and_slope(name)
+
+  @tf.custom_gradient
+  def activation(x):
+    wide = tensor_utils.accumulation_dtype(x.dtype)
+
+    def grad(upstream):
+      # So that this is computed again, not taken (and kept) from below.
+      with tf.control_dependencies([upstream]):
+        _, slope = function(tf.cast(x, wide))
+      return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
+
+    value, _ = function(tf.cast(x, wide))
+    return tf.cast(value, x.dtype), grad
+
+  return activation
+
+
+gelu = get('gelu')
