@@ -306,6 +306,24 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
       loaded.embed_video(features['video']), expected, atol=1e-5
     )
 
+  def test_word_vectors(self):
+    folder = self.get_temp_dir()
+    vectors = os.path.join(folder, 'vectors.txt')
+    vocabulary = os.path.join(folder, 'words.txt')
+    with open(vectors, 'w') as f:
+      f.write('dog 1 2 3 4 5 6\n')
+    with open(vocabulary, 'w') as f:
+      f.write('<pad>\n<bos>\n<eos>\n<unk>\ncat\ndog\n')
+    model = _model(word_vectors=vectors, vocabulary=vocabulary)
+    table = model.text_embedding.table
+    self.assertAllEqual(table.embeddings[5], [1, 2, 3, 4, 5, 6])
+    self.assertTrue(table.is_filled)
+    with self.assertRaisesRegex(ValueError, 'needs `vocabulary`'):
+      _model(word_vectors=vectors)
+    frozen = _model(is_table_frozen=True)
+    with self.assertRaisesRegex(ValueError, 'frozen'):
+      frozen(_features(), training=True)
+
   def test_errors(self):
     model = _model()
     features = _features()

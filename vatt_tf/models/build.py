@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import gin
 
-from vatt_tf.layers import transformer_encoder
+from vatt_tf.input_pipeline import text
+from vatt_tf.layers import text_embedding, transformer_encoder
 from vatt_tf.models import vatt
 
 _MODALITIES = ('video', 'audio', 'text')
@@ -54,6 +55,8 @@ def build_model(
   max_words=16,
   vocabulary_size=65536,
   d_embedding=300,
+  word_vectors=None,
+  vocabulary=None,
   is_table_frozen=False,
   text_form='release',
   d_post_projection=1024,
@@ -95,6 +98,9 @@ def build_model(
     vocabulary_size: int, rows of the word table.
     d_embedding: int, width of the word table; None: as wide as the encoder,
       without a map between (T5's own).
+    word_vectors: path of a word-vector file in text format that fills the
+      table, or None. Words that it does not have keep their initial values.
+    vocabulary: path of the vocabulary file (word-level), for `word_vectors`.
     is_table_frozen: bool; True needs a table filled from word vectors or a
       checkpoint before training.
     text_form: `release`, `t5_v1_0` or `t5_v1_1`: form of the modality-specific
@@ -205,6 +211,18 @@ def build_model(
     **parts,
   )
   model.build()
+  if word_vectors and used['text']:
+    if not vocabulary:
+      raise ValueError(
+        '`word_vectors` needs `vocabulary`, the file with the words of the '
+        f'table. Received: word_vectors={word_vectors!r}, vocabulary=None'
+      )
+    table = model.text_embedding.table
+    table.fill(
+      *text_embedding.read_word_vectors(
+        word_vectors, text.WordTokenizer(vocabulary).words, table.d_embedding
+      )
+    )
   return model
 
 
