@@ -1,7 +1,9 @@
 """Settings of every test process, made before TensorFlow starts."""
 
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -21,6 +23,13 @@ def pytest_configure():
 
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
+
+
+def pytest_collection_finish():
+  """Splits the CPU for the tests with several replicas: all test files are
+  imported now, and TensorFlow has not started yet."""
+  if 'tensorflow' in sys.modules:
+    importlib.import_module('tests.logical_devices').make()
 
 
 def pytest_unconfigure():

@@ -441,6 +441,10 @@ def _read_epoch(
     deterministic=True,
   )
   order = tf.random.stateless_uniform([], seed, None, None, tf.int64)
+  # `shuffle` mixes its seed with that of the graph it is called in, by default
+  # TensorFlow's global one. The order is to depend on `seed` alone, so this
+  # graph, which is that of the mapped function, gets a seed of its own.
+  tf.compat.v1.set_random_seed(1)
   dataset = dataset.shuffle(
     buffer_size, seed=order, reshuffle_each_iteration=False
   )

@@ -68,10 +68,11 @@ class Trainer(orbit.AbstractTrainer):
     self._seed = seed
     self._iterator = iter(dataset)
     self._metric_names = []
-    # A TPU compiles the whole step anyway.
-    self._gradients = tf.function(
-      self.compute_gradients, jit_compile=jit_compile and not is_tpu
-    )
+    # A TPU compiles the whole step anyway; and with several replicas a graph of
+    # its own must not hold what replicas exchange.
+    self._gradients = self.compute_gradients
+    if jit_compile and not is_tpu:
+      self._gradients = tf.function(self.compute_gradients, jit_compile=True)
     self._loop = tf.function(self._run_loop)
 
   def compute_gradients(self, features, step):

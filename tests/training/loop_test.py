@@ -1,0 +1,243 @@
+"""Trains a small model on records end to end: start, stop, go on, evaluate."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+from unittest import mock
+
+from absl.testing import parameterized
+import gin
+import numpy as np
+import tensorflow as tf
+
+from tests import logical_devices
+from vatt_tf import (
+  configurables,  # noqa: F401
+  gin_utils,
+)
+from vatt_tf.checkpoints import manager
+from vatt_tf.evaluation import runner
+from vatt_tf.input_pipeline import records
+from vatt_tf.training import loop, progress
+
+
+def setUpModule():
+  logical_devices.make()
+
+
+_SMALL = (
+  'BATCH_SIZE=4',
+  'TRAIN_STEPS=4',
+  'WARMUP_STEPS=0',
+  'STEPS_PER_LOOP=1',
+  'LOG_INTERVAL=1',
+  'NUM_FRAMES=4',
+  'FRAME_SIZE=32',
+  'NUM_AUDIO_SAMPLES=8000',
+  'build_model.num_spectrogram_frames=24',
+  'Size.num_layers=1',
+  'Size.d_model=16',
+  'Size.d_ff=16',
+  'Size.num_heads=2',
+  'Size.d_kv=8',
+  "STRATEGY='cpu'",
+)
+
+
+class LoopTest(tf.test.TestCase, parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.dir = self.get_temp_dir()
+    self.model_dir = os.path.join(self.dir, 'model')
+    for split, seeds in (('train', range(8)), ('validation', range(8, 14))):
+      path = records.shard_path(self.dir, split, 0, 1)
+      if not os.path.exists(path):
+        with records.ShardWriter(path) as writer:
+          for seed in seeds:
+            writer.write(
+              records.fake_clip(
+                seed, num_frames=10, height=40, width=48, sample_rate=16000
+              )
+            )
+    self.vocabulary = os.path.join(self.dir, 'vocabulary.txt')
+    with open(self.vocabulary, 'w', encoding='utf-8') as file:
+      file.write('<pad>\n<bos>\n<eos>\n<unk>\nclip\n')
+    self.out = ''
+
+  def tearDown(self):
+    gin.clear_config()
+    super().tearDown()
+
+  def _parse(self, *params):
+    gin_utils.parse(
+      ['gin/pretrain_sample.gin'],
+      [
+        f"TRAIN_RECORDS='{self.dir}/train-*'",
+        f"EVAL_RECORDS='{self.dir}/validation-*'",
+        f"VOCABULARY='{self.vocabulary}'",
+        *_SMALL,
+        *params,
+      ],
+    )
+
+  def _train(self, *params, model_dir=None):
+    self._parse(*params)
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+      metrics = loop.train(model_dir or self.model_dir)
+    self.out = stream.getvalue()
+    return metrics
+
+  def _weights(self, model_dir):
+    reader = tf.train.load_checkpoint(manager.latest(model_dir))
+    return {
+      name: reader.get_tensor(name)
+      for name in reader.get_variable_to_shape_map()
+      if 'VARIABLE_VALUE' in name and 'save_counter' not in name
+    }
+
+  def test_trains_evaluates_and_goes_on(self):
+    metrics = self._train('TRAIN_STEPS=2')
+    self.assertEqual(metrics['text_to_video']['pool_size'], 6)
+    self.assertIn('Starting at step 0 of 2', self.out)
+    self.assertIn('step 2/2', self.out)
+    self.assertIn('text -> video', self.out)
+    for name in ('config.gin', 'operative_config.gin', 'best', 'train', 'eval'):
+      self.assertTrue(os.path.exists(os.path.join(self.model_dir, name)), name)
+    events = os.listdir(os.path.join(self.model_dir, 'train'))
+    self.assertLen(events, 1)
+    tags = {
+      value.tag
+      for event in tf.compat.v1.train.summary_iterator(
+        os.path.join(self.model_dir, 'train', events[0])
+      )
+      for value in event.summary.value
+    }
+    self.assertContainsSubset(
+      {
+        'loss',
+        'video_audio_loss',
+        'video_text_loss',
+        'learning_rate',
+        'accuracy/video_to_text',
+        'accuracy/text_to_video',
+        'examples_per_second',
+        'gradient_norm/video',
+        'gradient_norm/audio',
+      },
+      tags,
+    )
+    self._train('TRAIN_STEPS=4')
+    self.assertIn('Going on at step 2 of 4', self.out)
+    self.assertEndsWith(manager.latest(self.model_dir), 'ckpt-4')
+    self._train('TRAIN_STEPS=4')
+    self.assertIn('Done: step 4', self.out)
+
+  def test_interrupted_equals_uninterrupted(self):
+    self._train()
+    other = os.path.join(self.dir, 'interrupted')
+    update = progress.Progress.update
+
+    def interrupt(line, step, metrics):
+      if step == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+      return update(line, step, metrics)
+
+    with mock.patch.object(progress.Progress, 'update', interrupt):
+      self._train(model_dir=other)
+    self.assertIn('Stopped by SIGINT at step 2', self.out)
+    self.assertEndsWith(manager.latest(other), 'ckpt-2')
+    self._train(model_dir=other)
+    whole, parts = self._weights(self.model_dir), self._weights(other)
+    self.assertEqual(set(whole), set(parts))
+    for name, value in whole.items():
+      self.assertAllClose(value, parts[name], atol=1e-6, msg=name)
+
+  def test_two_devices_train_as_one(self):
+    self._train('TRAIN_STEPS=2')
+    other = os.path.join(self.dir, 'mirrored')
+    self._train(
+      'TRAIN_STEPS=2',
+      "STRATEGY='mirrored'",
+      'NUM_DEVICES=2',
+      model_dir=other,
+    )
+    self.assertIn('2 replica(s)', self.out)
+    one, two = self._weights(self.model_dir), self._weights(other)
+    self.assertEqual(set(one), set(two))
+    for name, value in one.items():
+      if 'iter' in name or '/m/' in name or '/v/' in name:
+        continue
+      # Adam turns a tiny difference of a near-zero gradient into a step of
+      # the learning rate, so weights are compared at that scale.
+      self.assertAllClose(value, two[name], atol=2.5e-3, msg=name)
+
+  def test_overfits_one_batch(self):
+    losses = []
+    update = progress.Progress.update
+
+    def record(line, step, metrics):
+      losses.append(metrics['loss'])
+      return update(line, step, metrics)
+
+    with mock.patch.object(progress.Progress, 'update', record):
+      self._train(
+        'TRAIN_STEPS=30',
+        'STEPS_PER_LOOP=5',
+        'train.overfit_one_batch=True',
+        'train.eval_dataset=None',
+        'build_model.dropout_rate=0.0',
+        'build_model.drop_token_rate=0.0',
+        "WarmupCosine.shape='constant'",
+      )
+    self.assertLess(losses[-1], losses[0])
+
+  def test_evaluate_reads_what_training_wrote(self):
+    trained = self._train('TRAIN_STEPS=1')
+    self._parse()
+    output = os.path.join(self.dir, 'metrics.json')
+    metrics, path = runner.evaluate(self.model_dir, output=output)
+    self.assertEndsWith(path, 'ckpt-1')
+    for direction, result in trained.items():
+      for name, value in result.items():
+        self.assertEqual(metrics[direction][name], value)
+    with open(output, encoding='utf-8') as file:
+      self.assertIn('text_to_video', json.load(file)['retrieval'])
+
+  def test_starts_from_the_weights_of_another_run(self):
+    self._train('TRAIN_STEPS=1')
+    other = os.path.join(self.dir, 'second')
+    self._train(
+      'TRAIN_STEPS=2',
+      f"INIT_CHECKPOINT='{self.model_dir}'",
+      'WarmupCosine.peak_learning_rate=0.0',
+      'WarmupCosine.final_learning_rate=0.0',
+      model_dir=other,
+    )
+    first, second = self._weights(self.model_dir), self._weights(other)
+    name = 'model/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
+    self.assertAllClose(first[name], second[name])
+    self.assertGreater(np.abs(first[name] - 1).max(), 0)
+
+  def test_checkpoint_of_another_model(self):
+    self._train('TRAIN_STEPS=1')
+    with self.assertRaisesRegex(ValueError, 'written by another model'):
+      self._train('TRAIN_STEPS=2', 'Size.d_ff=24')
+
+  @parameterized.parameters(
+    (("TRAIN_RECORDS='/nowhere/x-*'",), 'TRAIN_RECORDS'),
+    (('BATCH_SIZE=3', "STRATEGY='mirrored'", 'NUM_DEVICES=2'), '3|divisible'),
+    (("STRATEGY='gpu'",), 'one_device'),
+    (("PRECISION='float64'",), 'mixed_bfloat16'),
+    (("train.best_metric='R@3'",), 'text_to_video/R@10'),
+  )
+  def test_bad_configuration(self, params, message):
+    with self.assertRaisesRegex(ValueError, message):
+      self._train('TRAIN_STEPS=1', *params)
+
+
+if __name__ == '__main__':
+  tf.test.main()
