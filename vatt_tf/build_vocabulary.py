@@ -10,17 +10,11 @@ lower case, no punctuation, split on white space. The file begins with
 first and equally frequent ones in alphabetical order.
 """
 
-import collections
-from collections.abc import Iterable, Iterator
-import csv
-import itertools
-import os
 import sys
 
-from absl import app, flags, logging
-import tensorflow as tf
+from absl import app, flags
 
-from vatt_tf.input_pipeline import records, text
+from vatt_tf.input_pipeline import vocabulary
 
 _RECORDS = flags.DEFINE_string(
   'records', None, 'Pattern of record shards whose captions are counted.'
@@ -36,107 +30,6 @@ _MIN_COUNT = flags.DEFINE_integer(
   'min_count', 1, 'Words seen less often are left out.'
 )
 
-# Captions that are normalised at once.
-_CHUNK = 4096
-
-
-def captions_of_records(pattern: str) -> Iterator[bytes]:
-  """The captions of all records that a pattern matches.
-
-  Raises:
-    ValueError: No file matches, or a shard is truncated or corrupt.
-  """
-  for path in records.match_shards(pattern):
-    for clip in records.read_shard(path):
-      for caption in clip.captions:
-        yield caption.text.encode('utf-8')
-
-
-def captions_of_manifest(path: str) -> Iterator[bytes]:
-  """The `caption` column of a manifest csv.
-
-  Raises:
-    ValueError: There is no such file, it is not UTF-8, or has no such column.
-  """
-  if not tf.io.gfile.exists(path):
-    raise ValueError(
-      f'There is no manifest {path}. Set --manifest to a csv file with a '
-      'column `caption`, or --records to a pattern of shards.'
-    )
-  with tf.io.gfile.GFile(path, 'rb') as file:
-    content = file.read()
-  try:
-    lines = content.decode('utf-8-sig').splitlines(keepends=True)
-  except UnicodeDecodeError as e:
-    raise ValueError(
-      f'The manifest {path} must be UTF-8 text; byte {e.start} is not. '
-      'Convert it, for example with `iconv -t utf-8`.'
-    ) from e
-  reader = csv.DictReader(lines)
-  if 'caption' not in (reader.fieldnames or ()):
-    raise ValueError(
-      f'The manifest {path} must have a column `caption`. Received: '
-      f'{", ".join(reader.fieldnames or ())}'
-    )
-  for row in reader:
-    if row['caption']:
-      yield row['caption'].encode('utf-8')
-
-
-def build_vocabulary(
-  captions: Iterable[bytes], max_size: int = 65536, min_count: int = 1
-) -> list[str]:
-  """Counts words.
-
-  Args:
-    captions: UTF-8 texts.
-    max_size: Most entries of the result.
-    min_count: Words seen less often are left out.
-
-  Returns:
-    The special tokens, then the words: the most frequent first, ties in
-    alphabetical order.
-
-  Raises:
-    ValueError: There is no room for a word, or there are no words.
-  """
-  if max_size <= len(text.SPECIAL_TOKENS):
-    raise ValueError(
-      '`max_size` must leave room beside the '
-      f'{len(text.SPECIAL_TOKENS)} special tokens. Received: '
-      f'max_size={max_size}'
-    )
-  counter = collections.Counter()
-  captions = iter(captions)
-  while chunk := list(itertools.islice(captions, _CHUNK)):
-    counter.update(text.split_words(tf.constant(chunk)).flat_values.numpy())
-  words = [word for word, count in counter.items() if count >= min_count]
-  if not words:
-    raise ValueError(
-      'The captions hold no word to make a vocabulary of. Point --records or '
-      '--manifest to data with captions, or lower --min_count.'
-    )
-  words.sort(key=lambda word: (-counter[word], word))
-  kept = words[: max_size - len(text.SPECIAL_TOKENS)]
-  logging.info(
-    "%d words in %d captions' tokens; %d of them are kept.",
-    len(words),
-    counter.total(),
-    len(kept),
-  )
-  return [*text.SPECIAL_TOKENS, *(word.decode('utf-8') for word in kept)]
-
-
-def write_vocabulary(path: str, words: list[str]) -> None:
-  """Writes a vocabulary file, under another name until it is whole."""
-  folder, name = os.path.split(path)
-  if folder:
-    tf.io.gfile.makedirs(folder)
-  temporary_path = os.path.join(folder, f'.{name}.{os.getpid()}.part')
-  with tf.io.gfile.GFile(temporary_path, 'w') as file:
-    file.write(''.join(f'{word}\n' for word in words))
-  tf.io.gfile.rename(temporary_path, path, overwrite=True)
-
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
@@ -147,14 +40,16 @@ def main(argv: list[str]) -> None:
   if not _OUTPUT.value:
     raise app.UsageError('Give --output, the file to write.')
   if _RECORDS.value is not None:
-    captions = captions_of_records(_RECORDS.value)
+    captions = vocabulary.captions_of_records(_RECORDS.value)
   else:
-    captions = captions_of_manifest(_MANIFEST.value)
+    captions = vocabulary.captions_of_manifest(_MANIFEST.value)
   try:
-    words = build_vocabulary(captions, _MAX_SIZE.value, _MIN_COUNT.value)
+    words = vocabulary.build_vocabulary(
+      captions, _MAX_SIZE.value, _MIN_COUNT.value
+    )
   except ValueError as e:
     sys.exit(f'build_vocabulary: {e}')
-  write_vocabulary(_OUTPUT.value, words)
+  vocabulary.write_vocabulary(_OUTPUT.value, words)
   print(
     f'Wrote {len(words)} entries to {_OUTPUT.value}. Set the gin macros '
     f"VOCABULARY='{_OUTPUT.value}' and VOCABULARY_SIZE={len(words)} (or more)."

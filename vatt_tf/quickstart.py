@@ -16,11 +16,11 @@ import time
 from absl import app, flags
 
 from vatt_tf import (
-  build_vocabulary,
   configurables,  # noqa: F401
   gin_utils,
 )
 from vatt_tf.evaluation import retrieval
+from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
 from vatt_tf.training import loop
 
@@ -100,7 +100,7 @@ def run(output_dir):
   Raises:
     ValueError: the folder holds files that no quickstart wrote.
   """
-  media, records, vocabulary, model_dir = (
+  media, records, vocabulary_path, model_dir = (
     os.path.join(output_dir, name)
     for name in ('media', 'records', 'vocabulary.txt', 'model')
   )
@@ -132,17 +132,17 @@ def run(output_dir):
   with clock.part(
     'vocabulary',
     f"python -m vatt_tf.build_vocabulary --records='{pattern}' "
-    f'--output={vocabulary}',
+    f'--output={vocabulary_path}',
   ):
-    captions = build_vocabulary.captions_of_records(pattern)
-    words = build_vocabulary.build_vocabulary(captions)
-    build_vocabulary.write_vocabulary(vocabulary, words)
+    captions = vocabulary.captions_of_records(pattern)
+    words = vocabulary.build_vocabulary(captions)
+    vocabulary.write_vocabulary(vocabulary_path, words)
     print(f'{len(words)} words')
 
   params = [
     f"TRAIN_RECORDS='{pattern}'",
     f"EVAL_RECORDS='{os.path.join(records, 'validation-*.tfrecord')}'",
-    f"VOCABULARY='{vocabulary}'",
+    f"VOCABULARY='{vocabulary_path}'",
   ]
   with clock.part(
     'training and evaluation',

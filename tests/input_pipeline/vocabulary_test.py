@@ -1,4 +1,4 @@
-"""Tests of `vatt_tf.build_vocabulary`."""
+"""Tests of vocabularies and of the command that makes one."""
 
 import os
 import subprocess
@@ -6,34 +6,33 @@ import sys
 
 import tensorflow as tf
 
-from vatt_tf import build_vocabulary
-from vatt_tf.input_pipeline import records, text
+from vatt_tf.input_pipeline import records, text, vocabulary
 
 _CAPTIONS = [b'A red ball, a BALL', b'the blue ball', b'red']
 
 
 class BuildVocabularyTest(tf.test.TestCase):
   def test_most_frequent_first_ties_alphabetical(self):
-    words = build_vocabulary.build_vocabulary(_CAPTIONS)
+    words = vocabulary.build_vocabulary(_CAPTIONS)
     self.assertEqual(
       words,
       [*text.SPECIAL_TOKENS, 'ball', 'a', 'red', 'blue', 'the'],
     )
 
   def test_limits(self):
-    words = build_vocabulary.build_vocabulary(_CAPTIONS, max_size=6)
+    words = vocabulary.build_vocabulary(_CAPTIONS, max_size=6)
     self.assertEqual(words[4:], ['ball', 'a'])
-    words = build_vocabulary.build_vocabulary(_CAPTIONS, min_count=2)
+    words = vocabulary.build_vocabulary(_CAPTIONS, min_count=2)
     self.assertEqual(words[4:], ['ball', 'a', 'red'])
     with self.assertRaisesRegex(ValueError, 'max_size=4'):
-      build_vocabulary.build_vocabulary(_CAPTIONS, max_size=4)
+      vocabulary.build_vocabulary(_CAPTIONS, max_size=4)
     with self.assertRaisesRegex(ValueError, 'no word'):
-      build_vocabulary.build_vocabulary([b'?!'])
+      vocabulary.build_vocabulary([b'?!'])
 
   def test_file_is_that_of_the_tokenizer(self):
     path = os.path.join(self.get_temp_dir(), 'new', 'vocabulary.txt')
-    build_vocabulary.write_vocabulary(
-      path, build_vocabulary.build_vocabulary(_CAPTIONS)
+    vocabulary.write_vocabulary(
+      path, vocabulary.build_vocabulary(_CAPTIONS)
     )
     tokenizer = text.WordTokenizer(path)
     ids = tokenizer.tokenize(tf.constant(['red ball green'])).to_list()
@@ -44,18 +43,18 @@ class BuildVocabularyTest(tf.test.TestCase):
     path = os.path.join(self.get_temp_dir(), 'manifest.csv')
     with open(path, 'w', encoding='utf-8-sig') as file:
       file.write('video_path,caption\na.mp4,"Red, ball"\nb.mp4,\n')
-    captions = list(build_vocabulary.captions_of_manifest(path))
+    captions = list(vocabulary.captions_of_manifest(path))
     self.assertEqual(captions, [b'Red, ball'])
     with open(path, 'w', encoding='utf-8') as file:
       file.write('video_path,text\na.mp4,x\n')
     with self.assertRaisesRegex(ValueError, '`caption`.*video_path, text'):
-      list(build_vocabulary.captions_of_manifest(path))
+      list(vocabulary.captions_of_manifest(path))
     with open(path, 'wb') as file:
       file.write(b'video_path,caption\na,\xe9\n')
     with self.assertRaisesRegex(ValueError, 'UTF-8.*byte 21'):
-      list(build_vocabulary.captions_of_manifest(path))
+      list(vocabulary.captions_of_manifest(path))
     with self.assertRaisesRegex(ValueError, 'no manifest'):
-      list(build_vocabulary.captions_of_manifest('/none.csv'))
+      list(vocabulary.captions_of_manifest('/none.csv'))
 
   def test_command(self):
     folder = self.get_temp_dir()
