@@ -116,7 +116,7 @@ def run(output_dir):
   ):
     _load_sample_media().make_sample_media(media)
 
-  options = {'num_shards': 4, 'shorter_side': 72, 'audio_rate': 16000}
+  options = {'num_shards': 4, 'shorter_side': 48, 'audio_rate': 16000}
   arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
   for split in _SPLITS:
     manifest = os.path.join(media, f'{split}.csv')
