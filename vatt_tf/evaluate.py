@@ -1,7 +1,7 @@
 """Evaluates a run or checkpoint on held-out clips.
 
 `python -m vatt_tf.evaluate --gin_file=gin/pretrain_sample.gin
---checkpoint=runs/pretrain_sample` prints retrieval between video, audio and
+--checkpoint=runs/quickstart/model` prints retrieval between video, audio and
 text, with pool size and chance beside each figure.
 """
 

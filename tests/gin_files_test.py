@@ -1,0 +1,68 @@
+"""Every gin file parses, and gives what a run needs."""
+
+import pathlib
+
+from absl.testing import parameterized
+import gin
+import tensorflow as tf
+
+from vatt_tf import (
+  configurables,  # noqa: F401
+  gin_utils,
+)
+
+_FILES = sorted(path.name for path in (gin_utils.ROOT / 'gin').glob('*.gin'))
+
+
+class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
+
+  def tearDown(self):
+    gin.clear_config()
+    super().tearDown()
+
+  def test_top_files_are_found(self):
+    self.assertIn('pretrain_ma_medium.gin', _FILES)
+    self.assertLen(_FILES, 7)
+
+  @parameterized.parameters(*_FILES)
+  def test_top_file(self, name):
+    gin_utils.parse([f'gin/{name}'])
+    gin.get_configurable('PretrainTask')()
+    gin.get_configurable('make_optimizer')()
+    self.assertGreaterEqual(gin.query_parameter('%BATCH_SIZE'), 4)
+
+  @parameterized.parameters(True, False)
+  def test_sample_records_are_read_at_the_papers_sizes(self, is_training):
+    gin_utils.parse(['gin/pretrain_ma_medium.gin'])
+    root = pathlib.Path(gin_utils.ROOT)
+    params = [
+      f"{macro}='{root / gin.query_parameter(f'%{macro}')}'"
+      for macro in ('TRAIN_RECORDS', 'EVAL_RECORDS', 'VOCABULARY')
+    ]
+    gin_utils.parse(['gin/pretrain_ma_medium.gin'], params)
+    with gin.config_scope('train' if is_training else 'eval'):
+      dataset = gin.get_configurable('make_dataset')(global_batch_size=4)
+    spec = dataset.element_spec
+    self.assertEqual(spec['video'].shape, [4, 32, 224, 224, 3])
+    self.assertEqual(spec['audio'].shape, [4, 153600, 1])
+    self.assertEqual(spec['text'].shape, [4, 5, 16])
+
+  def test_the_papers_run(self):
+    gin_utils.parse(
+      [
+        'gin/pretrain_ma_medium.gin',
+        'gin/runs/paper.gin',
+        'gin/data/howto100m_audioset.gin',
+      ]
+    )
+    self.assertEqual(gin.query_parameter('%BATCH_SIZE'), 2048)
+    schedule = gin.get_configurable('WarmupCosine')()
+    self.assertEqual(schedule.total_steps, 500_000)
+    self.assertEqual(schedule.warmup_steps, 10_000)
+    with gin.config_scope('train'):
+      with self.assertRaisesRegex(ValueError, 'HOWTO100M_RECORDS'):
+        gin.get_configurable('make_dataset')(global_batch_size=4)
+
+
+if __name__ == '__main__':
+  tf.test.main()
