@@ -15,6 +15,7 @@ AUDIO_MASK = 'audio_mask'  # (B,), bool: the clip has sound
 TEXT_MASK = 'text_mask'  # (B, C), bool: the caption exists
 LABEL = 'label'  # (B,), int32, or (B, num_classes), float32
 EXAMPLE_ID = 'example_id'  # (B,), string; stays on the host
+VALID = 'valid'  # (B,), bool: not the padding of an evaluation's last batch
 
 # Outputs: pooled features, before the projection heads.
 VIDEO_FEATURE = 'video_feature'  # (B, d_model)

@@ -35,7 +35,6 @@ RECALL_RANKS = (1, 5, 10)
 # as much.
 TIE = 1e-6
 
-_VALID = 'valid'  # (B,) bool, where a pipeline pads its last batch
 _MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
 
 # Direction: query modality and embedding, pool modality and embedding.
@@ -398,13 +397,13 @@ def embed_dataset(model, dataset):
       {
         key: value
         for key, value in features.items()
-        if value.dtype != tf.string and key != _VALID
+        if value.dtype != tf.string and key != names.VALID
       }
     )
     batch.update({key: features[key] for key in kept if key in features})
     batch = {key: np.asarray(value) for key, value in batch.items()}
-    if _VALID in features:
-      valid = np.asarray(features[_VALID])
+    if names.VALID in features:
+      valid = np.asarray(features[names.VALID])
       batch = {key: value[valid] for key, value in batch.items()}
     batches.append(batch)
   if not batches:

@@ -38,9 +38,6 @@ AUDIO = 'audio'
 TEXT = 'text'
 MODALITIES = (VIDEO, AUDIO, TEXT)
 
-# (B,) bool in evaluation: false for the rows that fill the last batch up.
-VALID = 'valid'
-
 _MAX_EPOCHS = 2**40
 
 # These functions are graphs as they stand; converting them takes seconds.
@@ -994,7 +991,7 @@ def load_record(
     if plan.with_example_id:
       view[names.EXAMPLE_ID] = _first(features['example_id'], '')
     if not plan.is_training:
-      view[VALID] = tf.constant(True)
+      view[names.VALID] = tf.constant(True)
     elif plan.audio is not None and plan.audio.mixup_alpha:
       view[_SEED] = seed
   if len(views) == 1:
