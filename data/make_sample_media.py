@@ -123,6 +123,20 @@ TEMPLATES = {
     '{doing}, a {colour} {shape} fills the picture',
     'now the {shape}, which is {colour}, {does}',
     'you can see how the {shape} is {doing}, it is {colour}',
+    'see the {shape} {doing}, it is a {colour} one',
+    'in the picture a {colour} {shape} {does}',
+    'here it is: the {colour} {shape} that {does}',
+    'look how this {colour} {shape} {does}',
+    'on the screen, {doing}, is a {shape} in {colour}',
+    'a {shape} that {does}, and it is {colour}',
+    'now here is one {shape}, {colour}, and it is {doing}',
+    'you watch a {colour} {shape}, which {does}',
+    'it is {colour}, it is a {shape} and it {does}',
+    'the thing that {does} is the {colour} {shape}',
+    'we watch this {shape} {doing}, all {colour}',
+    '{colour} is the {shape} that we see {doing}',
+    'there it {does}, the {shape} in {colour}',
+    'see, one {colour} {shape} is {doing} here',
   ),
   'validation': (
     'look, it is a {shape} in {colour} {doing}',
@@ -287,9 +301,9 @@ def plan_clips(options: Options) -> list[Clip]:
     for index in range(count):
       shape, colour, motion = combinations[order[index % len(order)]]
       form = None if uncaptioned[index] else CAPTION_FORMS[index % 2]
-      # A sidecar file of the training split tells the same thrice, each in
-      # its own words; every other captioned clip has one caption.
-      cues = 3 if form == 'vtt' and split == 'train' else 1
+      # A sidecar file of the training split tells the same five times, each
+      # in its own words; every other captioned clip has one caption.
+      cues = 5 if form == 'vtt' and split == 'train' else 1
       times = np.linspace(0, options.duration, cues + 1).round(3).tolist()
       captions = tuple(
         (start, end, write_caption(split, shape, colour, motion, rng))

@@ -15,6 +15,8 @@ from absl import flags, logging
 import gin
 import tensorflow as tf
 
+from vatt_tf import file_utils
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _MACRO = re.compile(r'^[A-Za-z_]\w*$')
@@ -164,22 +166,15 @@ def parse(gin_files, gin_params=()):
     raise ValueError(_explain(error, gin_files, gin_params)) from error
 
 
-def write_text(path, text):
-  """Writes a text file in one step, so that readers never see a part of it."""
-  temporary = f'{path}.tmp'
-  with tf.io.gfile.GFile(temporary, 'w') as file:
-    file.write(text)
-  tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
 def write_config(model_dir):
   """Writes what was parsed to `model_dir/config.gin`."""
-  tf.io.gfile.makedirs(model_dir)
-  write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
+  file_utils.write_text(
+    os.path.join(model_dir, 'config.gin'), gin.config_str()
+  )
 
 
 def write_operative_config(model_dir):
   """Writes what was really used to `model_dir/operative_config.gin`."""
-  write_text(
+  file_utils.write_text(
     os.path.join(model_dir, 'operative_config.gin'), gin.operative_config_str()
   )

@@ -8,6 +8,7 @@ step can be looked at, or done again with the commands that it prints.
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from absl import app, flags
 
 from vatt_tf import (
   configurables,  # noqa: F401
+  file_utils,
   gin_utils,
 )
 from vatt_tf.evaluation import retrieval
@@ -35,13 +37,14 @@ _SPLITS = ('train', 'validation')
 # What make exported when it was typed: seconds since the epoch.
 _STARTED = 'VATT_TF_STARTED'
 _MARKER = 'made_by_quickstart.txt'
+_RESULT = 'result.json'
 
 
 class _Clock:
   """Says what each part took."""
 
   def __init__(self):
-    self._parts = []
+    self._parts = {}
 
   @contextlib.contextmanager
   def part(self, title, command):
@@ -53,12 +56,15 @@ class _Clock:
 
   def add(self, title, seconds):
     """Counts a part that took so many seconds."""
-    self._parts.append((title, seconds))
+    self._parts[title] = seconds
+
+  def seconds(self):
+    """Returns the seconds of each part, and the `total` of them."""
+    return {**self._parts, 'total': sum(self._parts.values())}
 
   def report(self):
     """Prints the seconds of all parts and their sum."""
-    total = ('total', sum(seconds for _, seconds in self._parts))
-    for title, seconds in [*self._parts, total]:
+    for title, seconds in self.seconds().items():
       print(f'{title:<34}{seconds:7.0f} s')
 
 
@@ -95,7 +101,8 @@ def run(output_dir):
       quickstart left there is removed first.
 
   Returns:
-    Retrieval metrics, as `retrieval.evaluate_retrieval` gives them.
+    Retrieval metrics, as `retrieval.evaluate_retrieval` gives them; they are
+    also in `result.json`, with the seconds of each part.
 
   Raises:
     ValueError: the folder holds files that no quickstart wrote.
@@ -156,6 +163,10 @@ def run(output_dir):
   print(retrieval.format_table(metrics))
   print()
   clock.report()
+  result = {'seconds': clock.seconds(), 'retrieval': metrics}
+  file_utils.write_text(
+    os.path.join(output_dir, _RESULT), json.dumps(result, indent=2) + '\n'
+  )
   return metrics
 
 

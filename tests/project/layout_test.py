@@ -16,6 +16,7 @@ LAYERS = {
   # The package itself, and helpers.
   '': 0,
   'tensor_utils': 0,
+  'file_utils': 0,
   'feature_names': 0,
   'randomness': 0,
   'distribution': 0,

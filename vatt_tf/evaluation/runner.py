@@ -5,6 +5,7 @@ import json
 import gin
 import tensorflow as tf
 
+from vatt_tf import file_utils
 from vatt_tf.checkpoints import manager
 from vatt_tf.evaluation import retrieval
 
@@ -42,6 +43,6 @@ def evaluate(
   )
   metrics = retrieval.evaluate_retrieval(built, examples)
   if output is not None:
-    with tf.io.gfile.GFile(output, 'w') as file:
-      json.dump({'checkpoint': path, 'retrieval': metrics}, file, indent=2)
+    found = {'checkpoint': path, 'retrieval': metrics}
+    file_utils.write_text(output, json.dumps(found, indent=2) + '\n')
   return metrics, path

@@ -4,11 +4,11 @@ import collections
 from collections.abc import Iterable, Iterator
 import csv
 import itertools
-import os
 
 from absl import logging
 import tensorflow as tf
 
+from vatt_tf import file_utils
 from vatt_tf.input_pipeline import records, text
 
 # Captions that are normalised at once.
@@ -103,11 +103,5 @@ def build_vocabulary(
 
 
 def write_vocabulary(path: str, words: list[str]) -> None:
-  """Writes a vocabulary file, under another name until it is whole."""
-  folder, name = os.path.split(path)
-  if folder:
-    tf.io.gfile.makedirs(folder)
-  temporary_path = os.path.join(folder, f'.{name}.{os.getpid()}.part')
-  with tf.io.gfile.GFile(temporary_path, 'w') as file:
-    file.write(''.join(f'{word}\n' for word in words))
-  tf.io.gfile.rename(temporary_path, path, overwrite=True)
+  """Writes a vocabulary file: a word a line, the line's number its id."""
+  file_utils.write_text(path, ''.join(f'{word}\n' for word in words))

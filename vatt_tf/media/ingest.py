@@ -26,6 +26,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
+from vatt_tf import file_utils
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
@@ -127,14 +128,6 @@ class Result:
     return text
 
 
-def _write_text(path: str, text: str) -> None:
-  """Writes a file so that it is either whole or as it was before."""
-  temporary = f'{path}.{os.getpid()}.part'
-  with open(temporary, 'w', encoding='utf-8', newline='') as file:
-    file.write(text)
-  os.replace(temporary, path)
-
-
 def _fingerprint(
   options: planning.Options,
   segments: Sequence[manifest.Segment],
@@ -195,7 +188,7 @@ def _load_labels(
         '`output_dir`) and ingest every split again with --overwrite.'
       )
     if options.labels and not os.path.exists(own):
-      _write_text(own, ''.join(f'{name}\n' for name in names))
+      file_utils.write_text(own, ''.join(f'{name}\n' for name in names))
     elif options.labels and read_labels(own) != names:
       raise ValueError(
         f'{own} has other classes than `labels`={options.labels}. Leave '
@@ -205,8 +198,13 @@ def _load_labels(
   if not used:
     return '', []
   names = sorted(used)
-  _write_text(own, ''.join(f'{name}\n' for name in names))
+  file_utils.write_text(own, ''.join(f'{name}\n' for name in names))
   return own, names
+
+
+def _write_info(output_dir: str, info: dict) -> None:
+  text = json.dumps(info, indent=2, ensure_ascii=False) + '\n'
+  file_utils.write_text(os.path.join(output_dir, INFO_FILE), text)
 
 
 def _read_info(output_dir: str) -> dict:
@@ -451,7 +449,7 @@ def _write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
   table = csv.writer(text, lineterminator='\n')
   table.writerow(['file', 'start', 'end', 'reason'])
   table.writerows(skip[:4] for skip in sorted(skips))
-  _write_text(path, text.getvalue())
+  file_utils.write_text(path, text.getvalue())
 
 
 def _finish(
@@ -489,12 +487,11 @@ def _finish(
     'audio_rate': settings.audio_rate if settings.use_audio else 0,
   }
   # Another split of this folder may be finishing at the same moment.
-  path = os.path.join(output_dir, INFO_FILE)
   with _locked(output_dir):
     info = _read_info(output_dir)
     info['splits'][options.name] = entry
     info['splits'] = dict(sorted(info['splits'].items()))
-    _write_text(path, json.dumps(info, indent=2, ensure_ascii=False) + '\n')
+    _write_info(output_dir, info)
   return entry
 
 
@@ -549,11 +546,10 @@ def _remove_split(output_dir: str, name: str) -> None:
   ):
     if os.path.exists(path):
       os.remove(path)
-  path = os.path.join(output_dir, INFO_FILE)
   with _locked(output_dir):
     info = _read_info(output_dir)
     if info['splits'].pop(name, None) is not None:
-      _write_text(path, json.dumps(info, indent=2, ensure_ascii=False) + '\n')
+      _write_info(output_dir, info)
 
 
 def _journal_path(output_dir: str, name: str) -> str:

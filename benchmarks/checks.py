@@ -1,0 +1,125 @@
+"""What the verify scripts share: a list of checks that becomes a JSON file."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def parse_output(description: str) -> str:
+  """Parses a command line whose one flag is --output, and returns its value."""
+  parser = argparse.ArgumentParser(description=description)
+  parser.add_argument('--output', required=True, help='the JSON file to write')
+  return parser.parse_args().output
+
+
+class Checks:
+  """Figures, each with the limits it must keep.
+
+  Args:
+    title: What is checked, in a line.
+  """
+
+  def __init__(self, title: str):
+    self._found = {
+      'title': title,
+      'machine': {
+        'processor': platform.machine(),
+        'cores': len(os.sched_getaffinity(0)),
+        'python': platform.python_version(),
+      },
+      'checks': {},
+      'figures': {},
+    }
+
+  def note(self, name: str, value):
+    """Writes a figure down that has no limit; `value` is JSON."""
+    self._found['figures'][name] = value
+    print(f'  {name}: {json.dumps(value)}', flush=True)
+
+  def check(self, name: str, value, at_least=None, at_most=None, equal=None):
+    """Writes a figure down, and whether it keeps its limits."""
+    holds = all(
+      [
+        at_least is None or value >= at_least,
+        at_most is None or value <= at_most,
+        equal is None or value == equal,
+      ]
+    )
+    limits = {'at_least': at_least, 'at_most': at_most, 'equal': equal}
+    limits = {key: limit for key, limit in limits.items() if limit is not None}
+    self._found['checks'][name] = {'value': value, **limits, 'holds': holds}
+    print(
+      f'  {"ok" if holds else "FAILED"}: {name}: {value} '
+      f'({", ".join(f"{key} {limit}" for key, limit in limits.items())})',
+      flush=True,
+    )
+
+  def write(self, output: str) -> int:
+    """Writes the JSON file; returns the exit code, 1 if a check failed."""
+    failed = [
+      name
+      for name, check in self._found['checks'].items()
+      if not check['holds']
+    ]
+    self._found['failed'] = failed
+    path = pathlib.Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(self._found, indent=2) + '\n')
+    os.replace(temporary, path)
+    return 1 if failed else 0
+
+
+def run_module(module: str, *arguments: str, stop_at: str | None = None):
+  """Runs `python -m vatt_tf.MODULE`, shows what it prints, and returns it.
+
+  Args:
+    module: Name of a main, such as `train`.
+    *arguments: Its arguments.
+    stop_at: The command gets the signal of Ctrl-C when it prints a line that
+      begins so.
+
+  Returns:
+    `(text, exit_code)`, what it wrote to both outputs together.
+  """
+  command = [sys.executable, '-m', f'vatt_tf.{module}', *arguments]
+  process = subprocess.Popen(
+    command,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2'},
+  )
+  lines = []
+  for line in process.stdout:
+    print(f'    {line}', end='', flush=True)
+    lines.append(line)
+    if stop_at is not None and line.startswith(stop_at):
+      process.send_signal(signal.SIGINT)
+      stop_at = None
+  return ''.join(lines), process.wait()
+
+
+def read_scalars(folder: str) -> dict[str, list[float]]:
+  """Reads TensorBoard events: name → its values in the order of the steps."""
+  import tensorflow as tf  # here, so that the other scripts start at once
+
+  found = {}
+  for path in sorted(pathlib.Path(folder).glob('events.*')):
+    for record in tf.data.TFRecordDataset(str(path)):
+      event = tf.compat.v1.Event.FromString(record.numpy())
+      for value in event.summary.value:
+        number = float(tf.make_ndarray(value.tensor))
+        found.setdefault(value.tag, {})[event.step] = number
+  return {
+    name: [values[step] for step in sorted(values)]
+    for name, values in found.items()
+  }
