@@ -324,11 +324,14 @@ def _title(report: RecordReport) -> str:
       f'{report.frame_rate:g}/s'
     )
   if report.num_samples:
-    level = '' if report.level is None else f', {report.level:.0f} dB'
+    level = ''
+    if report.level is not None:
+      level = f', peak {report.peak:.3f}, {report.level:.0f} dB'
     parts.append(
       f'{report.num_samples} samples at {report.sample_rate:g}/s{level}'
     )
-  parts.append(f'{len(report.captions)} captions')
+  count = len(report.captions)
+  parts.append(f'{count} caption{"" if count == 1 else "s"}')
   if report.labels:
     parts.append(
       'class '
@@ -356,7 +359,7 @@ def draw_contact_sheet(
     heights += [
       1.25 if report.num_frames else 0.05,
       0.9,
-      0.2 + 0.2 * min(max(len(report.captions), 1), 6) + 0.35,
+      0.34 + 0.2 * min(max(len(report.captions), 1), 6) + 0.35,
     ]
   sheet = figure.Figure(figsize=(12, sum(heights) + 0.6), dpi=100)
   grid = sheet.add_gridspec(
@@ -419,13 +422,13 @@ def _draw_waveform(
   axes.set_xlim(0, seconds)
   axes.set_ylim(-1, 1)
   axes.set_yticks([])
-  axes.tick_params(labelsize=6, direction='in', pad=-10)
+  axes.tick_params(labelsize=6, length=2, pad=1)
   axes.set_ylabel('sound', fontsize=7)
   if clip.waveform is None or report.level is None:
     text = 'no sound' if clip.waveform is None else 'silent or faulty'
     axes.text(seconds / 2, 0, text, ha='center', va='center', fontsize=8)
     return
-  # Quiet sound is scaled up, and says so.
+  # Quiet sound is scaled up; the title gives its peak.
   scale = 1.0 / max(report.peak, 1e-6)
   samples = clip.waveform
   bins = min(1200, samples.size)
@@ -438,15 +441,6 @@ def _draw_waveform(
     linewidth=0,
     color='steelblue',
   )
-  axes.text(
-    0.995,
-    0.95,
-    f'peak {report.peak:.3f}, {report.level:.0f} dB',
-    ha='right',
-    va='top',
-    fontsize=6,
-    transform=axes.transAxes,
-  )
 
 
 def _draw_captions(axes, report: RecordReport, seconds: float) -> None:
@@ -454,7 +448,7 @@ def _draw_captions(axes, report: RecordReport, seconds: float) -> None:
   axes.set_xlim(0, seconds)
   shown = report.captions[:6]
   rows = max(len(shown), 1) + 1.5
-  axes.set_ylim(rows, 0)
+  axes.set_ylim(rows, -0.7)  # the labels of the time axis are above
   if not shown:
     axes.text(0, 0.5, 'no captions', fontsize=7, va='center', color='gray')
   for row, (start, end, text) in enumerate(shown):
