@@ -2,11 +2,13 @@
 
     python benchmarks/verify_ma_medium.py --output=found.json
 
-On one batch, again and again and without augmentation, its losses fall within
-ten steps; it stays within its memory; the video's own weights get gradients
-like the audio's; and Ctrl-C and the same command stop and go on.
+On one batch, again and again, without augmentation and with the same draws of
+dropout and DropToken, its losses fall within ten steps; it stays within its
+memory; the video's own weights get gradients like the audio's; and Ctrl-C and
+the same command stop and go on.
 """
 
+import re
 import resource
 import sys
 import tempfile
@@ -32,14 +34,13 @@ def main():
   with tempfile.TemporaryDirectory() as model_dir:
     arguments = (*_ARGUMENTS, f'--model_dir={model_dir}')
     text, code = checks.run_module(
-      'train', *arguments, stop_at=f'step {_STEPS - 1}/'
+      'train', *arguments, stop_at=f'step {_STEPS}/'
     )
     found.check('exit code after Ctrl-C', code, equal=0)
-    found.check(
-      'says that it stopped',
-      f'Stopped by SIGINT at step {_STEPS};' in text,
-      equal=True,
-    )
+    # The signal comes before or after the next step has begun.
+    stopped = re.search(r'Stopped by SIGINT at step (\d+);', text)
+    step = int(stopped[1]) if stopped else 0
+    found.check('says where it stopped', step, at_least=_STEPS)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     found.check('peak memory in GiB', round(peak, 2), at_most=20)
     scalars = checks.read_scalars(f'{model_dir}/train')
@@ -63,11 +64,11 @@ def main():
       at_least=0.01,
     )
     text, code = checks.run_module(
-      'train', *arguments, stop_at=f'step {_STEPS + 1}/'
+      'train', *arguments, stop_at=f'step {step + 1}/'
     )
     found.check(
       'goes on where it stopped',
-      f'Going on at step {_STEPS} of' in text,
+      f'Going on at step {step} of' in text,
       equal=True,
     )
     found.check('exit code after the second Ctrl-C', code, equal=0)

@@ -295,6 +295,16 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
       tokenizer(x, keep=tf.constant(keep)), picked @ kernel + bias, atol=1e-5
     )
 
+  @parameterized.parameters(0.1, 0.5)
+  def test_initial_tokens_have_unit_variance(self, rms):
+    tokenizer = patch_tokenizer.PatchTokenizer(64, (128,), input_rms=rms)
+    tokens = tokenizer(rms * _random(8, 128 * 16, 1))
+    self.assertNear(np.std(tokens), 1, 0.05)
+
+  def test_bad_input_rms(self):
+    with self.assertRaisesRegex(ValueError, '`input_rms` must be positive'):
+      patch_tokenizer.PatchTokenizer(5, (4,), input_rms=0.0)
+
   def test_input_that_is_no_multiple_of_the_patch(self):
     tokenizer = patch_tokenizer.PatchTokenizer(5, (4,))
     with self.assertRaisesRegex(ValueError, 'multiple of the patch size'):
@@ -459,6 +469,10 @@ class TextEmbeddingTest(tf.test.TestCase):
     layer.fill(vectors, ids)
     self.assertAllEqual(layer(tf.constant([3]), training=True), [[1, 2]])
     self.assertAllEqual(layer(tf.constant([0, 1])), before[:2])
+
+  def test_initial_table_has_unit_variance(self):
+    layer = text_embedding.TextEmbedding(100, 50)
+    self.assertNear(np.std(layer(tf.range(100))), 1, 0.05)
 
   def test_frozen_but_not_filled(self):
     layer = text_embedding.TextEmbedding(4, 2, is_frozen=True)

@@ -189,11 +189,12 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         'STEPS_PER_LOOP=5',
         'train.overfit_one_batch=True',
         'train.eval_dataset=None',
-        'build_model.dropout_rate=0.0',
-        'build_model.drop_token_rate=0.0',
+        'build_model.dropout_rate=0.1',
+        'build_model.drop_token_rate=0.5',
         "WarmupCosine.shape='constant'",
       )
-    self.assertLess(losses[-1], losses[0])
+    # The draws stay the same too, so that every loop is better.
+    self.assertAllLess(np.diff(losses), 0)
 
   def test_evaluate_reads_what_training_wrote(self):
     trained = self._train('TRAIN_STEPS=1')

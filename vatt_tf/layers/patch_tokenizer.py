@@ -22,6 +22,9 @@ class PatchTokenizer(tf_keras.layers.Layer):
     patch_size: tuple of ints, one an axis between the batch and the channels.
     use_padding: bool. True pads the end of an axis with zeros to a multiple of
       the patch size (spectrograms); False raises an error instead.
+    input_rms: float, root mean square that values of the input usually have.
+      The kernel's initial values then give tokens of unit variance, which
+      weigh as much as positions. None: glorot uniform.
     **kwargs: of `tf_keras.layers.Layer`.
 
   Call arguments:
@@ -41,7 +44,9 @@ class PatchTokenizer(tf_keras.layers.Layer):
     TensorShape([2, 8, 8])
   """
 
-  def __init__(self, d_model, patch_size, use_padding=False, **kwargs):
+  def __init__(
+    self, d_model, patch_size, use_padding=False, input_rms=None, **kwargs
+  ):
     # The input is cast after the patches are picked, not as a whole.
     super().__init__(autocast=False, **kwargs)
     patch_size = tuple(patch_size)
@@ -52,9 +57,14 @@ class PatchTokenizer(tf_keras.layers.Layer):
         '`patch_size` must be positive integers, one an axis. '
         f'Received: patch_size={patch_size}'
       )
+    if input_rms is not None and input_rms <= 0:
+      raise ValueError(
+        f'`input_rms` must be positive. Received: input_rms={input_rms}'
+      )
     self.d_model = d_model
     self.patch_size = patch_size
     self.use_padding = use_padding
+    self.input_rms = input_rms
 
   def grid(self, input_shape):
     """The number of patches along each axis.
@@ -88,10 +98,15 @@ class PatchTokenizer(tf_keras.layers.Layer):
   def build(self, input_shape):
     """Makes `kernel`, (patch values, d_model), and `bias`, (d_model,)."""
     num_values = math.prod(self.patch_size) * int(input_shape[-1])
+    initializer = 'glorot_uniform'
+    if self.input_rms is not None:
+      initializer = tf_keras.initializers.RandomNormal(
+        stddev=1 / (self.input_rms * math.sqrt(num_values))
+      )
     self.kernel = self.add_weight(
       name='kernel',
       shape=[num_values, self.d_model],
-      initializer='glorot_uniform',
+      initializer=initializer,
     )
     self.bias = self.add_weight(
       name='bias', shape=[self.d_model], initializer='zeros'
@@ -147,6 +162,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
       'd_model': self.d_model,
       'patch_size': self.patch_size,
       'use_padding': self.use_padding,
+      'input_rms': self.input_rms,
     }
 
 

@@ -72,7 +72,8 @@ class TextEmbedding(tf_keras.layers.Layer):
     vocabulary_size: int.
     d_embedding: int, width of a vector.
     is_frozen: bool, do not train the table.
-    initializer: of the table.
+    initializer: of the table; None: normal with deviation 1, as T5's is, so
+      that words weigh no less than positions.
     **kwargs: of `tf_keras.layers.Layer`.
 
   Call arguments:
@@ -96,7 +97,7 @@ class TextEmbedding(tf_keras.layers.Layer):
     vocabulary_size,
     d_embedding=300,
     is_frozen=False,
-    initializer='random_normal',
+    initializer=None,
     **kwargs,
   ):
     # Integer ids need no cast.
@@ -110,6 +111,8 @@ class TextEmbedding(tf_keras.layers.Layer):
     self.d_embedding = d_embedding
     self.is_frozen = is_frozen
     self.is_filled = False
+    if initializer is None:
+      initializer = tf_keras.initializers.RandomNormal(stddev=1.0)
     self.initializer = tf_keras.initializers.get(initializer)
 
   def build(self, input_shape):

@@ -8,6 +8,11 @@ from vatt_tf.input_pipeline import text
 from vatt_tf.layers import text_embedding, transformer_encoder
 from vatt_tf.models import vatt
 
+# Sound is far from the unit variance that linear maps are initialised for:
+# speech and music have a root mean square of about 0.1, and spectrograms that
+# are normalised to [0, 1] one of about 0.5.
+_WAVEFORM_RMS = 0.1
+_SPECTROGRAM_RMS = 0.5
 _MODALITIES = ('video', 'audio', 'text')
 
 
@@ -154,17 +159,17 @@ def build_model(
       **others,
     }
 
-  def patch_arguments(numbers, patch_size, input_size, use_padding=False):
+  def patch_arguments(numbers, patch_size, input_size, **others):
     return {
       'd_model': numbers.d_model,
       'patch_size': patch_size,
       'table_shape': tuple(
         max(1, -(-whole // part)) for whole, part in zip(input_size, patch_size)
       ),
-      'use_padding': use_padding,
       'use_pre_projection': is_agnostic,
       'drop_token_rate': drop_token_rate,
       'dropout_rate': dropout_rate,
+      **others,
     }
 
   is_spectrogram = audio_form == 'spectrogram'
@@ -184,10 +189,14 @@ def build_model(
         tuple(spectrogram_patch_size),
         (num_spectrogram_frames, num_mel_bins),
         use_padding=True,
+        input_rms=_SPECTROGRAM_RMS,
       )
     elif modality == 'audio':
       embedding = patch_arguments(
-        numbers, (audio_patch_size,), (num_audio_samples,)
+        numbers,
+        (audio_patch_size,),
+        (num_audio_samples,),
+        input_rms=_WAVEFORM_RMS,
       )
     else:
       embedding = {

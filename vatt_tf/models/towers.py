@@ -73,6 +73,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     patch_size: tuple of ints, see `PatchTokenizer`.
     table_shape: tuple of ints, see `PositionEmbedding`.
     use_padding: bool, see `PatchTokenizer`.
+    input_rms: float or None, see `PatchTokenizer`.
     use_pre_projection: bool, the Dense + GeLU.
     position_form: `separable` or `full`.
     use_position_norm: bool.
@@ -102,6 +103,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     patch_size,
     table_shape,
     use_padding=False,
+    input_rms=None,
     use_pre_projection=False,
     position_form='separable',
     use_position_norm=True,
@@ -115,6 +117,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     self.patch_size = tuple(patch_size)
     self.table_shape = tuple(table_shape)
     self.use_padding = use_padding
+    self.input_rms = input_rms
     self.use_pre_projection = use_pre_projection
     self.position_form = position_form
     self.use_position_norm = use_position_norm
@@ -127,7 +130,12 @@ class PatchEmbedding(tf_keras.layers.Layer):
       drop_token_rate, dtype=dtype, name='drop_token'
     )
     self.tokenizer = patch_tokenizer.PatchTokenizer(
-      d_model, patch_size, use_padding, dtype=dtype, name='tokenizer'
+      d_model,
+      patch_size,
+      use_padding,
+      input_rms,
+      dtype=dtype,
+      name='tokenizer',
     )
     self.pre_projection = None
     if use_pre_projection:
@@ -177,6 +185,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
       'patch_size': self.patch_size,
       'table_shape': self.table_shape,
       'use_padding': self.use_padding,
+      'input_rms': self.input_rms,
       'use_pre_projection': self.use_pre_projection,
       'position_form': self.position_form,
       'use_position_norm': self.use_position_norm,

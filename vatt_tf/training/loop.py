@@ -123,8 +123,9 @@ def train(
     keep_checkpoints: int, how many of the newest stay.
     init_checkpoint: a `model_dir` or checkpoint prefix whose model weights a
       new run starts from.
-    overfit_one_batch: train on the first batch again and again: its loss must
-      fall, which checks a new model or data set in minutes.
+    overfit_one_batch: train on the first batch again and again, with the same
+      draws of dropout and DropToken: the loss depends on the weights alone and
+      must fall, which checks a new model or data set in minutes.
 
   Returns:
     The last evaluation's metrics, as `evaluate_retrieval` gives them; empty
@@ -205,6 +206,7 @@ def train(
     distribution_strategy,
     seed,
     jit_compile=jit_compile,
+    repeat_draws=overfit_one_batch,
   )
   evaluator, eval_actions = None, []
   if eval_dataset is not None:

@@ -45,13 +45,22 @@ class Trainer(orbit.AbstractTrainer):
     strategy: `tf.distribute.Strategy`.
     seed: int, seed of dropout and DropToken.
     jit_compile: compile forward, loss and gradients with XLA; one replica.
+    repeat_draws: draw the same dropout and DropToken at every step.
 
   Raises:
     ValueError: `jit_compile` with several replicas outside a TPU.
   """
 
   def __init__(
-    self, task, model, optimizer, dataset, strategy, seed, jit_compile=False
+    self,
+    task,
+    model,
+    optimizer,
+    dataset,
+    strategy,
+    seed,
+    jit_compile=False,
+    repeat_draws=False,
   ):
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     if jit_compile and strategy.num_replicas_in_sync > 1 and not is_tpu:
@@ -66,6 +75,7 @@ class Trainer(orbit.AbstractTrainer):
     self._optimizer = optimizer
     self._strategy = strategy
     self._seed = seed
+    self._repeat_draws = repeat_draws
     self._iterator = iter(dataset)
     self._metric_names = []
     # A TPU compiles the whole step anyway; and with several replicas a graph of
@@ -113,7 +123,9 @@ class Trainer(orbit.AbstractTrainer):
     }
 
   def _replica_step(self, features):
-    step = self._optimizer.iterations
+    step = tf.identity(self._optimizer.iterations)
+    if self._repeat_draws:
+      step = tf.zeros_like(step)
     gradients, metrics = self._gradients(features, step)
     gradients = distribution.all_reduce_sum(gradients)
     norms = self._gradient_norms(gradients)
