@@ -109,7 +109,8 @@ verify: venv-test
 	@for script in $(VERIFY); do \
 	  name=$$(basename $$script .py); \
 	  echo "$$script"; \
-	  $(BIN)/python $$script --output=benchmarks/results/$$name.json; \
+	  $(BIN)/python -m benchmarks.$$name \
+	    --output=benchmarks/results/$$name.json; \
 	done
 
 .PHONY: regenerate

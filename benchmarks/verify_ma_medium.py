@@ -1,6 +1,6 @@
 """Checks the full-size Medium model on the sample records, on this machine.
 
-    python benchmarks/verify_ma_medium.py --output=found.json
+    python -m benchmarks.verify_ma_medium --output=found.json
 
 On one batch, again and again, without augmentation and with the same draws of
 dropout and DropToken, its losses fall within ten steps; it stays within its
@@ -13,8 +13,9 @@ import resource
 import sys
 import tempfile
 
-import checks
 import numpy as np
+
+from benchmarks import checks
 
 _ARGUMENTS = (
   '--gin_file=gin/pretrain_ma_medium.gin',

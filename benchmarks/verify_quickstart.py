@@ -1,6 +1,6 @@
 """Checks `make quickstart` in a fresh clone: its time and what it finds.
 
-    python benchmarks/verify_quickstart.py --output=found.json
+    python -m benchmarks.verify_quickstart --output=found.json
 
 It clones what is committed into a temporary folder and types the command
 there, so that the environment is made anew too.
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-import checks
+from benchmarks import checks
 
 _DIRECTIONS = ('text_to_video', 'audio_to_video')
 

@@ -1,13 +1,13 @@
 """Small models on real talking-head clips: records, training, retrieval.
 
-    python benchmarks/verify_real_clips.py --output=found.json
+    python -m benchmarks.verify_real_clips --output=found.json
 
 The 799 clips lie in `media/grid` of the folder that VATT_TF_SHARED names, by
 default `shared` beside the repository: a person says sentences of six words,
 such as "bin blue at f two now". 700 of them train a small modality-agnostic
 and a small modality-specific model; the others are searched. What the search
 finds is written down as it is; the checks are that all clips become records
-and that training lowers the loss.
+and that sound finds its video better than chance would.
 """
 
 import csv
@@ -18,22 +18,24 @@ import random
 import sys
 import tempfile
 
-import checks
+from benchmarks import checks
 
 _NUM_HELD_OUT = 99
 _NUM_CLIPS = 799
-_STEPS = 400
 _PARAMS = {
   'VOCABULARY_SIZE': 64,
-  'TRAIN_STEPS': _STEPS,
+  'TRAIN_STEPS': 600,
   'LOG_INTERVAL': 20,
   # The lips say the sentence in about two seconds.
   'NUM_FRAMES': 20,
   'FRAME_RATE': 10.0,
   'FRAME_SIZE': 64,
   'NUM_AUDIO_SAMPLES': 32000,
+  'build_model.video_patch_size': (4, 8, 8),
   'build_model.num_spectrogram_frames': 94,
-  'build_model.drop_token_rate': 0.5,
+  'build_model.spectrogram_patch_size': (4, 20),
+  # What is said is in the sound, far more than in the lips.
+  'AUDIO_TEXT_WEIGHT': 1.0,
 }
 _MODELS = {
   'modality_agnostic': (),
@@ -113,19 +115,14 @@ def main():
         *(f'--gin_param={key}={value}' for key, value in params.items()),
       )
       found.check(f'{model}: exit code', code, equal=0)
-      losses = checks.read_scalars(f'{model_dir}/train')
-      for term in ('video_audio_loss', 'video_text_loss'):
-        found.check(
-          f'{model}: {term}, the last over the first',
-          losses[term][-1] / losses[term][0],
-          at_most=0.95,
-        )
-      best = json.loads((model_dir / 'best/best_metric.json').read_text())
-      found.note(f'{model}: best', best)
       scalars = checks.read_scalars(f'{model_dir}/eval')
-      found.note(
-        f'{model}: retrieval',
-        {tag: values[-1] for tag, values in sorted(scalars.items())},
+      metrics = {tag: values[-1] for tag, values in sorted(scalars.items())}
+      found.note(f'{model}: retrieval', metrics)
+      # Chance gives 50, with a standard deviation of 2.9.
+      found.check(
+        f'{model}: mean rank, audio to video',
+        metrics['audio_to_video/mean_rank'],
+        at_most=43,
       )
   return found.write(output)
 

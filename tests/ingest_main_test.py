@@ -26,18 +26,19 @@ class IngestMainTest(tf.test.TestCase):
     self.out = os.path.join(self.create_tempdir().full_path, 'out')
 
   def run_main(self, **values):
-    """Exit code, what is printed and what is logged as an error."""
-    output, code = io.StringIO(), 0
+    """Exit code, and what is printed on both outputs."""
+    output, error, code = io.StringIO(), io.StringIO(), 0
     values = {'output_dir': self.out, 'num_workers': 0, **values}
-    with flagsaver.flagsaver(**values), contextlib.redirect_stdout(output):
-      with self.assertLogs() as logs:
-        try:
-          ingest.main(['ingest'])
-        except SystemExit as e:
-          code = e.code
-        # `assertLogs` wants a line.
-        tf.get_logger().info('done')
-    return code, output.getvalue(), '\n'.join(logs.output)
+    with (
+      flagsaver.flagsaver(**values),
+      contextlib.redirect_stdout(output),
+      contextlib.redirect_stderr(error),
+    ):
+      try:
+        ingest.main(['ingest'])
+      except SystemExit as e:
+        code = e.code
+    return code, output.getvalue(), error.getvalue()
 
   def test_folder_with_a_failure(self):
     sample_media.write(os.path.join(self.media, 'a.mp4'), 1.0)

@@ -52,21 +52,25 @@ class InspectRecordsTest(tf.test.TestCase):
     self.assertEqual(value['records'][0]['num_frames'], 4)
 
   def test_no_shard(self):
-    with self.assertLogs(level='ERROR') as logs:
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
       with self.assertRaises(SystemExit) as context:
         self.run_main(pattern=[f'{self.folder}/none-*'])
     self.assertEqual(context.exception.code, 1)
-    self.assertIn('No file matches the record pattern', logs.output[0])
-    self.assertIn('python -m vatt_tf.ingest', logs.output[0])
+    self.assertIn('No file matches the record pattern', error.getvalue())
+    self.assertIn('python -m vatt_tf.ingest', error.getvalue())
 
   def test_truncated_shard(self):
     path = records.shard_path(self.folder, 'train', 1, 2)
     with open(path, 'r+b') as file:
       file.truncate(os.path.getsize(path) - 10)
-    with self.assertLogs(level='ERROR') as logs:
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
       with self.assertRaises(SystemExit):
         self.run_main(pattern=[f'{self.folder}/train-*'])
-    self.assertIn('train-00001-of-00002.tfrecord is truncated', logs.output[0])
+    self.assertIn(
+      'train-00001-of-00002.tfrecord is truncated', error.getvalue()
+    )
 
 
 if __name__ == '__main__':

@@ -10,10 +10,9 @@ lower case, no punctuation, split on white space. The file begins with
 first and equally frequent ones in alphabetical order.
 """
 
-import sys
-
 from absl import app, flags
 
+from vatt_tf import command_line
 from vatt_tf.input_pipeline import vocabulary
 
 _RECORDS = flags.DEFINE_string(
@@ -39,17 +38,15 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('Give one of --records and --manifest.')
   if not _OUTPUT.value:
     raise app.UsageError('Give --output, the file to write.')
-  if _RECORDS.value is not None:
-    captions = vocabulary.captions_of_records(_RECORDS.value)
-  else:
-    captions = vocabulary.captions_of_manifest(_MANIFEST.value)
-  try:
+  with command_line.exit_on_error():
+    if _RECORDS.value is not None:
+      captions = vocabulary.captions_of_records(_RECORDS.value)
+    else:
+      captions = vocabulary.captions_of_manifest(_MANIFEST.value)
     words = vocabulary.build_vocabulary(
       captions, _MAX_SIZE.value, _MIN_COUNT.value
     )
-  except ValueError as e:
-    sys.exit(f'build_vocabulary: {e}')
-  vocabulary.write_vocabulary(_OUTPUT.value, words)
+    vocabulary.write_vocabulary(_OUTPUT.value, words)
   print(
     f'Wrote {len(words)} entries to {_OUTPUT.value}. Set the gin macros '
     f"VOCABULARY='{_OUTPUT.value}' and VOCABULARY_SIZE={len(words)} (or more)."

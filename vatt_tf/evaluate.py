@@ -8,6 +8,7 @@ text, with pool size and chance beside each figure.
 from absl import app, flags
 
 from vatt_tf import (
+  command_line,
   configurables,  # noqa: F401
   gin_utils,
 )
@@ -30,8 +31,9 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
-  gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
-  metrics, path = runner.evaluate(_CHECKPOINT.value, output=_OUTPUT.value)
+  with command_line.exit_on_error():
+    gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    metrics, path = runner.evaluate(_CHECKPOINT.value, output=_OUTPUT.value)
   print(f'Retrieval on held-out clips, {path}:')
   print(retrieval.format_table(metrics))
 

@@ -20,6 +20,7 @@ import sys
 
 from absl import app, flags, logging
 
+from vatt_tf import command_line
 from vatt_tf.media import ingest, planning
 
 flags.DEFINE_string(
@@ -148,10 +149,8 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   try:
-    result = ingest.ingest(manifest_path=flags.FLAGS.manifest, **arguments)
-  except (ValueError, ingest.TooManyFailedError) as e:
-    logging.error('%s', e)
-    sys.exit(1)
+    with command_line.exit_on_error(ingest.TooManyFailedError):
+      result = ingest.ingest(manifest_path=flags.FLAGS.manifest, **arguments)
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on where this stopped.')
     sys.exit(130)

@@ -10,10 +10,10 @@ sheet is a picture of these records: frames, waveform, captions.
 
 import dataclasses
 import json
-import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
+from vatt_tf import command_line
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import inspection
 
@@ -36,7 +36,7 @@ def main(argv):
       f'Unexpected arguments: {argv[1:]}. Put the pattern in quotes, so that '
       'the shell leaves it alone.'
     )
-  try:
+  with command_line.exit_on_error():
     paths = records.match_shards(_PATTERN.value, macro='TRAIN_RECORDS')
     counts = records.count_all_records(paths)
     some = inspection.read_some(paths, _NUM_RECORDS.value)
@@ -59,9 +59,6 @@ def main(argv):
       )
       if not _JSON.value:
         print(f'\nThe contact sheet is {_CONTACT_SHEET.value}.')
-  except (ValueError, OSError) as e:
-    logging.error('%s', e)
-    sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import time
 from absl import app, flags
 
 from vatt_tf import (
+  command_line,
   configurables,  # noqa: F401
   file_utils,
   gin_utils,
@@ -175,7 +176,8 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
-  run(_OUTPUT_DIR.value)
+  with command_line.exit_on_error():
+    run(_OUTPUT_DIR.value)
 
 
 if __name__ == '__main__':

@@ -10,10 +10,11 @@ import pathlib
 from absl import app, flags
 
 from vatt_tf import (
+  command_line,
   configurables,  # noqa: F401
   gin_utils,
 )
-from vatt_tf.training import loop
+from vatt_tf.training import loop, trainer
 
 _MODEL_DIR = flags.DEFINE_string(
   'model_dir',
@@ -30,11 +31,12 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_files = flags.FLAGS.gin_file
   gin_utils.quiet_logging()
-  gin_utils.parse(gin_files, flags.FLAGS.gin_param)
   model_dir = _MODEL_DIR.value
   if model_dir is None:
     model_dir = os.path.join('runs', pathlib.PurePath(gin_files[0]).stem)
-  loop.train(model_dir)
+  with command_line.exit_on_error(trainer.NonFiniteError):
+    gin_utils.parse(gin_files, flags.FLAGS.gin_param)
+    loop.train(model_dir)
 
 
 if __name__ == '__main__':

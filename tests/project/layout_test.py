@@ -17,6 +17,7 @@ LAYERS = {
   '': 0,
   'tensor_utils': 0,
   'file_utils': 0,
+  'command_line': 0,
   'feature_names': 0,
   'randomness': 0,
   'distribution': 0,
