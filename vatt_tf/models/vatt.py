@@ -174,16 +174,52 @@ class VATT(tf_keras.Model):
 
   def call(self, features, training=False, rng=None):
     """Computes features and embeddings; see the class."""
+    pooled = self.encode(features, training, rng)
+    return self.project(pooled, features, training)
+
+  def encode(self, features, training=False, rng=None):
+    """Runs the towers of all modalities; no row depends on another.
+
+    Args:
+      features: dictionary, as in the call.
+      training: bool.
+      rng: `randomness.Rng` or None.
+
+    Returns:
+      Dictionary of float32 tensors: `video_feature` (B, d) and its like of
+      each modality.
+
+    Raises:
+      ValueError: an input is missing or does not fit, naming it.
+    """
+    pooled = {}
+    for modality in self.modalities:
+      encode = getattr(self, f'encode_{modality}')
+      pooled[f'{modality}_feature'], _ = encode(
+        self._input(features, modality), training, rng, need_tokens=False
+      )
+    return pooled
+
+  def project(self, pooled, masks, training=False):
+    """Runs the heads on what `encode` returned for the whole batch.
+
+    Args:
+      pooled: dictionary that `encode` returned.
+      masks: dictionary with `video_mask` and its like; a modality without one
+        has all its rows. Other entries do not matter.
+      training: bool.
+
+    Returns:
+      Dictionary of outputs, as the call's.
+    """
     outputs = {}
     for modality in self.modalities:
-      mask_name = f'{modality}_mask'
-      embed = getattr(self, f'embed_{modality}')
       outputs.update(
-        embed(
-          self._input(features, modality),
-          mask=features.get(mask_name),
-          training=training,
-          rng=rng,
+        self._project(
+          modality,
+          pooled[f'{modality}_feature'],
+          masks.get(f'{modality}_mask'),
+          training,
         )
       )
     return outputs
