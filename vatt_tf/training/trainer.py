@@ -2,28 +2,24 @@
 
 import collections
 
+import numpy as np
 import orbit
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf import distribution, randomness
+from vatt_tf.training import gradient_caching
+
+# So many steps in a row without an update are no search for a loss scale.
+_MAX_SKIPPED_IN_A_ROW = 50
 
 
 class NonFiniteError(ArithmeticError):
   """A loss or a gradient became infinite or NaN."""
 
 
-def _dense(gradient):
-  """A dense gradient: the embedding table's slices, summed.
-
-  One dense Adam update of a 65,536-row table is faster than the sparse one,
-  which touches every moment anyway; and norms of slices would count repeated
-  rows wrongly.
-  """
-  if isinstance(gradient, tf.IndexedSlices):
-    return tf.math.unsorted_segment_sum(
-      gradient.values, gradient.indices, gradient.dense_shape[0]
-    )
-  return gradient
+def _is_of_gradients(metric_name):
+  return metric_name.startswith('gradient_norm')
 
 
 def _squared_norm(tensors):
@@ -40,15 +36,24 @@ class Trainer(orbit.AbstractTrainer):
       the loss (the sum over the replicas is the loss) and a dictionary of
       shares of metrics.
     model: the task's model, called as `model(features, training=True, rng=…)`.
-    optimizer: a `tf_keras` legacy optimizer.
+    optimizer: a `tf_keras` legacy optimizer with the attribute
+      `global_clip_norm`; or a `LossScaleOptimizer` around it, for float16: then
+      gradients are those of the scaled loss, divided by the scale again before
+      anything sees them, and a step whose gradients are not finite changes no
+      weight and lowers the scale.
     dataset: distributed dataset of feature dictionaries.
     strategy: `tf.distribute.Strategy`.
     seed: int, seed of dropout and DropToken.
     jit_compile: compile forward, loss and gradients with XLA; one replica.
     repeat_draws: draw the same dropout and DropToken at every step.
+    micro_batch_size: int, rows of a replica that the towers take at a time, for
+      the same gradients in less memory (see `gradient_caching`, which also says
+      why sums of the gradients of small batches would be something else); None:
+      all at once.
 
   Raises:
-    ValueError: `jit_compile` with several replicas outside a TPU.
+    ValueError: `jit_compile` with several replicas outside a TPU; in the first
+      step, a `micro_batch_size` that does not divide a replica's batch.
   """
 
   def __init__(
@@ -61,6 +66,7 @@ class Trainer(orbit.AbstractTrainer):
     seed,
     jit_compile=False,
     repeat_draws=False,
+    micro_batch_size=None,
   ):
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     if jit_compile and strategy.num_replicas_in_sync > 1 and not is_tpu:
@@ -76,8 +82,15 @@ class Trainer(orbit.AbstractTrainer):
     self._strategy = strategy
     self._seed = seed
     self._repeat_draws = repeat_draws
+    self._micro_batch_size = micro_batch_size
+    self._uses_loss_scale = isinstance(
+      optimizer, tf_keras.mixed_precision.LossScaleOptimizer
+    )
+    inner = optimizer.inner_optimizer if self._uses_loss_scale else optimizer
+    self._clip_norm = inner.global_clip_norm
     self._iterator = iter(dataset)
     self._metric_names = []
+    self._skipped_in_a_row = 0
     # A TPU compiles the whole step anyway; and with several replicas a graph of
     # its own must not hold what replicas exchange.
     self._gradients = self.compute_gradients
@@ -102,10 +115,23 @@ class Trainer(orbit.AbstractTrainer):
     rows = next(iter(features.values())).shape[0]
     rng = randomness.make(self._seed, step, distribution.first_row(rows))
     variables = self._model.trainable_variables
-    with tf.GradientTape() as tape:
-      outputs = self._model(features, training=True, rng=rng)
+
+    def loss_fn(outputs):
       loss, metrics = self._task.loss(features, outputs)
-    gradients = tape.gradient(loss, variables)
+      metrics = {'loss': loss, **metrics}
+      if self._uses_loss_scale:
+        loss = self._optimizer.get_scaled_loss(loss)
+      return loss, metrics
+
+    if self._micro_batch_size is None:
+      with tf.GradientTape() as tape:
+        outputs = self._model(features, training=True, rng=rng)
+        loss, metrics = loss_fn(outputs)
+      gradients = tape.gradient(loss, variables)
+    else:
+      gradients, metrics = gradient_caching.gradients(
+        self._model, loss_fn, features, rng, self._micro_batch_size
+      )
     missing = [
       variable.name
       for variable, gradient in zip(variables, gradients, strict=True)
@@ -117,10 +143,10 @@ class Trainer(orbit.AbstractTrainer):
         f'{", ".join(missing)}. Give the model and the loss the same term '
         'weights.'
       )
-    return [_dense(gradient) for gradient in gradients], {
-      'loss': loss,
-      **metrics,
-    }
+    gradients = [gradient_caching.dense(gradient) for gradient in gradients]
+    if self._uses_loss_scale:
+      gradients = self._optimizer.get_unscaled_gradients(gradients)
+    return gradients, metrics
 
   def _replica_step(self, features):
     step = tf.identity(self._optimizer.iterations)
@@ -129,17 +155,23 @@ class Trainer(orbit.AbstractTrainer):
     gradients, metrics = self._gradients(features, step)
     gradients = distribution.all_reduce_sum(gradients)
     norms = self._gradient_norms(gradients)
-    clip_norm = self._optimizer.global_clip_norm
-    if clip_norm is not None:
-      factor = clip_norm / tf.maximum(norms['gradient_norm'], clip_norm)
+    if self._clip_norm is not None:
+      factor = self._clip_norm / tf.maximum(
+        norms['gradient_norm'], self._clip_norm
+      )
       gradients = [gradient * factor for gradient in gradients]
+    values = dict(norms)
+    if self._uses_loss_scale:
+      is_finite = tf.math.is_finite(norms['gradient_norm'])
+      values['skipped_steps'] = tf.cast(~is_finite, tf.float32)
+      values['loss_scale'] = tf.identity(self._optimizer.loss_scale)
     self._optimizer.apply_gradients(
       zip(gradients, self._model.trainable_variables, strict=True),
       experimental_aggregate_gradients=False,
     )
-    # The norms are of the summed gradients, so that each replica gives a part.
+    # These are of the summed gradients, so that each replica gives a part.
     replicas = self._strategy.num_replicas_in_sync
-    metrics.update({name: norm / replicas for name, norm in norms.items()})
+    metrics.update({name: value / replicas for name, value in values.items()})
     self._metric_names = list(metrics)
     return tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
 
@@ -173,24 +205,53 @@ class Trainer(orbit.AbstractTrainer):
       num_steps: scalar int32 tensor.
 
     Returns:
-      Dictionary: metric name → mean over the steps, a float.
+      Dictionary: metric name → mean over the steps, a float. With a
+      `LossScaleOptimizer` also `loss_scale`, and `skipped_steps`, the number of
+      these steps that changed no weight, since their gradients were not finite;
+      they do not count in the means of gradient norms.
 
     Raises:
       NonFiniteError: when a metric is not finite; it names metric and step.
+        Gradients may be so for some steps where a loss scale is looked for.
     """
     first = int(self._optimizer.iterations.numpy())
     history = self._loop(self._iterator, num_steps).numpy()
-    for offset, values in enumerate(history):
-      for name, value in zip(self._metric_names, values, strict=True):
-        if not tf.math.is_finite(value):
-          raise NonFiniteError(
-            f'`{name}` is {value} at step {first + offset + 1}. The last '
-            'checkpoint is from before this step and stays. Lower the '
-            'learning rate, lengthen the warm-up or clip the gradients '
-            '(make_optimizer.clip_norm), then start again from it.'
-          )
-    means = history.mean(axis=0)
-    return {
-      name: float(value)
-      for name, value in zip(self._metric_names, means, strict=True)
-    }
+    history = dict(zip(self._metric_names, history.T, strict=True))
+    skipped = np.zeros(len(history['loss']), bool)
+    if self._uses_loss_scale:
+      skipped = history['skipped_steps'] > 0
+    for offset, is_skipped in enumerate(skipped):
+      self._check_finite(
+        {name: values[offset] for name, values in history.items()},
+        is_skipped,
+        first + offset + 1,
+      )
+    means = {}
+    for name, values in history.items():
+      if _is_of_gradients(name):
+        values = values[~skipped]
+      means[name] = float(values.mean()) if len(values) else float('nan')
+    if self._uses_loss_scale:
+      means['skipped_steps'] = float(skipped.sum())
+    return means
+
+  def _check_finite(self, values, is_skipped, step):
+    """Raises NonFiniteError for a step, unless skipping it was enough."""
+    for name, value in values.items():
+      if not np.isfinite(value) and not (is_skipped and _is_of_gradients(name)):
+        raise NonFiniteError(
+          f'`{name}` is {value} at step {step}. The last '
+          'checkpoint is from before this step and stays. Lower the '
+          'learning rate, lengthen the warm-up or clip the gradients '
+          '(make_optimizer.clip_norm), then start again from it.'
+        )
+    self._skipped_in_a_row = self._skipped_in_a_row + 1 if is_skipped else 0
+    if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+      raise NonFiniteError(
+        f'`gradient_norm` was not finite in {self._skipped_in_a_row} steps in '
+        f'a row, up to step {step}, down to the loss scale '
+        f'{values["loss_scale"]:g}; none of them changed a weight. Train in '
+        'another precision (mixed_bfloat16 or float32), which has no such '
+        'narrow range, or start again from the last checkpoint with a lower '
+        'learning rate.'
+      )

@@ -1,0 +1,170 @@
+"""Gradients of a large batch from micro-batches, exactly (gradient caching).
+
+Gao et al. 2021, "Scaling deep contrastive learning batch size under memory
+limited setup". A contrastive loss couples all rows of the batch, but only
+through the pooled features, which are small:
+
+1. the towers, micro-batch after micro-batch, keep the pooled features alone;
+2. the heads, batch norm and the loss see the features of the whole batch, once,
+   and give the gradients of the heads' weights and of the features;
+3. the towers again, micro-batch after micro-batch, with the same dropout and
+   DropToken, carry the features' gradients on to their weights.
+
+The activations held are those of one micro-batch; the forward pass of the
+towers is computed twice. The gradient is that of the whole batch. Summing the
+gradients of a loss of each micro-batch is not: each would have only its own
+rows for negatives and for the statistics of batch norm. So that plain form of
+accumulation is not offered.
+"""
+
+import tensorflow as tf
+
+from vatt_tf import tensor_utils
+
+
+def num_micro_batches(batch_size, micro_batch_size):
+  """The number of micro-batches of a replica's batch.
+
+  Args:
+    batch_size: int, rows of each replica.
+    micro_batch_size: int.
+
+  Returns:
+    An int.
+
+  Raises:
+    ValueError: they do not divide the batch.
+  """
+  if micro_batch_size < 1 or batch_size % micro_batch_size:
+    divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+    raise ValueError(
+      f'`micro_batch_size` must divide the {batch_size} rows that each replica '
+      f'has of the batch: use one of {divisors}. '
+      f'Received: micro_batch_size={micro_batch_size}'
+    )
+  return batch_size // micro_batch_size
+
+
+def gradients(model, loss_fn, features, rng, micro_batch_size):
+  """Forward, loss and gradients of this replica's rows, with little memory.
+
+  Args:
+    model: has `encode(features, training, rng)`, which gives a dictionary of
+      tensors (B, ...) whose rows do not depend on each other, and
+      `project(pooled, masks, training)`, which gives the outputs for them; a
+      `VATT` does.
+    loss_fn: callable from the outputs to `(loss, metrics)`; the loss is a
+      scalar, this replica's share.
+    features: dictionary of tensors (B, ...), B static.
+    rng: `randomness.Rng` of the rows.
+    micro_batch_size: int, divides B.
+
+  Returns:
+    (gradients, metrics): a list of dense tensors like the model's trainable
+    variables, None where the loss does not depend on one; and the metrics.
+
+  Raises:
+    ValueError: `micro_batch_size` does not divide B.
+  """
+  variables = model.trainable_variables
+  batch_size = next(iter(features.values())).shape[0]
+  num = num_micro_batches(batch_size, micro_batch_size)
+  parts = {
+    name: tf.reshape(x, [num, micro_batch_size, *x.shape[1:]])
+    for name, x in features.items()
+  }
+
+  def encode(index):
+    first_row = rng.first_row + tf.cast(index, tf.int64) * micro_batch_size
+    return model.encode(
+      {name: x[index] for name, x in parts.items()},
+      training=True,
+      rng=rng._replace(first_row=first_row),
+    )
+
+  pooled = _encode_all(encode, model, num)
+  with tf.GradientTape() as tape:
+    tape.watch(pooled)
+    outputs = model.project(pooled, features, training=True)
+    loss, metrics = loss_fn(outputs)
+  totals, d_pooled = tape.gradient(loss, [variables, pooled])
+  d_pooled = {
+    name: tf.reshape(d, [num, micro_batch_size, *d.shape[1:]])
+    for name, d in d_pooled.items()
+    if d is not None
+  }
+  in_heads = {i for i, total in enumerate(totals) if total is not None}
+  totals = [
+    tf.zeros(variable.shape, variable.dtype) if total is None else dense(total)
+    for variable, total in zip(variables, totals, strict=True)
+  ]
+  in_towers = set()
+
+  def add_gradients(index, *totals):
+    with tf.GradientTape() as tape:
+      again = encode(index)
+      targets = [again[name] for name in d_pooled]
+    upstream = [d[index] for d in d_pooled.values()]
+    found = tape.gradient(targets, variables, output_gradients=upstream)
+    totals = list(totals)
+    for i, gradient in enumerate(found):
+      if gradient is not None:
+        in_towers.add(i)
+        totals[i] = _add(totals[i], gradient)
+    return index + 1, *totals
+
+  totals = tf.while_loop(
+    lambda index, *_: index < num,
+    add_gradients,
+    (tf.constant(0), *totals),
+    parallel_iterations=1,
+  )[1:]
+  used = in_heads | in_towers
+  return [
+    total if i in used else None for i, total in enumerate(totals)
+  ], metrics
+
+
+def _encode_all(encode, model, num):
+  """The pooled features of all micro-batches, (B, ...) each."""
+  pooled = tf.map_fn(
+    encode,
+    tf.range(num),
+    parallel_iterations=1,
+    fn_output_signature={
+      f'{modality}_feature': tf.float32 for modality in model.modalities
+    },
+  )  # (micro-batches, rows, ...)
+  return {
+    name: tf.reshape(x, [-1, *tensor_utils.shape_list(x)[2:]])
+    for name, x in pooled.items()
+  }
+
+
+def dense(gradient):
+  """A dense gradient: the slices of an embedding table, summed.
+
+  One dense Adam update of a 65,536-row table is faster than the sparse one,
+  which touches every moment anyway; and norms of slices would count repeated
+  rows wrongly.
+
+  Args:
+    gradient: a tensor or `tf.IndexedSlices`.
+
+  Returns:
+    A tensor.
+  """
+  if isinstance(gradient, tf.IndexedSlices):
+    return tf.math.unsorted_segment_sum(
+      gradient.values, gradient.indices, gradient.dense_shape[0]
+    )
+  return gradient
+
+
+def _add(total, gradient):
+  """Adds a gradient to a dense tensor."""
+  if isinstance(gradient, tf.IndexedSlices):
+    return tf.tensor_scatter_nd_add(
+      total, gradient.indices[:, tf.newaxis], gradient.values
+    )
+  return total + gradient
