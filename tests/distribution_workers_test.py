@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -14,14 +13,6 @@ from tests import replicas, shared_data
 from vatt_tf import distribution
 
 _TIMEOUT_SECONDS = 240
-
-
-def _free_ports(count):
-  with contextlib.ExitStack() as stack:
-    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-    for each in sockets:
-      each.bind(('localhost', 0))
-    return [each.getsockname()[1] for each in sockets]
 
 
 def _start_worker(index, ports, path, log):
@@ -49,7 +40,7 @@ class WorkersTest(tf.test.TestCase):
     folder = self.get_temp_dir()
     paths = [os.path.join(folder, f'{index}.npz') for index in (0, 1)]
     logs = [os.path.join(folder, f'{index}.log') for index in (0, 1)]
-    ports = _free_ports(2)
+    ports = replicas.free_ports(2)
     with contextlib.ExitStack() as stack:
       workers = []
       for index in (0, 1):

@@ -6,7 +6,9 @@ processes, and must give the same numbers. As a program it is a worker:
     TF_CONFIG=… python -m tests.replicas OUTPUT.npz
 """
 
+import contextlib
 import os
+import socket
 import sys
 import zlib
 
@@ -20,6 +22,15 @@ from vatt_tf.models import build
 
 GLOBAL_BATCH = 16
 _STEPS = 2
+
+
+def free_ports(count):
+  """Ports of this machine that nothing uses, a list of ints."""
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for each in sockets:
+      each.bind(('localhost', 0))
+    return [each.getsockname()[1] for each in sockets]
 
 
 def global_batch():

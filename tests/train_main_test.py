@@ -1,5 +1,7 @@
 """The train command: Ctrl-C, going on, and what it says of bad input."""
 
+import concurrent.futures
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import sys
 from absl.testing import parameterized
 import tensorflow as tf
 
-from tests import shared_data
+from tests import replicas, shared_data
 
 # A small model on the sample records, which lie in the repository.
 _ARGUMENTS = (
@@ -27,7 +29,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     super().setUp()
     self.model_dir = os.path.join(self.create_tempdir().full_path, 'model')
 
-  def start(self, *arguments):
+  def start(self, *arguments, **variables):
     return subprocess.Popen(
       [
         sys.executable, '-m', 'vatt_tf.train', *_ARGUMENTS,
@@ -37,7 +39,32 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
+      env={**os.environ, **variables},
     )
+
+  def test_two_workers(self):
+    workers = [f'localhost:{port}' for port in replicas.free_ports(2)]
+    processes = []
+    for index in range(2):
+      config = {
+        'cluster': {'worker': workers},
+        'task': {'type': 'worker', 'index': index},
+      }
+      process = self.start(
+        "--gin_param=STRATEGY='multi_worker_mirrored'",
+        '--gin_param=TRAIN_STEPS=2',
+        TF_CONFIG=json.dumps(config),
+      )
+      self.addCleanup(process.kill)
+      processes.append(process)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      outputs = list(pool.map(lambda p: p.communicate()[0], processes))
+    for process, text in zip(processes, outputs, strict=True):
+      self.assertEqual(process.returncode, 0, text)
+    # Only the chief speaks of the steps.
+    self.assertIn('global batch 4 on 2 replica(s)', outputs[0])
+    self.assertIn('step 2/2', outputs[0])
+    self.assertNotIn('step 2/2', outputs[1])
 
   def test_interrupted_from_the_keyboard_and_typed_again(self):
     with self.start('--gin_param=TRAIN_STEPS=100000') as process:

@@ -1258,6 +1258,11 @@ def make_dataset(
   dataset = dataset.batch(batch_size, drop_remainder=True)
   if is_training and audio is not None and audio.mixup_alpha:
     dataset = dataset.map(functools.partial(mix_audio, config=audio))
+  if is_training and num_epochs is None:
+    # Of a data set that may end, several workers read batches of unknown size.
+    dataset = dataset.apply(
+      tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    )
   options = tf.data.Options()
   options.deterministic = True
   options.experimental_distribute.auto_shard_policy = (
