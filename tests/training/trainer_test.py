@@ -5,14 +5,21 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tests import logical_devices
+from vatt_tf import distribution
+from vatt_tf.checkpoints import manager
 from vatt_tf.training import schedules, trainer
+
+
+def setUpModule():
+  logical_devices.make()
 
 
 class _Scale(tf_keras.layers.Layer):
   """Multiplies `x` by one weight; the unused weight can be switched on."""
 
-  def __init__(self, has_unused_weight=False):
-    super().__init__()
+  def __init__(self, has_unused_weight=False, **kwargs):
+    super().__init__(autocast=False, **kwargs)
     self._has_unused_weight = has_unused_weight
 
   def build(self, input_shape):
@@ -24,7 +31,8 @@ class _Scale(tf_keras.layers.Layer):
 
   def call(self, features, training=False, rng=None):
     del training, rng
-    return {'y': self.weight * features['x']}
+    x = tf.cast(features['x'], self.compute_dtype)
+    return {'y': tf.cast(self.weight * x, tf.float32)}
 
 
 class _Task:
@@ -33,21 +41,33 @@ class _Task:
   def loss(self, features, outputs):
     del features
     loss = tf.reduce_mean(tf.square(outputs['y'] - 3.0))
+    loss /= distribution.num_replicas()
     return loss, {'distance': tf.sqrt(loss)}
 
   def variable_group(self, name):
     return 'video' if 'video' in name else 'shared'
 
 
-def _trainer(values, clip_norm=None, has_unused_weight=False, **kwargs):
-  strategy = tf.distribute.OneDeviceStrategy('/cpu:0')
+def _trainer(
+  values,
+  clip_norm=None,
+  has_unused_weight=False,
+  is_half=False,
+  strategy=None,
+  **kwargs,
+):
+  strategy = strategy or tf.distribute.OneDeviceStrategy('/cpu:0')
   dataset = tf.data.Dataset.from_tensor_slices(
     {'x': np.array(values, np.float32)}
-  ).batch(1, drop_remainder=True)
+  ).batch(strategy.num_replicas_in_sync, drop_remainder=True)
   with strategy.scope():
-    model = _Scale(has_unused_weight)
+    model = _Scale(
+      has_unused_weight, dtype='mixed_float16' if is_half else None
+    )
     model.build(None)
     optimizer = schedules.make_optimizer(0.1, clip_norm=clip_norm)
+    if is_half:
+      optimizer = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
   return trainer.Trainer(
     _Task(),
     model,
@@ -87,6 +107,74 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
     # Adam's first moment after one step is (1 - beta_1) times the clipped one.
     slot = one._optimizer.get_slot(one._model.trainable_variables[0], 'm')
     self.assertAllClose(slot, -0.1 * 0.5, rtol=1e-4)
+
+  @parameterized.parameters(
+    ('cpu', 2, None), ('mirrored', 1, None), ('cpu', 2, 0.5)
+  )
+  def test_float16_skips_steps_until_the_gradients_fit(
+    self, strategy, num_skipped, clip_norm
+  ):
+    strategy = distribution.make_strategy(strategy)
+    one = _trainer(
+      [1.0] * 4 * strategy.num_replicas_in_sync,
+      clip_norm,
+      is_half=True,
+      strategy=strategy,
+    )
+    metrics = one.train(tf.constant(num_skipped + 1))
+    # The gradient is -4 (on each of two replicas -2): times 2^15 and 2^14 it is
+    # more than float16 holds.
+    self.assertEqual(metrics['skipped_steps'], num_skipped)
+    scales = 2.0 ** (15 - np.arange(num_skipped + 1))
+    self.assertAllClose(metrics['loss_scale'], scales.mean())
+    self.assertAllClose(metrics['gradient_norm'], 4)
+    self.assertAllClose(metrics['loss'], 4)
+    self.assertEqual(one._optimizer.iterations.numpy(), num_skipped + 1)
+    slot = one._optimizer.get_slot(one._model.trainable_variables[0], 'm')
+    self.assertAllClose(slot, -0.1 * (clip_norm or 4))
+    weight = one._model.weight.numpy()
+    self.assertGreater(weight, 1.05)
+    metrics = one.train(tf.constant(1))
+    self.assertEqual(metrics['skipped_steps'], 0)
+    self.assertEqual(metrics['loss_scale'], scales[-1])
+    self.assertAllClose(
+      metrics['gradient_norm'], 2 * (3 - weight), rtol=1e-3
+    )
+
+  def test_float16_stops_after_many_skipped_steps(self):
+    # The gradient 2 * 297 * 300 is more than float16 holds at any scale.
+    one = _trainer([300.0] * 60, is_half=True)
+    metrics = one.train(tf.constant(49))
+    self.assertEqual(metrics['skipped_steps'], 49)
+    self.assertTrue(np.isnan(metrics['gradient_norm']))
+    self.assertAllClose(metrics['loss'], 297**2)
+    with self.assertRaisesRegex(
+      trainer.NonFiniteError,
+      '`gradient_norm` was not finite in 50 steps .* up to step 50, .* scale 1;'
+    ):
+      one.train(tf.constant(1))
+    self.assertEqual(one._model.weight.numpy(), 1)
+
+  def test_float16_loss_not_finite_stops(self):
+    with self.assertRaisesRegex(
+      trainer.NonFiniteError, '`loss` is inf at step 4'
+    ):
+      _trainer([1.0, 1.0, 1.0, np.inf], is_half=True).train(tf.constant(4))
+
+  def test_loss_scale_is_in_the_checkpoint(self):
+    checkpoints = []
+    for _ in range(2):
+      one = _trainer([1.0] * 4, is_half=True)
+      checkpoints.append(
+        tf.train.Checkpoint(model=one._model, optimizer=one._optimizer)
+      )
+      one._optimizer._create_all_weights(one._model.trainable_variables)
+    first, second = checkpoints
+    first.optimizer.apply_gradients([(np.inf, first.model.weight)])
+    path = first.save(self.create_tempdir().full_path + '/ckpt')
+    manager.restore(second, path)
+    self.assertEqual(second.optimizer.loss_scale.numpy(), 2**14)
+    self.assertEqual(second.optimizer.iterations.numpy(), 1)
 
   def test_weight_without_gradient_is_named(self):
     with self.assertRaisesRegex(ValueError, 'nobody'):
