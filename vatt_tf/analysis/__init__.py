@@ -1,0 +1,1 @@
+"""What a model costs: parameters, tokens, FLOPs and memory."""

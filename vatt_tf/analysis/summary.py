@@ -1,0 +1,281 @@
+"""The summary of a model: what each part costs, as a dictionary and a table."""
+
+import math
+
+from vatt_tf import feature_names
+from vatt_tf.analysis import flops, memory
+
+_GIGA = 1e9
+# One column of the table and the next.
+_GAP = '  '
+
+
+def summarize(
+  model, features, batch_size, micro_batch_size=None, flops_per_second=None
+):
+  """Summarises the costs of a model.
+
+  Args:
+    model: `models.vatt.VATT`, built; its variables need no values, so that it
+      may be built in a `tf.Graph` that never runs.
+    features: dictionary from names of inputs to what has their shape without
+      the batch axis, such as `input_pipeline.pipeline.row_spec` gives it:
+      `video` (T, H, W, 3), `audio` (S, 1) or `spectrogram` (F, M), `text`
+      (C, L). Other entries do not matter.
+    batch_size: int, clips of a training step.
+    micro_batch_size: int, clips that the towers take at a time with gradient
+      caching, which computes their forward pass once more; None: all at once.
+    flops_per_second: float, what the machine computes, or None.
+
+  Returns:
+    Dictionary of numbers, strings, lists and dictionaries, ready for JSON.
+    FLOPs are those of one clip, with all its captions, unless they stand under
+    `step`; memory is in bytes.
+
+  Raises:
+    ValueError: an input is missing or does not fit, or a number is not
+      positive.
+  """
+  for name, value in (
+    ('batch_size', batch_size),
+    ('micro_batch_size', micro_batch_size),
+    ('flops_per_second', flops_per_second),
+  ):
+    if value is not None and not value > 0:
+      raise ValueError(f'`{name}` must be positive. Received: {name}={value}')
+  towers, state = {}, memory.state_bytes(model)
+  kept, workspace, inputs = 0, 0, 0
+  for modality in model.modalities:
+    shape = _input_shape(model, features, modality)
+    num_rows = shape[0] if modality == 'text' else 1
+    row = shape[1:] if modality == 'text' else shape
+    towers[modality] = _tower(model, modality, shape, row, num_rows)
+    inputs += 4 * batch_size * math.prod(shape)
+    held = num_rows * (micro_batch_size or batch_size)
+    arguments = (model, modality, row, held)
+    kept += memory.kept_bytes(*arguments)
+    workspace = max(workspace, memory.workspace_bytes(*arguments))
+  encoder = model.encoder.count_params() if model.encoder else 0
+  heads = _heads(model, towers)
+  parameters = model.count_params()
+  named = sum(tower['parameters'] for tower in towers.values())
+  parts = [*towers.values(), heads]
+  clip = sum(part['step_flops'] for part in parts)
+  if micro_batch_size is not None:
+    clip += sum(tower['training_flops'] for tower in towers.values())
+  step = {
+    'batch_size': batch_size,
+    'micro_batch_size': micro_batch_size,
+    'flops': batch_size * clip,
+  }
+  if flops_per_second is not None:
+    step['flops_per_second'] = flops_per_second
+    step['seconds'] = step['flops'] / flops_per_second
+  return {
+    'kind': 'modality-agnostic' if model.encoder else 'modality-specific',
+    'precision': model.dtype_policy.name,
+    'towers': towers,
+    'shared_encoder': {'parameters': encoder},
+    'heads': heads,
+    'other': {'parameters': parameters - named - encoder - heads['parameters']},
+    'total': {
+      'parameters': parameters,
+      **{
+        key: sum(part[key] for part in parts)
+        for key in ('flops', 'training_flops', 'step_flops')
+      },
+      **{
+        key: sum(tower[key] for tower in towers.values())
+        for key in ('paper_flops', 'paper_training_flops')
+      },
+    },
+    'step': step,
+    'memory': {
+      'weights_gradients_and_moments': state,
+      'inputs': inputs,
+      'kept_activations': kept,
+      'workspace': workspace,
+      'peak_activations': kept + workspace,
+      'total': state + inputs + kept + workspace,
+    },
+  }
+
+
+def _input_shape(model, features, modality):
+  """The shape of a modality's input, a list without the batch axis."""
+  name = modality
+  if modality == 'audio' and model.use_spectrogram:
+    name = feature_names.SPECTROGRAM
+  if name not in features:
+    raise ValueError(
+      f'`features` must have the input {name!r} of the model, whose modalities '
+      f'are {model.modalities}. Received: {sorted(features)}'
+    )
+  return list(features[name].shape)
+
+
+def _tower(model, modality, shape, row, num_rows):
+  """What one tower costs."""
+  layers = [
+    getattr(model, f'{modality}_{part}')
+    for part in ('embedding', 'encoder', 'post_projection')
+  ]
+  arguments = (model, modality, row)
+
+  def whole(parts):
+    return {part: num_rows * count for part, count in parts.items()}
+
+  computed = whole(flops.tower_flops(*arguments))
+  training = whole(flops.tower_flops(*arguments, training=True))
+  step = whole(flops.step_flops(*arguments))
+  return {
+    'input': shape,
+    'parameters': sum(layer.count_params() for layer in layers if layer),
+    'num_rows': num_rows,
+    'tokens': flops.num_tokens(*arguments),
+    'training_tokens': flops.num_tokens(*arguments, training=True),
+    'flops': sum(computed.values()),
+    'training_flops': sum(training.values()),
+    'step_flops': sum(step.values()),
+    'flops_of_parts': computed,
+    'training_flops_of_parts': training,
+    'step_flops_of_parts': step,
+    # The paper counts one caption of a clip.
+    'paper_flops': flops.paper_flops(*arguments),
+    'paper_training_flops': flops.paper_flops(*arguments, training=True),
+  }
+
+
+def _heads(model, towers):
+  """What the projections into the common spaces cost."""
+  if model.head is None:
+    return {
+      'parameters': 0, 'flops': 0, 'training_flops': 0, 'step_flops': 0
+    }
+  forward = sum(
+    tower['num_rows'] * flops.head_flops(model.head, modality)
+    for modality, tower in towers.items()
+  )
+  return {
+    'parameters': model.head.count_params(),
+    'flops': forward,
+    'training_flops': forward,
+    'step_flops': 3 * forward,
+  }
+
+
+def format_table(summary):
+  """Writes a summary for people.
+
+  Args:
+    summary: what `summarize` returned.
+
+  Returns:
+    A string of several lines.
+  """
+  rows = [
+    ['', '', 'inference', '', '', 'training', '', '', ''],
+    ['part', 'parameters', 'tokens', 'GFLOPs', 'paper', 'tokens', 'forward',
+     'paper', 'step'],
+  ]
+  for modality, tower in summary['towers'].items():
+    times = f'{tower["num_rows"]} x ' if tower['num_rows'] > 1 else ''
+    rows.append([
+      modality,
+      f'{tower["parameters"]:,}',
+      f'{times}{tower["tokens"]:,}',
+      _giga(tower['flops']),
+      _giga(tower['paper_flops']),
+      f'{times}{tower["training_tokens"]:,}',
+      _giga(tower['training_flops']),
+      _giga(tower['paper_training_flops']),
+      _giga(tower['step_flops']),
+    ])
+  for name, key in (('shared encoder', 'shared_encoder'), ('other', 'other')):
+    if summary[key]['parameters']:
+      rows.append([name, f'{summary[key]["parameters"]:,}'] + [''] * 7)
+  for name in ('heads', 'total'):
+    part = summary[name]
+    paper = [
+      _giga(part[key]) if key in part else ''
+      for key in ('paper_flops', 'paper_training_flops')
+    ]
+    rows.append([
+      name,
+      f'{part["parameters"]:,}',
+      '',
+      _giga(part['flops']),
+      paper[0],
+      '',
+      _giga(part['training_flops']),
+      paper[1],
+      _giga(part['step_flops']),
+    ])
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  lines = [
+    _GAP.join(
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(row, widths))
+    ).rstrip()
+    for row in rows
+  ]
+  step, used = summary['step'], summary['memory']
+  batch = f'a step of {step["batch_size"]:,} clips'
+  if step['micro_batch_size'] is not None:
+    batch += f' in micro-batches of {step["micro_batch_size"]:,}'
+  shapes = ', '.join(
+    f'{modality} {" x ".join(str(size) for size in tower["input"])}'
+    for modality, tower in summary['towers'].items()
+  )
+  lines = [
+    f'{summary["kind"]}, {summary["precision"]}; a clip is {shapes}.',
+    'GFLOPs of a clip; paper: as the paper counts them.',
+    '',
+    *lines,
+    '',
+    f'{batch}: {_count(step["flops"])}FLOPs',
+  ]
+  if 'seconds' in step:
+    lines.append(
+      f'at {_count(step["flops_per_second"])}FLOP/s: {step["seconds"]:,.3g} s'
+    )
+  lines += [
+    '',
+    f'memory of {batch} on one device, estimated',
+    *(
+      f'  {name:<40}{_memory(used[key]):>12}'
+      for name, key in (
+        (
+          'weights, gradients, moments of Adam',
+          'weights_gradients_and_moments',
+        ),
+        ('inputs', 'inputs'),
+        ('activations kept for the backward pass', 'kept_activations'),
+        ('workspace of a layer', 'workspace'),
+        ('total', 'total'),
+      )
+    ),
+    f'  (peak of the activations: {_memory(used["peak_activations"])})',
+  ]
+  return '\n'.join(lines)
+
+
+def _giga(count):
+  """FLOPs in units of 10^9."""
+  value = count / _GIGA
+  return f'{value:,.1f}' if value >= 10 else f'{value:.3f}'
+
+
+def _count(number):
+  """A number with a prefix, such as `5.66 T`."""
+  for prefix, unit in (('P', 1e15), ('T', 1e12)):
+    if number >= unit:
+      return f'{number / unit:,.2f} {prefix}'
+  return f'{number / _GIGA:,.2f} G'
+
+
+def _memory(size):
+  """Bytes for people."""
+  if size >= 2**30:
+    return f'{size / 2**30:,.2f} GiB'
+  return f'{size / 2**20:,.1f} MiB'
