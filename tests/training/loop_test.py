@@ -45,6 +45,14 @@ _SMALL = (
   "STRATEGY='cpu'",
 )
 
+_OPTIONS = (
+  'make_optimizer.weight_decay=0.1',
+  "make_optimizer.learning_rate_multipliers=[('/encoder/', 0.5)]",
+  "make_optimizer.frozen=['text_embedding/table']",
+  'make_optimizer.ema_decay=0.5',
+  'make_optimizer.clip_norm=1.0',
+)
+
 
 class LoopTest(tf.test.TestCase, parameterized.TestCase):
 
@@ -156,6 +164,60 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     for name, value in whole.items():
       self.assertAllClose(value, parts[name], atol=1e-6, msg=name)
 
+  def test_interrupted_equals_uninterrupted_with_every_option(self):
+    self._train(*_OPTIONS)
+    self.assertRegex(self.out, r'Frozen: 1 of \d+ trainable weights')
+    self.assertIn('Average of the weights', self.out)
+    other = os.path.join(self.dir, 'interrupted')
+    for steps in (2, 4):
+      # The learning rate follows TRAIN_STEPS, which here is where to stop.
+      self._train(
+        *_OPTIONS, f'train.train_steps={steps}', model_dir=other
+      )
+    whole, parts = self._weights(self.model_dir), self._weights(other)
+    self.assertEqual(set(whole), set(parts))
+    self.assertTrue(any(name.startswith('ema/') for name in whole))
+    frozen = [name for name in whole if 'text_embedding/table' in name]
+    self.assertLen(frozen, 1)  # no moments, no average
+    for name, value in whole.items():
+      self.assertAllClose(value, parts[name], atol=1e-6, msg=name)
+
+  def test_evaluation_uses_the_average(self):
+    # The average hardly leaves the initial weights, which this rate destroys.
+    options = (
+      'make_optimizer.ema_decay=0.999',
+      'WarmupCosine.peak_learning_rate=0.1',
+    )
+    trained = self._train('TRAIN_STEPS=2', *options)
+    self._parse()
+    average, _ = runner.evaluate(self.model_dir)
+    self.assertEqual(average, trained)
+    raw, _ = runner.evaluate(self.model_dir, use_ema=False)
+    self.assertNotEqual(raw, trained)
+    best, _ = runner.evaluate(os.path.join(self.model_dir, 'best'))
+    self.assertEqual(best, trained)
+    # A new run starts from the average too.
+    other = os.path.join(self.dir, 'second')
+    self._train(
+      'TRAIN_STEPS=1',
+      f"INIT_CHECKPOINT='{self.model_dir}'",
+      'make_optimizer.ema_decay=0.5',
+      'WarmupCosine.peak_learning_rate=0.0',
+      'WarmupCosine.final_learning_rate=0.0',
+      model_dir=other,
+    )
+    first, second = self._weights(self.model_dir), self._weights(other)
+    name = 'ema/vatt/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
+    model = 'model/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
+    self.assertAllEqual(second[model], first[name])
+    self.assertAllClose(second[name], first[name])
+    self.assertNotAllClose(first[model], first[name])
+
+  def test_average_of_a_run_that_had_none(self):
+    self._train('TRAIN_STEPS=1')
+    with self.assertRaisesRegex(ValueError, 'another model or optimizer'):
+      self._train('TRAIN_STEPS=2', 'make_optimizer.ema_decay=0.5')
+
   def test_two_devices_train_as_one(self):
     self._train('TRAIN_STEPS=2')
     other = os.path.join(self.dir, 'mirrored')
@@ -234,6 +296,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     (("STRATEGY='gpu'",), 'one_device'),
     (("PRECISION='float64'",), 'mixed_bfloat16'),
     (("train.best_metric='R@3'",), 'text_to_video/R@10'),
+    (("make_optimizer.frozen=['tabel']",), "`frozen`.*'tabel'.*vatt/encoder"),
   )
   def test_bad_configuration(self, params, message):
     with self.assertRaisesRegex(ValueError, message):

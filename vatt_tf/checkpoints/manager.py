@@ -7,6 +7,8 @@ from absl import logging
 import orbit
 import tensorflow as tf
 
+from vatt_tf.checkpoints import ema
+
 
 def remove_leftovers(directory):
   """Removes the partial files that a killed process left in a directory.
@@ -48,9 +50,10 @@ def restore(checkpoint, path, expect_optimizer=True):
       status.expect_partial()
   except (AssertionError, ValueError, KeyError) as error:
     raise ValueError(
-      f'The checkpoint {path} was written by another model than the gin files '
-      f'describe. First difference: {_first_line(error)}. Train with the gin '
-      'file that wrote it (config.gin beside it), or give a new --model_dir.'
+      f'The checkpoint {path} was written by another model or optimizer than '
+      f'the gin files describe. First difference: {_first_line(error)}. Train '
+      'with the gin file that wrote it (config.gin beside it), or give a new '
+      '--model_dir.'
     ) from error
   except (tf.errors.OpError, OSError, IndexError) as error:
     # The C++ reader's out-of-range status arrives as an IndexError.
@@ -59,6 +62,25 @@ def restore(checkpoint, path, expect_optimizer=True):
       'file is damaged, delete it and the line that names it in the file '
       '`checkpoint` beside it: the one before is used then.'
     ) from error
+
+
+def restore_model(model, path, use_ema=True):
+  """Restores a model from a training checkpoint, for whatever uses one.
+
+  Args:
+    model: a built `tf_keras.Model`; call this in its strategy's scope.
+    path: the checkpoint's prefix, `…/ckpt-N`.
+    use_ema: take the averages of the weights, where the checkpoint has some;
+      False for the weights of the last step.
+
+  Returns:
+    Whether averages were taken.
+
+  Raises:
+    ValueError: as `restore`.
+  """
+  restore(tf.train.Checkpoint(model=model), path, expect_optimizer=False)
+  return use_ema and ema.restore_average(model, path)
 
 
 def _first_line(error):

@@ -3,7 +3,6 @@
 import json
 
 import gin
-import tensorflow as tf
 
 from vatt_tf import file_utils
 from vatt_tf.checkpoints import manager
@@ -17,6 +16,7 @@ def evaluate(
   dataset=gin.REQUIRED,
   batch_size=32,
   output=None,
+  use_ema=True,
 ):
   """Retrieval of a checkpoint on held-out clips.
 
@@ -27,6 +27,8 @@ def evaluate(
     dataset: `make_dataset` in the scope of held-out data.
     batch_size: int.
     output: path of a json file to write, or None.
+    use_ema: evaluate the averages of the weights, where the checkpoint has
+      some (`make_optimizer.ema_decay`); False for the weights of the last step.
 
   Returns:
     (metrics, path): metrics as `retrieval.evaluate_retrieval` gives them, and
@@ -38,11 +40,9 @@ def evaluate(
   path = manager.resolve(checkpoint)
   examples = dataset(global_batch_size=batch_size)
   built = model()
-  manager.restore(
-    tf.train.Checkpoint(model=built), path, expect_optimizer=False
-  )
+  is_average = manager.restore_model(built, path, use_ema)
   metrics = retrieval.evaluate_retrieval(built, examples)
   if output is not None:
-    found = {'checkpoint': path, 'retrieval': metrics}
+    found = {'checkpoint': path, 'ema': is_average, 'retrieval': metrics}
     file_utils.write_text(output, json.dumps(found, indent=2) + '\n')
   return metrics, path

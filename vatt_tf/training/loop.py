@@ -26,14 +26,17 @@ class RetrievalEvaluator(orbit.AbstractEvaluator):
   Args:
     model: a VATT model.
     dataset: `tf.data.Dataset` of feature dictionaries, one pass long.
+    weight_average: `ema.WeightAverage` to evaluate with, or None for the
+      weights themselves.
 
   Attributes:
     metrics: what the last evaluation found, as `evaluate_retrieval` gives it.
   """
 
-  def __init__(self, model, dataset):
+  def __init__(self, model, dataset, weight_average=None):
     self._model = model
     self._dataset = dataset
+    self._weight_average = weight_average
     self.metrics = {}
 
   def evaluate(self, num_steps):
@@ -46,7 +49,9 @@ class RetrievalEvaluator(orbit.AbstractEvaluator):
       Dictionary: `text_to_video/R@5` and its like → float.
     """
     del num_steps
-    self.metrics = retrieval.evaluate_retrieval(self._model, self._dataset)
+    average = self._weight_average
+    with contextlib.nullcontext() if average is None else average.as_weights():
+      self.metrics = retrieval.evaluate_retrieval(self._model, self._dataset)
     return {
       f'{direction}/{name}': value
       for direction, result in self.metrics.items()
@@ -103,8 +108,8 @@ def train(
     train_dataset: `make_dataset` in the scope that configures training data.
     global_batch_size: int, over all replicas.
     train_steps: int, the step to train up to.
-    optimizer: a legacy `tf_keras` optimizer, made in the strategy's scope:
-      a callable without arguments.
+    optimizer: `make_optimizer`: a callable without arguments that returns an
+      `optimizers.Adam`, called in the strategy's scope.
     eval_dataset: `make_dataset` in the scope of held-out data, or None.
     eval_batch_size: int; `global_batch_size` when None.
     eval_interval: int, steps between evaluations; None: at the end.
@@ -122,7 +127,7 @@ def train(
     checkpoint_interval: int, steps between checkpoints.
     keep_checkpoints: int, how many of the newest stay.
     init_checkpoint: a `model_dir` or checkpoint prefix whose model weights a
-      new run starts from.
+      new run starts from; their averages, where it has some.
     overfit_one_batch: train on the first batch again and again, with the same
       draws of dropout and DropToken: the loss depends on the weights alone and
       must fall, which checks a new model or data set in minutes.
@@ -174,10 +179,13 @@ def train(
     model = task.build_model()
     optimizer = optimizer()
     # Slots exist before the restore, so that a missing one is found.
-    optimizer._create_all_weights(model.trainable_variables)  # pylint: disable=protected-access
+    notes = optimizer.prepare(model)
   checkpoints.remove_leftovers(model_dir)
   checkpoints.remove_leftovers(os.path.join(model_dir, 'best'))
-  checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+  parts = {'model': model, 'optimizer': optimizer}
+  if optimizer.ema is not None:
+    parts['ema'] = optimizer.ema.checkpoint
+  checkpoint = tf.train.Checkpoint(**parts)
   write_dir = model_dir
   if not is_chief:
     write_dir = os.path.join(model_dir, f'worker_{resolver.task_id}')
@@ -190,11 +198,10 @@ def train(
     restore_dir=model_dir,
   )
   if init_checkpoint is not None and checkpoints.latest(model_dir) is None:
-    checkpoints.restore(
-      tf.train.Checkpoint(model=model),
-      checkpoints.resolve(init_checkpoint),
-      expect_optimizer=False,
-    )
+    with distribution_strategy.scope():
+      checkpoints.restore_model(model, checkpoints.resolve(init_checkpoint))
+    if optimizer.ema is not None:
+      optimizer.ema.reset()
   if is_chief:
     gin_utils.write_config(model_dir)
 
@@ -212,7 +219,9 @@ def train(
   if eval_dataset is not None:
     eval_batch_size = eval_batch_size or global_batch_size
     evaluator = RetrievalEvaluator(
-      model, eval_dataset(global_batch_size=eval_batch_size)
+      model,
+      eval_dataset(global_batch_size=eval_batch_size),
+      weight_average=optimizer.ema,
     )
     best = checkpoints.BestCheckpoint(
       checkpoint, model_dir, best_metric, optimizer.iterations, is_chief
@@ -251,6 +260,7 @@ def train(
   return _run(
     controller,
     line,
+    notes,
     train_steps=train_steps,
     eval_interval=eval_interval,
     evaluator=evaluator,
@@ -268,6 +278,7 @@ def _step_in(model_dir):
 def _run(
   controller,
   line,
+  notes,
   *,
   train_steps,
   eval_interval,
@@ -288,6 +299,8 @@ def _run(
     f'global batch {global_batch_size} on '
     f'{controller.strategy.num_replicas_in_sync} replica(s), '
     f'checkpoints in {model_dir}',
+    *notes,
+    sep='\n',
     file=stream,
     flush=True,
   )

@@ -1,0 +1,166 @@
+"""Averages of a model's weights over the training steps.
+
+The exponential moving average of the weights usually evaluates better than the
+weights of the last step (Polyak and Juditsky 1992). It is kept beside the
+model and the optimizer, as `ema` of the training checkpoint, so that whoever
+reads one can take either.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+_KEY = 'ema/{}/.ATTRIBUTES/VARIABLE_VALUE'
+
+
+def weight_name(name):
+  """The name of a weight, the same for its copy on every device.
+
+  Args:
+    name: a `tf.Variable`'s name, such as
+      `vatt/encoder/layer_0/attention/q/kernel/replica_1:0`.
+
+  Returns:
+    The name without replica and number, such as
+    `vatt/encoder/layer_0/attention/q/kernel`.
+  """
+  return name.split(':')[0].split('/replica_')[0]
+
+
+class WeightAverage:
+  """Exponential moving average of the weights that training moves.
+
+  After update t the average is d·average + (1 - d)·weight, with
+  d = min(`decay`, (1 + t) / (10 + t)): the first updates, which leave the
+  initial weights behind, count little in the end. Trainable weights are
+  averaged, and the statistics of batch normalisation, which belong to them.
+  What is frozen has no average.
+
+  Args:
+    model: a built `tf_keras.Model`; call this in the strategy's scope.
+    decay: float, in (0, 1).
+
+  Attributes:
+    values: list of `tf.Variable`, the averages.
+    checkpoint: `tf.train.Checkpoint` of them, which a training checkpoint holds
+      under the name `ema`.
+
+  Raises:
+    ValueError: `decay` is out of range, or two weights have one name.
+  """
+
+  def __init__(self, model, decay):
+    if not 0 < decay < 1:
+      raise ValueError(
+        '`ema_decay` must be in (0, 1), such as 0.999, or None for no average. '
+        f'Received: ema_decay={decay}'
+      )
+    self._decay = decay
+    self._strategy = tf.distribute.get_strategy()
+    weights = model.trainable_variables + [
+      variable
+      for layer in (model, *model.submodules)
+      if getattr(layer, 'trainable', False)
+      for variable in (
+        getattr(layer, 'moving_mean', None),
+        getattr(layer, 'moving_variance', None),
+      )
+      if variable is not None
+    ]
+    names = [weight_name(weight.name) for weight in weights]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+      raise ValueError(
+        'Averaged weights need names of their own. Received several of: '
+        f'{", ".join(sorted(repeated))}. Name the layers apart.'
+      )
+    self.values = [
+      tf.Variable(
+        lambda weight=weight: tf.convert_to_tensor(weight),
+        trainable=False,
+        dtype=weight.dtype,
+        name=f'ema/{name}',
+      )
+      for name, weight in zip(names, weights, strict=True)
+    ]
+    self._pairs = [*zip(self.values, weights, strict=True)]
+    # A tree like the names, so that they are the keys of the checkpoint.
+    tree = {}
+    for name, average in zip(names, self.values, strict=True):
+      *parents, leaf = name.split('/')
+      node = tree
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[leaf] = average
+    self.checkpoint = tf.train.Checkpoint(**tree)
+
+  def reset(self):
+    """Makes the present weights the average, as before the first step."""
+    with self._strategy.scope():
+      for average, weight in self._pairs:
+        average.assign(weight)
+
+  def update(self, strategy, num_updates):
+    """Moves the average towards the weights.
+
+    Args:
+      strategy: the strategy in whose context an optimizer applies gradients.
+      num_updates: scalar integer tensor, updates of the weights so far.
+    """
+    t = tf.cast(num_updates, tf.float32)
+    rate = 1.0 - tf.minimum(self._decay, (1.0 + t) / (10.0 + t))
+
+    def move(average, weight):
+      difference = average - weight
+      return average.assign_sub(tf.cast(rate, difference.dtype) * difference)
+
+    for average, weight in self._pairs:
+      strategy.extended.update(average, move, args=(weight,), group=False)
+
+  @contextlib.contextmanager
+  def as_weights(self):
+    """Within the context, the model's weights are the average."""
+    self._swap()
+    try:
+      yield
+    finally:
+      self._swap()
+
+  def _swap(self):
+    with self._strategy.scope():
+      for average, weight in self._pairs:
+        value = tf.identity(weight)
+        weight.assign(average)
+        average.assign(value)
+
+
+def restore_average(model, path):
+  """Fills a model's weights with their averages, where a checkpoint has some.
+
+  Args:
+    model: a built `tf_keras.Model` that holds the checkpoint's weights; call
+      this in the strategy's scope, if it was made in one.
+    path: the checkpoint's prefix, `…/ckpt-N`.
+
+  Returns:
+    Whether the checkpoint has averages.
+
+  Raises:
+    ValueError: an average belongs to no weight of the model.
+  """
+  reader = tf.train.load_checkpoint(path)
+  keys = reader.get_variable_to_shape_map()
+  left = {key for key in keys if key.startswith('ema/')}
+  has_average = bool(left)
+  for variable in model.variables:
+    key = _KEY.format(weight_name(variable.name))
+    if key in left:
+      variable.assign(reader.get_tensor(key))
+      left.remove(key)
+  if left:
+    raise ValueError(
+      f'The checkpoint {path} has averages of weights that the model lacks: '
+      f'{", ".join(sorted(left))}. Use the gin file that wrote it (config.gin '
+      'beside it), or the weights of the last step (use_ema=False).'
+    )
+  return has_average

@@ -1,0 +1,234 @@
+"""Adam with what a run may add: decay, layer-wise rates, freezing, averages."""
+
+import re
+
+from official.modeling.optimization import legacy_adamw
+import tf_keras
+
+from vatt_tf.checkpoints import ema
+
+# Not decayed by default: biases, norms, aggregation tokens, position tables.
+DECAY_EXCLUDE = (
+  '/(bias|gamma|beta|scale|agg)$',
+  '/position_(embedding|bias)/',
+)
+
+
+class Adam(legacy_adamw.AdamWeightDecay):
+  """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019).
+
+  The update is one fused kernel a weight; decay adds one subtraction of
+  rate · `weight_decay` · weight before it. Patterns are regular expressions,
+  searched for in the weights' names (`vatt/encoder/layer_0/attention/q/kernel`,
+  see `ema.weight_name`).
+
+  Args:
+    learning_rate: a schedule or a float.
+    weight_decay: float, at least 0; times the weight's own learning rate.
+    decay_exclude: patterns of weights without decay.
+    learning_rate_multipliers: pairs of a pattern and a positive float; the
+      first that fits a weight multiplies its learning rate.
+    frozen: patterns of weights that are not trained.
+    ema_decay: see `ema.WeightAverage`; None for no average.
+    clip_norm: float or None, kept as `global_clip_norm` for the trainer.
+    **kwargs: `beta_1`, `beta_2` and `epsilon`.
+
+  Attributes:
+    global_clip_norm: `clip_norm`.
+    ema: the `ema.WeightAverage` that `prepare` made, or None.
+
+  Raises:
+    ValueError: `weight_decay` or a multiplier is out of range.
+  """
+
+  def __init__(
+    self,
+    learning_rate,
+    weight_decay=0.0,
+    decay_exclude=DECAY_EXCLUDE,
+    learning_rate_multipliers=(),
+    frozen=(),
+    ema_decay=None,
+    clip_norm=None,
+    **kwargs,
+  ):
+    if not weight_decay >= 0:
+      raise ValueError(
+        f'`weight_decay` must be at least 0. Received: {weight_decay}'
+      )
+    for pattern, multiplier in learning_rate_multipliers:
+      if not multiplier > 0:
+        raise ValueError(
+          '`learning_rate_multipliers` must be pairs of a pattern and a '
+          f'positive number. Received: ({pattern!r}, {multiplier}). Weights '
+          'that shall not be trained are named in `frozen`.'
+        )
+    super().__init__(
+      learning_rate,
+      weight_decay_rate=weight_decay,
+      exclude_from_weight_decay=decay_exclude,
+      # The trainer clips, after the sum over the replicas.
+      gradient_clip_norm=0.0,
+      name='Adam',
+      **kwargs,
+    )
+    self._multipliers = tuple(learning_rate_multipliers)
+    self._frozen = tuple(frozen)
+    self._ema_decay = ema_decay
+    self._is_prepared = False
+    self.global_clip_norm = clip_norm
+    self.ema = None
+
+  def prepare(self, model):
+    """Freezes weights of a model, and makes the optimizer's own variables.
+
+    A layer whose weights are all frozen is frozen itself: batch normalisation
+    then uses its moving statistics and keeps them.
+
+    Args:
+      model: a built `tf_keras.Model`; call this in the strategy's scope.
+
+    Returns:
+      Lines that say which of the options apply to how many weights; none when
+      no option is used.
+
+    Raises:
+      ValueError: a pattern fits no trainable weight, or nothing is left to
+        train.
+    """
+    weights = model.trainable_variables
+    names = [ema.weight_name(weight.name) for weight in weights]
+    for pattern in self._exclude_from_weight_decay:
+      if pattern not in DECAY_EXCLUDE:  # not every model has all of these
+        _check_pattern('decay_exclude', pattern, names)
+    for pattern, _ in self._multipliers:
+      _check_pattern('learning_rate_multipliers', pattern, names)
+    for pattern in self._frozen:
+      _check_pattern('frozen', pattern, names)
+    notes = []
+    frozen = [
+      weight
+      for weight, name in zip(weights, names, strict=True)
+      if any(re.search(pattern, name) for pattern in self._frozen)
+    ]
+    if frozen:
+      if len(frozen) == len(weights):
+        raise ValueError(
+          '`frozen` must leave weights to train. '
+          f'Received: frozen={list(self._frozen)}, which fits all of them.'
+        )
+      _freeze(model, frozen)
+      notes.append(
+        f'Frozen: {len(frozen)} of {len(weights)} trainable weights, '
+        f'{_num_parameters(frozen):,} of {_num_parameters(weights):,} '
+        'parameters.'
+      )
+      weights = model.trainable_variables
+    for pattern, multiplier in self._multipliers:
+      fit = [
+        weight
+        for weight in weights
+        if self._multiplier(weight.name) == (pattern, multiplier)
+      ]
+      notes.append(
+        f'Learning rate × {multiplier:g} ({pattern}): {len(fit)} weights, '
+        f'{_num_parameters(fit):,} parameters.'
+      )
+    if self.weight_decay_rate:
+      fit = [
+        weight for weight in weights if self._do_use_weight_decay(weight.name)
+      ]
+      notes.append(
+        f'Weight decay {self.weight_decay_rate:g}: {len(fit)} of '
+        f'{len(weights)} weights, {_num_parameters(fit):,} parameters.'
+      )
+    self._create_all_weights(weights)
+    if self._ema_decay is not None:
+      self.ema = ema.WeightAverage(model, self._ema_decay)
+      notes.append(
+        f'Average of the weights, decay {self._ema_decay:g}, for evaluation.'
+      )
+    self._is_prepared = True
+    return notes
+
+  def apply_gradients(self, grads_and_vars, *args, **kwargs):
+    """Updates weights; see `tf_keras.optimizers.legacy.Optimizer`.
+
+    Raises:
+      ValueError: an option needs `prepare`, which was not called.
+    """
+    if (self._frozen or self._ema_decay is not None) and not self._is_prepared:
+      raise ValueError(
+        '`frozen` and `ema_decay` need the model: call '
+        'optimizer.prepare(model) before the first step.'
+      )
+    return super().apply_gradients(grads_and_vars, *args, **kwargs)
+
+  def _distributed_apply(self, distribution, *args, **kwargs):
+    update = super()._distributed_apply(distribution, *args, **kwargs)
+    if self.ema is not None:
+      self.ema.update(distribution, self.iterations)
+    return update
+
+  def _resource_apply_dense(self, grad, var, apply_state=None):
+    _, multiplier = self._multiplier(var.name)
+    if multiplier != 1:
+      key = (var.device, var.dtype.base_dtype)
+      coefficients = dict(apply_state[key])
+      coefficients['lr_t'] *= multiplier
+      apply_state = {**apply_state, key: coefficients}
+    return super()._resource_apply_dense(grad, var, apply_state)
+
+  def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
+    raise ValueError(
+      f'Gradients must be dense. Received: slices of {var.name}'
+    )
+
+  def _do_use_weight_decay(self, param_name):
+    # The copies of a weight on other devices have other names.
+    return super()._do_use_weight_decay(ema.weight_name(param_name))
+
+  def _multiplier(self, name):
+    """The first (pattern, multiplier) that fits a name, or (None, 1)."""
+    for pattern, multiplier in self._multipliers:
+      if re.search(pattern, ema.weight_name(name)):
+        return pattern, multiplier
+    return None, 1.0
+
+
+def _check_pattern(argument, pattern, names):
+  try:
+    fits = any(re.search(pattern, name) for name in names)
+  except re.error as error:
+    raise ValueError(
+      f'`{argument}` must be regular expressions. '
+      f'Received: {pattern!r} ({error})'
+    ) from error
+  if not fits:
+    some = names[:: max(1, len(names) // 8)]
+    raise ValueError(
+      f'`{argument}` has a pattern that fits no trainable weight. '
+      f'Received: {pattern!r}. Some of the weights: {", ".join(some)}'
+    )
+
+
+def _num_parameters(weights):
+  return sum(weight.shape.num_elements() for weight in weights)
+
+
+def _freeze(model, weights):
+  """Takes weights out of a built model's trainable ones."""
+  frozen = {id(weight) for weight in weights}
+  for layer in (model, *model.submodules):
+    if not isinstance(layer, tf_keras.layers.Layer):
+      continue
+    trained = [id(weight) for weight in layer.trainable_weights]
+    if trained and frozen.issuperset(trained):
+      layer.trainable = False
+      continue
+    # Changed in place: assigning a list to a layer would track it anew.
+    own = layer._trainable_weights  # pylint: disable=protected-access
+    layer._non_trainable_weights.extend(  # pylint: disable=protected-access
+      weight for weight in own if id(weight) in frozen
+    )
+    own[:] = [weight for weight in own if id(weight) not in frozen]
