@@ -32,7 +32,6 @@ class SummaryTest(parameterized.TestCase, tf.test.TestCase):
     _AGNOSTIC,
     _SPECIFIC,
     {**_AGNOSTIC, 'video_audio_weight': 0},
-    {**_AGNOSTIC, 'learned_similarity': 'temperature'},
   )
   def test_parameters(self, **arguments):
     model = _model(**arguments)
@@ -50,8 +49,7 @@ class SummaryTest(parameterized.TestCase, tf.test.TestCase):
       variable.shape.num_elements() for variable in model.variables
     )
     self.assertEqual(found['total']['parameters'], variables)
-    scalars = 2 if 'learned_similarity' in arguments else 0
-    self.assertEqual(found['other']['parameters'], scalars)
+    self.assertEqual(found['other']['parameters'], 0)
 
   def test_captions_count(self):
     model = _model(**_SPECIFIC)
