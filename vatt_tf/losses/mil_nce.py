@@ -72,7 +72,8 @@ def mil_nce_loss(
     text: (B, C, D) float embeddings of the clips' captions.
     video_mask: (B,) bool, the clip has video. None: all.
     text_mask: (B, C) bool, the caption exists. None: all.
-    temperature: positive float.
+    temperature: positive float, or a positive scalar tensor, which gets its
+      gradient.
     denominator: `joint`, `joint_once` or `per_direction`.
     chunk_size: None holds all similarities at once. An integer holds those of
       so many rows at a time, and computes them anew for the gradient: memory

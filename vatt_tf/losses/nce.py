@@ -64,7 +64,8 @@ def nce_loss(
     audio: (B, D) float embeddings of the same clips.
     video_mask: (B,) bool, the clip has video. None: all.
     audio_mask: (B,) bool, the clip has sound. None: all.
-    temperature: positive float.
+    temperature: positive float, or a positive scalar tensor, which gets its
+      gradient.
     denominator: `joint`, `joint_once` or `per_direction`.
     chunk_size: None holds all similarities at once. An integer holds those of
       so many rows at a time, and computes them anew for the gradient: memory

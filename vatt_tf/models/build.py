@@ -6,7 +6,7 @@ import gin
 
 from vatt_tf.input_pipeline import text
 from vatt_tf.layers import text_embedding, transformer_encoder
-from vatt_tf.models import vatt
+from vatt_tf.models import similarity_scale, vatt
 
 # Sound is far from the unit variance that linear maps are initialised for:
 # speech and music have a root mean square of about 0.1, and spectrograms that
@@ -74,6 +74,8 @@ def build_model(
   video_text_weight=1.0,
   audio_text_weight=0.0,
   use_remat=False,
+  learned_similarity=None,
+  temperature=0.07,
 ):
   """Builds a VATT with all its weights.
 
@@ -124,6 +126,11 @@ def build_model(
     audio_text_weight: float, likewise.
     use_remat: bool, trade time for memory in training (see
       `TransformerEncoder`).
+    learned_similarity: None, `temperature` or `temperature_and_bias`: the
+      scalars that the model learns for each pair that a term compares (see
+      `SimilarityScale`).
+    temperature: float, where a learned temperature of the kind `temperature`
+      starts.
 
   Returns:
     A built `vatt.VATT`.
@@ -212,11 +219,21 @@ def build_model(
     if not is_agnostic:
       parts[modality]['encoder'] = encoder_arguments(numbers, **others)
 
+  similarity = None
+  if learned_similarity is not None:
+    similarity = {
+      'pairs': tuple(
+        pair for pair in similarity_scale.PAIRS if terms[f'use_{pair}']
+      ),
+      'kind': learned_similarity,
+      'temperature': temperature,
+    }
   model = vatt.VATT(
     head={'form': common_space, 'd_va': d_va, 'd_vt': d_vt, **terms},
     encoder=encoder_arguments(size) if is_agnostic else None,
     audio_form=audio_form,
     d_post_projection=d_post_projection if is_agnostic else None,
+    similarity=similarity,
     **parts,
   )
   model.build()

@@ -5,7 +5,7 @@ import tf_keras
 
 from vatt_tf import feature_names, randomness, tensor_utils
 from vatt_tf.layers import projection_head, transformer_encoder
-from vatt_tf.models import towers
+from vatt_tf.models import similarity_scale, towers
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -32,6 +32,8 @@ class VATT(tf_keras.Model):
     audio_form: `waveform` or `spectrogram`, which of the inputs `audio` and
       `spectrogram` the audio tower takes.
     d_post_projection: int or None.
+    similarity: dictionary of arguments of `SimilarityScale`, or None: the
+      loss has a fixed temperature.
     **kwargs: of `tf_keras.Model`.
 
   Call arguments:
@@ -44,7 +46,7 @@ class VATT(tf_keras.Model):
 
   Returns:
     Dictionary of float32 tensors, those of `feature_names`' outputs that the
-    model has.
+    model has, and with `similarity` the scalars of `SimilarityScale`.
 
   Raises:
     ValueError: an input is missing or does not fit, naming it.
@@ -68,6 +70,7 @@ class VATT(tf_keras.Model):
     text=None,
     audio_form='waveform',
     d_post_projection=None,
+    similarity=None,
     **kwargs,
   ):
     kwargs.setdefault('name', 'vatt')
@@ -86,6 +89,7 @@ class VATT(tf_keras.Model):
       'text': text,
       'audio_form': audio_form,
       'd_post_projection': d_post_projection,
+      'similarity': similarity,
     }
     self.audio_form = audio_form
     dtype = self.dtype_policy
@@ -122,6 +126,11 @@ class VATT(tf_keras.Model):
     self.head = None
     if head is not None:
       self.head = projection_head.ProjectionHead(**head, name='head')
+    self.similarity_scale = None
+    if similarity is not None:
+      self.similarity_scale = similarity_scale.SimilarityScale(
+        **similarity, name='similarity_scale'
+      )
 
   @property
   def modalities(self):
@@ -170,6 +179,7 @@ class VATT(tf_keras.Model):
             for modality, width in widths.items()
           },
         )
+      towers.build_scoped(self.similarity_scale, None)
     self.built = True
 
   def call(self, features, training=False, rng=None):
@@ -222,6 +232,8 @@ class VATT(tf_keras.Model):
           training,
         )
       )
+    if self.similarity_scale is not None:
+      outputs.update(self.similarity_scale.values())
     return outputs
 
   def _input(self, features, modality):

@@ -1,13 +1,37 @@
-"""Pre-training: the contrastive terms between video, audio and text.
+"""Pre-training: the terms between video, audio and text.
 
 Paper section 3.3: NCE between video and audio, MIL-NCE between video and text,
-summed with weights.
+summed with weights. Or the sigmoid loss for each pair, in their place.
 """
 
 import gin
 
+from vatt_tf import distribution
 from vatt_tf import feature_names as names
-from vatt_tf.losses import mil_nce, nce
+from vatt_tf.losses import mil_nce, nce, sigmoid
+from vatt_tf.models import similarity_scale
+
+# Of each pair, the embeddings and the masks that its term compares.
+_TERMS = {
+  'video_audio': (
+    names.VIDEO_VA,
+    names.AUDIO_VA,
+    names.VIDEO_MASK,
+    names.AUDIO_MASK,
+  ),
+  'video_text': (
+    names.VIDEO_VT,
+    names.TEXT_VT,
+    names.VIDEO_MASK,
+    names.TEXT_MASK,
+  ),
+  'audio_text': (
+    names.AUDIO_VT,
+    names.TEXT_VT,
+    names.AUDIO_MASK,
+    names.TEXT_MASK,
+  ),
+}
 
 
 @gin.register
@@ -15,17 +39,27 @@ class PretrainTask:
   """What pre-training optimises.
 
   Args:
-    model: callable without arguments that returns the model.
+    model: callable without arguments that returns the model. It learns the
+      scalars that `objective` and `learned_temperature` want: its
+      `learned_similarity` is `similarity_scale.similarity_kind` of the two.
     video_audio_weight: float, weight of the video-audio term; 0 drops it.
     video_text_weight: float, weight of the video-text term (the paper's λ).
     audio_text_weight: float, weight of the audio-text term, compared in the
       video-text space.
-    temperature: float, τ of the paper's equations 4 and 5.
+    objective: `nce`, NCE and MIL-NCE; or `sigmoid`, for all pairs the sigmoid
+      loss (see `losses.sigmoid`), whose temperature and bias are learned.
+    temperature: float, τ of the paper's equations 4 and 5; with
+      `learned_temperature` where it starts, as the model's own `temperature`
+      says too. The sigmoid loss does not use it.
+    learned_temperature: bool; NCE and MIL-NCE learn a temperature for each
+      pair.
     denominator: `joint`, `joint_once` or `per_direction` (see `losses.nce`).
+      The sigmoid loss has none.
     chunk_size: int or None; rows of the similarity matrix made at a time.
 
   Raises:
-    ValueError: when a weight is negative or all are 0.
+    ValueError: when a weight is negative or all are 0, or the objective is
+      unknown.
   """
 
   def __init__(
@@ -34,7 +68,9 @@ class PretrainTask:
     video_audio_weight=1.0,
     video_text_weight=1.0,
     audio_text_weight=0.0,
+    objective='nce',
     temperature=0.07,
+    learned_temperature=False,
     denominator='joint',
     chunk_size=None,
   ):
@@ -50,15 +86,35 @@ class PretrainTask:
       )
     self._model = model
     self._weights = weights
-    self._options = {
-      'temperature': temperature,
-      'denominator': denominator,
-      'chunk_size': chunk_size,
-    }
+    self._similarity_kind = similarity_scale.similarity_kind(
+      objective, learned_temperature
+    )
+    self._objective = objective
+    self._temperature = temperature
+    self._denominator = denominator
+    self._chunk_size = chunk_size
 
   def build_model(self):
-    """Makes the model; called inside the strategy's scope."""
-    return self._model()
+    """Makes the model; called inside the strategy's scope.
+
+    Returns:
+      The model.
+
+    Raises:
+      ValueError: the model learns a temperature, which starts from another
+        value than the task's.
+    """
+    model = self._model()
+    if self._similarity_kind == 'temperature':
+      scale = model.similarity_scale
+      if scale is not None and scale.temperature != self._temperature:
+        raise ValueError(
+          '`temperature` must be the same for the task and for the model, '
+          'which starts to learn from it (TEMPERATURE in the gin files sets '
+          f"both). Received: temperature={self._temperature}, and the model's "
+          f'temperature={scale.temperature}'
+        )
+    return model
 
   def loss(self, features, outputs):
     """Computes the loss and the metrics of the training step.
@@ -70,50 +126,88 @@ class PretrainTask:
     Returns:
       (loss, metrics): this replica's share of the loss, a scalar float32, and
       a dictionary of shares; both sum over the replicas to the global value.
+      Learned scalars are among them: `inverse_temperature/video_audio`, which
+      is 1 / τ or SigLIP's t, and `bias/video_audio`, and their like.
+
+    Raises:
+      ValueError: the model does not learn what the objective wants.
     """
-    video_mask = features[names.VIDEO_MASK]
     total, metrics = 0.0, {}
-    if self._weights['video_audio']:
-      result = nce.nce_loss(
-        outputs[names.VIDEO_VA],
-        outputs[names.AUDIO_VA],
-        video_mask,
-        features[names.AUDIO_MASK],
-        **self._options,
-      )
-      total += self._weights['video_audio'] * result.loss
-      metrics.update(
-        {
-          'video_audio_loss': result.loss,
-          'accuracy/video_to_audio': result.video_to_audio_accuracy,
-          'accuracy/audio_to_video': result.audio_to_video_accuracy,
-          'pairs/video_audio': result.num_pairs,
-        }
-      )
-    for modality, query, query_mask in (
-      ('video', names.VIDEO_VT, video_mask),
-      ('audio', names.AUDIO_VT, features.get(names.AUDIO_MASK)),
-    ):
-      weight = self._weights[f'{modality}_text']
-      if not weight:
+    for pair, (first, second, first_mask, second_mask) in _TERMS.items():
+      if not self._weights[pair]:
         continue
-      result = mil_nce.mil_nce_loss(
-        outputs[query],
-        outputs[names.TEXT_VT],
-        query_mask,
-        features[names.TEXT_MASK],
-        **self._options,
+      scalars = self._learned(pair, outputs)
+      loss, num_pairs, forward, backward = self._term(
+        pair,
+        outputs[first],
+        outputs[second],
+        features[first_mask],
+        features[second_mask],
+        scalars,
       )
-      total += weight * result.loss
+      total += self._weights[pair] * loss
+      one, other = pair.split('_')
       metrics.update(
         {
-          f'{modality}_text_loss': result.loss,
-          f'accuracy/{modality}_to_text': result.video_to_text_accuracy,
-          f'accuracy/text_to_{modality}': result.text_to_video_accuracy,
-          f'pairs/{modality}_text': result.num_pairs,
+          f'{pair}_loss': loss,
+          f'accuracy/{one}_to_{other}': forward,
+          f'accuracy/{other}_to_{one}': backward,
+          f'pairs/{pair}': num_pairs,
         }
       )
+      # All replicas have the same scalars, so that each gives a part.
+      replicas = distribution.num_replicas()
+      for name, scalar in scalars.items():
+        metrics[f'{name}/{pair}'] = scalar / replicas
     return total, metrics
+
+  def _learned(self, pair, outputs):
+    """The learned scalars of a pair, by the name of their metric."""
+    keys = {
+      'inverse_temperature': similarity_scale.inverse_temperature_name(pair),
+      'bias': similarity_scale.bias_name(pair),
+    }
+    scalars = {
+      name: outputs[key] for name, key in keys.items() if key in outputs
+    }
+    found = None
+    if scalars:
+      has_bias = 'bias' in scalars
+      found = 'temperature_and_bias' if has_bias else 'temperature'
+    if found != self._similarity_kind:
+      raise ValueError(
+        f'The objective {self._objective!r} needs a model with '
+        f'`learned_similarity`={self._similarity_kind!r} for {pair}. Received: '
+        f'a model with {found!r}. OBJECTIVE and LEARNED_TEMPERATURE in the gin '
+        'files set both; in Python give build_model the `learned_similarity` '
+        'that similarity_scale.similarity_kind returns.'
+      )
+    return scalars
+
+  def _term(self, pair, first, second, first_mask, second_mask, scalars):
+    """This replica's loss, number of pairs, and accuracies both ways."""
+    if self._objective == 'sigmoid':
+      return sigmoid.sigmoid_loss(
+        first,
+        second,
+        first_mask,
+        second_mask,
+        chunk_size=self._chunk_size,
+        **scalars,
+      )
+    temperature = self._temperature
+    if scalars:
+      temperature = 1.0 / scalars['inverse_temperature']
+    function = nce.nce_loss if pair == 'video_audio' else mil_nce.mil_nce_loss
+    return function(
+      first,
+      second,
+      first_mask,
+      second_mask,
+      temperature,
+      self._denominator,
+      self._chunk_size,
+    )
 
   def variable_group(self, name):
     """The modality whose own a variable is, for the gradient norms.

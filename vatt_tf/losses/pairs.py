@@ -1,0 +1,355 @@
+"""All pairs of the global batch: what the losses between modalities share.
+
+An anchor is one clip's embedding (video), its candidates are the C embeddings
+of the same clip in the other modality (C = 1 for sound, C captions for text).
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from vatt_tf import distribution, tensor_utils
+
+# Cosines closer than this are a tie: float32 products of equal rows differ by
+# as much.
+TIE = 1e-6
+# The similarity of what is in no pool: its exponential is 0, and differences
+# of two such values are finite. Only ever in float32 or float64.
+_ABSENT = -1e30
+
+
+class Shares(NamedTuple):
+  """This replica's shares; summed over replicas they are the global values.
+
+  Attributes:
+    loss: scalar, of the mean loss over the global batch.
+    num_pairs: scalar, clips whose anchor and at least one candidate exist.
+    forward_accuracy: scalar, of the share of valid anchors with a candidate of
+      their own nearer than all others.
+    backward_accuracy: scalar, of the share of valid candidates with their own
+      anchor nearer than all others.
+  """
+
+  loss: tf.Tensor
+  num_pairs: tf.Tensor
+  forward_accuracy: tf.Tensor
+  backward_accuracy: tf.Tensor
+
+
+class Side(NamedTuple):
+  """Unit embeddings and masks of some rows of the batch, R rows."""
+
+  row: tf.Tensor  # (R,) int32, in the global batch
+  anchor: tf.Tensor  # (R, D)
+  candidates: tf.Tensor  # (R, C, D)
+  anchor_mask: tf.Tensor  # (R,) bool
+  candidates_mask: tf.Tensor  # (R, C) bool
+
+
+class Similarities(NamedTuple):
+  """Of R local rows to B clips of C candidates, and which of them count."""
+
+  values: tf.Tensor  # (R, B, C) forward, (R, C, B) backward
+  mask: tf.Tensor  # bool, like values: both embeddings exist
+  own: tf.Tensor  # bool, broadcasts to values: both are of one clip
+
+
+def shares(
+  anchor,
+  candidates,
+  anchor_mask,
+  candidates_mask,
+  sums,
+  scalars,
+  counted,
+  chunk_size,
+  names,
+):
+  """This replica's share of a loss over the pairs of the global batch.
+
+  Args:
+    anchor: (B, D) float, this replica's rows, not normalised.
+    candidates: (B, C, D) float.
+    anchor_mask: (B,) bool, or None for all true.
+    candidates_mask: (B, C) bool, or None for all true.
+    sums: function (local, everyone, *scalars) of two `Side`s that returns the
+      loss, the forward and the backward hits (see `num_hits`), each summed
+      over the local rows, as one tensor (3,). Rows without embeddings must
+      not change it.
+    scalars: dictionary of floats or scalar tensors by name, which `sums`
+      takes. They get their gradients, and so does nothing else that `sums`
+      may use.
+    counted: function of a `Side` that returns (R,) bool: the rows over which
+      the loss is the mean.
+    chunk_size: None, or how many rows' similarities are held at a time.
+    names: what error messages call the anchor and the candidates.
+
+  Returns:
+    `Shares`, float32 (float64 for float64 embeddings).
+
+  Raises:
+    ValueError: an argument is not what is said here.
+  """
+  anchor, candidates, anchor_mask, candidates_mask = _checked(
+    anchor, candidates, anchor_mask, candidates_mask, names
+  )
+  if chunk_size is not None and not chunk_size >= 1:
+    raise ValueError(
+      '`chunk_size` must be a positive integer, or None for no chunks. '
+      f'Received: chunk_size={chunk_size}'
+    )
+  num_rows = tensor_utils.shape_list(anchor)[0]
+  first_row = distribution.first_row(num_rows)
+  local = Side(
+    first_row + tf.range(num_rows),
+    _unit(anchor, anchor_mask),
+    _unit(candidates, candidates_mask),
+    anchor_mask,
+    candidates_mask,
+  )
+  everyone = Side(
+    tf.range(num_rows * distribution.num_replicas()),
+    *distribution.cross_replica_concat(local[1:]),
+  )
+  scalars = _scalars(scalars, local.anchor.dtype)
+  if chunk_size is None:
+    totals = sums(local, everyone, *scalars)
+  else:
+    totals = _chunked_sums(sums, local, everyone, scalars, chunk_size)
+  loss, forward, backward = tf.unstack(totals)
+  num_global_pairs = count(valid_pairs(everyone), loss.dtype)
+  num_global_candidates = count(valid_candidates(everyone), loss.dtype)
+  return Shares(
+    loss / tf.maximum(count(counted(everyone), loss.dtype), 1),
+    count(valid_pairs(local), loss.dtype),
+    forward / tf.maximum(num_global_pairs, 1),
+    backward / tf.maximum(num_global_candidates, 1),
+  )
+
+
+def _checked(anchor, candidates, anchor_mask, candidates_mask, names):
+  """The inputs as tensors of shapes that belong together."""
+  anchor = tf.convert_to_tensor(anchor)
+  candidates = tf.convert_to_tensor(candidates)
+  anchor_mask = _mask(anchor_mask, anchor)
+  candidates_mask = _mask(candidates_mask, candidates)
+  if (
+    anchor.shape.rank != 2
+    or candidates.shape.rank != 3
+    or not anchor.shape[:1].is_compatible_with(candidates.shape[:1])
+    or not anchor.shape[1:].is_compatible_with(candidates.shape[2:])
+  ):
+    raise ValueError(
+      f'`{names[0]}` and `{names[1]}` must have the same rows and width. '
+      f'Received: {names[0]}.shape={anchor.shape}, '
+      f'{names[1]}.shape={candidates.shape}'
+    )
+  for name, mask, x in (
+    (names[0], anchor_mask, anchor),
+    (names[1], candidates_mask, candidates),
+  ):
+    if not mask.shape.is_compatible_with(x.shape[:-1]):
+      raise ValueError(
+        f'`{name}_mask` must be shaped like `{name}` without its last axis, '
+        f'{x.shape[:-1]}. Received: {name}_mask.shape={mask.shape}'
+      )
+  return anchor, candidates, anchor_mask, candidates_mask
+
+
+def _mask(mask, x):
+  if mask is None:
+    return tf.ones(tensor_utils.shape_list(x)[:-1], tf.bool)
+  return tf.cast(mask, tf.bool)
+
+
+def _unit(x, mask):
+  """Unit rows of `x`; zeros, with zero gradient, where `mask` is false."""
+  x = tf.cast(x, tensor_utils.accumulation_dtype(x.dtype))
+  x = tf.where(mask[..., tf.newaxis], x, tf.zeros([], x.dtype))
+  return tf.math.l2_normalize(x, axis=-1)
+
+
+def _scalars(scalars, dtype):
+  """The scalars as tensors of `dtype`."""
+  found = []
+  for name, value in scalars.items():
+    if not tf.is_tensor(value):
+      value = tf.convert_to_tensor(value, dtype)
+    if value.shape.rank != 0:
+      raise ValueError(
+        f'`{name}` must be a number or a scalar tensor. '
+        f'Received: {name}.shape={value.shape}'
+      )
+    found.append(tf.cast(value, dtype))
+  return found
+
+
+def forward_similarities(local, everyone):
+  """The cosines of the local anchors to all candidates.
+
+  Args:
+    local: `Side` of R rows.
+    everyone: `Side` of the B rows of the global batch.
+
+  Returns:
+    `Similarities` (R, B, C).
+  """
+  return Similarities(
+    tf.einsum('rd,bcd->rbc', local.anchor, everyone.candidates),
+    local.anchor_mask[:, tf.newaxis, tf.newaxis]
+    & everyone.candidates_mask[tf.newaxis],
+    _own(local, everyone)[:, :, tf.newaxis],
+  )
+
+
+def backward_similarities(local, everyone):
+  """The cosines of the local candidates to all anchors.
+
+  Args:
+    local: `Side` of R rows.
+    everyone: `Side` of the B rows of the global batch.
+
+  Returns:
+    `Similarities` (R, C, B).
+  """
+  return Similarities(
+    tf.einsum('rcd,bd->rcb', local.candidates, everyone.anchor),
+    local.candidates_mask[:, :, tf.newaxis]
+    & everyone.anchor_mask[tf.newaxis, tf.newaxis],
+    _own(local, everyone)[:, tf.newaxis],
+  )
+
+
+def num_hits(local, forward, backward, margin):
+  """The local rows whose own clip is the nearest of all; without gradient.
+
+  Args:
+    local: `Side` of R rows.
+    forward: `Similarities` (R, B, C), of any increasing function of cosines.
+    backward: `Similarities` (R, C, B), of the same.
+    margin: scalar, what `TIE` is in that function.
+
+  Returns:
+    (forward, backward): scalar numbers of anchors with a candidate of their
+    own nearer than all others, and of candidates with their own anchor nearer
+    than all others, among the valid ones.
+  """
+  own, other = _best(forward, [1, 2])  # (R,)
+  forward_hits = (own > other + margin) & valid_pairs(local)
+  own, other = _best(backward, [2])  # (R, C)
+  backward_hits = (own > other + margin) & valid_candidates(local)
+  return count(forward_hits, own.dtype), count(backward_hits, own.dtype)
+
+
+def pool(similarities, mask):
+  """The similarities in the pool; elsewhere a number whose exponential is 0."""
+  return tf.where(mask, similarities, tf.cast(_ABSENT, similarities.dtype))
+
+
+def valid_candidates(side):
+  """(R, C) bool: the candidate and the anchor of its clip exist."""
+  return side.candidates_mask & side.anchor_mask[:, tf.newaxis]
+
+
+def valid_pairs(side):
+  """(R,) bool: the anchor and a candidate of its clip exist."""
+  return tf.reduce_any(valid_candidates(side), -1)
+
+
+def count(mask, dtype):
+  """The number of true elements, a scalar of `dtype`."""
+  return tf.reduce_sum(tf.cast(mask, dtype))
+
+
+def _own(local, everyone):
+  """(R, B) bool: each local row's own clip."""
+  return local.row[:, tf.newaxis] == everyone.row[tf.newaxis]
+
+
+def _best(similarities, axes):
+  """The greatest similarity of the row's own clip and of all others."""
+  values = tf.stop_gradient(similarities.values)
+  return (
+    tf.reduce_max(pool(values, similarities.mask & similarities.own), axes),
+    tf.reduce_max(pool(values, similarities.mask & ~similarities.own), axes),
+  )
+
+
+def _chunked_sums(sums, local, everyone, scalars, chunk_size):
+  """`sums`, a chunk of local rows at a time, computed anew for the gradient.
+
+  Besides the embeddings it holds chunk_size * B * C similarities.
+  """
+  num_rows = tensor_utils.shape_list(local.anchor)[0]
+  num_chunks = -(-num_rows // chunk_size)
+  # Rows that are added have no embeddings: they change no sum.
+  chunks = Side(
+    *(_in_chunks(x, num_rows, num_chunks, chunk_size) for x in local)
+  )
+
+  def chunk_sums(i, anchor, candidates, all_anchors, all_candidates, *scalars):
+    rows = Side(
+      chunks.row[i],
+      anchor[i],
+      candidates[i],
+      chunks.anchor_mask[i],
+      chunks.candidates_mask[i],
+    )
+    columns = everyone._replace(anchor=all_anchors, candidates=all_candidates)
+    return sums(rows, columns, *scalars)
+
+  def is_inside(i, *_):
+    return i < num_chunks
+
+  @tf.custom_gradient
+  def all_sums(*inputs):
+
+    def add(i, total):
+      return i + 1, total + chunk_sums(i, *inputs)
+
+    total = tf.zeros([3], local.anchor.dtype)
+    _, total = tf.while_loop(is_inside, add, (0, total), parallel_iterations=1)
+
+    def gradient(upstream):
+
+      def add_gradients(i, *gradients):
+        with tf.GradientTape() as tape:
+          tape.watch(inputs)
+          total = chunk_sums(i, *inputs)
+        return (i + 1,) + tuple(
+          old + new
+          for old, new in zip(
+            gradients,
+            tape.gradient(
+              total,
+              inputs,
+              output_gradients=upstream,
+              unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            ),
+          )
+        )
+
+      zeros = tuple(tf.zeros_like(x) for x in inputs)
+      return tf.while_loop(
+        is_inside, add_gradients, (0, *zeros), parallel_iterations=1
+      )[1:]
+
+    return total, gradient
+
+  return all_sums(
+    chunks.anchor,
+    chunks.candidates,
+    everyone.anchor,
+    everyone.candidates,
+    *scalars,
+  )
+
+
+def _in_chunks(x, num_rows, num_chunks, chunk_size):
+  """(R, ...) as (num_chunks, chunk_size, ...), zeros or False at the end."""
+  shape = tensor_utils.shape_list(x)
+  padding = num_chunks * chunk_size - num_rows
+  padding = tf.zeros([padding, *shape[1:]], x.dtype)
+  return tf.reshape(
+    tf.concat([x, padding], 0), [num_chunks, chunk_size, *shape[1:]]
+  )

@@ -1,0 +1,99 @@
+"""The sigmoid loss between two modalities (Zhai et al. 2023, SigLIP)."""
+
+import tensorflow as tf
+
+from vatt_tf.losses import pairs
+
+
+def sigmoid_loss(
+  anchor,
+  candidates,
+  anchor_mask=None,
+  candidates_mask=None,
+  inverse_temperature=10.0,
+  bias=-10.0,
+  chunk_size=None,
+):
+  """Sigmoid loss over all pairs of the global batch.
+
+  Each pair of an anchor i (a video) and a candidate c of clip j (a sound, a
+  caption) is a question by itself: are they of one clip? With y = 1 where
+  i = j and -1 elsewhere, t the inverse temperature and b the bias, the loss is
+  the sum over all pairs of
+
+      -log sigmoid(y (t cos(i, j, c) + b)),
+
+  divided by the number of anchors that exist: the mean over the rows of the
+  matrix of pairs, as in SigLIP. So every existing caption of a clip is a
+  positive of its video, and the captions of other clips are negatives.
+
+  The sum runs over what exists: an embedding whose mask is false is neither a
+  positive nor a negative, and gets a zero gradient, whatever it holds; the
+  clip's other embeddings are negatives of the other clips (a clip with no
+  caption keeps its row, all negatives). Where no pair of any two clips exists
+  the loss is exactly 0, and so are all gradients.
+
+  In a replica context the arguments are this replica's rows and the results
+  its shares: the sum over replicas is the global loss, and the sum of the
+  replicas' gradients is its gradient. All replicas hold equally many rows.
+  Similarities and sums are float32 for half-precision embeddings.
+
+  Args:
+    anchor: (B, D) float embeddings, not normalised.
+    candidates: (B, D) or (B, C, D) float embeddings of the same clips.
+    anchor_mask: (B,) bool, the anchor exists. None: all.
+    candidates_mask: (B,) or (B, C) bool, the candidate exists. None: all.
+    inverse_temperature: positive float, or a scalar tensor, which gets its
+      gradient: SigLIP's t.
+    bias: float or scalar tensor, SigLIP's b.
+    chunk_size: None holds all similarities at once. An integer holds those of
+      so many rows at a time, and computes them anew for the gradient: memory
+      then grows with B, not with its square, at the same result.
+
+  Returns:
+    `pairs.Shares`: the loss, the number of clips with an anchor and a
+    candidate, and the accuracies from the anchors to the candidates and back,
+    as `nce.NCEResult` and `mil_nce.MILNCEResult` define them.
+
+  Raises:
+    ValueError: an argument out of its range or of a shape that does not fit.
+
+  Example:
+    >>> video = tf.constant([[1.0, 0.0], [0.0, 1.0]])
+    >>> sigmoid_loss(video, video).loss.numpy().round(4)
+    0.6932
+  """
+  if not tf.is_tensor(inverse_temperature) and not inverse_temperature > 0:
+    raise ValueError(
+      '`inverse_temperature` must be positive. '
+      f'Received: inverse_temperature={inverse_temperature}'
+    )
+  candidates = tf.convert_to_tensor(candidates)
+  if candidates.shape.rank == 2:
+    candidates = candidates[:, tf.newaxis]  # (B, 1, D)
+    if candidates_mask is not None:
+      candidates_mask = tf.convert_to_tensor(candidates_mask)[..., tf.newaxis]
+  return pairs.shares(
+    anchor,
+    candidates,
+    anchor_mask,
+    candidates_mask,
+    sums=_sums,
+    scalars={'inverse_temperature': inverse_temperature, 'bias': bias},
+    counted=lambda side: side.anchor_mask,
+    chunk_size=chunk_size,
+    names=('anchor', 'candidates'),
+  )
+
+
+def _sums(local, everyone, inverse_temperature, bias):
+  """Sums over the local rows: (3,), the loss, forward and backward hits."""
+  forward = pairs.forward_similarities(local, everyone)  # (R, B, C)
+  logits = inverse_temperature * forward.values + bias
+  # softplus(-x) is -log sigmoid(x).
+  losses = tf.math.softplus(tf.where(forward.own, -logits, logits))
+  losses = tf.where(forward.mask, losses, tf.zeros([], losses.dtype))
+  hits = pairs.num_hits(
+    local, forward, pairs.backward_similarities(local, everyone), pairs.TIE
+  )
+  return tf.stack([tf.reduce_sum(losses), *hits])

@@ -1,0 +1,164 @@
+"""What the similarities of a loss are multiplied by and shifted by, learned."""
+
+import math
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+KINDS = ('temperature', 'temperature_and_bias')
+OBJECTIVES = ('nce', 'sigmoid')
+PAIRS = ('video_audio', 'video_text', 'audio_text')
+
+# CLIP's limit of the inverse temperature.
+_MAX_INVERSE_TEMPERATURE = 100.0
+# SigLIP's initial values.
+_SIGMOID_INVERSE_TEMPERATURE = 10.0
+_SIGMOID_BIAS = -10.0
+
+
+@gin.register
+def similarity_kind(objective='nce', learned_temperature=False):
+  """The kind of `SimilarityScale` that an objective needs.
+
+  Args:
+    objective: `nce` or `sigmoid`.
+    learned_temperature: bool; the sigmoid loss learns it in any case.
+
+  Returns:
+    One of `KINDS`, or None: the model learns none.
+
+  Raises:
+    ValueError: an unknown objective.
+
+  Example:
+    >>> similarity_kind('sigmoid')
+    'temperature_and_bias'
+  """
+  if objective not in OBJECTIVES:
+    raise ValueError(
+      f'`objective` must be one of {", ".join(OBJECTIVES)}. '
+      f'Received: objective={objective!r}'
+    )
+  if objective == 'sigmoid':
+    return 'temperature_and_bias'
+  return 'temperature' if learned_temperature else None
+
+
+def inverse_temperature_name(pair):
+  """The model's output that holds a pair's learned inverse temperature."""
+  return f'{pair}_inverse_temperature'
+
+
+def bias_name(pair):
+  """The model's output that holds a pair's learned bias."""
+  return f'{pair}_bias'
+
+
+def _at_most(limit):
+  return lambda x: tf.minimum(x, limit)
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class SimilarityScale(tf_keras.layers.Layer):
+  """Learned scalars of the similarities, for each pair of modalities.
+
+  - `temperature` (CLIP, Radford et al. 2021, section 2.3): the logarithm of
+    the inverse temperature. After each update it is cut to that of 100.
+  - `temperature_and_bias` (SigLIP, Zhai et al. 2023, section 3.2): the same
+    from 10 and without the cut, and a bias from -10.
+
+  The weights are float32 under any precision policy.
+
+  Args:
+    pairs: sequence of any of `PAIRS`.
+    kind: one of `KINDS`.
+    temperature: float, where the kind `temperature` starts.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Raises:
+    ValueError: an unknown pair or kind, or a temperature below 0.01.
+
+  Example:
+    >>> scale = SimilarityScale(('video_text',), 'temperature_and_bias')
+    >>> {name: x.numpy() for name, x in scale.values().items()}
+    {'video_text_inverse_temperature': 10.0, 'video_text_bias': -10.0}
+  """
+
+  def __init__(self, pairs, kind='temperature', temperature=0.07, **kwargs):
+    kwargs.setdefault('dtype', 'float32')
+    super().__init__(**kwargs)
+    unknown = [pair for pair in pairs if pair not in PAIRS]
+    if unknown or not pairs:
+      raise ValueError(
+        f'`pairs` must be some of {", ".join(PAIRS)}. Received: pairs={pairs}'
+      )
+    if kind not in KINDS:
+      raise ValueError(
+        f'`kind` must be one of {", ".join(KINDS)}. Received: kind={kind!r}'
+      )
+    if not temperature * _MAX_INVERSE_TEMPERATURE >= 1:
+      raise ValueError(
+        f'`temperature` must be at least {1 / _MAX_INVERSE_TEMPERATURE}, below '
+        'which a learned one is cut. '
+        f'Received: temperature={temperature}'
+      )
+    self.pairs = tuple(pairs)
+    self.kind = kind
+    self.temperature = temperature
+
+  @property
+  def has_bias(self):
+    """Whether there is a bias for each pair."""
+    return self.kind == 'temperature_and_bias'
+
+  def build(self, input_shape=None):
+    """Makes `<pair>/scale` (a logarithm) and `<pair>/bias`, scalars."""
+    del input_shape
+    start, constraint = 1 / self.temperature, None
+    if self.has_bias:
+      start = _SIGMOID_INVERSE_TEMPERATURE
+    else:
+      constraint = _at_most(math.log(_MAX_INVERSE_TEMPERATURE))
+    for pair in self.pairs:
+      scalars = tf_keras.layers.Layer(name=pair, dtype=self.dtype_policy)
+      with tf.name_scope(pair):
+        scalars.scale = scalars.add_weight(
+          name='scale',
+          shape=[],
+          initializer=tf_keras.initializers.Constant(math.log(start)),
+          constraint=constraint,
+        )
+        if self.has_bias:
+          scalars.bias = scalars.add_weight(
+            name='bias',
+            shape=[],
+            initializer=tf_keras.initializers.Constant(_SIGMOID_BIAS),
+          )
+      scalars.built = True
+      setattr(self, pair, scalars)
+    self.built = True
+
+  def values(self):
+    """The scalars now.
+
+    Returns:
+      Dictionary of scalar float32 tensors: `<pair>_inverse_temperature`, and
+      `<pair>_bias` of the kind that has them.
+    """
+    outputs = {}
+    for pair in self.pairs:
+      scalars = getattr(self, pair)
+      outputs[inverse_temperature_name(pair)] = tf.exp(scalars.scale)
+      if self.has_bias:
+        outputs[bias_name(pair)] = tf.convert_to_tensor(scalars.bias)
+    return outputs
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'pairs': self.pairs,
+      'kind': self.kind,
+      'temperature': self.temperature,
+    }
