@@ -98,6 +98,7 @@ def train(
   checkpoint_interval=1000,
   keep_checkpoints=3,
   init_checkpoint=None,
+  micro_batch_size=None,
   overfit_one_batch=False,
 ):
   """Trains a model, or goes on where an earlier run of `model_dir` stopped.
@@ -128,6 +129,8 @@ def train(
     keep_checkpoints: int, how many of the newest stay.
     init_checkpoint: a `model_dir` or checkpoint prefix whose model weights a
       new run starts from; their averages, where it has some.
+    micro_batch_size: int, rows of a replica that the towers take at a time: the
+      same gradients in less memory (see `gradient_caching`). None: all.
     overfit_one_batch: train on the first batch again and again, with the same
       draws of dropout and DropToken: the loss depends on the weights alone and
       must fall, which checks a new model or data set in minutes.
@@ -214,6 +217,7 @@ def train(
     seed,
     jit_compile=jit_compile,
     repeat_draws=overfit_one_batch,
+    micro_batch_size=micro_batch_size,
   )
   evaluator, eval_actions = None, []
   if eval_dataset is not None:
