@@ -167,4 +167,7 @@ def _add(total, gradient):
     return tf.tensor_scatter_nd_add(
       total, gradient.indices[:, tf.newaxis], gradient.values
     )
-  return total + gradient
+  # Without this, TensorFlow merges the addition with those before it and sums
+  # in a temporary variable, which the loop's last test makes and never frees;
+  # the next step then fails. `Snapshot` keeps the additions apart, at no cost.
+  return total + tf.raw_ops.Snapshot(input=gradient)
