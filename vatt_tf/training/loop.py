@@ -13,10 +13,10 @@ import tf_keras
 from vatt_tf import distribution, gin_utils
 from vatt_tf.checkpoints import manager as checkpoints
 from vatt_tf.evaluation import retrieval
-from vatt_tf.training import progress
+from vatt_tf.training import gradient_caching, progress
 from vatt_tf.training import trainer as trainer_lib
 
-_PRECISIONS = ('float32', 'mixed_bfloat16')
+_PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
 _HEADLINE = ('video_audio_loss', 'video_text_loss', 'audio_text_loss')
 
 
@@ -120,7 +120,8 @@ def train(
     num_devices: int or None, devices for `mirrored`.
     tpu_name: name or gRPC address for `tpu`, or None.
     seed: int, seed of the weights, the data order and dropout.
-    precision: `float32` or `mixed_bfloat16`.
+    precision: `float32`, `mixed_bfloat16` or `mixed_float16` (with a loss
+      scale, and steps skipped whose gradients are not finite).
     deterministic: ask TensorFlow for bit-equal repeats, at its cost.
     jit_compile: compile the step with XLA (one replica, or TPU).
     steps_per_loop: int, steps that run as one graph.
@@ -151,7 +152,11 @@ def train(
   tf_keras.utils.set_random_seed(seed)
   if deterministic:
     tf.config.experimental.enable_op_determinism()
-  distribution.check_batch_divisible(global_batch_size, distribution_strategy)
+  rows = distribution.check_batch_divisible(
+    global_batch_size, distribution_strategy
+  )
+  if micro_batch_size is not None:
+    gradient_caching.num_micro_batches(rows, micro_batch_size)
   if global_batch_size < 4:
     logging.warning(
       'A global batch of %d is too small for batch normalisation: two clips '
@@ -183,9 +188,12 @@ def train(
     optimizer = optimizer()
     # Slots exist before the restore, so that a missing one is found.
     notes = optimizer.prepare(model)
+    applied = optimizer
+    if precision == 'mixed_float16':
+      applied = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
   checkpoints.remove_leftovers(model_dir)
   checkpoints.remove_leftovers(os.path.join(model_dir, 'best'))
-  parts = {'model': model, 'optimizer': optimizer}
+  parts = {'model': model, 'optimizer': applied}
   if optimizer.ema is not None:
     parts['ema'] = optimizer.ema.checkpoint
   checkpoint = tf.train.Checkpoint(**parts)
@@ -211,7 +219,7 @@ def train(
   trainer = trainer_lib.Trainer(
     task,
     model,
-    optimizer,
+    applied,
     dataset,
     distribution_strategy,
     seed,
