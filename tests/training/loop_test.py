@@ -11,6 +11,7 @@ from absl.testing import parameterized
 import gin
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from tests import logical_devices
 from vatt_tf import (
@@ -18,7 +19,7 @@ from vatt_tf import (
   gin_utils,
 )
 from vatt_tf.checkpoints import manager
-from vatt_tf.evaluation import runner
+from vatt_tf.evaluation import retrieval, runner
 from vatt_tf.input_pipeline import records
 from vatt_tf.training import loop, progress
 
@@ -183,19 +184,27 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       self.assertAllClose(value, parts[name], atol=1e-6, msg=name)
 
   def test_evaluation_uses_the_average(self):
-    # The average hardly leaves the initial weights, which this rate destroys.
-    options = (
-      'make_optimizer.ema_decay=0.999',
-      'WarmupCosine.peak_learning_rate=0.1',
-    )
-    trained = self._train('TRAIN_STEPS=2', *options)
+    trained = self._train('TRAIN_STEPS=2', 'make_optimizer.ema_decay=0.999')
     self._parse()
     average, _ = runner.evaluate(self.model_dir)
     self.assertEqual(average, trained)
-    raw, _ = runner.evaluate(self.model_dir, use_ema=False)
-    self.assertNotEqual(raw, trained)
     best, _ = runner.evaluate(os.path.join(self.model_dir, 'best'))
     self.assertEqual(best, trained)
+
+    def used_weights(**options):
+      with mock.patch.object(
+        retrieval,
+        'evaluate_retrieval',
+        lambda model, _: {'gamma': model.encoder.norm.gamma.numpy().tolist()},
+      ):
+        return runner.evaluate(self.model_dir, **options)[0]['gamma']
+
+    name = 'ema/vatt/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
+    model = 'model/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
+    first = self._weights(self.model_dir)
+    self.assertNotAllClose(first[model], first[name], rtol=1e-9, atol=1e-9)
+    self.assertAllEqual(used_weights(), first[name])
+    self.assertAllEqual(used_weights(use_ema=False), first[model])
     # A new run starts from the average too.
     other = os.path.join(self.dir, 'second')
     self._train(
@@ -206,17 +215,24 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       'WarmupCosine.final_learning_rate=0.0',
       model_dir=other,
     )
-    first, second = self._weights(self.model_dir), self._weights(other)
-    name = 'ema/vatt/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
-    model = 'model/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
+    second = self._weights(other)
     self.assertAllEqual(second[model], first[name])
     self.assertAllClose(second[name], first[name])
-    self.assertNotAllClose(first[model], first[name])
 
   def test_average_of_a_run_that_had_none(self):
     self._train('TRAIN_STEPS=1')
     with self.assertRaisesRegex(ValueError, 'another model or optimizer'):
       self._train('TRAIN_STEPS=2', 'make_optimizer.ema_decay=0.5')
+
+  def test_float16_with_cached_gradients_goes_on(self):
+    options = ("PRECISION='mixed_float16'", 'MICRO_BATCH_SIZE=2')
+    self.addCleanup(
+      tf_keras.mixed_precision.set_global_policy, 'float32'
+    )
+    self._train('TRAIN_STEPS=1', 'train.eval_dataset=None', *options)
+    self._train('TRAIN_STEPS=2', 'train.eval_dataset=None', *options)
+    self.assertIn('Going on at step 1', self.out)
+    self.assertIn('Done: step 2', self.out)
 
   def test_two_devices_train_as_one(self):
     self._train('TRAIN_STEPS=2')
