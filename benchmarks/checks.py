@@ -9,6 +9,10 @@ import signal
 import subprocess
 import sys
 
+import tensorflow as tf
+
+from vatt_tf import file_utils
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -69,11 +73,7 @@ class Checks:
       if not check['holds']
     ]
     self._found['failed'] = failed
-    path = pathlib.Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(self._found, indent=2) + '\n')
-    os.replace(temporary, path)
+    file_utils.write_text(output, json.dumps(self._found, indent=2) + '\n')
     return 1 if failed else 0
 
 
@@ -110,8 +110,6 @@ def run_module(module: str, *arguments: str, stop_at: str | None = None):
 
 def read_scalars(folder: str) -> dict[str, list[float]]:
   """Reads TensorBoard events: name → its values in the order of the steps."""
-  import tensorflow as tf  # here, so that the other scripts start at once
-
   found = {}
   for path in sorted(pathlib.Path(folder).glob('events.*')):
     for record in tf.data.TFRecordDataset(str(path)):

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution
+from vatt_tf import distribution, file_utils
 from vatt_tf.input_pipeline import audio, pipeline, text, video
 from vatt_tf.models import build
 from vatt_tf.training import pretrain, schedules, trainer
@@ -174,9 +174,9 @@ def main():
     f'{found["peak_spread"]:.0%}), {found["peak_memory_gb"]:.1f} GB'
   )
   if arguments.output:
-    with open(arguments.output, 'w', encoding='utf-8') as file:
-      json.dump(found, file, indent=2)
-      file.write('\n')
+    file_utils.write_text(
+      arguments.output, json.dumps(found, indent=2) + '\n'
+    )
   if found['is_void']:
     print('Void: the peak varied by over 10 %. Measure on an idle machine.')
   return int(found['is_void'])

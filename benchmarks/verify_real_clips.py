@@ -12,13 +12,13 @@ and that sound finds its video better than chance would.
 
 import csv
 import json
-import os
 import pathlib
 import random
 import sys
 import tempfile
 
 from benchmarks import checks
+from tests import shared_data
 
 _NUM_HELD_OUT = 99
 _NUM_CLIPS = 799
@@ -90,8 +90,7 @@ def main():
   """Runs the check."""
   output = checks.parse_output(__doc__)
   found = checks.Checks('small models on 799 real talking-head clips')
-  shared = os.environ.get('VATT_TF_SHARED') or checks.ROOT.parent / 'shared'
-  media = pathlib.Path(shared).resolve() / 'media' / 'grid'
+  media = shared_data.root() / 'media' / 'grid'
   if not media.exists():
     print(f'Skipped: there is no {media}. Set VATT_TF_SHARED to its folder.')
     return 0

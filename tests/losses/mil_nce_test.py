@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data
+from tests.losses import loss_inputs
 from vatt_tf.losses import mil_nce, nce
 
 _CASES = ('all_valid', 'text_masked', 'both_masked', 'no_text')
@@ -49,13 +50,7 @@ def _loop_loss(video, text, video_mask, text_mask, temperature, denominator):
 
 
 def _inputs(num_clips=5, num_captions=3, width=4):
-  random = np.random.RandomState(0)
-  video = random.randn(num_clips, width)
-  text = video[:, np.newaxis] + random.randn(num_clips, num_captions, width)
-  video_mask = np.arange(num_clips) != 1
-  text_mask = random.rand(num_clips, num_captions) < 0.6
-  text_mask[0], text_mask[1], text_mask[3] = True, True, False
-  return video, text, video_mask, text_mask
+  return loss_inputs.with_gaps(num_clips, num_captions, width)
 
 
 class MILNCETest(tf.test.TestCase, parameterized.TestCase):

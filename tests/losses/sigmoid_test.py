@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import logical_devices
+from tests.losses import loss_inputs
 from vatt_tf import distribution
 from vatt_tf.losses import mil_nce, nce, sigmoid
 
@@ -19,13 +20,7 @@ def setUpModule():
 
 def _inputs(num_clips=6, num_captions=3, width=5):
   """Video, text and masks: a clip of each kind of gap."""
-  random = np.random.RandomState(0)
-  video = random.randn(num_clips, width)
-  text = video[:, np.newaxis] + random.randn(num_clips, num_captions, width)
-  video_mask = np.arange(num_clips) != 1
-  text_mask = random.rand(num_clips, num_captions) < 0.6
-  text_mask[0], text_mask[1], text_mask[3] = True, True, False
-  return video, text, video_mask, text_mask
+  return loss_inputs.with_gaps(num_clips, num_captions, width)
 
 
 def _loop(video, text, video_mask, text_mask, t=_T, b=_B):

@@ -2,7 +2,6 @@
 
 import math
 
-from vatt_tf import feature_names
 from vatt_tf.analysis import flops, memory
 
 _GIGA = 1e9
@@ -103,9 +102,7 @@ def summarize(
 
 def _input_shape(model, features, modality):
   """The shape of a modality's input, a list without the batch axis."""
-  name = modality
-  if modality == 'audio' and model.use_spectrogram:
-    name = feature_names.SPECTROGRAM
+  name = model.input_name(modality)
   if name not in features:
     raise ValueError(
       f'`features` must have the input {name!r} of the model, whose modalities '

@@ -236,11 +236,15 @@ class VATT(tf_keras.Model):
       outputs.update(self.similarity_scale.values())
     return outputs
 
+  def input_name(self, modality):
+    """The name that a modality's input has in `features`, a string."""
+    if modality == 'audio' and self.use_spectrogram:
+      return feature_names.SPECTROGRAM
+    return modality
+
   def _input(self, features, modality):
     """The input of a modality, from the dictionary."""
-    name = modality
-    if modality == 'audio' and self.use_spectrogram:
-      name = feature_names.SPECTROGRAM
+    name = self.input_name(modality)
     if name not in features:
       raise ValueError(
         f'`features` must have the key {name!r}: the model has the modalities '
