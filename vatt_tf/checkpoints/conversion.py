@@ -1,0 +1,626 @@
+"""Weights of other programs' files, moved into a model, each accounted for.
+
+A *source* is an opened file: names, shapes, and a way to read one array. A
+*plan* says for each variable of a model which arrays of the source make it.
+`released_vatt`, `t5` and `vit` make plans; this module opens files, checks and
+applies plans, and writes what came of it.
+
+Targets are named as the variables themselves: `variable.name` without `:0`,
+such as `vatt/video_encoder/layer_0/attention/q/kernel` (`target_name`).
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf import file_utils
+from vatt_tf.checkpoints import ema
+
+_INDEX = '.index'
+_ATTRIBUTE = '/.ATTRIBUTES/VARIABLE_VALUE'
+_OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
+_SAFETENSORS_TYPES = {
+  'F64': np.float64,
+  'F32': np.float32,
+  'F16': np.float16,
+  'BF16': tf.bfloat16.as_numpy_dtype,
+  'I64': np.int64,
+  'I32': np.int32,
+  'I16': np.int16,
+  'I8': np.int8,
+  'U8': np.uint8,
+  'BOOL': np.bool_,
+}
+_DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
+
+
+class Source:
+  """An opened file of arrays, of which none has been read.
+
+  Attributes:
+    path: where it lies.
+    shapes: dictionary from the name of each array to its shape, a tuple. Names
+      of TensorFlow's object checkpoints come without
+      `/.ATTRIBUTES/VARIABLE_VALUE`.
+    num_bytes: int, size of the files.
+    sha256: of the file; of a TensorFlow checkpoint that of its index, which
+      holds a checksum of each array.
+  """
+
+  def __init__(self, path, shapes, read, files, hashed):
+    self.path = path
+    self.shapes = shapes
+    self.num_bytes = sum(tf.io.gfile.stat(file).length for file in files)
+    self._read = read
+    self._hashed = hashed
+
+  @property
+  def sha256(self):
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(self._hashed, 'rb') as file:
+      while block := file.read(2**24):
+        digest.update(block)
+    return digest.hexdigest()
+
+  def read(self, name):
+    """Reads one array.
+
+    Args:
+      name: one of `shapes`.
+
+    Returns:
+      NumPy array.
+
+    Raises:
+      ValueError: the file is damaged or incomplete.
+    """
+    try:
+      return self._read(name)
+    except (
+      tf.errors.OpError, OSError, IndexError, EOFError, ValueError,
+      zipfile.BadZipFile,
+    ) as e:
+      # TensorFlow's C++ reader raises IndexError beyond the end of a file.
+      raise ValueError(
+        f'`{name}` cannot be read from {self.path}: the file is damaged or '
+        f'only a part of it ({_first_line(e)}). {_DOWNLOAD_AGAIN}'
+      ) from e
+
+
+def _first_line(error):
+  return str(error).strip().split('\n')[0]
+
+
+def open_source(path):
+  """Opens a checkpoint of any of the formats, without reading its arrays.
+
+  Args:
+    path: the prefix of a TensorFlow checkpoint (`…/ckpt-500000`, or with
+      `.index`), a `.safetensors` or a `.npz` file, or a folder that holds one
+      checkpoint.
+
+  Returns:
+    A `Source`.
+
+  Raises:
+    ValueError: there is nothing, no checkpoint, or a part of one.
+  """
+  path = _resolve(str(path))
+  if path.endswith('.safetensors'):
+    return _open_safetensors(path)
+  if path.endswith('.npz'):
+    return _open_npz(path)
+  return _open_tensorflow(path)
+
+
+def _resolve(path):
+  """The one checkpoint that a path means: a file, or a prefix."""
+  if tf.io.gfile.isdir(path):
+    found = tf.train.latest_checkpoint(path)
+    if found is not None:
+      return found
+    names = sorted(
+      name
+      for name in tf.io.gfile.listdir(path)
+      if name.endswith((_INDEX, '.safetensors', '.npz'))
+    )
+    if len(names) != 1:
+      what = f'several: {", ".join(names)}' if names else 'none'
+      raise ValueError(
+        f'`checkpoint` must name a checkpoint or a folder with one; in {path} '
+        f'there are {what}. Checkpoints are TensorFlow\'s (NAME.index and '
+        'NAME.data-…), .safetensors and .npz files.'
+      )
+    path = os.path.join(path, names[0])
+  path = re.sub(r'\.(index|data-\d+-of-\d+)$', '', path)
+  is_file = tf.io.gfile.exists(path)
+  if is_file and not path.endswith(('.safetensors', '.npz')):
+    raise ValueError(
+      f'{path} is not a checkpoint: expected a prefix such as …/ckpt-500000 '
+      '(with ckpt-500000.index beside it), a .safetensors or a .npz file.'
+    )
+  if not is_file and not tf.io.gfile.exists(path + _INDEX):
+    others = tf.io.gfile.glob(path + '*')
+    raise ValueError(
+      f'There is no checkpoint at {path}: neither such a file nor '
+      f'{path}{_INDEX}. '
+      + (f'There is: {", ".join(sorted(others))}.' if others else '')
+    )
+  return path
+
+
+def _open_tensorflow(path):
+  index = path + _INDEX
+  try:
+    reader = tf.train.load_checkpoint(path)
+    stored = reader.get_variable_to_shape_map()
+  except (tf.errors.OpError, RuntimeError, ValueError) as e:
+    raise ValueError(
+      f'{index} is not the index of a TensorFlow checkpoint, or only a part '
+      f'of one ({_first_line(e)}). {_DOWNLOAD_AGAIN}'
+    ) from e
+  files = tf.io.gfile.glob(path + '.data-*-of-*')
+  expected = {int(file.rsplit('-', 1)[1]) for file in files}
+  if not files or expected != {len(files)}:
+    raise ValueError(
+      f'The data of {index} are not beside it: expected {path}.data-00000-of-'
+      f'00001 or its like, all parts of it. Received: {sorted(files)}. Copy '
+      'all files of the checkpoint into one folder.'
+    )
+  names = {
+    name.removesuffix(_ATTRIBUTE): name
+    for name in stored
+    if name != _OBJECT_GRAPH
+  }
+  return Source(
+    path,
+    {name: tuple(stored[full]) for name, full in sorted(names.items())},
+    lambda name: reader.get_tensor(names[name]),
+    [index, *files],
+    index,
+  )
+
+
+def _open_safetensors(path):
+  size = tf.io.gfile.stat(path).length
+  try:
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      start = 8 + int.from_bytes(file.read(8), 'little')
+      if start > size:
+        raise ValueError(f'its header would end at byte {start} of {size}')
+      header = json.loads(file.read(start - 8))
+    header.pop('__metadata__', None)
+    shapes = {name: tuple(entry['shape']) for name, entry in header.items()}
+    end = start + max(
+      (entry['data_offsets'][1] for entry in header.values()), default=0
+    )
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
+    raise ValueError(
+      f'{path} is not a safetensors file, or only a part of one '
+      f'({_first_line(e)}). {_DOWNLOAD_AGAIN}'
+    ) from e
+  if end != size:
+    raise ValueError(
+      f'{path} holds {size:,} bytes, and its header says {end:,}: it is only '
+      f'a part of the file. {_DOWNLOAD_AGAIN}'
+    )
+
+  def read(name):
+    entry = header[name]
+    first, last = entry['data_offsets']
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      file.seek(start + first)
+      data = file.read(last - first)
+    array = np.frombuffer(data, _SAFETENSORS_TYPES[entry['dtype']])
+    return array.reshape(entry['shape'])
+
+  return Source(path, shapes, read, [path], path)
+
+
+def _open_npz(path):
+  try:
+    file = np.load(tf.io.gfile.GFile(path, 'rb'))
+    shapes = {}
+    for member in file.zip.namelist():
+      with file.zip.open(member) as array:
+        version = np.lib.format.read_magic(array)
+        read_header = (
+          np.lib.format.read_array_header_1_0
+          if version == (1, 0)
+          else np.lib.format.read_array_header_2_0
+        )
+        shapes[member.removesuffix('.npy')] = tuple(read_header(array)[0])
+  except (ValueError, AttributeError, OSError, zipfile.BadZipFile) as e:
+    raise ValueError(
+      f'{path} is not a .npz file of arrays, or only a part of one '
+      f'({_first_line(e)}). {_DOWNLOAD_AGAIN}'
+    ) from e
+  return Source(path, shapes, file.__getitem__, [path], path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+  """How one variable of the model gets its value.
+
+  Attributes:
+    target: `variable.name` without `:0`, as `target_name` gives it, such as
+      `vatt/text_encoder/layer_0/attention/q/kernel`.
+    sources: names of the arrays that make it.
+    how: empty where the array is taken as it is; else what happens to it, in
+      words: `transposed`, `kernel inflated from 16x16 to 4x16x16`.
+    make: takes `read`, a function from a source's name to its array, and
+      returns the value. Called when its turn comes, and before that once with
+      a `read` that gives zeros, to learn the shape.
+  """
+
+  target: str
+  sources: tuple[str, ...]
+  how: str
+  make: Callable[[Callable[[str], np.ndarray]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What becomes of every array of a source and every variable of a model.
+
+  Attributes:
+    assignments: list of `Assignment`.
+    ignored: dictionary, name of an array → why nothing takes it.
+    missing: dictionary, target → why it has no source. An error, unless parts
+      are allowed.
+    new: dictionary, target → why it keeps its initial value, by design.
+    notes: list of strings that the report shows. A `make` may append to it what
+      it measured.
+  """
+
+  assignments: list[Assignment]
+  ignored: dict[str, str] = dataclasses.field(default_factory=dict)
+  missing: dict[str, str] = dataclasses.field(default_factory=dict)
+  new: dict[str, str] = dataclasses.field(default_factory=dict)
+  notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def copy(target, source, how='', change=None):
+  """An `Assignment` of one array to one variable.
+
+  Args:
+    target: string.
+    source: string.
+    how: string, empty without `change`.
+    change: function from the array to the value, or None: as it is.
+
+  Returns:
+    `Assignment`.
+  """
+
+  def make(read):
+    value = read(source)
+    return value if change is None else change(value)
+
+  return Assignment(target, (source,), how, make)
+
+
+def target_name(variable):
+  """The name of a model's variable: `variable.name` without `:0`."""
+  return ema.weight_name(variable.name)
+
+
+def target_variables(model):
+  """The variables of a model that a plan must account for.
+
+  Args:
+    model: a built model or layer.
+
+  Returns:
+    Dictionary from `target_name` to the variable.
+
+  Raises:
+    ValueError: two variables have one name.
+  """
+  found = {}
+  for variable in model.variables:
+    name = target_name(variable)
+    if name in found:
+      raise ValueError(
+        f'Two variables of the model are named {name}. Name its layers apart.'
+      )
+    found[name] = variable
+  return found
+
+
+class ConversionError(ValueError):
+  """A plan does not fit; `report` says all that is wrong."""
+
+  def __init__(self, message, report):
+    super().__init__(message)
+    self.report = report
+
+
+# What can be wrong with a row of the report, in the order of the message.
+_ERRORS = ('misshapen', 'missing', 'unused')
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A line of the report.
+
+  Attributes:
+    status: `matched`, `transformed`, `new`, `ignored`, or an error: `missing`
+      (a variable without a source), `misshapen`, `unused` (an array that
+      nothing takes).
+    target: name of the model's variable, or None.
+    shape: of it, or None.
+    sources: tuple of names.
+    source_shapes: tuple of shapes.
+    how: what was done, or why nothing was.
+  """
+
+  status: str
+  target: str | None
+  shape: tuple | None
+  sources: tuple
+  source_shapes: tuple
+  how: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What became of every array and every variable.
+
+  Attributes:
+    rows: list of `Row`.
+    notes: list of strings.
+  """
+
+  rows: list[Row]
+  notes: list[str]
+
+  def count(self, status):
+    """How many rows have a status."""
+    return sum(row.status == status for row in self.rows)
+
+  def as_json(self):
+    """The report as a dictionary that json takes."""
+    return {
+      'counts': dict(collections.Counter(row.status for row in self.rows)),
+      'notes': self.notes,
+      'variables': [dataclasses.asdict(row) for row in self.rows],
+    }
+
+  def format(self):
+    """The report as text; layers that differ in their number share a line."""
+    lines = {}
+    for row in self.rows:
+      sources = ', '.join(
+        f'{name} {_shape(shape)}'
+        for name, shape in zip(row.sources, row.source_shapes, strict=True)
+      )
+      target = f'{row.target} {_shape(row.shape)}' if row.target else '-'
+      key = re.sub(r'(?<=[_/.])\d+(?=[/.])', '*', f'{target} <- {sources}')
+      lines.setdefault((row.status, key, row.how), []).append(row)
+    text = []
+    for (status, key, how), rows in lines.items():
+      times = f' ({len(rows)}x)' if len(rows) > 1 else ''
+      text.append(f'{status:11} {key}{times}{": " + how if how else ""}')
+    counts = collections.Counter(row.status for row in self.rows)
+    total = ', '.join(f'{number} {status}' for status, number in counts.items())
+    return '\n'.join([*text, *self.notes, f'In all: {total}.'])
+
+
+def _shape(shape):
+  return 'x'.join(map(str, shape)) if shape else 'scalar'
+
+
+def check(plan, model, shapes):
+  """Compares a plan with the source and the model, without reading anything.
+
+  Args:
+    plan: `Plan`.
+    model: a built model or layer.
+    shapes: dictionary from the source's names to shapes.
+
+  Returns:
+    `Report`; a row of the status `missing`, `misshapen` or `unused` is an
+    error.
+
+  Raises:
+    ValueError: the plan names what neither has, or one target twice.
+  """
+  variables = target_variables(model)
+  rows, used, named = [], set(), collections.Counter()
+
+  def zeros(name):
+    return np.broadcast_to(np.float32(0), shapes[name])
+
+  for assignment in plan.assignments:
+    target, sources = assignment.target, assignment.sources
+    if target not in variables or not set(sources) <= set(shapes):
+      raise ValueError(f'The plan names what is not there: {assignment}')
+    named[target] += 1
+    used.update(sources)
+    expected = tuple(variables[target].shape)
+    got = np.shape(assignment.make(zeros))
+    status = 'transformed' if assignment.how else 'matched'
+    how = assignment.how
+    if got != expected:
+      status, how = 'misshapen', f'the source gives {_shape(got)}'
+    rows.append(
+      Row(
+        status,
+        target,
+        expected,
+        sources,
+        tuple(shapes[name] for name in sources),
+        how,
+      )
+    )
+  without = {**dict.fromkeys(variables, 'nothing was planned for it')}
+  for target in named:
+    without.pop(target)
+  without.update(plan.missing)
+  for status, reasons in (('new', plan.new), ('missing', without)):
+    for target, why in reasons.items():
+      if target not in variables or target in named:
+        raise ValueError(f'The plan has {target} twice, or it is not there.')
+      if status == 'new' or target not in plan.new:
+        shape = tuple(variables[target].shape)
+        rows.append(Row(status, target, shape, (), (), why))
+  repeated = [target for target, times in named.items() if times > 1]
+  if repeated or not set(plan.ignored) <= set(shapes):
+    raise ValueError(f'The plan has targets twice, or unknown: {repeated}')
+  for name, shape in shapes.items():
+    if name not in used:
+      why = plan.ignored.get(name)
+      status = 'unused' if why is None else 'ignored'
+      rows.append(
+        Row(status, None, None, (name,), (shape,), why or 'nothing takes it')
+      )
+  # The plan's list goes on growing while values are made.
+  return Report(rows, plan.notes)
+
+
+def apply(plan, model, source, allow_partial=False):
+  """Gives a model the values of a source: all of them, or none.
+
+  One array is in memory at a time, beside the model.
+
+  Args:
+    plan: `Plan`.
+    model: a built model or layer; call this in its strategy's scope.
+    source: `Source`.
+    allow_partial: leave variables that are missing or misshapen as they are,
+      and arrays that nothing takes unused.
+
+  Returns:
+    `Report`.
+
+  Raises:
+    ConversionError: something is missing, misshapen or unused.
+    ValueError: the source cannot be read.
+  """
+  report = check(plan, model, source.shapes)
+  wrong = [
+    row for status in _ERRORS for row in report.rows if row.status == status
+  ]
+  if wrong and not allow_partial:
+    raise ConversionError(_describe(wrong, source), report)
+  skipped = {row.target for row in wrong}
+  variables = target_variables(model)
+  for assignment in plan.assignments:
+    if assignment.target in skipped:
+      continue
+    value = np.asarray(assignment.make(source.read))
+    if value.dtype.kind not in 'fV' or not np.isfinite(value).all():
+      raise ValueError(
+        f'{assignment.target} would be {value.dtype} with values that are not '
+        f'finite, or no floating point; it is made of '
+        f'{", ".join(assignment.sources)} in {source.path}. {_DOWNLOAD_AGAIN}'
+      )
+    variable = variables[assignment.target]
+    variable.assign(value.astype(variable.dtype.as_numpy_dtype, copy=False))
+  _mark_tables_filled(model, plan, skipped)
+  return report
+
+
+def _mark_tables_filled(model, plan, skipped):
+  """A word table that got its values may be frozen from now on."""
+  filled = {assignment.target for assignment in plan.assignments} - skipped
+  for layer in model.submodules:
+    if hasattr(layer, 'mark_filled') and target_name(layer.embeddings) in filled:
+      layer.mark_filled()
+
+
+def _describe(wrong, source):
+  """The message of an error: the first row, and how many others there are."""
+  row = wrong[0]
+  if row.status == 'misshapen':
+    first = (
+      f'{row.target} has the shape {_shape(row.shape)}, and '
+      f'{", ".join(row.sources)} gives {row.how.removeprefix("the source gives ")}'
+    )
+  elif row.status == 'missing':
+    first = f'{row.target} ({_shape(row.shape)}) has no source: {row.how}'
+  else:
+    first = f'nothing takes {row.sources[0]} ({_shape(row.source_shapes[0])})'
+  counts = collections.Counter(row.status for row in wrong)
+  total = ', '.join(
+    f'{counts[status]} {status}' for status in _ERRORS if counts[status]
+  )
+  return (
+    f'{source.path} does not fit the model: {first}; {len(wrong) - 1} others '
+    f'({total} in all). Use the gin file of this model, or --allow_partial to '
+    'take what fits and leave the rest at its initial values.'
+  )
+
+
+def write_checkpoint(model, output, origin, config, report):
+  """Writes a checkpoint as training does, and where it comes from.
+
+  Args:
+    model: a built `tf_keras.Model`.
+    output: a folder. `ckpt-0` is written last, so that a folder with a
+      checkpoint has all the rest: `origin.json`, `config.gin`, `report.json`.
+    origin: dictionary for json.
+    config: string, the gin bindings that describe the model.
+    report: `Report`.
+
+  Returns:
+    The prefix of the checkpoint.
+
+  Raises:
+    ValueError: there is a checkpoint already.
+  """
+  check_output(output)
+  for name, text in (
+    ('config.gin', config),
+    ('report.json', json.dumps(report.as_json(), indent=1) + '\n'),
+    ('origin.json', json.dumps(origin, indent=2) + '\n'),
+  ):
+    file_utils.write_text(os.path.join(output, name), text)
+  manager = tf.train.CheckpointManager(
+    tf.train.Checkpoint(model=model), output, max_to_keep=1
+  )
+  return manager.save(checkpoint_number=0)
+
+
+def check_output(output):
+  """Raises ValueError if a folder holds a checkpoint."""
+  if tf.train.latest_checkpoint(output) is not None:
+    raise ValueError(
+      f'`output` must be a folder without a checkpoint, so that none is lost. '
+      f'Received: output={output}, with {tf.train.latest_checkpoint(output)}'
+    )
+
+
+def origin_of(source, kind, report):
+  """What a converted checkpoint says of its origin.
+
+  Args:
+    source: `Source`.
+    kind: string.
+    report: `Report`.
+
+  Returns:
+    Dictionary for json.
+  """
+  return {
+    'source': kind,
+    'path': os.path.abspath(source.path),
+    'bytes': source.num_bytes,
+    'sha256': source.sha256,
+    'parameters': sum(
+      math.prod(row.shape)
+      for row in report.rows
+      if row.status in ('matched', 'transformed')
+    ),
+    'notes': report.notes,
+  }
