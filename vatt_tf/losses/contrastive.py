@@ -66,13 +66,13 @@ def shares(
 
 def _sums(denominator, local, everyone, temperature):
   """Sums over the local rows: (3,), the loss, forward and backward hits."""
-  forward = pairs.forward_similarities(local, everyone)
-  forward = forward._replace(values=forward.values / temperature)  # (R, B, C)
-  backward = pairs.backward_similarities(local, everyone)
-  backward = backward._replace(values=backward.values / temperature)
-
-  positives = tf.einsum('rd,rcd->rc', local.anchor, local.candidates)
-  positives = pairs.pool(positives / temperature, pairs.valid_candidates(local))
+  # Dividing the rows is dividing their similarities, which are far more.
+  local = local._replace(anchor=local.anchor / temperature)
+  positives = pairs.own_similarities(local)  # (R, C)
+  forward = pairs.forward_similarities(local, everyone)  # (R, B, C)
+  backward = pairs.backward_similarities(
+    local._replace(candidates=local.candidates / temperature), everyone
+  )  # (R, C, B)
   numerator = tf.reduce_logsumexp(positives, -1)  # (R,)
   forward_sum = tf.reduce_logsumexp(
     pairs.pool(forward.values, forward.mask), [1, 2]
@@ -92,5 +92,7 @@ def _sums(denominator, local, everyone, temperature):
   losses = tf.where(
     pairs.valid_pairs(local), losses, tf.zeros([], losses.dtype)
   )
-  hits = pairs.num_hits(local, forward, backward, pairs.TIE / temperature)
+  hits = pairs.num_hits(
+    local, positives, forward, backward, pairs.TIE / temperature
+  )
   return tf.stack([tf.reduce_sum(losses), *hits])

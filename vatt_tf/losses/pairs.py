@@ -184,6 +184,19 @@ def _scalars(scalars, dtype):
   return found
 
 
+def own_similarities(local):
+  """The cosines of the local anchors to the candidates of their own clips.
+
+  Args:
+    local: `Side` of R rows.
+
+  Returns:
+    (R, C); where one of the two does not exist, as `pool` says.
+  """
+  values = tf.einsum('rd,rcd->rc', local.anchor, local.candidates)
+  return pool(values, valid_candidates(local))
+
+
 def forward_similarities(local, everyone):
   """The cosines of the local anchors to all candidates.
 
@@ -220,25 +233,30 @@ def backward_similarities(local, everyone):
   )
 
 
-def num_hits(local, forward, backward, margin):
+def num_hits(local, positives, forward, backward, margin):
   """The local rows whose own clip is the nearest of all; without gradient.
 
   Args:
     local: `Side` of R rows.
-    forward: `Similarities` (R, B, C), of any increasing function of cosines.
-    backward: `Similarities` (R, C, B), of the same.
-    margin: scalar, what `TIE` is in that function.
+    positives: (R, C) of `own_similarities`, times any positive number.
+    forward: `Similarities` (R, B, C), times the same number.
+    backward: `Similarities` (R, C, B), likewise.
+    margin: scalar, `TIE` times that number.
 
   Returns:
     (forward, backward): scalar numbers of anchors with a candidate of their
     own nearer than all others, and of candidates with their own anchor nearer
     than all others, among the valid ones.
   """
-  own, other = _best(forward, [1, 2])  # (R,)
-  forward_hits = (own > other + margin) & valid_pairs(local)
-  own, other = _best(backward, [2])  # (R, C)
-  backward_hits = (own > other + margin) & valid_candidates(local)
-  return count(forward_hits, own.dtype), count(backward_hits, own.dtype)
+  positives = tf.stop_gradient(positives)
+  other = _best_other(forward, [1, 2])  # (R,)
+  forward_hits = tf.reduce_max(positives, -1) > other + margin
+  other = _best_other(backward, [2])  # (R, C)
+  backward_hits = positives > other + margin
+  return (
+    count(forward_hits & valid_pairs(local), margin.dtype),
+    count(backward_hits & valid_candidates(local), margin.dtype),
+  )
 
 
 def pool(similarities, mask):
@@ -266,19 +284,20 @@ def _own(local, everyone):
   return local.row[:, tf.newaxis] == everyone.row[tf.newaxis]
 
 
-def _best(similarities, axes):
-  """The greatest similarity of the row's own clip and of all others."""
+def _best_other(similarities, axes):
+  """The greatest similarity to the clips that are not the row's own."""
   values = tf.stop_gradient(similarities.values)
-  return (
-    tf.reduce_max(pool(values, similarities.mask & similarities.own), axes),
-    tf.reduce_max(pool(values, similarities.mask & ~similarities.own), axes),
+  return tf.reduce_max(
+    pool(values, similarities.mask & ~similarities.own), axes
   )
 
 
 def _chunked_sums(sums, local, everyone, scalars, chunk_size):
-  """`sums`, a chunk of local rows at a time, computed anew for the gradient.
+  """`sums`, a chunk of local rows at a time, with its gradient.
 
-  Besides the embeddings it holds chunk_size * B * C similarities.
+  The gradient of a chunk is computed right after its sums, and not in the
+  backward pass, which would have to compute the similarities again. Besides
+  embeddings and their gradients it holds chunk_size * B * C similarities.
   """
   num_rows = tensor_utils.shape_list(local.anchor)[0]
   num_chunks = -(-num_rows // chunk_size)
@@ -287,52 +306,58 @@ def _chunked_sums(sums, local, everyone, scalars, chunk_size):
     *(_in_chunks(x, num_rows, num_chunks, chunk_size) for x in local)
   )
 
-  def chunk_sums(i, anchor, candidates, all_anchors, all_candidates, *scalars):
-    rows = Side(
-      chunks.row[i],
-      anchor[i],
-      candidates[i],
-      chunks.anchor_mask[i],
-      chunks.candidates_mask[i],
-    )
-    columns = everyone._replace(anchor=all_anchors, candidates=all_candidates)
-    return sums(rows, columns, *scalars)
-
-  def is_inside(i, *_):
-    return i < num_chunks
-
   @tf.custom_gradient
-  def all_sums(*inputs):
+  def all_sums(anchor, candidates, *shared):
 
-    def add(i, total):
-      return i + 1, total + chunk_sums(i, *inputs)
+    def add(i, total, own_gradients, shared_gradients):
+      own = (anchor[i], candidates[i])
+      with tf.GradientTape() as tape:
+        tape.watch([own, shared])
+        found = sums(
+          Side(
+            chunks.row[i],
+            *own,
+            chunks.anchor_mask[i],
+            chunks.candidates_mask[i],
+          ),
+          everyone._replace(anchor=shared[0], candidates=shared[1]),
+          *shared[2:],
+        )
+        loss = found[0]  # the hits have no gradient
+      of_own, of_shared = tape.gradient(
+        loss,
+        [own, shared],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+      )
+      return (
+        i + 1,
+        total + found,
+        tuple(
+          array.write(i, gradient)
+          for array, gradient in zip(own_gradients, of_own)
+        ),
+        tuple(old + new for old, new in zip(shared_gradients, of_shared)),
+      )
 
-    total = tf.zeros([3], local.anchor.dtype)
-    _, total = tf.while_loop(is_inside, add, (0, total), parallel_iterations=1)
+    _, total, own_gradients, shared_gradients = tf.while_loop(
+      lambda i, *_: i < num_chunks,
+      add,
+      (
+        0,
+        tf.zeros([3], anchor.dtype),
+        tuple(
+          tf.TensorArray(x.dtype, num_chunks, element_shape=x.shape[1:])
+          for x in (anchor, candidates)
+        ),
+        tuple(tf.zeros_like(x) for x in shared),
+      ),
+      parallel_iterations=1,
+    )
+    gradients = [array.stack() for array in own_gradients]
+    gradients += shared_gradients
 
     def gradient(upstream):
-
-      def add_gradients(i, *gradients):
-        with tf.GradientTape() as tape:
-          tape.watch(inputs)
-          total = chunk_sums(i, *inputs)
-        return (i + 1,) + tuple(
-          old + new
-          for old, new in zip(
-            gradients,
-            tape.gradient(
-              total,
-              inputs,
-              output_gradients=upstream,
-              unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            ),
-          )
-        )
-
-      zeros = tuple(tf.zeros_like(x) for x in inputs)
-      return tf.while_loop(
-        is_inside, add_gradients, (0, *zeros), parallel_iterations=1
-      )[1:]
+      return [upstream[0] * x for x in gradients]
 
     return total, gradient
 

@@ -88,12 +88,21 @@ def sigmoid_loss(
 
 def _sums(local, everyone, inverse_temperature, bias):
   """Sums over the local rows: (3,), the loss, forward and backward hits."""
+  # Scaling the rows is scaling their similarities, which are far more.
+  local = local._replace(anchor=inverse_temperature * local.anchor)
   forward = pairs.forward_similarities(local, everyone)  # (R, B, C)
-  logits = inverse_temperature * forward.values + bias
+  logits = forward.values + bias
   # softplus(-x) is -log sigmoid(x).
   losses = tf.math.softplus(tf.where(forward.own, -logits, logits))
   losses = tf.where(forward.mask, losses, tf.zeros([], losses.dtype))
+  backward = pairs.backward_similarities(
+    local._replace(candidates=inverse_temperature * local.candidates), everyone
+  )
   hits = pairs.num_hits(
-    local, forward, pairs.backward_similarities(local, everyone), pairs.TIE
+    local,
+    pairs.own_similarities(local),
+    forward,
+    backward,
+    pairs.TIE * inverse_temperature,
   )
   return tf.stack([tf.reduce_sum(losses), *hits])
