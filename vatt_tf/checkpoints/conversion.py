@@ -10,36 +10,27 @@ such as `vatt/video_encoder/layer_0/attention/q/kernel` (`target_name`).
 """
 
 import collections
+from collections.abc import Callable
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable
 import zipfile
 
 import numpy as np
 import tensorflow as tf
 
 from vatt_tf import file_utils
-from vatt_tf.checkpoints import ema
+from vatt_tf.checkpoints import ema, weight_files
+from vatt_tf.layers import text_embedding
 
 _INDEX = '.index'
 _ATTRIBUTE = '/.ATTRIBUTES/VARIABLE_VALUE'
 _OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
-_SAFETENSORS_TYPES = {
-  'F64': np.float64,
-  'F32': np.float32,
-  'F16': np.float16,
-  'BF16': tf.bfloat16.as_numpy_dtype,
-  'I64': np.int64,
-  'I32': np.int32,
-  'I16': np.int16,
-  'I8': np.int8,
-  'U8': np.uint8,
-  'BOOL': np.bool_,
-}
+_DATA = r'\.data-\d+-of-\d+$'
+_WEIGHT_FILES = ('.safetensors', '.safetensors.index.json', '.npz')
 _DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
 
 
@@ -51,25 +42,35 @@ class Source:
     shapes: dictionary from the name of each array to its shape, a tuple. Names
       of TensorFlow's object checkpoints come without
       `/.ATTRIBUTES/VARIABLE_VALUE`.
-    num_bytes: int, size of the files.
-    sha256: of the file; of a TensorFlow checkpoint that of its index, which
-      holds a checksum of each array.
+    config: dictionary, what `config.json` beside it says; empty without one.
   """
 
-  def __init__(self, path, shapes, read, files, hashed):
+  def __init__(self, path, shapes, read, config, files):
     self.path = path
     self.shapes = shapes
-    self.num_bytes = sum(tf.io.gfile.stat(file).length for file in files)
+    self.config = config
     self._read = read
-    self._hashed = hashed
+    self._files = files
 
-  @property
-  def sha256(self):
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(self._hashed, 'rb') as file:
-      while block := file.read(2**24):
-        digest.update(block)
-    return digest.hexdigest()
+  def describe_files(self):
+    """What the files are: list of dictionaries of name, size and SHA-256.
+
+    Of a TensorFlow checkpoint the index alone is hashed, since it holds a
+    checksum of each array.
+    """
+    described = []
+    for path in self._files:
+      entry = {
+        'name': os.path.basename(path), 'bytes': tf.io.gfile.stat(path).length
+      }
+      if not re.search(_DATA, path):
+        digest = hashlib.sha256()
+        with tf.io.gfile.GFile(path, 'rb') as file:
+          while block := file.read(2**24):
+            digest.update(block)
+        entry['sha256'] = digest.hexdigest()
+      described.append(entry)
+    return described
 
   def read(self, name):
     """Reads one array.
@@ -100,13 +101,39 @@ def _first_line(error):
   return str(error).strip().split('\n')[0]
 
 
+def find_prefix(folder):
+  """The TensorFlow checkpoint that a folder stands for.
+
+  Args:
+    folder: string.
+
+  Returns:
+    The prefix of the newest checkpoint that was written there, or of the one
+    that was copied there; None if there is none.
+
+  Raises:
+    ValueError: several were copied there.
+  """
+  prefix = tf.train.latest_checkpoint(folder)
+  if prefix is not None:
+    return prefix
+  indices = sorted(tf.io.gfile.glob(os.path.join(folder, f'*{_INDEX}')))
+  if len(indices) > 1:
+    raise ValueError(
+      f'`checkpoint` must name one of the checkpoints in {folder}. Received: '
+      f'{", ".join(indices)}'
+    )
+  return indices[0].removesuffix(_INDEX) if indices else None
+
+
 def open_source(path):
   """Opens a checkpoint of any of the formats, without reading its arrays.
 
   Args:
-    path: the prefix of a TensorFlow checkpoint (`…/ckpt-500000`, or with
-      `.index`), a `.safetensors` or a `.npz` file, or a folder that holds one
-      checkpoint.
+    path: the prefix of a TensorFlow checkpoint (`…/ckpt-500000`, or the name
+      of one of its files), or a folder with one; or what
+      `weight_files.open_weights` takes: a `.safetensors` or `.npz` file, or a
+      folder of Hugging Face's.
 
   Returns:
     A `Source`.
@@ -114,48 +141,24 @@ def open_source(path):
   Raises:
     ValueError: there is nothing, no checkpoint, or a part of one.
   """
-  path = _resolve(str(path))
-  if path.endswith('.safetensors'):
-    return _open_safetensors(path)
-  if path.endswith('.npz'):
-    return _open_npz(path)
-  return _open_tensorflow(path)
-
-
-def _resolve(path):
-  """The one checkpoint that a path means: a file, or a prefix."""
+  path = os.fspath(path)
+  prefix = re.sub(_DATA, '', path).removesuffix(_INDEX)
   if tf.io.gfile.isdir(path):
-    found = tf.train.latest_checkpoint(path)
-    if found is not None:
-      return found
-    names = sorted(
-      name
-      for name in tf.io.gfile.listdir(path)
-      if name.endswith((_INDEX, '.safetensors', '.npz'))
-    )
-    if len(names) != 1:
-      what = f'several: {", ".join(names)}' if names else 'none'
-      raise ValueError(
-        f'`checkpoint` must name a checkpoint or a folder with one; in {path} '
-        f'there are {what}. Checkpoints are TensorFlow\'s (NAME.index and '
-        'NAME.data-…), .safetensors and .npz files.'
-      )
-    path = os.path.join(path, names[0])
-  path = re.sub(r'\.(index|data-\d+-of-\d+)$', '', path)
-  is_file = tf.io.gfile.exists(path)
-  if is_file and not path.endswith(('.safetensors', '.npz')):
+    prefix = find_prefix(path) or prefix
+  if tf.io.gfile.exists(prefix + _INDEX):
+    return _open_tensorflow(prefix)
+  if not tf.io.gfile.isdir(path) and not path.endswith(_WEIGHT_FILES):
+    others = sorted(tf.io.gfile.glob(prefix + '*'))
     raise ValueError(
-      f'{path} is not a checkpoint: expected a prefix such as …/ckpt-500000 '
-      '(with ckpt-500000.index beside it), a .safetensors or a .npz file.'
+      f'There is no checkpoint at {path}: expected {prefix}{_INDEX} with its '
+      'data beside it, a .safetensors or a .npz file. '
+      f'There is: {", ".join(others) or "nothing of this name"}.'
     )
-  if not is_file and not tf.io.gfile.exists(path + _INDEX):
-    others = tf.io.gfile.glob(path + '*')
-    raise ValueError(
-      f'There is no checkpoint at {path}: neither such a file nor '
-      f'{path}{_INDEX}. '
-      + (f'There is: {", ".join(sorted(others))}.' if others else '')
-    )
-  return path
+  opened = weight_files.open_weights(path)
+  files = [path] if not tf.io.gfile.isdir(path) else sorted(
+    tf.io.gfile.glob(os.path.join(path, '*.safetensors'))
+  )
+  return Source(path, opened.shapes, opened.read, opened.config, files)
 
 
 def _open_tensorflow(path):
@@ -185,66 +188,9 @@ def _open_tensorflow(path):
     path,
     {name: tuple(stored[full]) for name, full in sorted(names.items())},
     lambda name: reader.get_tensor(names[name]),
-    [index, *files],
-    index,
+    {},
+    [index, *sorted(files)],
   )
-
-
-def _open_safetensors(path):
-  size = tf.io.gfile.stat(path).length
-  try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      start = 8 + int.from_bytes(file.read(8), 'little')
-      if start > size:
-        raise ValueError(f'its header would end at byte {start} of {size}')
-      header = json.loads(file.read(start - 8))
-    header.pop('__metadata__', None)
-    shapes = {name: tuple(entry['shape']) for name, entry in header.items()}
-    end = start + max(
-      (entry['data_offsets'][1] for entry in header.values()), default=0
-    )
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise ValueError(
-      f'{path} is not a safetensors file, or only a part of one '
-      f'({_first_line(e)}). {_DOWNLOAD_AGAIN}'
-    ) from e
-  if end != size:
-    raise ValueError(
-      f'{path} holds {size:,} bytes, and its header says {end:,}: it is only '
-      f'a part of the file. {_DOWNLOAD_AGAIN}'
-    )
-
-  def read(name):
-    entry = header[name]
-    first, last = entry['data_offsets']
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      file.seek(start + first)
-      data = file.read(last - first)
-    array = np.frombuffer(data, _SAFETENSORS_TYPES[entry['dtype']])
-    return array.reshape(entry['shape'])
-
-  return Source(path, shapes, read, [path], path)
-
-
-def _open_npz(path):
-  try:
-    file = np.load(tf.io.gfile.GFile(path, 'rb'))
-    shapes = {}
-    for member in file.zip.namelist():
-      with file.zip.open(member) as array:
-        version = np.lib.format.read_magic(array)
-        read_header = (
-          np.lib.format.read_array_header_1_0
-          if version == (1, 0)
-          else np.lib.format.read_array_header_2_0
-        )
-        shapes[member.removesuffix('.npy')] = tuple(read_header(array)[0])
-  except (ValueError, AttributeError, OSError, zipfile.BadZipFile) as e:
-    raise ValueError(
-      f'{path} is not a .npz file of arrays, or only a part of one '
-      f'({_first_line(e)}). {_DOWNLOAD_AGAIN}'
-    ) from e
-  return Source(path, shapes, file.__getitem__, [path], path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -452,7 +398,7 @@ def check(plan, model, shapes):
     status = 'transformed' if assignment.how else 'matched'
     how = assignment.how
     if got != expected:
-      status, how = 'misshapen', f'the source gives {_shape(got)}'
+      status, how = 'misshapen', f'comes {_shape(got)}'
     rows.append(
       Row(
         status,
@@ -514,29 +460,34 @@ def apply(plan, model, source, allow_partial=False):
   if wrong and not allow_partial:
     raise ConversionError(_describe(wrong, source), report)
   skipped = {row.target for row in wrong}
-  variables = target_variables(model)
+  variables, filled = target_variables(model), set()
   for assignment in plan.assignments:
     if assignment.target in skipped:
       continue
     value = np.asarray(assignment.make(source.read))
-    if value.dtype.kind not in 'fV' or not np.isfinite(value).all():
+    if not np.isfinite(value).all():
       raise ValueError(
-        f'{assignment.target} would be {value.dtype} with values that are not '
-        f'finite, or no floating point; it is made of '
-        f'{", ".join(assignment.sources)} in {source.path}. {_DOWNLOAD_AGAIN}'
+        f'{", ".join(assignment.sources)} in {source.path} must hold finite '
+        f'numbers. {_DOWNLOAD_AGAIN}'
       )
     variable = variables[assignment.target]
     variable.assign(value.astype(variable.dtype.as_numpy_dtype, copy=False))
-  _mark_tables_filled(model, plan, skipped)
+    filled.add(assignment.target)
+  mark_tables_filled(model, filled)
   return report
 
 
-def _mark_tables_filled(model, plan, skipped):
-  """A word table that got its values may be frozen from now on."""
-  filled = {assignment.target for assignment in plan.assignments} - skipped
+def mark_tables_filled(model, targets=None):
+  """Lets word tables that got their values be frozen from now on.
+
+  Args:
+    model: a built model or layer.
+    targets: set of the names of variables that got values; None: all did.
+  """
   for layer in model.submodules:
-    if hasattr(layer, 'mark_filled') and target_name(layer.embeddings) in filled:
-      layer.mark_filled()
+    if isinstance(layer, text_embedding.TextEmbedding):
+      if targets is None or target_name(layer.embeddings) in targets:
+        layer.mark_filled()
 
 
 def _describe(wrong, source):
@@ -544,8 +495,8 @@ def _describe(wrong, source):
   row = wrong[0]
   if row.status == 'misshapen':
     first = (
-      f'{row.target} has the shape {_shape(row.shape)}, and '
-      f'{", ".join(row.sources)} gives {row.how.removeprefix("the source gives ")}'
+      f'{row.target} is {_shape(row.shape)}, and of {", ".join(row.sources)} '
+      f'{row.how}'
     )
   elif row.status == 'missing':
     first = f'{row.target} ({_shape(row.shape)}) has no source: {row.how}'
@@ -615,8 +566,7 @@ def origin_of(source, kind, report):
   return {
     'source': kind,
     'path': os.path.abspath(source.path),
-    'bytes': source.num_bytes,
-    'sha256': source.sha256,
+    'files': source.describe_files(),
     'parameters': sum(
       math.prod(row.shape)
       for row in report.rows

@@ -7,7 +7,7 @@ from absl import logging
 import orbit
 import tensorflow as tf
 
-from vatt_tf.checkpoints import ema
+from vatt_tf.checkpoints import conversion, ema, released_vatt
 
 
 def remove_leftovers(directory):
@@ -62,14 +62,17 @@ def restore(checkpoint, path, expect_optimizer=True):
       'file is damaged, delete it and the line that names it in the file '
       '`checkpoint` beside it: the one before is used then.'
     ) from error
+  if hasattr(checkpoint, 'model'):
+    conversion.mark_tables_filled(checkpoint.model)
 
 
 def restore_model(model, path, use_ema=True):
-  """Restores a model from a training checkpoint, for whatever uses one.
+  """Restores a model from a checkpoint, for whatever uses one.
 
   Args:
     model: a built `tf_keras.Model`; call this in its strategy's scope.
-    path: the checkpoint's prefix, `…/ckpt-N`.
+    path: the prefix of a training checkpoint, `…/ckpt-N`, or of one of the
+      released VATT.
     use_ema: take the averages of the weights, where the checkpoint has some;
       False for the weights of the last step.
 
@@ -77,8 +80,12 @@ def restore_model(model, path, use_ema=True):
     Whether averages were taken.
 
   Raises:
-    ValueError: as `restore`.
+    ValueError: as `restore`, or as `released_vatt.load`.
   """
+  source = conversion.open_source(path)
+  if released_vatt.is_released(source.shapes):
+    released_vatt.load(model, source)
+    return False
   restore(tf.train.Checkpoint(model=model), path, expect_optimizer=False)
   return use_ema and ema.restore_average(model, path)
 
@@ -103,8 +110,8 @@ def resolve(path):
   """The checkpoint that a user means.
 
   Args:
-    path: a `model_dir` (its newest checkpoint is taken), or a checkpoint's
-      prefix `…/ckpt-N`.
+    path: a `model_dir` (its newest checkpoint is taken), a folder that holds
+      one checkpoint of the released VATT, or a checkpoint's prefix `…/ckpt-N`.
 
   Returns:
     The prefix.
@@ -113,7 +120,7 @@ def resolve(path):
     ValueError: when there is no checkpoint there.
   """
   if tf.io.gfile.isdir(path):
-    found = latest(path)
+    found = conversion.find_prefix(path)
     if found is None:
       raise ValueError(
         f'There is no checkpoint in {path}. Train first with `python -m '

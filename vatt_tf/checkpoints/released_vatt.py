@@ -1,0 +1,587 @@
+"""The checkpoints that the authors of VATT released, for our models.
+
+Pre-trained: modality-agnostic (`ut_fac`) and modality-specific (`tx_fac`), with
+the heads of the fine-and-coarse common space. Fine-tuned: one tower of either,
+and a linear map to classes. All are TensorFlow object checkpoints. What kind
+one is, and its sizes, are told by the names and shapes of its variables.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from vatt_tf.checkpoints import conversion
+from vatt_tf.models import classification
+
+# Heads of attention are this wide in all released models; the shapes of the
+# variables do not tell.
+D_KV = 64
+_MODALITIES = {'video': 'vid', 'audio': 'aud', 'text': 'txt'}
+_TOKENIZERS = {'video': 'voxel_to_patch', 'audio': 'wave_to_patch'}
+
+# What stands before these parts of a name does not matter.
+_UNIFIED = 'unified_transformer/'
+_HEAD = '_bridge_heads/0/'
+_CLASSES = 'cls/'
+_ROOTS = re.compile(
+  r'(?:^|/)(unified_transformer/.+|(?:vid|aud|txt)_backbone/.+'
+  r'|_bridge_heads/0/.+|cls/(?:kernel|bias)|agg_embedding'
+  r'|(?:pos_embedding_lookup|tx|voxel_to_patch|wave_to_patch|pre_proj'
+  r'|post_proj)/.+)$'
+)
+_BESIDE_THE_MODEL = (
+  (r'/\.OPTIMIZER_SLOT/', 'slot of the optimizer'),
+  (r'(^|/)optimizer(/|$)', 'state of the optimizer'),
+  (r'(^|/)(save_counter|global_step)$', 'counter'),
+)
+
+_HEADS = {
+  'video_to_hidden': 'vid_to_hid',
+  'hidden_norm': 'hid_to_va/pre_bn',
+  'hidden_to_va': 'hid_to_va/dense',
+  'va_norm': 'hid_to_va/bn',
+  'audio_to_va': 'aud_to_va',
+  'va_to_vt': 'va_to_vat/dense',
+  'vt_norm': 'va_to_vat/bn',
+  'text_to_vt': 'txt_to_vat',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Released:
+  """What a released checkpoint is.
+
+  Attributes:
+    kind: `ut_fac`, `tx_fac`, or `classifier`.
+    sizes: dictionary from a gin parameter, such as `build_model.d_va`, to its
+      value. `num_heads * d_kv` stands for both.
+  """
+
+  kind: str
+  sizes: dict
+
+  def __str__(self):
+    what = {
+      'ut_fac': 'pre-trained, modality-agnostic',
+      'tx_fac': 'pre-trained, modality-specific',
+      'classifier': 'fine-tuned',
+    }[self.kind]
+    sizes = ', '.join(f'{name} = {size}' for name, size in self.sizes.items())
+    return f'Released VATT, {what}: {sizes}'
+
+
+def _short_names(names):
+  """Names without what stands before them, and what is not the model's.
+
+  Args:
+    names: iterable of names in a checkpoint.
+
+  Returns:
+    short: dictionary from a short name to the whole one.
+    others: dictionary from a whole name to what it is.
+
+  Raises:
+    ValueError: two names have the same short one.
+  """
+  short, others = {}, {}
+  for name in names:
+    what = [w for pattern, w in _BESIDE_THE_MODEL if re.search(pattern, name)]
+    if what:
+      others[name] = what[0]
+    elif root := _ROOTS.search(name):
+      if root[1] in short:
+        raise ValueError(
+          f'The checkpoint holds two models: {short[root[1]]} and {name}. Save '
+          'one of them by itself.'
+        )
+      short[root[1]] = name
+  return short, others
+
+
+def is_released(names):
+  """Whether a checkpoint is one of the release, by the names it holds.
+
+  Args:
+    names: iterable of strings.
+
+  Returns:
+    bool.
+  """
+  return any(
+    re.search(
+      r'(^|/)(unified_transformer|(vid|aud|txt)_backbone|voxel_to_patch'
+      r'|wave_to_patch)/', name,
+    )
+    for name in names
+  )
+
+
+def _kind(short):
+  if any(name.startswith(_UNIFIED) for name in short):
+    return 'ut_fac'
+  if any('_backbone/' in name for name in short):
+    return 'tx_fac'
+  return 'classifier'
+
+
+def _roots(kind, modality):
+  """What the short names of a tower's parts begin with (`agg`: the name)."""
+  if kind == 'ut_fac':
+    return {
+      'encoder': f'{_UNIFIED}tx/',
+      'agg': f'{_UNIFIED}{_MODALITIES[modality]}_agg_embedding',
+      'tokenizer': f'{_UNIFIED}raw_to_embeddings/{modality}/',
+      'pre_projection': f'{_UNIFIED}pre_proj/{modality}/',
+      'position_embedding': f'{_UNIFIED}pos_embedding_lookup/{modality}/',
+      'post_projection': f'{_UNIFIED}post_proj/{modality}/',
+    }
+  root = ''
+  if kind == 'tx_fac':
+    root = f'{_MODALITIES[modality]}_backbone/'
+    if modality == 'text':
+      return {
+        'encoder': f'{root}base_lm/',
+        'agg': f'{root}agg_embedding',
+        'tokenizer': f'{root}embedding/',
+        'pre_projection': f'{root}pre_proj/',
+      }
+    root += '_base/'
+  return {
+    'encoder': f'{root}tx/',
+    'agg': f'{root}agg_embedding',
+    'tokenizer': f'{root}{_TOKENIZERS[modality]}/',
+    'pre_projection': f'{root}pre_proj/',
+    'position_embedding': f'{root}pos_embedding_lookup/',
+    'post_projection': f'{root}post_proj/',
+  }
+
+
+def _encoder_name(name, is_t5):
+  """The release's name of a weight inside an encoder."""
+  attention = 'self_attention/attention' if is_t5 else 'mha'
+  norm = 'self_attention/layer_norm' if is_t5 else 'layer_norm'
+  for pattern, replacement in (
+    (r'^layer_(\d+)/attention_norm/', rf'layers/\1/{norm}/'),
+    (r'^layer_(\d+)/attention/', rf'layers/\1/{attention}/'),
+    (r'^layer_(\d+)/feed_forward_norm/', r'layers/\1/feed_forward/layer_norm/'),
+    (r'^layer_(\d+)/feed_forward/', r'layers/\1/feed_forward/mlp/'),
+    (r'^norm/', 'final_layer_norm/'),
+    (
+      r'^position_bias/',
+      'layers/0/self_attention/attention/relative_attention_bias/',
+    ),
+    (r'/scale$', '/weight'),
+  ):
+    name = re.sub(pattern, replacement, name)
+  return name
+
+
+def _short_name(target, kind, modalities, head_form):
+  """The short name for a weight of the model; None if the release has none."""
+  _, part, name = target.split('/', 2)
+  if target.startswith('classifier/logits/'):
+    return _CLASSES + name if kind == 'classifier' else None
+  if part == 'head':
+    layer, name = name.split('/')
+    if head_form != 'fine_and_coarse' or layer not in _HEADS:
+      return None
+    return f'{_HEAD}{_HEADS[layer]}/{name}'
+  if part == 'encoder':
+    return _roots(kind, modalities[0])['encoder'] + _encoder_name(name, False)
+  modality, _, part = part.partition('_')
+  if modality not in _MODALITIES:
+    return None
+  roots = _roots(kind, modality)
+  if part == 'encoder':
+    is_t5 = kind == 'tx_fac' and modality == 'text'
+    return roots['encoder'] + _encoder_name(name, is_t5)
+  if part == 'post_projection':
+    return roots[part] + name
+  if name == 'agg':
+    return roots['agg']
+  part, name = name.split('/', 1)
+  if part == 'table':
+    part = 'tokenizer'
+  elif part == 'position_embedding':
+    if name.startswith('norm/'):
+      name = name.replace('norm', 'layernorm')
+    else:
+      name = f'{name}_position_embeddings/embeddings'
+  return roots[part] + name if part in roots else None
+
+
+def _tower(model):
+  """The VATT of a classifier; a VATT itself."""
+  return getattr(model, 'tower', model)
+
+
+def _names(model, kind):
+  """From each target of a model to the release's short name, or None."""
+  tower = _tower(model)
+  form = None if tower.head is None else tower.head.form
+  return {
+    target: _short_name(target, kind, tower.modalities, form)
+    for target in conversion.target_variables(model)
+  }
+
+
+def _sizes(shapes, kind, builder, modalities):
+  """The sizes that the shapes of variables tell.
+
+  Args:
+    shapes: dictionary from short names to shapes.
+    kind: as `Released.kind`.
+    builder: `build_model` or `build_classifier`.
+    modalities: whose sizes are wanted.
+
+  Returns:
+    Dictionary from gin parameters to values; None where a variable is missing,
+    or does not tell.
+  """
+  sizes = {}
+
+  def axis(name, i):
+    shape = shapes.get(name, ())
+    return shape[i] if len(shape) > i else None
+
+  def encoder(scope, root, attention):
+    numbers = [
+      int(found[1])
+      for name in shapes
+      if (found := re.match(rf'{re.escape(root)}layers/(\d+)/', name))
+    ]
+    sizes[f'{scope}.num_layers'] = max(numbers) + 1 if numbers else None
+    layer = f'{root}layers/0/'
+    kernel = f'{layer}feed_forward/mlp/wi/kernel'
+    sizes[f'{scope}.d_model'] = axis(kernel, 0)
+    sizes[f'{scope}.d_ff'] = axis(kernel, 1)
+    width = axis(f'{layer}{attention}/q/kernel', 1)
+    # T5's bias has a column for each head.
+    bias = f'{layer}{attention}/relative_attention_bias/embeddings'
+    num_heads = axis(bias, 1)
+    if num_heads is None and width is not None and width % D_KV == 0:
+      num_heads = width // D_KV
+    sizes[f'{scope}.num_heads'] = num_heads
+    sizes[f'{scope}.d_kv'] = width // num_heads if width and num_heads else None
+
+  is_specific = kind == 'tx_fac' and builder == 'build_model'
+  if builder == 'build_classifier':
+    first = _roots(kind, modalities[0])
+    sizes['build_classifier.modality'] = modalities[0]
+    sizes['build_classifier.is_agnostic'] = any(
+      name.startswith(first['pre_projection']) for name in shapes
+    )
+  for modality in modalities:
+    roots = _roots(kind, modality)
+    scope = f'{modality}/Size' if is_specific else 'Size'
+    if is_specific or modality == modalities[0]:
+      attention = 'mha'
+      if kind == 'tx_fac' and modality == 'text':
+        attention = 'self_attention/attention'
+      encoder(scope, roots['encoder'], attention)
+    tokenizer = roots['tokenizer'] + 'kernel'
+    positions, table = roots.get('position_embedding'), {}
+    if positions is not None:
+      table = {
+        name: axis(f'{positions}{name}_position_embeddings/embeddings', 0)
+        for name in ('temporal', 'vertical', 'horizontal')
+      }
+    if modality == 'text':
+      rows = roots['tokenizer'] + 'embeddings'
+      sizes[f'{builder}.vocabulary_size'] = axis(rows, 0)
+      sizes[f'{builder}.d_embedding'] = axis(rows, 1)
+      if kind == 'ut_fac':
+        sizes[f'{builder}.max_words'] = table['temporal']
+      continue
+    patch = shapes.get(tokenizer, ())[:-2]
+    rows = (table['temporal'],)
+    if modality == 'video':
+      rows = (table['temporal'], table['vertical'], table['horizontal'])
+    whole = [None] * len(rows)
+    if len(patch) == len(rows) and None not in rows:
+      whole = [size * number for size, number in zip(patch, rows)]
+    patch_name = f'{modality}_patch_size'
+    if builder == 'build_classifier':
+      patch_name = 'patch_size'
+    if modality == 'video':
+      sizes[f'{builder}.{patch_name}'] = tuple(patch) or None
+      sizes[f'{builder}.num_frames'] = whole[0]
+      sizes[f'{builder}.frame_size'] = tuple(whole[1:]) if whole[0] else None
+    else:
+      size = patch[0] if len(patch) == 1 else None
+      if builder == 'build_classifier' and size:
+        size = (size,)
+      sizes[f'{builder}.{patch_name}'] = size
+      sizes[f'{builder}.num_audio_samples'] = whole[0]
+  if kind == 'ut_fac' or sizes.get('build_classifier.is_agnostic'):
+    sizes[f'{builder}.d_post_projection'] = axis(
+      _roots(kind, modalities[0])['post_projection'] + 'kernel', 1
+    )
+  if builder == 'build_model':
+    sizes['build_model.d_va'] = axis(f'{_HEAD}{_HEADS["audio_to_va"]}/bias', 0)
+    sizes['build_model.d_vt'] = axis(f'{_HEAD}{_HEADS["text_to_vt"]}/bias', 0)
+  elif kind == 'classifier':
+    sizes['build_classifier.num_classes'] = axis(f'{_CLASSES}kernel', 1)
+  return sizes
+
+
+def detect(shapes):
+  """Says what a released checkpoint is.
+
+  Args:
+    shapes: dictionary from the names of all its variables to their shapes.
+
+  Returns:
+    `Released`.
+
+  Raises:
+    ValueError: it is none of the release, or a part of one.
+  """
+  if not is_released(shapes):
+    raise ValueError(
+      'This is no checkpoint of the released VATT: expected variables such as '
+      '…/unified_transformer/…, …/vid_backbone/… or …/voxel_to_patch/…. '
+      f'Received {len(shapes)} variables: {", ".join(list(shapes)[:4])}, …'
+    )
+  short, _ = _short_names(shapes)
+  kind = _kind(short)
+  builder, modalities = 'build_model', tuple(_MODALITIES)
+  if kind == 'classifier':
+    is_video = 'voxel_to_patch/kernel' in short
+    builder = 'build_classifier'
+    modalities = ('video',) if is_video else ('audio',)
+  sizes = _sizes(
+    {name: shapes[full] for name, full in short.items()},
+    kind,
+    builder,
+    modalities,
+  )
+  missing = [
+    name
+    for name, size in sizes.items()
+    if size is None and not name.endswith(('.num_heads', '.d_kv'))
+  ]
+  if missing:
+    raise ValueError(
+      'This is only a part of a released checkpoint: the variables are missing '
+      f'that tell {", ".join(missing)}. Copy the whole file again.'
+    )
+  return Released(kind, sizes)
+
+
+def gin_config(released):
+  """The gin files and bindings that build the model of a checkpoint.
+
+  Args:
+    released: `Released`, from `detect`.
+
+  Returns:
+    (files, bindings), two lists of strings for `gin_utils.parse`.
+
+  Raises:
+    ValueError: the checkpoint does not tell the number of heads.
+  """
+  sizes = dict(released.sizes)
+  unknown = [name for name, size in sizes.items() if size is None]
+  if unknown:
+    raise ValueError(
+      f'The checkpoint does not tell {", ".join(unknown)}: the width of its '
+      f'attention is no multiple of {D_KV}, as in all released models. Give a '
+      '`gin_file` that says it.'
+    )
+  frame_size = next(
+    (name for name in sizes if name.endswith('.frame_size')), None
+  )
+  if frame_size is not None and len(set(sizes[frame_size])) == 1:
+    sizes[frame_size] = sizes[frame_size][0]
+  if released.kind == 'classifier':
+    modality = sizes['build_classifier.modality']
+    # Sounds were fine-tuned on AudioSet, whose clips have several classes.
+    sizes['build_classifier.is_multi_label'] = modality == 'audio'
+    sizes['build_classifier.size'] = '@Size()'
+    files = []
+  else:
+    is_agnostic = released.kind == 'ut_fac'
+    files = [f'gin/pretrain_{"ma_medium" if is_agnostic else "ms_mbs"}.gin']
+    for macro in (
+      'NUM_FRAMES', 'FRAME_SIZE', 'NUM_AUDIO_SAMPLES', 'MAX_WORDS',
+      'VOCABULARY_SIZE',
+    ):
+      name = f'build_model.{macro.lower()}'
+      if name in sizes:
+        sizes[macro] = sizes.pop(name)
+    # The release's table holds word2vec vectors that it never trained.
+    sizes['build_model.is_table_frozen'] = True
+  return files, [
+    f'{name} = {size if str(size).startswith("@") else repr(size)}'
+    for name, size in sizes.items()
+  ]
+
+
+def _check_sizes(shapes, kind, model, names):
+  """Raises ValueError if the sizes of checkpoint and model differ."""
+  tower = _tower(model)
+  is_classifier = isinstance(model, classification.Classifier)
+  builder = 'build_classifier' if is_classifier else 'build_model'
+  # What the model's shapes would be in the release's form.
+  ours = {}
+  for target, variable in conversion.target_variables(model).items():
+    shape = tuple(variable.shape)
+    if target.endswith('_embedding/tokenizer/kernel'):
+      embedding = getattr(tower, target.split('/')[1])
+      patch = embedding.patch_size
+      num_values = int(np.prod(patch))
+      shape = (*patch, shape[0] // num_values, shape[1])
+    ours[names[target]] = shape
+  theirs, ours = (
+    _sizes(found, kind, builder, tower.modalities) for found in (shapes, ours)
+  )
+  for modality in tower.modalities:
+    encoder = tower.encoder or getattr(tower, f'{modality}_encoder')
+    scope = f'{modality}/Size' if f'{modality}/Size.d_kv' in ours else 'Size'
+    ours[f'{scope}.num_heads'] = encoder.num_heads
+    ours[f'{scope}.d_kv'] = encoder.d_kv
+  different = [
+    name
+    for name, size in theirs.items()
+    if None not in (size, ours[name]) and size != ours[name]
+  ]
+  if different:
+    name = different[0]
+    raise ValueError(
+      f'The sizes differ: `{name}` is {theirs[name]} in the checkpoint and '
+      f'{ours[name]} in the model that the gin files describe'
+      + (f'; so do {", ".join(different[1:])}' if different[1:] else '')
+      + '. Use the gin file of this model. '
+      + _ADVICE.get(name.split('.')[-1], '')
+    )
+
+
+_TABLE_ADVICE = (
+  'Larger inputs need no larger table, which is interpolated: bind `{}` to '
+  'the size in the checkpoint, and the size of the inputs in the data alone.'
+)
+_ADVICE = {
+  'num_frames': _TABLE_ADVICE.format('num_frames'),
+  'frame_size': _TABLE_ADVICE.format('frame_size'),
+  'num_audio_samples': _TABLE_ADVICE.format('num_audio_samples'),
+  'vocabulary_size': (
+    'The word table belongs to one vocabulary: use that of the checkpoint.'
+  ),
+}
+
+
+def _flatten_kernel(value):
+  """(patch..., channels, d) as (values of a patch, d)."""
+  return np.reshape(value, [-1, value.shape[-1]])
+
+
+def plan(shapes, model, allow_partial=False):
+  """Plans how a released checkpoint fills a model.
+
+  Args:
+    shapes: dictionary from the names of all its variables to their shapes.
+    model: a built `vatt.VATT` or `classification.Classifier`.
+    allow_partial: go on where sizes differ.
+
+  Returns:
+    `conversion.Plan`.
+
+  Raises:
+    ValueError: the checkpoint is none of the release or of the other family
+      (modality-agnostic or modality-specific) than the model; or the sizes
+      differ.
+  """
+  released = detect(shapes)
+  kind = released.kind
+  tower = _tower(model)
+  is_agnostic = kind == 'ut_fac' or bool(
+    released.sizes.get('build_classifier.is_agnostic')
+  )
+  if is_agnostic != (tower.encoder is not None):
+    raise ValueError(
+      'The checkpoint is of a modality-'
+      + ('agnostic' if is_agnostic else 'specific')
+      + ' model, and the model that the gin files describe is not. Use such a '
+      f'gin file, as gin/pretrain_m{"a" if is_agnostic else "s"}_….gin.'
+    )
+  fine_tuned = released.sizes.get('build_classifier.modality')
+  if fine_tuned is not None and tower.modalities != (fine_tuned,):
+    raise ValueError(
+      f'The checkpoint is a {fine_tuned} classifier, and the model has '
+      f'{", ".join(tower.modalities)}. Use a gin file with '
+      f"build_classifier.modality = '{fine_tuned}', or none."
+    )
+  short, others = _short_names(shapes)
+  names = _names(model, kind)
+  if not allow_partial:
+    _check_sizes(
+      {name: shapes[full] for name, full in short.items()}, kind, model, names
+    )
+  made = conversion.Plan([], ignored=others)
+  for target, name in names.items():
+    if name in short:
+      how, change = '', None
+      if target.endswith('/tokenizer/kernel'):
+        how, change = 'kernel of the patches as a matrix', _flatten_kernel
+      made.assignments.append(
+        conversion.copy(target, short.pop(name), how, change)
+      )
+    elif target.startswith('classifier/logits/') and kind != 'classifier':
+      made.new[target] = 'a pre-trained checkpoint has no classes'
+    elif '/similarity_scale/' in target:
+      made.new[target] = 'the release learns no temperature'
+    else:
+      made.missing[target] = f'the checkpoint has no {name or "such part"}'
+  for name, full in short.items():
+    why = _why_unused(name, kind, model)
+    if why is not None:
+      made.ignored[full] = why
+  return made
+
+
+def _why_unused(name, kind, model):
+  """Why a model does not take a variable; None if it should."""
+  tower = _tower(model)
+  if name.startswith(_HEAD):
+    head = tower.head
+    if head is None:
+      return 'the model has no heads'
+    absent = [
+      ours
+      for ours, theirs in _HEADS.items()
+      if name.startswith(f'{_HEAD}{theirs}/') and not hasattr(head, ours)
+    ]
+    return f'the model has no head {absent[0]}' if absent else None
+  if kind == 'classifier':
+    return None
+  for modality in _MODALITIES:
+    roots = [
+      root
+      for part, root in _roots(kind, modality).items()
+      if part != 'encoder' or kind == 'tx_fac'
+    ]
+    if modality not in tower.modalities and name.startswith(tuple(roots)):
+      return f'the model has no {modality} tower'
+  return None
+
+
+def load(model, source, allow_partial=False):
+  """Fills a model from a released checkpoint.
+
+  Args:
+    model: a built `vatt.VATT` or `classification.Classifier`; call this in its
+      strategy's scope.
+    source: `conversion.Source`, the opened checkpoint.
+    allow_partial: take what fits.
+
+  Returns:
+    `conversion.Report`.
+
+  Raises:
+    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+  """
+  return conversion.apply(
+    plan(source.shapes, model, allow_partial), model, source, allow_partial
+  )

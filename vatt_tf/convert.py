@@ -1,0 +1,196 @@
+"""Takes weights in and out: `python -m vatt_tf.convert --source=…`.
+
+`python -m vatt_tf.convert --source=released_vatt
+--checkpoint=DOWNLOADS/ckpt-500000 --output=runs/released` writes a checkpoint
+that training (`INIT_CHECKPOINT`) and evaluation take, with a report of every
+variable of both sides. `--direction=export` writes a tower as T5 or ViT.
+"""
+
+import importlib
+import json
+
+from absl import app, flags
+import gin
+import tensorflow as tf
+
+from vatt_tf import (
+  command_line,
+  configurables,  # noqa: F401
+  file_utils,
+  gin_utils,
+)
+from vatt_tf.checkpoints import conversion, manager
+from vatt_tf.models import build, classification
+
+_SOURCES = ('released_vatt', 't5', 'vit')
+
+_SOURCE = flags.DEFINE_enum(
+  'source', None, _SOURCES, 'Whose weights these are, or are to become.'
+)
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint',
+  None,
+  'What is read: the prefix of a TensorFlow checkpoint such as '
+  'DOWNLOADS/ckpt-500000, a .safetensors or .npz file, or a folder with one. '
+  'When exporting, a run or a checkpoint of vatt_tf.',
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'The folder to write to; it must not hold a checkpoint.'
+)
+_DIRECTION = flags.DEFINE_enum(
+  'direction', 'import', ('import', 'export'), 'Into vatt_tf, or out of it.'
+)
+_ALLOW_PARTIAL = flags.DEFINE_boolean(
+  'allow_partial',
+  False,
+  'Take what fits, and leave the rest of the model at its initial values.',
+)
+_REPORT = flags.DEFINE_string(
+  'report', None, 'A json file for the report; also when nothing is converted.'
+)
+gin_utils.define_flags()
+
+
+def _module(name):
+  return importlib.import_module(f'vatt_tf.checkpoints.{name}')
+
+
+def _build(is_classifier):
+  """The model that the parsed gin files describe."""
+  if is_classifier:
+    return gin.get_configurable(classification.build_classifier)()
+  return gin.get_configurable(build.build_model)(word_vectors=None)
+
+
+def import_checkpoint(
+  source,
+  checkpoint,
+  output,
+  gin_files=(),
+  gin_params=(),
+  allow_partial=False,
+  report_path=None,
+):
+  """Writes a vatt_tf checkpoint with the weights of another one.
+
+  Args:
+    source: `released_vatt`, `t5` or `vit`.
+    checkpoint: path of what is read, see `conversion.open_source`.
+    output: folder to write to.
+    gin_files: list of paths, of the model; may be empty for `released_vatt`,
+      which tells its sizes.
+    gin_params: list of bindings.
+    allow_partial: bool, take what fits.
+    report_path: a json file to write the report to, or None. It is written
+      too when a variable does not fit.
+
+  Returns:
+    (prefix, report): the prefix of the checkpoint, `conversion.Report`.
+
+  Raises:
+    ValueError: the file is none of that kind, is damaged, or does not fit.
+  """
+  conversion.check_output(output)
+  module = _module(source)
+  opened = conversion.open_source(checkpoint)
+  found = module.detect(opened.shapes)
+  print(found, flush=True)
+  gin_files, gin_params = list(gin_files or []), list(gin_params)
+  if not gin_files:
+    if not hasattr(module, 'gin_config'):
+      raise ValueError(
+        f'`gin_file` must name the model whose tower takes the weights, such '
+        f'as gin/pretrain_ms_mbs.gin. Received: source={source}, no gin_file'
+      )
+    gin_files, bindings = module.gin_config(found)
+    gin_params = bindings + gin_params
+  gin_utils.parse(gin_files, gin_params)
+  model = _build(getattr(found, 'kind', None) == 'classifier')
+  try:
+    options = {}
+    if source == 'released_vatt':
+      options['allow_partial'] = allow_partial
+    plan = module.plan(opened.shapes, model, **options)
+    report = conversion.apply(plan, model, opened, allow_partial)
+  except conversion.ConversionError as e:
+    if report_path is not None:
+      _write_report(report_path, e.report)
+    raise
+  if report_path is not None:
+    _write_report(report_path, report)
+  origin = conversion.origin_of(opened, source, report)
+  path = conversion.write_checkpoint(
+    model, output, origin, gin.config_str(), report
+  )
+  return path, report
+
+
+def _write_report(path, report):
+  text = json.dumps(report.as_json(), indent=1) + '\n'
+  file_utils.write_text(path, text)
+
+
+def export_checkpoint(source, checkpoint, output, gin_files, gin_params=()):
+  """Writes a tower in the format of another program.
+
+  Args:
+    source: `t5` or `vit`, which programs' format.
+    checkpoint: a run's directory or the prefix of a checkpoint.
+    output: folder to write to.
+    gin_files: list of paths, of the model.
+    gin_params: list of bindings.
+
+  Raises:
+    ValueError: there is no such format, or the model does not fit it.
+  """
+  module = _module(source)
+  if not hasattr(module, 'export'):
+    raise ValueError(
+      '`source` must be t5 or vit when exporting: there is no format for whole '
+      f'VATT models but our own. Received: source={source}'
+    )
+  if not gin_files:
+    raise ValueError('`gin_file` must describe the model that is exported.')
+  gin_utils.parse(gin_files, gin_params)
+  model = _build(is_classifier=False)
+  manager.restore_model(model, manager.resolve(checkpoint))
+  module.export(model, output)
+
+
+def main(argv):
+  """Parses the flags and converts."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_utils.quiet_logging()
+  values = flags.FLAGS
+  with command_line.exit_on_error(tf.errors.OpError):
+    if _DIRECTION.value == 'export':
+      export_checkpoint(
+        _SOURCE.value,
+        _CHECKPOINT.value,
+        _OUTPUT.value,
+        values.gin_file,
+        values.gin_param,
+      )
+      print(f'Written: {_OUTPUT.value}')
+      return
+    path, report = import_checkpoint(
+      _SOURCE.value,
+      _CHECKPOINT.value,
+      _OUTPUT.value,
+      values.gin_file,
+      values.gin_param,
+      _ALLOW_PARTIAL.value,
+      _REPORT.value,
+    )
+    print(report.format())
+    print(
+      f'Written: {path}. Train from it with --gin_param="INIT_CHECKPOINT='
+      f"'{_OUTPUT.value}'\", evaluate it with "
+      f'--gin_file={_OUTPUT.value}/config.gin --checkpoint={_OUTPUT.value}.'
+    )
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['source', 'checkpoint', 'output'])
+  app.run(main)

@@ -1,0 +1,210 @@
+"""A classifier: one tower of VATT and a linear map to classes."""
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.models import towers, vatt
+
+_PATCH_SIZES = {'video': (4, 16, 16), 'audio': (128,)}
+LOGITS = 'logits'  # (B, num_classes), float32
+PROBABILITIES = 'probabilities'  # (B, num_classes), float32
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class Classifier(tf_keras.Model):
+  """Classifies videos or sounds: fine-tuned VATT (paper, section 4.2).
+
+  The pooled feature of one tower passes a linear map to the logits of the
+  classes. The tower is a `VATT` of one modality, whose weights have the names
+  that they have in the model that was pre-trained.
+
+  Args:
+    tower: dictionary of arguments of `vatt.VATT`, of one modality, without
+      head.
+    num_classes: int.
+    is_multi_label: bool. Several classes may be right (AudioSet), and each has
+      a probability of its own; False: one is, and they add up to 1.
+    **kwargs: of `tf_keras.Model`.
+
+  Call arguments:
+    features: dictionary with the input of the modality, see `vatt.VATT`.
+    training: bool.
+    rng: `randomness.Rng` or None.
+
+  Returns:
+    Dictionary of float32 tensors: `logits` (B, num_classes), and
+    `video_feature` or `audio_feature` (B, d).
+
+  Raises:
+    ValueError: the tower is not of one modality; an input is missing or does
+      not fit.
+
+  Example:
+    >>> size = dict(num_layers=1, d_model=8, d_ff=16, num_heads=2, d_kv=4)
+    >>> embedding = dict(d_model=8, patch_size=(128,), table_shape=(10,))
+    >>> model = Classifier(
+    ...   {'audio': {'embedding': embedding, 'encoder': size}}, num_classes=3)
+    >>> model({'audio': tf.zeros([2, 1280, 1])})['logits'].shape
+    TensorShape([2, 3])
+  """
+
+  def __init__(self, tower, num_classes, is_multi_label=False, **kwargs):
+    kwargs.setdefault('name', 'classifier')
+    super().__init__(autocast=False, **kwargs)
+    if num_classes < 1:
+      raise ValueError(
+        f'`num_classes` must be positive. Received: num_classes={num_classes}'
+      )
+    self.num_classes = num_classes
+    self.is_multi_label = is_multi_label
+    self._tower_arguments = dict(tower)
+    self.tower = vatt.VATT(**tower)
+    if len(self.tower.modalities) != 1 or self.tower.head is not None:
+      raise ValueError(
+        '`tower` must have one modality and no head. '
+        f'Received: modalities {self.tower.modalities}, tower={tower}'
+      )
+    self.logits = tf_keras.layers.Dense(
+      num_classes, dtype='float32', name='logits'
+    )
+
+  @property
+  def modality(self):
+    """The modality that is classified, a string."""
+    return self.tower.modalities[0]
+
+  def build(self, input_shape=None):
+    """Makes all weights; none depends on the shape of an input."""
+    del input_shape
+    if self.built:
+      return
+    self.tower.build()
+    width = getattr(self.tower, f'{self.modality}_embedding').d_model
+    projection = getattr(self.tower, f'{self.modality}_post_projection')
+    if projection is not None:
+      width = projection.units
+    with tf.name_scope(f'{self.name}/'):
+      towers.build_scoped(self.logits, tf.TensorShape([None, width]))
+    self.built = True
+
+  def call(self, features, training=False, rng=None):
+    """Computes feature and logits; see the class."""
+    outputs = self.tower.encode(features, training, rng)
+    return {**outputs, LOGITS: self.logits(outputs[f'{self.modality}_feature'])}
+
+  def classify(self, features, num_windows=1):
+    """Classifies clips of which several windows were taken.
+
+    Args:
+      features: dictionary, as in the call; rows are windows, those of a clip
+        one after the other.
+      num_windows: int, windows of a clip.
+
+    Returns:
+      Dictionary of float32 tensors (B / num_windows, num_classes): `logits`,
+      the means over the windows, and `probabilities`.
+
+    Raises:
+      ValueError: as the call.
+    """
+    logits = self(features)[LOGITS]
+    logits = tf.reshape(logits, [-1, num_windows, self.num_classes])
+    logits = tf.reduce_mean(logits, 1)  # (B / num_windows, num_classes)
+    activation = tf.sigmoid if self.is_multi_label else tf.nn.softmax
+    return {LOGITS: logits, PROBABILITIES: activation(logits)}
+
+  def get_config(self):
+    """The arguments of the model."""
+    return {
+      'name': self.name,
+      'tower': self._tower_arguments,
+      'num_classes': self.num_classes,
+      'is_multi_label': self.is_multi_label,
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    """Makes a model from what `get_config` returned."""
+    del custom_objects
+    return cls(**config)
+
+
+@gin.register
+def build_classifier(
+  modality,
+  num_classes,
+  size,
+  is_agnostic=False,
+  d_post_projection=1024,
+  patch_size=None,
+  num_frames=32,
+  frame_size=224,
+  num_audio_samples=153600,
+  is_multi_label=False,
+  drop_token_rate=0.5,
+  dropout_rate=0.1,
+):
+  """Builds a `Classifier` with all its weights.
+
+  Its tower's weights are named as those of `models.build.build_model`, so that
+  it can start from a checkpoint of such a model.
+
+  Args:
+    modality: `video` or `audio` (waveforms).
+    num_classes: int.
+    size: `models.build.Size` of the encoder.
+    is_agnostic: bool, a tower of the modality-agnostic model, with its Dense +
+      GeLU before and behind the encoder.
+    d_post_projection: int, width of the feature of such a tower.
+    patch_size: tuple of ints; None: 4 x 16 x 16 for video, 128 for audio.
+    num_frames: int, video frames for which the position tables are made.
+    frame_size: int, or height and width.
+    num_audio_samples: int.
+    is_multi_label: bool, see `Classifier`.
+    drop_token_rate: float in [0, 1).
+    dropout_rate: float in [0, 1).
+
+  Returns:
+    A built `Classifier`.
+
+  Raises:
+    ValueError: there is no such modality, or an argument is out of its range.
+
+  Example:
+    >>> build_classifier('audio', 3, Size(1, 8, 16, 2, d_kv=4)).modality
+    'audio'
+  """
+  if modality not in _PATCH_SIZES:
+    raise ValueError(
+      f'`modality` must be one of {sorted(_PATCH_SIZES)}. '
+      f'Received: modality={modality!r}'
+    )
+  patch_size = tuple(patch_size or _PATCH_SIZES[modality])
+  input_size = (num_audio_samples,)
+  if modality == 'video':
+    sides = frame_size
+    if not isinstance(sides, (list, tuple)):
+      sides = (sides, sides)
+    input_size = (num_frames, *sides)
+  encoder = {**size._asdict(), 'dropout_rate': dropout_rate}
+  arguments = {
+    'embedding': {
+      'd_model': size.d_model,
+      'patch_size': patch_size,
+      'table_shape': tuple(
+        max(1, -(-whole // part)) for whole, part in zip(input_size, patch_size)
+      ),
+      'use_pre_projection': is_agnostic,
+      'drop_token_rate': drop_token_rate,
+      'dropout_rate': dropout_rate,
+    }
+  }
+  tower = {modality: arguments}
+  if is_agnostic:
+    tower.update(encoder=encoder, d_post_projection=d_post_projection)
+  else:
+    arguments['encoder'] = encoder
+  model = Classifier(tower, num_classes, is_multi_label)
+  model.build()
+  return model
