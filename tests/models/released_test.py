@@ -8,14 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data
-from tests.models import released_name_map, safetensors_reader
+from tests.models import safetensors_reader
 from vatt_tf import feature_names
+from vatt_tf.checkpoints import conversion, released_vatt
 from vatt_tf.layers import (
   position_embedding,
   relative_position_bias,
   transformer_encoder,
 )
-from vatt_tf.models import build, vatt
+from vatt_tf.models import build, classification, vatt
 
 
 def _released_spline(table, table_shape, grid):
@@ -119,9 +120,7 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
     model = _released_model(config)
     if config['arch'] == 'tx_fac':
       model = _resize_relative_bias(model, config['overrides']['t5_small'])
-    released_name_map.load(
-      model, tf.train.load_checkpoint(str(folder / 'ckpt-3'))
-    )
+    released_vatt.load(model, conversion.open_source(folder / 'ckpt-3'))
     data = np.load(folder / 'io.npz')
     video, audio, text = (data[f'in/{m}'] for m in ('video', 'audio', 'text'))
     expected = {
@@ -158,25 +157,34 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
         feature, expected[f'{modality}_feature'], **tolerances
       )
 
-  @parameterized.parameters('ut_fac_medium', 'tx_fac_bbs')
-  def test_every_released_name_is_matched(self, listing):
-    path = shared_data.path('fixtures', 'listings', f'{listing}.json')
-    released = json.loads(path.read_text())['variables']
-    # Names do not depend on widths.
-    size = build.Size(12, 8, 8, 2, 4)
-    common = {'vocabulary_size': 8, 'd_embedding': 4}
-    if listing == 'ut_fac_medium':
-      model = build.build_model(size, **common)
-    else:
-      model = build.build_model(
-        video_size=size,
-        audio_size=size,
-        text_size=size._replace(num_layers=6),
-        **common,
-      )
-    self.assertCountEqual(
-      released_name_map.released_names(model).values(), list(released)
+  @parameterized.parameters(
+    'finetuned_vit', 'finetuned_vit_ma', 'finetuned_wat'
+  )
+  def test_classifier(self, fixture):
+    folder = shared_data.path('fixtures', fixture)
+    config = json.loads((folder / 'config.json').read_text())
+    numbers = config['overrides']
+    modality = 'audio' if fixture == 'finetuned_wat' else 'video'
+    model = classification.build_classifier(
+      modality,
+      config['num_classes'],
+      _size(numbers),
+      is_agnostic=fixture == 'finetuned_vit_ma',
+      d_post_projection=numbers.get('d_post_proj'),
+      num_frames=8,
+      frame_size=48,
+      num_audio_samples=1280,
+      is_multi_label=modality == 'audio',
     )
+    released_vatt.load(model, conversion.open_source(folder / 'ckpt-3'))
+    data = np.load(folder / 'io.npz')
+    outputs = model.classify(
+      {modality: data[f'in/{modality}']}, config['num_test_windows']
+    )
+    for name in (classification.LOGITS, classification.PROBABILITIES):
+      self.assertAllClose(
+        outputs[name], data[f'out/{name}'], atol=2e-5, rtol=0
+      )
 
 
 def _t5(fixture):

@@ -179,6 +179,18 @@ def _open_tensorflow(path):
       f'00001 or its like, all parts of it. Received: {sorted(files)}. Copy '
       'all files of the checkpoint into one folder.'
     )
+  types = reader.get_variable_to_dtype_map()
+  expected = sum(
+    math.prod(shape) * types[name].size
+    for name, shape in stored.items()
+    if types[name] != tf.string
+  )
+  size = sum(tf.io.gfile.stat(file).length for file in files)
+  if size < expected:
+    raise ValueError(
+      f'The data of {index} are {size:,} bytes, and its arrays take '
+      f'{expected:,}: they are only a part. {_DOWNLOAD_AGAIN}'
+    )
   names = {
     name.removesuffix(_ATTRIBUTE): name
     for name in stored
@@ -435,9 +447,10 @@ def check(plan, model, shapes):
 
 
 def apply(plan, model, source, allow_partial=False):
-  """Gives a model the values of a source: all of them, or none.
+  """Gives a model the values of a source.
 
-  One array is in memory at a time, beside the model.
+  All names and shapes are compared first. One array is in memory at a time,
+  beside the model.
 
   Args:
     plan: `Plan`.
@@ -451,7 +464,8 @@ def apply(plan, model, source, allow_partial=False):
 
   Raises:
     ConversionError: something is missing, misshapen or unused.
-    ValueError: the source cannot be read.
+    ValueError: the source cannot be read; values before the damage are the
+      model's already.
   """
   report = check(plan, model, source.shapes)
   wrong = [

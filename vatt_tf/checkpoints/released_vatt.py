@@ -427,6 +427,8 @@ def _check_sizes(shapes, kind, model, names):
   # What the model's shapes would be in the release's form.
   ours = {}
   for target, variable in conversion.target_variables(model).items():
+    if names[target] is None:
+      continue
     shape = tuple(variable.shape)
     if target.endswith('_embedding/tokenizer/kernel'):
       embedding = getattr(tower, target.split('/')[1])
@@ -509,7 +511,7 @@ def plan(shapes, model, allow_partial=False):
   fine_tuned = released.sizes.get('build_classifier.modality')
   if fine_tuned is not None and tower.modalities != (fine_tuned,):
     raise ValueError(
-      f'The checkpoint is a {fine_tuned} classifier, and the model has '
+      f'The checkpoint classifies {fine_tuned}, and the model has '
       f'{", ".join(tower.modalities)}. Use a gin file with '
       f"build_classifier.modality = '{fine_tuned}', or none."
     )
