@@ -12,8 +12,10 @@ position), and all that is random about a clip from (seed, epoch, record): a
 record gets the same draws wherever in the batch, and in whichever input
 pipeline, it is read.
 
-A record that cannot be used keeps its place in the batch, under a false mask;
-it is counted and named in the log (`BadRecords`).
+A record that cannot be used keeps its place in the batch, under a false mask.
+What is wrong with it travels with the batch to the process that trains, where
+it is counted and named in the log (`BadRecords`): all before that is a graph,
+which input machines can run as well (`service`).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ import tensorflow as tf
 
 from vatt_tf import feature_names as names
 from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline import frame_cache, records, service
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
 
@@ -52,6 +54,10 @@ _UNREADABLE = b'\xffunreadable'
 # Key of a row's seed, between a row and the functions of the whole batch.
 _SEED = '_seed'
 
+# Key of what is wrong with a row: (6,) string, empty when nothing is.
+_REPORT = '_report'
+_REPORT_SIZE = 6
+
 # What can be wrong with a record, as numbers that leave the graph.
 _FAULTS = {
   audio_lib.NOT_FINITE: 'the waveform holds values that are not finite',
@@ -71,6 +77,11 @@ _FAULTS = {
   7: 'a frame cannot be decoded',
   8: 'the encoded sound cannot be decoded',
   9: 'a label is not among the classes',
+  10: (
+    'input machines cannot decode encoded sound; make the records again with '
+    '`python -m vatt_tf.ingest`, which stores samples, or leave out '
+    '`data_service`'
+  ),
 }
 _NO_SAMPLE_RATE = 3
 _NO_FRAME_RATE = 4
@@ -79,6 +90,7 @@ _NOT_PARSED = 6
 _FRAME_CORRUPT = 7
 _SOUND_CORRUPT = 8
 _LABEL_UNKNOWN = 9
+_NOT_SERVED = 10
 
 
 # Configuration.
@@ -235,8 +247,10 @@ class _Plan:
   label: LabelConfig | None
   tokenizer: text_lib.Tokenizer | None
   sources: tuple[Source, ...]
-  paths: tuple[str, ...]  # Of all sources, one after the other.
-  bad_records: BadRecords
+  paths: tuple[tuple[str, ...], ...]  # Of the shards of each source.
+  counts: tuple[tuple[int, ...], ...]  # Of the records in them.
+  cache: frame_cache.FrameCache | None
+  is_served: bool  # Runs on input machines.
   with_example_id: bool
 
   @property
@@ -334,14 +348,6 @@ def guarded(
 # Reading.
 
 
-def _raise_unreadable(path, index):
-  raise ValueError(
-    f'The shard {path.decode()} cannot be read beyond its record {index}: it '
-    'is corrupt. Remove it and make it again with `python -m vatt_tf.ingest`, '
-    'which goes on where it stopped.'
-  )
-
-
 @_as_graph
 def _read_shard(shard, *, paths, counts, source, num_pipelines, pipeline):
   """The records of a shard that this pipeline takes.
@@ -363,10 +369,19 @@ def _read_shard(shard, *, paths, counts, source, num_pipelines, pipeline):
 
   def name_record(index, record):
     def fail():
-      tf.numpy_function(
-        _raise_unreadable, [path, index], [], name='unreadable_shard'
+      message = tf.strings.join(
+        [
+          'The shard ',
+          path,
+          ' cannot be read beyond its record ',
+          tf.strings.as_string(index),
+          ': it is corrupt. Remove it and make it again with `python -m '
+          'vatt_tf.ingest`, which goes on where it stopped.',
+        ]
       )
-      return tf.constant(_UNREADABLE)
+      failed = tf.raw_ops.Assert(condition=False, data=[message])
+      with tf.control_dependencies([failed]):
+        return tf.identity(record)
 
     def as_is():
       return record
@@ -514,6 +529,23 @@ def _of_source(element, sources, attribute):
   return tf.gather(tf.constant(values, tf.float32), element['source'])
 
 
+def _number_of(element, plan):
+  """() int64: number of the record among those of all sources."""
+  counts = [count for group in plan.counts for count in group]
+  first = np.cumsum([0, *counts])[:-1]
+  return tf.gather(tf.constant(first, tf.int64), _shard_of(element, plan)) + (
+    element['index']
+  )
+
+
+def _shard_of(element, plan):
+  """() int64: number of the record's shard among those of all sources."""
+  first = np.cumsum([0, *(len(group) for group in plan.paths)])[:-1]
+  return tf.gather(tf.constant(first, tf.int64), element['source']) + (
+    element['shard']
+  )
+
+
 def _is_read(element, sources, modality):
   """() bool: whether the record's source is read for a modality."""
   values = [modality in source.modalities for source in sources]
@@ -573,6 +605,8 @@ def prepare_sound(
   """
 
   def decode():
+    if plan.is_served:
+      return tf.zeros([0]), tf.zeros([]), tf.constant('')
     samples, rate, reason = tf.numpy_function(
       _decode_sound,
       [features['waveform_encoded'][0]],
@@ -599,6 +633,8 @@ def prepare_sound(
   no_rate = (rate <= 0) & (tf.size(waveform) > 0)
   fault = tf.where(no_rate, _NO_SAMPLE_RATE, fault)
   fault = tf.where(reason != '', _SOUND_CORRUPT, fault)
+  if plan.is_served:
+    fault = tf.where(is_encoded, _NOT_SERVED, fault)
   is_used = tf.equal(fault, 0) & _is_read(features, plan.sources, AUDIO)
   length = tf.where(is_used, tf.size(waveform), 0)
   return {
@@ -740,13 +776,18 @@ def load_video(
       config.short_clip,
     )
 
-    def decode(frames, indices):
-      return video_lib.load_frames(frames, indices, config, seed, crop)
+    def decode(frames, indices, record):
+      return video_lib.load_frames(
+        frames, indices, config, seed, crop, plan.cache, record
+      )
 
     def nothing(_):
       return tf.zeros([0, 0, 0, 3], tf.uint8)
 
-    frames = guarded(decode, (features['image_encoded'], indices), nothing)
+    record = _number_of(features, plan)
+    frames = guarded(
+      decode, (features['image_encoded'], indices, record), nothing
+    )
 
     def corrupt():
       return tf.zeros(config.shape), False, _FRAME_CORRUPT
@@ -872,57 +913,87 @@ def _frame_reason(frames):
   return _FAULTS[_FRAME_CORRUPT] + ': its JPEG data is corrupt'
 
 
-def _report(bad_records, path, index, example_id, faults, audio_reason, frames):
-  """Writes a bad record down; runs in Python, for bad records only."""
-  reasons = []
-  for fault in sorted({int(fault) for fault in faults} - {0}):
-    if fault == _FRAME_CORRUPT:
-      reasons.append(_frame_reason(list(frames)))
-    elif fault == _SOUND_CORRUPT:
-      reasons.append(audio_reason.decode('utf-8', 'replace'))
-    else:
-      reasons.append(_FAULTS[fault])
-  bad_records.report(
-    path.decode(), int(index), example_id.decode('utf-8', 'replace'),
-    '; '.join(reasons),
-  )
-  return np.int32(0)
-
-
-def report_faults(
+def make_report(
   features: dict[str, tf.Tensor], faults: Sequence[tf.Tensor], plan: _Plan
-) -> None:
-  """Hands a record that has a fault to the `BadRecords` of the pipeline.
+) -> tf.Tensor:
+  """Writes down what is wrong with a record.
 
   Args:
     features: Of `parse`.
     faults: () int32 each; 0 is none.
     plan: Of the pipeline.
+
+  Returns:
+    (6,) string: shard, index in it, name, faults, what is wrong with encoded
+    sound, and the frames if one is corrupt. Empty strings when nothing is
+    wrong.
   """
   faults = tf.stack(faults)
 
   def report():
-    first = np.cumsum([0] + [len(p) for p in plan.paths])[:-1]
-    place = tf.gather(tf.constant(first, tf.int64), features['source'])
     paths = tf.constant([path for group in plan.paths for path in group])
-    return tf.numpy_function(
-      functools.partial(_report, plan.bad_records),
+    frames = features.get('image_encoded', tf.constant([], tf.string))
+    is_corrupt = tf.reduce_any(tf.equal(faults, _FRAME_CORRUPT))
+    return tf.stack(
       [
-        tf.gather(paths, place + features['shard']),
-        features['index'],
+        tf.gather(paths, _shard_of(features, plan)),
+        tf.strings.as_string(features['index']),
         _first(features['example_id'], ''),
-        faults,
+        tf.strings.reduce_join(tf.strings.as_string(faults), separator=' '),
         features.get('audio_reason', tf.constant('')),
-        features.get('image_encoded', tf.constant([], tf.string)),
-      ],
+        tf.where(is_corrupt, tf.io.serialize_tensor(frames), ''),
+      ]
+    )
+
+  def nothing():
+    return tf.fill([_REPORT_SIZE], '')
+
+  return tf.cond(tf.reduce_any(faults > 0), report, nothing)
+
+
+def _read_reports(bad_records, reports):
+  """Counts the bad records of a batch; runs in Python, where there are any."""
+  for path, index, example_id, faults, sound_reason, frames in reports:
+    reasons = []
+    for fault in sorted({int(fault) for fault in faults.split()} - {0}):
+      if fault == _FRAME_CORRUPT:
+        frames = tf.io.parse_tensor(frames, tf.string)
+        reasons.append(_frame_reason(list(frames.numpy())))
+      elif fault == _SOUND_CORRUPT:
+        reasons.append(sound_reason.decode('utf-8', 'replace'))
+      else:
+        reasons.append(_FAULTS[fault])
+    if reasons:
+      bad_records.report(
+        path.decode(),
+        int(index),
+        example_id.decode('utf-8', 'replace'),
+        '; '.join(reasons),
+      )
+  return np.int32(0)
+
+
+@_as_graph
+def take_reports(
+  batch: dict[str, tf.Tensor], bad_records: BadRecords
+) -> dict[str, tf.Tensor]:
+  """Takes what is wrong with the rows out of a batch, and counts it."""
+  batch = dict(batch)
+  reports = batch.pop(_REPORT)  # (B, 6)
+
+  def read():
+    return tf.numpy_function(
+      functools.partial(_read_reports, bad_records),
+      [reports],
       tf.int32,
-      name='report_bad_record',
+      name='report_bad_records',
     )
 
   def nothing():
     return tf.constant(0)
 
-  tf.cond(tf.reduce_any(faults > 0), report, nothing)
+  tf.cond(tf.reduce_any(reports[:, 3] != ''), read, nothing)
+  return batch
 
 
 # A record to rows.
@@ -986,8 +1057,9 @@ def load_record(
         )
         faults.append(fault)
       views.append(view)
-  report_faults(features, faults, plan)
+  report = make_report(features, faults, plan)
   for view in views:
+    view[_REPORT] = report
     if plan.with_example_id:
       view[names.EXAMPLE_ID] = _first(features['example_id'], '')
     if not plan.is_training:
@@ -1040,6 +1112,16 @@ def mix_audio(
 # The data set.
 
 
+@_as_graph
+def _is_of_machine(position, _, *, batch_size, num_machines, machine):
+  """Whether the record at a position is in a batch of an input machine."""
+  return tf.equal(position // batch_size % num_machines, machine)
+
+
+def _without_position(_, element):
+  return element
+
+
 def _name_of(source):
   if source.name:
     return source.name
@@ -1076,6 +1158,37 @@ def _check(sources, global_batch_size, is_training, start_step, configs):
       )
 
 
+def _batches_of_machine(dataset, batch_size, num_machines, machine):
+  """The records of every so many-th batch."""
+  if num_machines == 1:
+    return dataset
+  is_ours = functools.partial(
+    _is_of_machine,
+    batch_size=batch_size,
+    num_machines=num_machines,
+    machine=machine,
+  )
+  return dataset.enumerate().filter(is_ours).map(_without_position)
+
+
+def _load_batches(dataset, plan, batch_size, num_missing=0):
+  """Loads records, fills up with rows of zeros, and makes batches."""
+  dataset = dataset.map(
+    functools.partial(load_record, plan=plan),
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+  if plan.num_views > 1:
+    dataset = dataset.unbatch()
+  if not plan.is_training:
+    pad = functools.partial(_padding_row, spec=dataset.element_spec)
+    dataset = dataset.concatenate(tf.data.Dataset.range(num_missing).map(pad))
+  dataset = dataset.batch(batch_size, drop_remainder=True)
+  if plan.is_training and plan.audio is not None and plan.audio.mixup_alpha:
+    dataset = dataset.map(functools.partial(mix_audio, config=plan.audio))
+  return dataset
+
+
 @gin.register
 def make_dataset(
   sources: Sequence[Source] | Source | str,
@@ -1094,6 +1207,8 @@ def make_dataset(
   cycle_length: int = 16,
   max_bad_record_share: float = 0.05,
   bad_records: BadRecords | None = None,
+  cache_gib: float = 0.0,
+  data_service: str = '',
 ) -> tf.data.Dataset:
   """Makes the batches of training or evaluation.
 
@@ -1130,6 +1245,11 @@ def make_dataset(
     cycle_length: Shards that are read from at a time.
     max_bad_record_share: See `BadRecords`.
     bad_records: Counts the bad records; a new one by default.
+    cache_gib: Decoded frames to keep in memory, in GiB, so that later epochs
+      need not decode them; 0 for none. What a batch holds does not change.
+    data_service: Addresses of the input machines that make the batches of
+      training, such as 'grpc://host:5050', separated by commas; '' to make
+      them in this process. What a batch holds does not change.
 
   Returns:
     A data set of dictionaries of static shape: those of `row_spec` with the
@@ -1137,7 +1257,8 @@ def make_dataset(
 
   Raises:
     ValueError: An argument is out of range; a pattern matches no file; a shard
-      is truncated or empty; the vocabulary is missing or too large.
+      is truncated or empty; the vocabulary is missing or too large; an input
+      machine cannot be reached.
   """
   if isinstance(sources, str | Source):
     sources = [sources]
@@ -1150,6 +1271,13 @@ def make_dataset(
     raise ValueError(
       '`num_epochs` must be None for several sources, whose epochs differ in '
       f'length. Received: num_epochs={num_epochs}'
+    )
+  if data_service and (not is_training or cache_gib):
+    raise ValueError(
+      '`data_service` needs `is_training` True and `cache_gib` 0: evaluation '
+      'is read in the process that evaluates, and a cache is in the process '
+      f'that decodes. Received: is_training={is_training}, '
+      f'cache_gib={cache_gib}, data_service={data_service!r}'
     )
   macro = 'TRAIN_RECORDS' if is_training else 'EVAL_RECORDS'
   paths = tuple(
@@ -1177,7 +1305,9 @@ def make_dataset(
     tokenizer=None if text is None else text_lib.make_tokenizer(text),
     sources=sources,
     paths=paths,
-    bad_records=bad_records,
+    counts=tuple(tuple(of_group) for of_group in counts),
+    cache=frame_cache.FrameCache(cache_gib) if cache_gib else None,
+    is_served=bool(data_service),
     with_example_id=(
       not is_training if with_example_id is None else with_example_id
     ),
@@ -1242,32 +1372,37 @@ def make_dataset(
     )
   else:
     dataset = functools.reduce(tf.data.Dataset.concatenate, streams)
-  dataset = dataset.map(
-    functools.partial(load_record, plan=plan),
-    num_parallel_calls=tf.data.AUTOTUNE,
-    deterministic=True,
-  )
-  if plan.num_views > 1:
-    dataset = dataset.unbatch()
-  if not is_training:
-    rows = [sum(of_pipeline) * plan.num_views for of_pipeline in zip(*lengths)]
-    wanted = -(-max(rows) // batch_size) * batch_size
-    pad = functools.partial(_padding_row, spec=dataset.element_spec)
-    padding = tf.data.Dataset.range(wanted - rows[pipeline]).map(pad)
-    dataset = dataset.concatenate(padding)
-  dataset = dataset.batch(batch_size, drop_remainder=True)
-  if is_training and audio is not None and audio.mixup_alpha:
-    dataset = dataset.map(functools.partial(mix_audio, config=audio))
-  if is_training and num_epochs is None:
-    # Of a data set that may end, several workers read batches of unknown size.
-    dataset = dataset.apply(
-      tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    )
   options = tf.data.Options()
   options.deterministic = True
   options.experimental_distribute.auto_shard_policy = (
     tf.data.experimental.AutoShardPolicy.OFF
   )
+  if data_service:
+    addresses = service.parse_addresses(data_service)
+    parts = [
+      _load_batches(
+        _batches_of_machine(dataset, batch_size, len(addresses), machine),
+        plan,
+        batch_size,
+      ).with_options(options)
+      for machine in range(len(addresses))
+    ]
+    dataset = service.distribute(parts, addresses)
+  else:
+    num_missing = 0
+    if not is_training:
+      rows = [sum(group) * plan.num_views for group in zip(*lengths)]
+      wanted = -(-max(rows) // batch_size) * batch_size
+      num_missing = wanted - rows[pipeline]
+    dataset = _load_batches(dataset, plan, batch_size, num_missing)
+  dataset = dataset.map(
+    functools.partial(take_reports, bad_records=bad_records)
+  )
+  if is_training and num_epochs is None:
+    # Of a data set that may end, several workers read batches of unknown size.
+    dataset = dataset.apply(
+      tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    )
   return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 

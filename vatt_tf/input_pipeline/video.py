@@ -7,9 +7,12 @@ One draw serves all frames of a clip.
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import gin
 import tensorflow as tf
+
+from vatt_tf.input_pipeline import frame_cache
 
 LOOP = 'loop'
 HOLD = 'hold'
@@ -292,32 +295,92 @@ def central_window(
 # Decoding.
 
 
-def _decode_at(ratio, frames, window):
-  """Decodes the window of all frames at 1 / ratio of their size."""
-  scaled = window // ratio
+def jpeg_ratio(window: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+  """The scale to decode a window at: () int32, an index of 1, 2, 4, 8.
 
-  def decode(frame):
-    return tf.io.decode_and_crop_jpeg(frame, scaled, channels=3, ratio=ratio)
-
-  return tf.map_fn(
-    decode,
-    frames,
-    fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
+  It is the largest at which the window has at least the pixels of the output.
+  """
+  times = tf.minimum(window[2] // size[0], window[3] // size[1])
+  return tf.reduce_sum(
+    tf.cast(times >= tf.constant(_JPEG_RATIOS[1:]), tf.int32)
   )
 
 
+def _decode_window(frame, window, ratio):
+  """Decodes a window (in pixels of the result) of a JPEG image.
+
+  At full scale the colours of a pixel depend on those beside it, in its row:
+  one more column to each side makes the window that of the whole frame.
+  """
+  if ratio > 1:
+    return tf.io.decode_and_crop_jpeg(frame, window, channels=3, ratio=ratio)
+  width = tf.io.extract_jpeg_shape(frame)[1]
+  top, left, height, columns = tf.unstack(window)
+  start = tf.maximum(left - 1, 0)
+  end = tf.minimum(left + columns + 1, tf.maximum(width, left + columns))
+  wider = tf.stack([top, start, height, end - start])
+  image = tf.io.decode_and_crop_jpeg(frame, wider, channels=3)
+  return image[:, left - start : left - start + columns]
+
+
+def _decode_at(scale, frames, window, cached):
+  """Decodes the window of all frames at one of the scales."""
+  ratio = _JPEG_RATIOS[scale]
+  window = window // ratio
+
+  def decode(frame):
+    return _decode_window(frame, window, ratio)
+
+  def take(element):
+    frame, number = element
+
+    def decode_whole():
+      return tf.io.decode_jpeg(frame, channels=3, ratio=ratio)
+
+    image = cached.cache.get(cached.record, number, scale, decode_whole)
+    return tf.slice(
+      image,
+      tf.concat([window[:2], [0]], axis=0),
+      tf.concat([window[2:], [3]], axis=0),
+    )
+
+  spec = tf.TensorSpec([None, None, 3], tf.uint8)
+  if cached is None:
+    return tf.map_fn(decode, frames, fn_output_signature=spec)
+  return tf.map_fn(take, (frames, cached.numbers), fn_output_signature=spec)
+
+
+class Cached(NamedTuple):
+  """Where the frames of a record are kept.
+
+  Attributes:
+    cache: The frames of all records.
+    record: () int64, number of the record.
+    numbers: (n,) int32, numbers of the frames in the record.
+  """
+
+  cache: frame_cache.FrameCache
+  record: tf.Tensor
+  numbers: tf.Tensor
+
+
 def decode_frames(
-  frames: tf.Tensor, window: tf.Tensor, size: tuple[int, int]
+  frames: tf.Tensor,
+  window: tf.Tensor,
+  size: tuple[int, int],
+  cached: Cached | None = None,
 ) -> tf.Tensor:
   """Decodes a window of JPEG frames.
 
   Only the window is decoded, and where it is at least twice as large as the
-  output, at half (a quarter, an eighth) of its resolution.
+  output, at half (a quarter, an eighth) of its resolution. The pixels are those
+  of the whole frame decoded at that resolution.
 
   Args:
     frames: (n,) string, JPEG images of one size.
     window: (4,) int32: top, left, height, width.
     size: Height and width that the frames are going to have.
+    cached: Where whole frames are kept, or None to keep nothing.
 
   Returns:
     (n, h, w, 3) uint8; h and w are those of the window, or the half (...) of
@@ -327,18 +390,14 @@ def decode_frames(
     tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or
       smaller than the window. Raised when it runs.
   """
-  times = tf.minimum(window[2] // size[0], window[3] // size[1])
-  index = tf.reduce_sum(
-    tf.cast(times >= tf.constant(_JPEG_RATIOS[1:]), tf.int32)
-  )
   branches = []
-  for ratio in _JPEG_RATIOS:
+  for scale in range(len(_JPEG_RATIOS)):
 
-    def branch(ratio=ratio):
-      return _decode_at(ratio, frames, window)
+    def branch(scale=scale):
+      return _decode_at(scale, frames, window, cached)
 
     branches.append(branch)
-  return tf.switch_case(index, branches)
+  return tf.switch_case(jpeg_ratio(window, size), branches)
 
 
 def resize(frames: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -507,6 +566,8 @@ def load_frames(
   config: VideoConfig,
   seed: tf.Tensor | None = None,
   crop: int = 0,
+  cache: frame_cache.FrameCache | None = None,
+  record: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Decodes the sampled frames of a record, each stored frame at most once.
 
@@ -516,6 +577,8 @@ def load_frames(
     config: See `VideoConfig`.
     seed: (2,) integer, or None for the central window of evaluation.
     crop: Which window of evaluation (`central_window`).
+    cache: Keeps decoded frames; None for none.
+    record: () int64, number of the record in the cache.
 
   Returns:
     (T, h, w, 3) uint8.
@@ -530,7 +593,8 @@ def load_frames(
     window = central_window(height, width, config, crop)
   else:
     window = random_window(height, width, config, seed)
-  frames = decode_frames(frames, window, config.size)
+  cached = None if cache is None else Cached(cache, record, wanted)
+  frames = decode_frames(frames, window, config.size, cached)
   return tf.gather(frames, places)
 
 
