@@ -148,7 +148,7 @@ def main():
   parser = argparse.ArgumentParser(description='Times the losses.')
   parser.add_argument('--objectives', default=','.join(OBJECTIVES))
   parser.add_argument('--batch_sizes', default='256,1024,4096')
-  parser.add_argument('--chunk_size', type=int, default=128)
+  parser.add_argument('--chunk_size', type=int, default=256)
   parser.add_argument('--calls', type=int, default=5)
   parser.add_argument('--output', help='a JSON file to write')
   parser.add_argument('--case', help=argparse.SUPPRESS)  # what measure() runs

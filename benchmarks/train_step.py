@@ -2,11 +2,22 @@
 
     python -m benchmarks.train_step --workload=p1 --precision=mixed_bfloat16
 
-A step is forward, loss, backward and the update of Adam, on a batch of noise.
-Machines differ and are noisy, so that a figure is the clips a second over the
-float32 matmul peak (GFLOP/s, of 2048 x 2048 matrices) measured in the same run:
-the median of `--rounds` alternations of {peak, 3 steps}. A run in which the
-peak varies by more than 10 % says that it is void, and ends with exit code 1.
+A step is forward, loss, backward and the update of Adam, on a batch of noise;
+of `p2_video` forward and backward of the video tower alone. Machines differ and
+are noisy, so that a figure is the clips a second over the float32 matmul peak
+(GFLOP/s, of 2048 x 2048 matrices) measured in the same run: the median of
+`--rounds` alternations of {peak, some steps}. A run in which the peak varies by
+more than 10 % says that it is void, and ends with exit code 1.
+
+What dropout or DropToken take or save is measured against a second model in the
+same process, whose steps alternate with those of the first:
+
+    python -m benchmarks.train_step --against_dropout_rate=0
+    python -m benchmarks.train_step --workload=p2_video \\
+      --against_drop_token_rate=0
+
+`time_ratio` is the second model's time over the first one's, the median over
+the rounds. The memory is then that of both models.
 """
 
 import argparse
@@ -14,77 +25,127 @@ import json
 import resource
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution, file_utils
+from vatt_tf import distribution, feature_names, file_utils, randomness
 from vatt_tf.input_pipeline import audio, pipeline, text, video
 from vatt_tf.models import build
 from vatt_tf.training import pretrain, schedules, trainer
 
 _PRECISIONS = ('float32', 'mixed_bfloat16')
-_NUM_STEPS = 3
 _PEAK_SIZE = 2048
 _PEAK_REPEATS = 10
-# Size of the one encoder, batch, frames, frame size, samples.
+_VOCABULARY_SIZE = 65_536
+
+
+class _Workload(NamedTuple):
+  """What a step computes, and how many of them make a round."""
+
+  size: build.Size
+  batch_size: int
+  num_frames: int
+  frame_size: int
+  num_samples: int
+  num_steps: int
+  is_video_tower: bool = False
+
+
+_P1_SIZE = build.Size(6, 512, 2048, 8)
+_MEDIUM = build.Size(12, 1024, 4096, 16)
 _WORKLOADS = {
-  'p1': (build.Size(6, 512, 2048, 8), 8, 16, 112, 51_200),
-  'p2': (build.Size(12, 1024, 4096, 16), 2, 32, 224, 153_600),
+  'p1': _Workload(_P1_SIZE, 8, 16, 112, 51_200, num_steps=3),
+  'p2': _Workload(_MEDIUM, 2, 32, 224, 153_600, num_steps=3),
+  'p2_video': _Workload(
+    _MEDIUM, 2, 32, 224, 153_600, num_steps=1, is_video_tower=True
+  ),
 }
 _VOID_SPREAD = 0.1
 
 
-def _make_trainer(arguments):
-  """A trainer of a workload on one batch of noise, and its batch size."""
-  size, batch_size, num_frames, frame_size, num_samples = _WORKLOADS[
-    arguments.workload
-  ]
-  strategy = distribution.make_strategy('one_device')
-  tf_keras.mixed_precision.set_global_policy(arguments.precision)
-  vocabulary_size = 65_536
+def _make_model(workload, arguments, rates, **others):
+  return build.build_model(
+    workload.size,
+    num_frames=workload.num_frames,
+    frame_size=workload.frame_size,
+    num_audio_samples=workload.num_samples,
+    vocabulary_size=_VOCABULARY_SIZE,
+    d_post_projection=workload.size.d_model,
+    use_remat=arguments.use_remat,
+    **rates,
+    **others,
+  )
 
-  def make_model():
-    return build.build_model(
-      size,
-      num_frames=num_frames,
-      frame_size=frame_size,
-      num_audio_samples=num_samples,
-      vocabulary_size=vocabulary_size,
-      d_post_projection=size.d_model,
-      drop_token_rate=arguments.drop_token_rate,
-      dropout_rate=arguments.dropout_rate,
-      use_remat=arguments.use_remat,
-    )
+
+def _make_train_steps(workload, arguments, rates):
+  """A function that runs so many training steps on one batch of noise."""
+  strategy = distribution.make_strategy('one_device')
 
   def make_dataset(context):
     return pipeline.fake_dataset(
-      batch_size,
-      video.VideoConfig(num_frames=num_frames, frame_size=frame_size),
-      audio.AudioConfig(num_samples=num_samples),
+      workload.batch_size,
+      _video_config(workload),
+      audio.AudioConfig(num_samples=workload.num_samples),
       text.TextConfig(
-        num_captions=5, max_words=16, vocabulary_size=vocabulary_size
+        num_captions=5, max_words=16, vocabulary_size=_VOCABULARY_SIZE
       ),
       input_context=context,
     )
 
-  task = pretrain.PretrainTask(make_model)
+  task = pretrain.PretrainTask(lambda: _make_model(workload, arguments, rates))
   with strategy.scope():
     model = task.build_model()
     optimizer = schedules.make_optimizer(1e-4)
-  dataset = strategy.distribute_datasets_from_function(make_dataset)
-  return (
-    trainer.Trainer(
-      task,
-      model,
-      optimizer,
-      dataset,
-      strategy,
-      seed=0,
-      jit_compile=arguments.jit_compile,
-    ),
-    batch_size,
+  step_trainer = trainer.Trainer(
+    task,
+    model,
+    optimizer,
+    strategy.distribute_datasets_from_function(make_dataset),
+    strategy,
+    seed=0,
+    jit_compile=arguments.jit_compile,
+  )
+  return lambda num_steps: step_trainer.train(tf.constant(num_steps))
+
+
+def _make_video_steps(workload, arguments, rates):
+  """A function that runs the video tower forward and backward so often."""
+  model = _make_model(workload, arguments, rates, video_text_weight=0.0)
+  variables = [
+    variable
+    for layer in (
+      model.video_embedding, model.encoder, model.video_post_projection
+    )
+    for variable in layer.trainable_variables
+  ]
+  batch = pipeline.make_fake_batch(workload.batch_size, _video_config(workload))
+  video_input = batch[feature_names.VIDEO]
+  upstream = tf.random.normal([workload.batch_size, workload.size.d_model])
+
+  @tf.function(jit_compile=arguments.jit_compile)
+  def step(index):
+    with tf.GradientTape() as tape:
+      feature, _ = model.encode_video(
+        video_input,
+        training=True,
+        rng=randomness.make(0, index),
+        need_tokens=False,
+      )
+    return tape.gradient(feature, variables, output_gradients=upstream)
+
+  def run(num_steps):
+    for index in range(num_steps):
+      step(tf.constant(index))
+
+  return run
+
+
+def _video_config(workload):
+  return video.VideoConfig(
+    num_frames=workload.num_frames, frame_size=workload.frame_size
   )
 
 
@@ -118,30 +179,51 @@ def measure(arguments):
   Returns:
     A dictionary of figures.
   """
-  step_trainer, batch_size = _make_trainer(arguments)
+  tf_keras.mixed_precision.set_global_policy(arguments.precision)
+  workload = _WORKLOADS[arguments.workload]
+  make_steps = _make_train_steps
+  if workload.is_video_tower:
+    make_steps = _make_video_steps
+  rates = {
+    'dropout_rate': arguments.dropout_rate,
+    'drop_token_rate': arguments.drop_token_rate,
+  }
+  changed = {
+    'dropout_rate': arguments.against_dropout_rate,
+    'drop_token_rate': arguments.against_drop_token_rate,
+  }
+  changed = {key: rate for key, rate in changed.items() if rate is not None}
+  runs = [make_steps(workload, arguments, rates)]
+  if changed:
+    runs.append(make_steps(workload, arguments, {**rates, **changed}))
   peak = _make_peak()
-  step_trainer.train(tf.constant(1))  # traces, and fills the caches
+  for run in runs:
+    run(1)  # traces, and fills the caches
   peaks, times = [], []
   for _ in range(arguments.rounds):
     peaks.append(peak())
-    start = time.perf_counter()
-    step_trainer.train(tf.constant(_NUM_STEPS))
-    times.append((time.perf_counter() - start) / _NUM_STEPS)
-  scores = [
-    batch_size / seconds / rate
-    for seconds, rate in zip(times, peaks, strict=True)
-  ]
+    times.append([_seconds_per_step(run, workload.num_steps) for run in runs])
+  times = np.array(times)  # (rounds, runs)
   spread = (max(peaks) - min(peaks)) / np.median(peaks)
+  batch_size = workload.batch_size
+  seconds = times[:, 0]
+  scores = batch_size / seconds / np.array(peaks)
+  against = None
+  if changed:
+    against = {
+      **changed,
+      'seconds_per_step': float(np.median(times[:, 1])),
+      'time_ratio': float(np.median(times[:, 1] / seconds)),
+    }
   return {
     'workload': arguments.workload,
     'precision': arguments.precision,
-    'dropout_rate': arguments.dropout_rate,
-    'drop_token_rate': arguments.drop_token_rate,
+    **rates,
     'use_remat': arguments.use_remat,
     'jit_compile': arguments.jit_compile,
     'batch_size': batch_size,
-    'seconds_per_step': float(np.median(times)),
-    'clips_per_second': float(batch_size / np.median(times)),
+    'seconds_per_step': float(np.median(seconds)),
+    'clips_per_second': float(batch_size / np.median(seconds)),
     'peak_gflops_per_second': float(np.median(peaks)),
     'peak_spread': float(spread),
     'is_void': bool(spread > _VOID_SPREAD),
@@ -149,7 +231,14 @@ def measure(arguments):
     'peak_memory_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     * 1024
     / 1e9,
+    'against': against,
   }
+
+
+def _seconds_per_step(run, num_steps):
+  start = time.perf_counter()
+  run(num_steps)
+  return (time.perf_counter() - start) / num_steps
 
 
 def main():
@@ -159,6 +248,8 @@ def main():
   parser.add_argument('--precision', choices=_PRECISIONS, default='float32')
   parser.add_argument('--dropout_rate', type=float, default=0.1)
   parser.add_argument('--drop_token_rate', type=float, default=0.5)
+  parser.add_argument('--against_dropout_rate', type=float)
+  parser.add_argument('--against_drop_token_rate', type=float)
   parser.add_argument('--use_remat', action='store_true')
   parser.add_argument('--jit_compile', action='store_true')
   parser.add_argument('--rounds', type=int, default=7)
@@ -173,6 +264,11 @@ def main():
     f'(peak {found["peak_gflops_per_second"]:.0f} GFLOP/s, spread '
     f'{found["peak_spread"]:.0%}), {found["peak_memory_gb"]:.1f} GB'
   )
+  if found['against']:
+    changed = dict(found['against'])
+    ratio, seconds = changed.pop('time_ratio'), changed.pop('seconds_per_step')
+    changed = ', '.join(f'{name} {rate}' for name, rate in changed.items())
+    print(f'against {changed}: {seconds:.2f} s a step, {ratio:.3f} of the time')
   if arguments.output:
     file_utils.write_text(
       arguments.output, json.dumps(found, indent=2) + '\n'
