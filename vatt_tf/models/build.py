@@ -14,6 +14,14 @@ from vatt_tf.models import similarity_scale, vatt
 _WAVEFORM_RMS = 0.1
 _SPECTROGRAM_RMS = 0.5
 _MODALITIES = ('video', 'audio', 'text')
+# Arguments of the embedding and of the encoder.
+_VIDEO_FORMS = {
+  'release': ({}, {}),
+  'vit': (
+    {'position_form': 'full', 'use_position_norm': False},
+    {'epsilon': 1e-12},
+  ),
+}
 
 
 @gin.register
@@ -63,6 +71,7 @@ def build_model(
   word_vectors=None,
   vocabulary=None,
   is_table_frozen=False,
+  video_form='release',
   text_form='release',
   d_post_projection=1024,
   drop_token_rate=0.5,
@@ -110,6 +119,9 @@ def build_model(
     vocabulary: path of the vocabulary file (word-level), for `word_vectors`.
     is_table_frozen: bool; True needs a table filled from word vectors or a
       checkpoint before training.
+    video_form: `release`, or `vit` for the modality-specific model's video
+      tower in the form of an image model: one position table for all patches,
+      no norm of positions, norms with an epsilon of 1e-12.
     text_form: `release`, `t5_v1_0` or `t5_v1_1`: form of the modality-specific
       model's text encoder.
     d_post_projection: int, width of the features of the modality-agnostic
@@ -157,6 +169,16 @@ def build_model(
   sizes = dict(zip(_MODALITIES, (video_size, audio_size, text_size)))
   _check_sizes(size, sizes, used)
   is_agnostic = size is not None
+  if video_form not in _VIDEO_FORMS:
+    raise ValueError(
+      f'`video_form` must be one of {sorted(_VIDEO_FORMS)}. '
+      f'Received: video_form={video_form!r}'
+    )
+  if is_agnostic and video_form != 'release':
+    raise ValueError(
+      "`video_form` must be 'release' in the modality-agnostic model, whose "
+      f'encoder is not of one modality. Received: video_form={video_form!r}'
+    )
 
   def encoder_arguments(numbers, **others):
     return {
@@ -187,8 +209,12 @@ def build_model(
     numbers = size or sizes[modality]
     others = {}
     if modality == 'video':
+      form, others = _VIDEO_FORMS[video_form]
       embedding = patch_arguments(
-        numbers, tuple(video_patch_size), (num_frames, *_pair(frame_size))
+        numbers,
+        tuple(video_patch_size),
+        (num_frames, *_pair(frame_size)),
+        **form,
       )
     elif modality == 'audio' and is_spectrogram:
       embedding = patch_arguments(

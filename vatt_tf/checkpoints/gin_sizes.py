@@ -1,0 +1,37 @@
+"""Sizes of a model by the names of gin parameters: compared, and written."""
+
+
+def check(theirs, ours, bindings):
+  """Raises unless a checkpoint and a model have the same sizes.
+
+  Args:
+    theirs: dictionary from names, gin parameters where there is one, to the
+      checkpoint's values, in the order in which differences are named.
+    ours: likewise the model's, with at least the same names.
+    bindings: list of strings, gin bindings of a model that fits.
+
+  Raises:
+    ValueError: naming the first that differs, and all bindings.
+  """
+  different = [name for name in theirs if theirs[name] != ours[name]]
+  if different:
+    name = different[0]
+    raise ValueError(
+      f'The sizes differ: `{name}` is {theirs[name]!r} in the checkpoint and '
+      f'{ours[name]!r} in the model that the gin files describe'
+      + (f'; so do {", ".join(different[1:])}' if different[1:] else '')
+      + '. A model that fits has: '
+      + ', '.join(bindings)
+    )
+
+
+def bindings(sizes):
+  """Gin bindings of sizes.
+
+  Args:
+    sizes: dictionary from gin parameters or macros to values.
+
+  Returns:
+    List of strings.
+  """
+  return [f'{name} = {value!r}' for name, value in sizes.items()]

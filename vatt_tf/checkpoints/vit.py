@@ -1,0 +1,664 @@
+"""ViT from Hugging Face's files and from Google's npz files, and back.
+
+An image model becomes the video tower of the modality-specific model. Its
+patches become voxels, such that a still image, repeated, makes the tokens that
+the image makes; CLS and its position become AGG.
+"""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+
+from vatt_tf.checkpoints import conversion, gin_sizes, weight_files
+from vatt_tf.models import vatt
+
+_NUM_CHANNELS = 3
+# What stands for `encoder`, a layer, the parts of a layer, and the kinds of
+# weights. The two formats have the same things in them.
+_PARTS = {
+  'safetensors': {
+    'cls': 'embeddings.cls_token',
+    'positions': 'embeddings.position_embeddings',
+    'tokenizer/kernel': 'embeddings.patch_embeddings.projection.weight',
+    'tokenizer/bias': 'embeddings.patch_embeddings.projection.bias',
+    'norm': 'layernorm',
+    'layer': 'encoder.layer.{}.',
+    'attention/q': 'attention.attention.query',
+    'attention/k': 'attention.attention.key',
+    'attention/v': 'attention.attention.value',
+    'attention/o': 'attention.output.dense',
+    'feed_forward/wi': 'intermediate.dense',
+    'feed_forward/wo': 'output.dense',
+    'attention_norm': 'layernorm_before',
+    'feed_forward_norm': 'layernorm_after',
+    'kernel': '.weight',
+    'gamma': '.weight',
+    'bias': '.bias',
+    'beta': '.bias',
+  },
+  'npz': {
+    'cls': 'cls',
+    'positions': 'Transformer/posembed_input/pos_embedding',
+    'tokenizer/kernel': 'embedding/kernel',
+    'tokenizer/bias': 'embedding/bias',
+    'norm': 'Transformer/encoder_norm',
+    'layer': 'Transformer/encoderblock_{}/',
+    'attention/q': 'MultiHeadDotProductAttention_1/query',
+    'attention/k': 'MultiHeadDotProductAttention_1/key',
+    'attention/v': 'MultiHeadDotProductAttention_1/value',
+    'attention/o': 'MultiHeadDotProductAttention_1/out',
+    'feed_forward/wi': 'MlpBlock_3/Dense_0',
+    'feed_forward/wo': 'MlpBlock_3/Dense_1',
+    'attention_norm': 'LayerNorm_0',
+    'feed_forward_norm': 'LayerNorm_2',
+    'kernel': '/kernel',
+    'gamma': '/scale',
+    'bias': '/bias',
+    'beta': '/bias',
+  },
+}
+_IGNORED = (
+  (r'(^|\.)pooler\.', 'the pooler: the feature is the output of CLS itself'),
+  (r'^classifier\.|^head/', 'classes of the task that it was trained for'),
+  (r'^pre_logits/', 'a map of the classes that it was trained for'),
+  (r'mask_token$', 'of its training with masked patches'),
+)
+_ENCODER = {
+  'attention_norm': 'layer',
+  'feed_forward_norm': 'layer',
+  'final_norm': 'layer',
+  'activation': 'gelu',
+  'is_gated': False,
+  'use_bias': True,
+  'use_attention_scale': True,
+  'num_relative_buckets': 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ViT:
+  """What a ViT checkpoint is.
+
+  Attributes:
+    kind: `safetensors` (Hugging Face's names) or `npz` (Google's).
+    prefix: what stands before the names, such as `vit.`.
+    num_layers: int.
+    d_model: int.
+    d_ff: int.
+    num_heads: int.
+    patch_size: (height, width).
+    grid: (vertical, horizontal), patches of an image.
+    epsilon: float, or None where the file does not say.
+  """
+
+  kind: str
+  prefix: str
+  num_layers: int
+  d_model: int
+  d_ff: int
+  num_heads: int
+  patch_size: tuple[int, int]
+  grid: tuple[int, int]
+  epsilon: float | None
+
+  @property
+  def frame_size(self):
+    """(height, width) of the images in pixels."""
+    return tuple(n * p for n, p in zip(self.grid, self.patch_size))
+
+
+def _pair(value):
+  return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+
+
+def detect(shapes, config=None):
+  """Says what a ViT checkpoint is.
+
+  Args:
+    shapes: dictionary from the names of its arrays to their shapes.
+    config: dictionary, its `config.json`; Hugging Face's files need it, since
+      no shape tells the number of heads.
+
+  Returns:
+    `ViT`.
+
+  Raises:
+    ValueError: it is no ViT, a part of one, or one of another form.
+  """
+  kind, prefix = _kind_and_prefix(shapes)
+  parts = _PARTS[kind]
+  first = prefix + parts['layer'].format(0)
+  needed = {
+    'kernel': prefix + parts['tokenizer/kernel'],
+    'cls': prefix + parts['cls'],
+    'positions': prefix + parts['positions'],
+    'query': first + parts['attention/q'] + parts['kernel'],
+    'wi': first + parts['feed_forward/wi'] + parts['kernel'],
+  }
+  ranks = {'kernel': 4, 'cls': 3, 'positions': 3, 'query': 2, 'wi': 2}
+  if kind == 'npz':
+    ranks['query'] = 3  # the heads are an axis
+  for name, theirs in needed.items():
+    if len(shapes.get(theirs, ())) != ranks[name]:
+      raise ValueError(
+        f'This is no ViT, or only a part of one: expected {theirs} of '
+        f'{ranks[name]} axes. Received: {shapes.get(theirs, "no such array")}'
+      )
+  kernel = shapes[needed['kernel']]
+  query = shapes[needed['query']]
+  num_positions = shapes[needed['positions']][1] - 1
+  if kind == 'npz':
+    (*patch_size, num_channels, d_model), config = kernel, {}
+    num_heads, d_ff = query[1], shapes[needed['wi']][1]
+  else:
+    d_model, num_channels, *patch_size = kernel
+    num_heads, d_ff = _heads(config), shapes[needed['wi']][0]
+  if num_channels != _NUM_CHANNELS:
+    raise ValueError(
+      'A ViT takes patches of pixels with 3 channels; hybrids, which take the '
+      f'features of a ResNet, cannot be imported. Received: {needed["kernel"]} '
+      f'of {kernel}'
+    )
+  image_size = config.get('image_size')
+  if image_size is None:
+    grid = (math.isqrt(num_positions),) * 2
+  else:
+    grid = tuple(n // p for n, p in zip(_pair(image_size), patch_size))
+  if math.prod(grid) != num_positions:
+    raise ValueError(
+      'The positions must be those of one CLS and the patches of an image of '
+      f'`image_size` (config.json) or of a square. Received: {num_positions} '
+      f'patches, image_size={image_size}, patches of {tuple(patch_size)}'
+    )
+  return ViT(
+    kind=kind,
+    prefix=prefix,
+    num_layers=1 + max(
+      int(found[1])
+      for name in shapes
+      if (
+        found := re.match(
+          re.escape(prefix + parts['layer']).replace(r'\{\}', r'(\d+)'), name
+        )
+      )
+    ),
+    d_model=d_model,
+    d_ff=d_ff,
+    num_heads=num_heads,
+    patch_size=tuple(patch_size),
+    grid=grid,
+    epsilon=config.get('layer_norm_eps'),
+  )
+
+
+def _kind_and_prefix(shapes):
+  for kind, parts in _PARTS.items():
+    anchor = parts['layer'].format(0) + parts['attention/q'] + parts['kernel']
+    found = [name for name in shapes if name.endswith(anchor)]
+    if len(found) == 1:
+      return kind, found[0].removesuffix(anchor)
+  raise ValueError(
+    'This is no ViT: expected arrays such as embeddings.cls_token and '
+    'encoder.layer.0.… (Hugging Face) or cls and Transformer/encoderblock_0/… '
+    f'(npz). Received {len(shapes)} arrays: {", ".join(list(shapes)[:4])}, …'
+  )
+
+
+def _heads(config):
+  """The number of heads from config.json, whose form is checked too."""
+  if not config or 'num_attention_heads' not in config:
+    raise ValueError(
+      'A ViT of Hugging Face needs its config.json beside the weights, with '
+      '`num_attention_heads`, which no weight tells. Download it too.'
+    )
+  for name, expected in (('hidden_act', 'gelu'), ('qkv_bias', True)):
+    value = config.get(name, expected)
+    if value != expected:
+      raise ValueError(
+        f'`{name}` must be {expected!r} in config.json. Received: '
+        f'{name}={value!r}'
+      )
+  return config['num_attention_heads']
+
+
+def _gin_sizes(found):
+  return {
+    'video/Size.num_layers': found.num_layers,
+    'video/Size.d_model': found.d_model,
+    'video/Size.d_ff': found.d_ff,
+    'video/Size.num_heads': found.num_heads,
+    'video/Size.d_kv': found.d_model // found.num_heads,
+  }
+
+
+def gin_config(found, factorize_positions=False, patch_frames=4):
+  """The gin files and bindings of a model whose video tower is a ViT's.
+
+  Args:
+    found: `ViT`, from `detect`.
+    factorize_positions: bool, the position tables of the release.
+    patch_frames: int, frames of a voxel.
+
+  Returns:
+    (files, bindings), two lists of strings for `gin_utils.parse`.
+  """
+  height, width = found.frame_size
+  sizes = {
+    **_gin_sizes(found),
+    'build_model.video_patch_size': (patch_frames, *found.patch_size),
+    'build_model.video_form': 'release' if factorize_positions else 'vit',
+    'build_model.frame_size': height if height == width else (height, width),
+  }
+  return ['gin/pretrain_ms_mbs.gin'], gin_sizes.bindings(sizes)
+
+
+def build_image_model(found):
+  """Builds a ViT alone: a video tower for videos of one frame.
+
+  Args:
+    found: `ViT`, from `detect`.
+
+  Returns:
+    A built `vatt.VATT`.
+  """
+  model = vatt.VATT(
+    video={
+      'embedding': {
+        'd_model': found.d_model,
+        'patch_size': (1, *found.patch_size),
+        'table_shape': (1, *found.grid),
+        'position_form': 'full',
+        'use_position_norm': False,
+      },
+      'encoder': {
+        'num_layers': found.num_layers,
+        'd_model': found.d_model,
+        'd_ff': found.d_ff,
+        'num_heads': found.num_heads,
+        'd_kv': found.d_model // found.num_heads,
+        'epsilon': 1e-12 if found.epsilon is None else found.epsilon,
+      },
+    }
+  )
+  model.build()
+  return model
+
+
+def _tower(model):
+  """The VATT with the video tower, checked to be one of ViT's form."""
+  tower = getattr(model, 'tower', model)  # of a classifier
+  if 'video' not in tower.modalities:
+    raise ValueError(
+      'ViT is a video tower, and the model has none, only '
+      f'{tower.modalities}. Use a gin file whose model compares video.'
+    )
+  if tower.encoder is not None or (
+    tower.video_embedding.pre_projection is not None
+  ):
+    raise ValueError(
+      'ViT is the video tower of a modality-specific model, and this one is '
+      'of a modality-agnostic model, with Dense layers before and after the '
+      'encoder that ViT does not have. Use a gin file such as '
+      'gin/pretrain_ms_mbs.gin.'
+    )
+  config = tower.video_encoder.get_config()
+  for name, value in _ENCODER.items():
+    if config[name] != value:
+      raise ValueError(
+        f"The video encoder must have ViT's form, with {name}={value!r}. "
+        f'Received: {name}={config[name]!r}'
+      )
+  return tower
+
+
+def _encoder_name(name, kind):
+  """ViT's name for a weight inside the encoder."""
+  parts = _PARTS[kind]
+  path, _, weight = name.rpartition('/')
+  if path == 'norm':
+    return parts['norm'] + parts[weight]
+  layer, _, path = path.partition('/')
+  number = layer.removeprefix('layer_')
+  return parts['layer'].format(number) + parts[path] + parts[weight]
+
+
+def plan(
+  shapes, model, config=None, allow_partial=False, factorize_positions=False
+):
+  """Plans how a ViT checkpoint fills the video tower of a model.
+
+  Args:
+    shapes: dictionary from the names of its arrays to their shapes.
+    model: a built `vatt.VATT`, modality-specific, or a classifier with one.
+    config: dictionary, its `config.json`; see `detect`.
+    allow_partial: go on where shapes differ.
+    factorize_positions: fit a table for each axis to the table of positions,
+      by least squares; a note says how much is left. Otherwise the model must
+      have one table, without a norm.
+
+  Returns:
+    `conversion.Plan`.
+
+  Raises:
+    ValueError: it is no ViT, the model has no such tower, or the sizes differ.
+  """
+  found = detect(shapes, config)
+  tower = _tower(model)
+  _check_sizes(found, tower, allow_partial, factorize_positions)
+  made = conversion.Plan([])
+  if found.kind == 'npz':
+    made.notes.append(
+      "An npz file does not say which GeLU and epsilon it needs. The model's "
+      'are the exact GeLU and '
+      f'{tower.video_encoder.epsilon}; the code that trained the published '
+      'files had the tanh form and 1e-6.'
+    )
+  special = _embedding_assignments(
+    found, tower, factorize_positions, made.notes
+  )
+  variables = conversion.target_variables(model)
+  prefix = tower.name + '/'
+  for target in variables:
+    part, _, name = target.removeprefix(prefix).partition('/')
+    if part == 'video_embedding':
+      assignment = special[name](target)
+    elif part == 'video_encoder':
+      assignment = _encoder_assignment(target, name, found, variables[target])
+    else:
+      made.new[target] = 'not of the video tower'
+      continue
+    lost = [name for name in assignment.sources if name not in shapes]
+    if lost:
+      made.missing[target] = f'the checkpoint has no {lost[0]}'
+    else:
+      made.assignments.append(assignment)
+  for name in shapes:
+    for pattern, why in _IGNORED:
+      if re.search(pattern, name):
+        made.ignored[name] = why
+  return made
+
+
+def _encoder_assignment(target, name, found, variable):
+  source = found.prefix + _encoder_name(name, found.kind)
+  if found.kind == 'safetensors':
+    if name.endswith('/kernel'):
+      return conversion.copy(target, source, 'transposed', np.transpose)
+    return conversion.copy(target, source)
+  if not re.search(r'/attention/[qkvo]/', name):
+    return conversion.copy(target, source)
+  # Heads are an axis of their own: the first two of `o`, the last of q, k, v.
+  if name.endswith('/o/bias'):
+    return conversion.copy(target, source)
+
+  def join_heads(value):
+    if value.size != variable.shape.num_elements():
+      return value  # which does not fit, and is reported
+    return np.reshape(value, variable.shape)
+
+  return conversion.copy(target, source, 'heads joined', join_heads)
+
+
+def _embedding_assignments(found, tower, factorize_positions, notes):
+  """From names below `video_embedding/` to makers of assignments."""
+  parts = {
+    name: found.prefix + _PARTS[found.kind][name]
+    for name in ('cls', 'positions', 'tokenizer/kernel', 'tokenizer/bias')
+  }
+  embedding = tower.video_embedding
+  frames, *patch = embedding.patch_size
+  table_shape = embedding.position_embedding.table_shape
+
+  def agg(target):
+    return conversion.Assignment(
+      target,
+      (parts['cls'], parts['positions']),
+      'CLS and its position',
+      lambda read: read(parts['cls'])[0, 0] + read(parts['positions'])[0, 0],
+    )
+
+  def kernel(target):
+    def inflate(value):
+      if found.kind == 'safetensors':
+        value = value.transpose(2, 3, 1, 0)  # (height, width, channels, d)
+      value = np.reshape(value, [-1, value.shape[-1]])
+      return np.tile(value / np.float32(frames), [frames, 1])
+
+    sizes = 'x'.join(map(str, patch))
+    how = 'kernel as a matrix'
+    if frames > 1:
+      how = f'kernel inflated from {sizes} to {frames}x{sizes}'
+    return conversion.copy(target, parts['tokenizer/kernel'], how, inflate)
+
+  def full(target):
+    slots = table_shape[0]
+    how = 'without CLS'
+    if slots > 1:
+      how += f', repeated for {slots} slots of time'
+    return conversion.copy(
+      target,
+      parts['positions'],
+      how,
+      lambda value: np.tile(value[0, 1:], [slots, 1]),
+    )
+
+  def factorized(name):
+    def make(value):
+      grid = value[0, 1:].reshape(*found.grid, -1).astype(np.float64)
+      tables, residual = _factorize(grid, embedding.position_embedding)
+      if name == 'temporal' and residual is not None:
+        notes.append(
+          'Positions factorized: relative RMS of what is left '
+          f'{residual:.4f}.'
+        )
+      return tables[name].astype(np.float32)
+
+    how = 'part of the positions, by least squares'
+    return lambda target: conversion.copy(
+      target, parts['positions'], how, make
+    )
+
+  makers = {
+    'agg': agg,
+    'tokenizer/kernel': kernel,
+    'tokenizer/bias': lambda target: conversion.copy(
+      target, parts['tokenizer/bias']
+    ),
+  }
+  if not factorize_positions:
+    return {**makers, 'position_embedding/full': full}
+  names = {
+    'temporal': 'temporal',
+    'vertical': 'vertical',
+    'horizontal': 'horizontal',
+    'norm/gamma': 'gamma',
+    'norm/beta': 'beta',
+  }
+  return makers | {
+    f'position_embedding/{ours}': factorized(name)
+    for ours, name in names.items()
+  }
+
+
+def _factorize(positions, layer):
+  """Tables for each axis whose sums are nearest to a table of positions.
+
+  The sums are fitted by least squares; where a norm follows, then its scale
+  and shift, to what comes out of it.
+
+  Args:
+    positions: float64 (vertical, horizontal, D).
+    layer: the `PositionEmbedding` that the tables are for.
+
+  Returns:
+    tables: dictionary of `temporal`, `vertical`, `horizontal`, and `gamma` and
+      `beta` for a norm.
+    residual: root mean square of what is left, relative to that of
+      `positions`; None where these are all 0.
+  """
+  mean = positions.mean((0, 1))
+  tables = {
+    'temporal': np.tile(mean, [layer.table_shape[0], 1]),
+    'vertical': positions.mean(1) - mean,
+    'horizontal': positions.mean(0) - mean,
+  }
+  fitted = mean + tables['vertical'][:, None] + tables['horizontal']
+  if layer.use_layer_norm:
+    unit = fitted - fitted.mean(-1, keepdims=True)
+    variance = np.square(unit).mean(-1, keepdims=True)
+    unit /= np.sqrt(variance + layer.epsilon)
+    center = unit.mean((0, 1))
+    spread = np.square(unit - center).mean((0, 1))
+    slope = ((unit - center) * (positions - mean)).mean((0, 1))
+    slope /= np.maximum(spread, np.finfo(np.float32).tiny)
+    tables['gamma'] = slope
+    tables['beta'] = mean - slope * center
+    fitted = unit * slope + tables['beta']
+  size = np.sqrt(np.square(positions).mean())
+  if size == 0:
+    return tables, None
+  return tables, np.sqrt(np.square(positions - fitted).mean()) / size
+
+
+def _check_sizes(found, tower, allow_partial, factorize_positions):
+  """Raises ValueError, naming the first size that differs."""
+  encoder, embedding = tower.video_encoder, tower.video_embedding
+  positions = embedding.position_embedding
+  is_exact = positions.form == 'full' and not positions.use_layer_norm
+  if factorize_positions and positions.form != 'separable':
+    raise ValueError(
+      '`factorize_positions` is for position tables of the release, and the '
+      'model has one for all positions, which takes them exactly. Leave it '
+      "out, or set build_model.video_form = 'release'."
+    )
+  if not factorize_positions and not is_exact:
+    raise ValueError(
+      "The model has position tables of the release, which cannot hold ViT's "
+      "exactly. Set build_model.video_form = 'vit', or give "
+      '`--factorize_positions` for the nearest that they can hold.'
+    )
+  # With `allow_partial`, only what makes other sense of arrays that fit.
+  frames, *patch = embedding.patch_size
+  theirs = {
+    **_gin_sizes(found),
+    'build_model.video_patch_size': (frames, *found.patch_size),
+    'build_model.frame_size': found.frame_size,
+  }
+  if found.epsilon is not None and not factorize_positions:
+    theirs['epsilon'] = found.epsilon
+  if allow_partial:
+    for name in ('num_layers', 'd_model', 'd_ff'):
+      theirs.pop(f'video/Size.{name}')
+  ours = {
+    'video/Size.num_layers': encoder.num_layers,
+    'video/Size.d_model': encoder.d_model,
+    'video/Size.d_ff': encoder.d_ff,
+    'video/Size.num_heads': encoder.num_heads,
+    'video/Size.d_kv': encoder.d_kv,
+    'build_model.video_patch_size': embedding.patch_size,
+    'build_model.frame_size': tuple(
+      n * p for n, p in zip(positions.table_shape[1:], patch)
+    ),
+    'epsilon': encoder.epsilon,
+  }
+  gin_sizes.check(
+    theirs, ours, gin_config(found, factorize_positions, frames)[1]
+  )
+
+
+def load(model, source, allow_partial=False, factorize_positions=False):
+  """Fills the video tower of a model from a ViT checkpoint.
+
+  Args:
+    model: a built `vatt.VATT` or a classifier; call this in its strategy's
+      scope.
+    source: `conversion.Source`, the opened checkpoint.
+    allow_partial: take what fits.
+    factorize_positions: see `plan`.
+
+  Returns:
+    `conversion.Report`.
+
+  Raises:
+    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+  """
+  made = plan(
+    source.shapes, model, source.config, allow_partial, factorize_positions
+  )
+  return conversion.apply(made, model, source, allow_partial)
+
+
+def export(model, directory):
+  """Writes a video tower as `transformers.ViTModel` loads it.
+
+  The image model computes what the tower does with the image repeated for the
+  frames of one voxel. Kernels are summed over these frames; the positions of
+  the first slot of time, norm included, become its table; AGG becomes CLS,
+  whose position is 0.
+
+  Args:
+    model: a built `vatt.VATT`, modality-specific.
+    directory: gets `model.safetensors` and `config.json`.
+
+  Raises:
+    ValueError: the model has no video tower that is a ViT.
+  """
+  tower = _tower(model)
+  encoder, embedding = tower.video_encoder, tower.video_embedding
+  if tower.video_post_projection is not None or model is not tower:
+    raise ValueError(
+      'ViT has nothing after its last norm, and this video tower has a Dense '
+      'layer there: it cannot be exported exactly.'
+    )
+  if encoder.num_heads * encoder.d_kv != encoder.d_model:
+    raise ValueError(
+      'The heads of a ViT together are `d_model` wide: `num_heads` * `d_kv` '
+      f'must be {encoder.d_model}. Received: num_heads={encoder.num_heads}, '
+      f'd_kv={encoder.d_kv}'
+    )
+  variables = conversion.target_variables(model)
+  prefix = tower.name + '/video_encoder/'
+  parts = _PARTS['safetensors']
+  arrays = {
+    _encoder_name(target.removeprefix(prefix), 'safetensors'): (
+      variable.numpy().T
+    )
+    for target, variable in variables.items()
+    if target.startswith(prefix)
+  }
+  frames, *patch = embedding.patch_size
+  kernel = embedding.tokenizer.kernel.numpy().reshape(
+    [frames, *patch, _NUM_CHANNELS, encoder.d_model]
+  )
+  kernel = kernel.sum(0, dtype=np.float64).astype(np.float32)
+  arrays[parts['tokenizer/kernel']] = kernel.transpose(3, 2, 0, 1)
+  arrays[parts['tokenizer/bias']] = embedding.tokenizer.bias.numpy()
+  arrays[parts['cls']] = embedding.agg.numpy()[None, None]
+  grid = embedding.position_embedding.table_shape[1:]
+  positions = embedding.position_embedding.positions((1, *grid)).numpy()
+  arrays[parts['positions']] = np.pad(positions, [[1, 0], [0, 0]])[None]
+  frame_size = [n * p for n, p in zip(grid, patch)]
+
+  def size(pair):
+    return pair[0] if pair[0] == pair[1] else list(pair)
+
+  config = {
+    'architectures': ['ViTModel'],
+    'model_type': 'vit',
+    'hidden_size': encoder.d_model,
+    'num_hidden_layers': encoder.num_layers,
+    'num_attention_heads': encoder.num_heads,
+    'intermediate_size': encoder.d_ff,
+    'hidden_act': 'gelu',
+    'hidden_dropout_prob': encoder.dropout_rate,
+    'attention_probs_dropout_prob': encoder.dropout_rate,
+    'layer_norm_eps': encoder.epsilon,
+    'image_size': size(frame_size),
+    'patch_size': size(patch),
+    'num_channels': _NUM_CHANNELS,
+    'qkv_bias': True,
+    'dtype': 'float32',
+  }
+  weight_files.write_model(directory, arrays, config)
