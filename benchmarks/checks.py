@@ -77,39 +77,58 @@ class Checks:
     return 1 if failed else 0
 
 
-def run_module(module: str, *arguments: str, stop_at: str | None = None):
-  """Runs `python -m vatt_tf.MODULE`, shows what it prints, and returns it.
+def start_module(module: str, *arguments: str, **variables: str):
+  """Starts `python -m vatt_tf.MODULE`.
 
   Args:
     module: Name of a main, such as `train`.
     *arguments: Its arguments.
-    stop_at: The command gets the signal of Ctrl-C when it prints a line that
-      begins so.
+    **variables: More of its environment.
 
   Returns:
-    `(text, exit_code)`, what it wrote to both outputs together.
+    The process, a `subprocess.Popen`; `stdout` has the text of both outputs.
   """
-  command = [sys.executable, '-m', f'vatt_tf.{module}', *arguments]
-  process = subprocess.Popen(
-    command,
+  return subprocess.Popen(
+    [sys.executable, '-m', f'vatt_tf.{module}', *arguments],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2'},
+    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', **variables},
   )
+
+
+def finish(process, stop_at=None, number=signal.SIGINT):
+  """Shows what a process prints until it ends.
+
+  Args:
+    process: Of `start_module`.
+    stop_at: It gets a signal when it prints a line that begins so.
+    number: The signal, by default that of Ctrl-C.
+
+  Returns:
+    `(text, exit_code)`, what it wrote to both outputs together.
+  """
   lines = []
   for line in process.stdout:
     print(f'    {line}', end='', flush=True)
     lines.append(line)
     if stop_at is not None and line.startswith(stop_at):
-      process.send_signal(signal.SIGINT)
+      process.send_signal(number)
       stop_at = None
   return ''.join(lines), process.wait()
 
 
+def run_module(module: str, *arguments: str, stop_at: str | None = None):
+  """Runs `python -m vatt_tf.MODULE`: `start_module`, then `finish`."""
+  return finish(start_module(module, *arguments), stop_at)
+
+
 def read_scalars(folder: str) -> dict[str, list[float]]:
-  """Reads TensorBoard events: name → its values in the order of the steps."""
+  """Reads TensorBoard events: name → its values in the order of the steps.
+
+  Of a step that was run twice the later value is taken.
+  """
   found = {}
   for path in sorted(pathlib.Path(folder).glob('events.*')):
     for record in tf.data.TFRecordDataset(str(path)):

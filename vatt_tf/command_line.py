@@ -12,11 +12,12 @@ _CALLS = re.compile(r'\n\s+In call to configurable [^\n]*')
 
 @contextlib.contextmanager
 def exit_on_error(*others):
-  """Ends the process with the message of an error, and exit code 1.
+  """Ends the process with the message of an error, and an exit code.
 
-  The errors are those that a user can mend: `ValueError`, `OSError` and
-  `others`. With --verbosity=1 they are raised as they are, so that Python says
-  where they come from.
+  The code is the error's `exit_code`, or 1 where it has none. The errors are
+  those that a user can mend: `ValueError`, `OSError` and `others`. With
+  --verbosity=1 they are raised as they are, so that Python says where they come
+  from.
 
   Args:
     *others: more types of exceptions.
@@ -31,4 +32,4 @@ def exit_on_error(*others):
       f'Error: {message}\n(--verbosity=1 shows where it comes from.)',
       file=sys.stderr,
     )
-    sys.exit(1)
+    sys.exit(getattr(e, 'exit_code', 1))

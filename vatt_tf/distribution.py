@@ -6,11 +6,26 @@ one replica then, and nothing to exchange. With several replicas, call them in
 a `tf.function` that `strategy.run` runs.
 """
 
+import contextlib
 import functools
 import json
 import os
+import re
 
+from absl import logging
 import tensorflow as tf
+
+_WORKER = re.compile(r'/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)')
+
+
+class WorkerLostError(RuntimeError):
+  """Another worker crashed, was stopped or cannot be reached any more.
+
+  Attributes:
+    exit_code: what a command that meets it ends with: "try again".
+  """
+
+  exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def num_replicas():
@@ -90,6 +105,91 @@ def _concat_one(x):
   rows = None if x.shape[0] is None else x.shape[0] * num_replicas()
   gathered = tf.ensure_shape(gathered, [rows, *x.shape[1:]])
   return tf.cast(gathered, x.dtype)
+
+
+def gather_from_workers(strategy, value):
+  """Every worker's value, on every worker.
+
+  All workers must call it at the same point of the program.
+
+  Args:
+    strategy: a `tf.distribute.Strategy`.
+    value: int, this worker's.
+
+  Returns:
+    A list of ints, in the order of the workers; `[value]` where there is one.
+  """
+  num_workers = _num_workers(strategy)
+  if num_workers == 1:
+    return [value]
+  resolver = strategy.cluster_resolver
+  index = resolver.task_id
+  if resolver.task_type == 'worker':
+    index += len(resolver.cluster_spec().as_dict().get('chief', []))
+  own = tf.one_hot(index, num_workers)
+  # Each of a worker's replicas adds the same.
+  share = own * value / (strategy.num_replicas_in_sync // num_workers)
+  total = _sum_function(strategy)(share).numpy()
+  return [round(float(each)) for each in total]
+
+
+@functools.cache
+def _sum_function(strategy):
+  @tf.function
+  def run(x):
+    sums = strategy.run(tf.identity, args=(x,))
+    return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+  return run
+
+
+def _num_workers(strategy):
+  """Processes that run the program together."""
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return 1
+  spec = strategy.cluster_resolver.cluster_spec().as_dict()
+  return len(spec.get('chief', [])) + len(spec.get('worker', []))
+
+
+@contextlib.contextmanager
+def lost_workers_named():
+  """Raises `WorkerLostError` for TensorFlow's errors about other workers.
+
+  A worker that dies closes its connections, which ends the exchange under way
+  at once; one that no longer answers is given up after half a minute.
+
+  Raises:
+    WorkerLostError: it names the worker and says how to go on.
+  """
+  try:
+    yield
+  except (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+  ) as e:
+    if not os.environ.get('TF_CONFIG') or not (
+      'ollective' in e.message or 'GRPC' in e.message
+    ):
+      raise
+    raise WorkerLostError(
+      f'{_describe_lost_worker(e.message)} is gone: it failed, was stopped or '
+      'cannot be reached any more (its own output says more). This worker '
+      f'stops too, with exit code {WorkerLostError.exit_code}. The last '
+      'checkpoint stays: start all workers again with their same commands, and '
+      'the run goes on from there.'
+    ) from e
+
+
+def _describe_lost_worker(message):
+  """Such as `Worker 1 (host2:2222)`, from the message of an error."""
+  cluster, own = _parse_tf_config()
+  for job, index in _WORKER.findall(message):
+    index = int(index)
+    if (job, index) != own and index < len(cluster.get(job, [])):
+      return f'{job.capitalize()} {index} ({cluster[job][index]})'
+  return 'Another worker'
 
 
 def check_batch_divisible(global_batch_size, strategy):
@@ -216,7 +316,14 @@ def _make_logical_cpus(num_devices):
 
 
 def _make_multi_worker_mirrored(**_):
-  _check_tf_config()
+  cluster, (job, index) = _parse_tf_config()
+  workers = [*cluster.get('chief', []), *cluster.get('worker', [])]
+  logging.warning(
+    'This is %s %d of the workers %s. Waiting until all of them have started.',
+    job,
+    index,
+    ', '.join(workers),
+  )
   try:
     return tf.distribute.MultiWorkerMirroredStrategy()
   except RuntimeError as e:
@@ -226,8 +333,15 @@ def _make_multi_worker_mirrored(**_):
     ) from e
 
 
-def _check_tf_config():
-  """Raises ValueError unless TF_CONFIG describes workers and this task."""
+def _parse_tf_config():
+  """Reads TF_CONFIG.
+
+  Returns:
+    The cluster, {job: addresses}, and this task, (job, index).
+
+  Raises:
+    ValueError: TF_CONFIG does not describe workers and this task.
+  """
   example = json.dumps(
     {
       'cluster': {'worker': ['host1:2222', 'host2:2222']},
@@ -255,6 +369,7 @@ def _check_tf_config():
     raise ValueError(received) from e
   if not workers or not 0 <= index < len(own):
     raise ValueError(received)
+  return cluster, (task_type, index)
 
 
 def _make_tpu(tpu_name, **_):

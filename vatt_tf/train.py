@@ -12,6 +12,7 @@ from absl import app, flags
 from vatt_tf import (
   command_line,
   configurables,  # noqa: F401
+  distribution,
   gin_utils,
 )
 from vatt_tf.training import loop, trainer
@@ -34,7 +35,12 @@ def main(argv):
   model_dir = _MODEL_DIR.value
   if model_dir is None:
     model_dir = os.path.join('runs', pathlib.PurePath(gin_files[0]).stem)
-  with command_line.exit_on_error(trainer.NonFiniteError):
+  with (
+    command_line.exit_on_error(
+      trainer.NonFiniteError, distribution.WorkerLostError
+    ),
+    distribution.lost_workers_named(),
+  ):
     gin_utils.parse(gin_files, flags.FLAGS.gin_param)
     loop.train(model_dir)
 

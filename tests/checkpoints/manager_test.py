@@ -1,10 +1,13 @@
 """Tests of restoring, keeping and cleaning checkpoints."""
 
 import os
+import resource
 
 import tensorflow as tf
 
 from vatt_tf.checkpoints import manager
+
+_STEP = 'step/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 class CheckpointsTest(tf.test.TestCase):
@@ -81,10 +84,61 @@ class CheckpointsTest(tf.test.TestCase):
     self.assertTrue(os.path.exists(path + '.index'))
     manager.remove_leftovers(os.path.join(self.dir, 'nothing'))
 
+  def _manager(self, **arguments):
+    self.step = tf.Variable(0, dtype=tf.int64)
+    return manager.Manager(
+      tf.train.Checkpoint(a=tf.Variable(tf.zeros([1 << 16])), step=self.step),
+      self.dir,
+      max_to_keep=2,
+      step_counter=self.step,
+      **arguments,
+    )
+
+  def test_saves_where_the_steps_pass_a_multiple(self):
+    writer = self._manager(checkpoint_interval=10)
+    saved = []
+    for step in range(3, 40, 3):
+      self.step.assign(step)
+      if writer.save(checkpoint_number=step) is not None:
+        saved.append(step)
+    self.assertEqual(saved, [12, 21, 30])
+    self.assertIsNotNone(writer.save(self.step, check_interval=False))
+    self.assertIsNone(writer.save(self.step, check_interval=False))
+
+  def test_interval_goes_on_after_a_restore(self):
+    writer = self._manager(checkpoint_interval=10)
+    self.step.assign(17)
+    writer.save(self.step)
+    writer = self._manager(checkpoint_interval=10)
+    writer.restore_or_initialize()
+    self.step.assign(19)
+    self.assertIsNone(writer.save(self.step))
+    self.step.assign(20)
+    self.assertEndsWith(writer.save(self.step), 'ckpt-20')
+
+  def test_file_that_cannot_be_written(self):
+    writer = self._manager()
+    self.step.assign(1)
+    path = writer.save(self.step)
+    self.step.assign(2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel lets no file grow beyond this, as on a full disk. Python
+    # ignores the signal that comes with it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, limits[1]))
+    try:
+      with self.assertRaisesRegex(OSError, 'cannot be written.*ckpt-1 stays'):
+        writer.save(self.step)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    self.assertEqual(manager.latest(self.dir), path)
+    self.assertEqual(tf.train.load_checkpoint(path).get_tensor(_STEP), 1)
+    self.assertFalse([n for n in os.listdir(self.dir) if 'ckpt-2' in n])
+    self.assertEndsWith(writer.save(self.step), 'ckpt-2')
+
   def test_best_checkpoint_follows_the_metric(self):
     value, step = tf.Variable(0.0), tf.Variable(0, dtype=tf.int64)
     best = manager.BestCheckpoint(
-      tf.train.Checkpoint(value=value), self.dir, 'R@10', step, is_chief=True
+      tf.train.Checkpoint(value=value), self.dir, 'R@10', step
     )
     for number, score in ((1, 0.2), (2, 0.5), (3, 0.4)):
       step.assign(number)
@@ -98,7 +152,7 @@ class CheckpointsTest(tf.test.TestCase):
     self.assertAllClose(value, 0.5)
     with self.assertRaisesRegex(ValueError, 'must be one of R@10'):
       manager.BestCheckpoint(
-        tf.train.Checkpoint(value=value), self.dir, 'R@3', step, is_chief=True
+        tf.train.Checkpoint(value=value), self.dir, 'R@3', step
       )({'R@10': 1.0})
 
 

@@ -10,11 +10,15 @@ import tensorflow as tf
 from vatt_tf.checkpoints import conversion, ema, released_vatt
 
 
-def remove_leftovers(directory):
-  """Removes the partial files that a killed process left in a directory.
+def remove_leftovers(directory, log=True):
+  """Removes the files of unfinished checkpoints from a directory.
 
   A checkpoint is written to `ckpt-N_temp` and then renamed, so that such a
   name is never part of a complete checkpoint.
+
+  Args:
+    directory: where a run writes its checkpoints; it need not exist.
+    log: whether to warn of each.
   """
   if not tf.io.gfile.isdir(directory):
     return
@@ -22,7 +26,8 @@ def remove_leftovers(directory):
     name = name.rstrip('/')
     if re.fullmatch(r'.*ckpt-\d+_temp(_.*)?', name):
       path = tf.io.gfile.join(directory, name)
-      logging.warning('Removing an unfinished checkpoint: %s', path)
+      if log:
+        logging.warning('Removing an unfinished checkpoint: %s', path)
       if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
       else:
@@ -91,7 +96,9 @@ def restore_model(model, path, use_ema=True):
 
 
 def _first_line(error):
-  return str(error).strip().split('\n')[0]
+  line = str(error).strip().split('\n')[0]
+  # TensorFlow puts the names of its operations around what there is to say.
+  return re.sub(r'^\{\{.*?\}\} | \[Op:\w+\]$', '', line)
 
 
 def latest(directory):
@@ -137,18 +144,70 @@ def resolve(path):
 
 
 class Manager(tf.train.CheckpointManager):
-  """A checkpoint manager that restores a checkpoint whole or not at all.
+  """A checkpoint manager that writes and restores whole or not at all.
 
   Args:
     checkpoint: `tf.train.Checkpoint`.
     directory: where this process writes.
+    max_to_keep: int, how many of the newest stay.
+    step_counter: the `tf.Variable` that counts the steps.
+    checkpoint_interval: int, a checkpoint is due when the steps pass a multiple
+      of it; None: whenever it is asked for.
     restore_dir: where to restore from; the chief's directory.
-    **kwargs: as `tf.train.CheckpointManager` takes them.
   """
 
-  def __init__(self, checkpoint, directory, restore_dir=None, **kwargs):
-    super().__init__(checkpoint, directory, **kwargs)
+  def __init__(
+    self,
+    checkpoint,
+    directory,
+    max_to_keep,
+    step_counter,
+    checkpoint_interval=None,
+    restore_dir=None,
+  ):
+    super().__init__(
+      checkpoint, directory, max_to_keep=max_to_keep, step_counter=step_counter
+    )
+    self._counter = step_counter
+    self._interval = checkpoint_interval
     self._restore_dir = restore_dir or directory
+    self._saved_step = None
+
+  def save(self, checkpoint_number=None, check_interval=True, options=None):
+    """Saves a checkpoint; one that cannot be written leaves nothing behind.
+
+    Args:
+      checkpoint_number: int or scalar, the N of `ckpt-N`.
+      check_interval: whether to save only where one is due.
+      options: `tf.train.CheckpointOptions` or None.
+
+    Returns:
+      The checkpoint's prefix, or None where none was due or the step is saved
+      already.
+
+    Raises:
+      OSError: the disk is full, say. The checkpoint before stays.
+    """
+    step = int(self._counter.numpy())
+    if step == self._saved_step:
+      return None
+    if check_interval and self._interval is not None:
+      if step // self._interval == (self._saved_step or 0) // self._interval:
+        return None
+    try:
+      path = super().save(checkpoint_number, check_interval, options)
+    except (tf.errors.OpError, OSError) as error:
+      remove_leftovers(self.directory, log=False)
+      last = self.latest_checkpoint
+      stays = f'{last} stays' if last else 'There is none from before'
+      raise OSError(
+        f'A checkpoint cannot be written to {self.directory}: '
+        f'{_first_line(error)}. {stays}. Make room there (a checkpoint is '
+        'written before the oldest is deleted), or keep fewer of them '
+        '(KEEP_CHECKPOINTS); then the same command goes on.'
+      ) from error
+    self._saved_step = step
+    return path
 
   def restore_or_initialize(self):
     """Restores the newest checkpoint, if there is one.
@@ -163,6 +222,7 @@ class Manager(tf.train.CheckpointManager):
     if path is None:
       return None
     restore(self.checkpoint, path)
+    self._saved_step = int(self._counter.numpy())
     return path
 
 
@@ -174,22 +234,24 @@ class BestCheckpoint:
     model_dir: the run's directory; the best goes to `model_dir/best`.
     metric: name of the metric, higher is better.
     global_step: `tf.Variable`.
-    is_chief: whether this process writes the score.
+    worker_dir: name of the directory that this process writes to beside the
+      chief's checkpoint; '': this is the chief, which writes the score too.
   """
 
-  def __init__(self, checkpoint, model_dir, metric, global_step, is_chief):
+  def __init__(self, checkpoint, model_dir, metric, global_step, worker_dir=''):
     directory = os.path.join(model_dir, 'best')
     self._metric = metric
     self._global_step = global_step
     self._is_better = orbit.actions.NewBestMetric(
       metric,
       filename=os.path.join(directory, 'best_metric.json'),
-      write_metric=is_chief,
+      write_metric=not worker_dir,
     )
-    if not is_chief:
-      directory = os.path.join(directory, 'other_workers')
-    self._manager = tf.train.CheckpointManager(
-      checkpoint, directory, max_to_keep=1
+    self._manager = Manager(
+      checkpoint,
+      os.path.join(directory, worker_dir),
+      max_to_keep=1,
+      step_counter=global_step,
     )
 
   def __call__(self, metrics):

@@ -191,15 +191,14 @@ def train(
     applied = optimizer
     if precision == 'mixed_float16':
       applied = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
-  checkpoints.remove_leftovers(model_dir)
-  checkpoints.remove_leftovers(os.path.join(model_dir, 'best'))
+  worker_dir = '' if is_chief else f'worker_{resolver.task_id}'
+  write_dir = os.path.join(model_dir, worker_dir)
+  for directory in (write_dir, os.path.join(model_dir, 'best', worker_dir)):
+    checkpoints.remove_leftovers(directory)
   parts = {'model': model, 'optimizer': applied}
   if optimizer.ema is not None:
     parts['ema'] = optimizer.ema.checkpoint
   checkpoint = tf.train.Checkpoint(**parts)
-  write_dir = model_dir
-  if not is_chief:
-    write_dir = os.path.join(model_dir, f'worker_{resolver.task_id}')
   manager = checkpoints.Manager(
     checkpoint,
     write_dir,
@@ -236,7 +235,7 @@ def train(
       weight_average=optimizer.ema,
     )
     best = checkpoints.BestCheckpoint(
-      checkpoint, model_dir, best_metric, optimizer.iterations, is_chief
+      checkpoint, model_dir, best_metric, optimizer.iterations, worker_dir
     )
     eval_actions.append(best)
   line = progress.Progress(
@@ -326,7 +325,8 @@ def _run(
     print(retrieval.format_table(evaluator.metrics), file=stream, flush=True)
 
   with progress.StopRequest() as stop:
-    while step < train_steps and stop.reason is None:
+    stopped_by = None
+    while step < train_steps and stopped_by is None:
       until = min(step + controller.steps_per_loop, train_steps)
       if evaluator and eval_interval:
         until = min(until, (step // eval_interval + 1) * eval_interval)
@@ -337,11 +337,12 @@ def _run(
         evaluate()
         evaluated_at = step
         line.start(step)
+      stopped_by = stop.agreed(controller.strategy)
     with contextlib.redirect_stdout(io.StringIO()):
       controller.save_checkpoint()
-  if stop.reason is not None:
+  if stopped_by is not None:
     print(
-      f'Stopped by {stop.reason} at step {step}; the checkpoint is saved. The '
+      f'Stopped by {stopped_by} at step {step}; the checkpoint is saved. The '
       'same command goes on from here.',
       file=stream,
       flush=True,

@@ -8,6 +8,8 @@ import time
 
 from absl import logging
 
+from vatt_tf import distribution
+
 
 class Progress:
   """Prints a line of progress for people.
@@ -77,6 +79,9 @@ class StopRequest:
   """Turns the first Ctrl-C or SIGTERM into a request to stop after this loop.
 
   A second one acts as if nothing had been installed. Use as a context manager.
+
+  Attributes:
+    reason: name of the signal that this process received, or None.
   """
 
   def __init__(self):
@@ -90,6 +95,25 @@ class StopRequest:
 
   def __exit__(self, *unused):
     self._restore()
+
+  def agreed(self, strategy):
+    """Whether all workers stop now, since one of them was asked to.
+
+    Args:
+      strategy: `tf.distribute.Strategy`; all workers call this between the same
+        two steps.
+
+    Returns:
+      What the first worker that was asked received, such as `SIGTERM` or
+      `SIGTERM (worker 1)`, or None when none was.
+    """
+    number = 0 if self.reason is None else signal.Signals[self.reason].value
+    numbers = distribution.gather_from_workers(strategy, number)
+    for worker, number in enumerate(numbers):
+      if number:
+        name = signal.Signals(number).name
+        return name if len(numbers) == 1 else f'{name} (worker {worker})'
+    return None
 
   def _restore(self):
     for number, handler in self._previous.items():
