@@ -1,4 +1,4 @@
-"""The maths against other implementations: released VATT, T5, ViT."""
+"""The maths against that of the released VATT."""
 
 import json
 from unittest import mock
@@ -8,14 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data
-from tests.models import safetensors_reader
 from vatt_tf import feature_names
 from vatt_tf.checkpoints import conversion, released_vatt
-from vatt_tf.layers import (
-  position_embedding,
-  relative_position_bias,
-  transformer_encoder,
-)
+from vatt_tf.layers import position_embedding
 from vatt_tf.models import build, classification, vatt
 
 
@@ -185,154 +180,6 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
       self.assertAllClose(
         outputs[name], data[f'out/{name}'], atol=2e-5, rtol=0
       )
-
-
-def _t5(fixture):
-  """Returns config, tower without AGG, weights and inputs of a T5 fixture."""
-  folder = shared_data.path('fixtures', fixture)
-  config = json.loads((folder / 'config.json').read_text())
-  model = vatt.VATT(
-    text={
-      'embedding': {
-        'd_model': config['d_model'],
-        'vocabulary_size': config['vocab_size'],
-        'd_embedding': None,
-        'has_agg': False,
-      },
-      'encoder': {
-        'num_layers': config['num_layers'],
-        'd_model': config['d_model'],
-        'd_ff': config['d_ff'],
-        'num_heads': config['num_heads'],
-        'd_kv': config['d_kv'],
-        **transformer_encoder.t5_arguments(fixture),
-      },
-    }
-  )
-  model.build()
-  weights = safetensors_reader.read(folder / 'model.safetensors')
-  return model, weights, np.load(folder / 'io.npz')
-
-
-def _t5_name(name):
-  """The name of a weight in T5's files, and whether it is transposed."""
-  if name.startswith('vatt/text_embedding/table/'):
-    return 'shared.weight', False
-  parts = name[:-2].split('/')[2:]
-  if parts[0] == 'norm':
-    return 'encoder.final_layer_norm.weight', False
-  attention = 'encoder.block.{}.layer.0.SelfAttention.{}.weight'
-  if parts[0] == 'position_bias':
-    return attention.format(0, 'relative_attention_bias'), False
-  i = parts[0].split('_')[1]
-  if parts[1] == 'attention':
-    return attention.format(i, parts[2]), True
-  if parts[1].endswith('_norm'):
-    part = 0 if parts[1] == 'attention_norm' else 1
-    return f'encoder.block.{i}.layer.{part}.layer_norm.weight', False
-  return f'encoder.block.{i}.layer.1.DenseReluDense.{parts[2]}.weight', True
-
-
-class T5Test(parameterized.TestCase, tf.test.TestCase):
-  @parameterized.parameters('t5_v1_0', 't5_v1_1')
-  def test_last_hidden_state(self, fixture):
-    model, values, data = _t5(fixture)
-    for weight in model.weights:
-      name, is_transposed = _t5_name(weight.name)
-      if fixture == 't5_v1_1':
-        name = name.replace('.wi.', '.wi_0.').replace('.wi_linear.', '.wi_1.')
-      value = values.pop(name)
-      weight.assign(value.T if is_transposed else value)
-    self.assertEmpty(values)
-    feature, tokens = model.encode_text(data['input_ids'])
-    self.assertIsNone(feature)
-    mask = data['attention_mask'].astype(bool)
-    self.assertAllEqual(mask, data['input_ids'] != 0)
-    self.assertAllClose(
-      tokens, data['last_hidden_state'], atol=2e-5, rtol=2e-5
-    )
-
-  @parameterized.parameters('t5_v1_0', 't5_v1_1')
-  def test_buckets(self, fixture):
-    data = np.load(shared_data.path('fixtures', fixture, 'buckets.npz'))
-    arrays = {name: data[name] for name in data}
-    offsets = next(v for k, v in arrays.items() if 'bucket' not in k)
-    buckets = next(v for k, v in arrays.items() if 'bucket' in k)
-    self.assertAllEqual(
-      relative_position_bias.relative_buckets(offsets, 32, 128), buckets
-    )
-
-
-class VitTest(tf.test.TestCase):
-  def test_last_hidden_state(self):
-    folder = shared_data.path('fixtures', 'vit')
-    config = json.loads((folder / 'config.json').read_text())
-    width = config['hidden_size']
-    patch = config['patch_size']
-    side = config['image_size'] // patch
-    model = vatt.VATT(
-      video={
-        'embedding': {
-          'd_model': width,
-          'patch_size': (1, patch, patch),
-          'table_shape': (1, side, side),
-          'position_form': 'full',
-          'use_position_norm': False,
-        },
-        'encoder': {
-          'num_layers': config['num_hidden_layers'],
-          'd_model': width,
-          'd_ff': config['intermediate_size'],
-          'num_heads': config['num_attention_heads'],
-          'd_kv': width // config['num_attention_heads'],
-          'epsilon': config['layer_norm_eps'],
-        },
-      }
-    )
-    model.build()
-    values = safetensors_reader.read(folder / 'model.safetensors')
-    positions = values.pop('embeddings.position_embeddings')[0]
-    parts = {
-      'attention/q': 'attention.attention.query',
-      'attention/k': 'attention.attention.key',
-      'attention/v': 'attention.attention.value',
-      'attention/o': 'attention.output.dense',
-      'feed_forward/wi': 'intermediate.dense',
-      'feed_forward/wo': 'output.dense',
-      'attention_norm': 'layernorm_before',
-      'feed_forward_norm': 'layernorm_after',
-    }
-    for weight in model.weights:
-      name = weight.name[:-2]
-      if name.endswith('/agg'):  # takes the CLS token's position in
-        value = values.pop('embeddings.cls_token')[0, 0] + positions[0]
-      elif name.endswith('/full'):
-        value = positions[1:]
-      elif name.endswith('tokenizer/kernel'):
-        value = values.pop('embeddings.patch_embeddings.projection.weight')
-        value = value.transpose(2, 3, 1, 0).reshape(-1, width)
-      elif name.endswith('tokenizer/bias'):
-        value = values.pop('embeddings.patch_embeddings.projection.bias')
-      else:
-        path, kind = name.removeprefix('vatt/video_encoder/').rsplit('/', 1)
-        kind = 'bias' if kind in ('bias', 'beta') else 'weight'
-        if path == 'norm':
-          theirs = 'layernorm'
-        else:
-          layer, part = path.split('/', 1)
-          theirs = f'encoder.layer.{layer.split("_")[1]}.{parts[part]}'
-        value = values.pop(f'{theirs}.{kind}').T
-      weight.assign(value)
-    self.assertEmpty(values)
-    data = np.load(folder / 'io.npz')
-    pixels = data['pixel_values'].transpose(0, 2, 3, 1)[:, None]
-    feature, tokens = model.encode_video(pixels)
-    self.assertAllClose(
-      np.concatenate([feature[:, None], tokens], 1),
-      data['last_hidden_state'],
-      atol=2e-5,
-      rtol=2e-5,
-    )
 
 
 if __name__ == '__main__':

@@ -172,11 +172,26 @@ def gin_config(found, tokenizer=None):
     'build_model.d_embedding': None,
     'VOCABULARY_SIZE': found.vocabulary_size,
   }
+  bindings = gin_sizes.bindings(sizes)
   if tokenizer is not None:
-    sizes['VOCABULARY'] = tokenizer
-    sizes['TextConfig.kind'] = text.SENTENCEPIECE
-    sizes['TextConfig.use_eos'] = True
-  return ['gin/pretrain_ms_mbs.gin'], gin_sizes.bindings(sizes)
+    bindings += tokenizer_bindings(tokenizer)
+  return ['gin/pretrain_ms_mbs.gin'], bindings
+
+
+def tokenizer_bindings(path):
+  """Gin bindings with which captions become T5's ids.
+
+  Args:
+    path: of T5's SentencePiece model.
+
+  Returns:
+    List of strings.
+  """
+  return gin_sizes.bindings({
+    'VOCABULARY': path,
+    'TextConfig.kind': text.SENTENCEPIECE,
+    'TextConfig.use_eos': True,
+  })
 
 
 def copy_tokenizer(path, directory, found):
