@@ -4,7 +4,6 @@ import json
 import os
 
 from absl.testing import parameterized
-import ml_dtypes
 import numpy as np
 import safetensors.numpy
 import tensorflow as tf
@@ -69,7 +68,7 @@ class WeightFilesTest(parameterized.TestCase, tf.test.TestCase):
     np.savez_compressed(path, **_ARRAYS)
     self._check(weight_files.open_weights(path))
 
-  @parameterized.parameters(np.float16, ml_dtypes.bfloat16)
+  @parameterized.parameters(np.float16, tf.bfloat16.as_numpy_dtype)
   def test_half_precision(self, dtype):
     path = self._path('x.safetensors')
     safetensors.numpy.save_file(
