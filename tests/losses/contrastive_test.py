@@ -26,15 +26,19 @@ def _loss_and_gradients(video, text, video_mask, text_mask, **options):
   return result, tape.gradient(result.loss, [video, text])
 
 
-def _largest_tensor(graph):
-  """The most elements that a tensor of a graph or its functions has."""
+def _operations(graph):
+  """The operations of a graph and its functions."""
   graphs = [graph] + [
     f.graph for f in graph._functions.values() if hasattr(f, 'graph')
   ]
+  return [op for each in graphs for op in each.get_operations()]
+
+
+def _largest_tensor(graph):
+  """The most elements that a tensor of a graph or its functions has."""
   return max(
     output.shape.num_elements() or 0
-    for each in graphs
-    for op in each.get_operations()
+    for op in _operations(graph)
     for output in op.outputs
     if output.shape.rank is not None
   )
@@ -138,6 +142,20 @@ class ContrastiveTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreaterEqual(largest, square)
       else:
         self.assertLessEqual(largest, limit)
+
+  def test_chunks_compute_similarities_once(self):
+    inputs = [tf.constant(x) for x in _inputs(8)]
+    products = []
+    for size in (None, 4):
+
+      @tf.function
+      def step(*inputs, size=size):
+        return _loss_and_gradients(*inputs, chunk_size=size)
+
+      graph = step.get_concrete_function(*inputs).graph
+      products.append(sum(op.type == 'Einsum' for op in _operations(graph)))
+    # Three products, and two for the gradient of each.
+    self.assertEqual(products, [9, 9])
 
   @parameterized.product(
     denominator=_DENOMINATORS, chunk_size=(None, 4), jit_compile=(False, True)
