@@ -6,8 +6,8 @@ that training (`INIT_CHECKPOINT`) and evaluation take, with a report of every
 variable of both sides. `--direction=export` writes a tower as T5 or ViT.
 """
 
-import importlib
 import json
+import os
 
 from absl import app, flags
 import gin
@@ -19,13 +19,13 @@ from vatt_tf import (
   file_utils,
   gin_utils,
 )
-from vatt_tf.checkpoints import conversion, manager
+from vatt_tf.checkpoints import conversion, manager, released_vatt, t5, vit
 from vatt_tf.models import build, classification
 
-_SOURCES = ('released_vatt', 't5', 'vit')
+_SOURCES = {'released_vatt': released_vatt, 't5': t5, 'vit': vit}
 
 _SOURCE = flags.DEFINE_enum(
-  'source', None, _SOURCES, 'Whose weights these are, or are to become.'
+  'source', None, list(_SOURCES), 'Whose weights these are, or are to become.'
 )
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
@@ -48,11 +48,19 @@ _ALLOW_PARTIAL = flags.DEFINE_boolean(
 _REPORT = flags.DEFINE_string(
   'report', None, 'A json file for the report; also when nothing is converted.'
 )
+_TOKENIZER = flags.DEFINE_string(
+  'tokenizer',
+  None,
+  'Of t5: its SentencePiece model (spiece.model), which is copied to the '
+  'output and used by its config.gin.',
+)
+_FACTORIZE_POSITIONS = flags.DEFINE_boolean(
+  'factorize_positions',
+  False,
+  'Of vit: fit the position tables of VATT, one for each axis, to the one of '
+  'the image model. This loses a part, which the report names.',
+)
 gin_utils.define_flags()
-
-
-def _module(name):
-  return importlib.import_module(f'vatt_tf.checkpoints.{name}')
 
 
 def _build(is_classifier):
@@ -70,6 +78,8 @@ def import_checkpoint(
   gin_params=(),
   allow_partial=False,
   report_path=None,
+  tokenizer=None,
+  factorize_positions=False,
 ):
   """Writes a vatt_tf checkpoint with the weights of another one.
 
@@ -77,12 +87,14 @@ def import_checkpoint(
     source: `released_vatt`, `t5` or `vit`.
     checkpoint: path of what is read, see `conversion.open_source`.
     output: folder to write to.
-    gin_files: list of paths, of the model; may be empty for `released_vatt`,
-      which tells its sizes.
+    gin_files: list of paths, of the model; empty: its sizes are those that the
+      checkpoint tells.
     gin_params: list of bindings.
     allow_partial: bool, take what fits.
     report_path: a json file to write the report to, or None. It is written
       too when a variable does not fit.
+    tokenizer: path of the SentencePiece model of a T5, or None.
+    factorize_positions: bool, of a ViT; see `vit.plan`.
 
   Returns:
     (prefix, report): the prefix of the checkpoint, `conversion.Report`.
@@ -91,27 +103,36 @@ def import_checkpoint(
     ValueError: the file is none of that kind, is damaged, or does not fit.
   """
   conversion.check_output(output)
-  module = _module(source)
+  if tokenizer is not None and (source != 't5' or gin_files):
+    raise ValueError(
+      '`tokenizer` belongs to source=t5 without a gin file; with one, bind '
+      "VOCABULARY and TextConfig.kind = 'sentencepiece' in it. Received: "
+      f'tokenizer={tokenizer}, source={source}, gin_file={gin_files}'
+    )
+  if factorize_positions and source != 'vit':
+    raise ValueError(
+      f'`factorize_positions` belongs to source=vit. Received: source={source}'
+    )
+  module = _SOURCES[source]
   opened = conversion.open_source(checkpoint)
-  found = module.detect(opened.shapes)
+  found = module.detect(opened.shapes, opened.config)
   print(found, flush=True)
+  options = {}
+  if source == 'vit':
+    options['factorize_positions'] = factorize_positions
   gin_files, gin_params = list(gin_files or []), list(gin_params)
   if not gin_files:
-    if not hasattr(module, 'gin_config'):
-      raise ValueError(
-        f'`gin_file` must name the model whose tower takes the weights, such '
-        f'as gin/pretrain_ms_mbs.gin. Received: source={source}, no gin_file'
+    gin_options = dict(options)
+    if tokenizer is not None:
+      gin_options['tokenizer'] = module.copy_tokenizer(
+        tokenizer, os.path.abspath(output), found
       )
-    gin_files, bindings = module.gin_config(found)
+    gin_files, bindings = module.gin_config(found, **gin_options)
     gin_params = bindings + gin_params
   gin_utils.parse(gin_files, gin_params)
   model = _build(getattr(found, 'kind', None) == 'classifier')
   try:
-    options = {}
-    if source == 'released_vatt':
-      options['allow_partial'] = allow_partial
-    plan = module.plan(opened.shapes, model, **options)
-    report = conversion.apply(plan, model, opened, allow_partial)
+    report = module.load(model, opened, allow_partial, **options)
   except conversion.ConversionError as e:
     if report_path is not None:
       _write_report(report_path, e.report)
@@ -143,7 +164,7 @@ def export_checkpoint(source, checkpoint, output, gin_files, gin_params=()):
   Raises:
     ValueError: there is no such format, or the model does not fit it.
   """
-  module = _module(source)
+  module = _SOURCES[source]
   if not hasattr(module, 'export'):
     raise ValueError(
       '`source` must be t5 or vit when exporting: there is no format for whole '
@@ -182,13 +203,11 @@ def main(argv):
       values.gin_param,
       _ALLOW_PARTIAL.value,
       _REPORT.value,
+      _TOKENIZER.value,
+      _FACTORIZE_POSITIONS.value,
     )
     print(report.format())
-    print(
-      f'Written: {path}. Train from it with --gin_param="INIT_CHECKPOINT='
-      f"'{_OUTPUT.value}'\", evaluate it with "
-      f'--gin_file={_OUTPUT.value}/config.gin --checkpoint={_OUTPUT.value}.'
-    )
+    print(f'Written: {path}, with config.gin, origin.json and report.json.')
 
 
 if __name__ == '__main__':

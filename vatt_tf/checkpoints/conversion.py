@@ -363,12 +363,13 @@ class Report:
         for name, shape in zip(row.sources, row.source_shapes, strict=True)
       )
       target = f'{row.target} {_shape(row.shape)}' if row.target else '-'
-      key = re.sub(r'(?<=[_/.])\d+(?=[/.])', '*', f'{target} <- {sources}')
-      lines.setdefault((row.status, key, row.how), []).append(row)
+      line = f'{target} <- {sources}'
+      key = re.sub(r'(?<=[_/.])\d+(?=[/.])', '*', line)
+      lines.setdefault((row.status, key, row.how), []).append(line)
     text = []
-    for (status, key, how), rows in lines.items():
-      times = f' ({len(rows)}x)' if len(rows) > 1 else ''
-      text.append(f'{status:11} {key}{times}{": " + how if how else ""}')
+    for (status, key, how), same in lines.items():
+      line = same[0] if len(same) == 1 else f'{key} ({len(same)}x)'
+      text.append(f'{status:11} {line}{": " + how if how else ""}')
     counts = collections.Counter(row.status for row in self.rows)
     total = ', '.join(f'{number} {status}' for status, number in counts.items())
     return '\n'.join([*text, *self.notes, f'In all: {total}.'])

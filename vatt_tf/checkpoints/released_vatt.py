@@ -67,7 +67,10 @@ class Released:
       'tx_fac': 'pre-trained, modality-specific',
       'classifier': 'fine-tuned',
     }[self.kind]
-    sizes = ', '.join(f'{name} = {size}' for name, size in self.sizes.items())
+    sizes = ', '.join(
+      f'{name} = {"not told" if size is None else size}'
+      for name, size in self.sizes.items()
+    )
     return f'Released VATT, {what}: {sizes}'
 
 
@@ -326,11 +329,12 @@ def _sizes(shapes, kind, builder, modalities):
   return sizes
 
 
-def detect(shapes):
+def detect(shapes, config=None):
   """Says what a released checkpoint is.
 
   Args:
     shapes: dictionary from the names of all its variables to their shapes.
+    config: what `config.json` says; the release has none.
 
   Returns:
     `Released`.
@@ -338,6 +342,7 @@ def detect(shapes):
   Raises:
     ValueError: it is none of the release, or a part of one.
   """
+  del config
   if not is_released(shapes):
     raise ValueError(
       'This is no checkpoint of the released VATT: expected variables such as '

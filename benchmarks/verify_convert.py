@@ -1,0 +1,153 @@
+"""Imports checkpoints as large as the released ones: what it takes, and loses.
+
+    python -m benchmarks.verify_convert --output=found.json
+
+The released files cannot be had everywhere, but their names and shapes are
+known (`fixtures/listings` of the shared data, by default `shared` beside the
+repository). A checkpoint of the same names and shapes, of random numbers, goes
+through `python -m vatt_tf.convert`; then every variable of the model that the
+written config.gin describes has the numbers of the file, bit by bit. The time
+and the memory are those of the whole process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import checks
+from tests import shared_data
+from vatt_tf import (
+  configurables,  # noqa: F401
+  gin_utils,
+)
+from vatt_tf.checkpoints import conversion, manager
+
+_LISTINGS = (
+  'ut_fac_medium',
+  'tx_fac_bbs',
+  'tx_fac_mbs',
+  'tx_fac_lbs',
+  'finetuned_vit_base_k400',
+  'finetuned_vit_medium_ma_k400',
+  'finetuned_wat_base_audioset',
+)
+_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+_MAX_SECONDS = 60
+_LARGEST = 'tx_fac_lbs'
+
+
+def write_random(listing, prefix):
+  """Writes a checkpoint of the names and shapes of a listing.
+
+  Args:
+    listing: path of its json file.
+    prefix: of the checkpoint.
+  """
+  with open(listing) as file:
+    shapes = json.load(file)['variables']
+  rng = np.random.default_rng(0)
+  tf.raw_ops.SaveV2(
+    prefix=prefix,
+    tensor_names=[name + _SUFFIX for name in shapes],
+    shape_and_slices=[''] * len(shapes),
+    tensors=[
+      rng.standard_normal(shape, np.float32) for shape in shapes.values()
+    ],
+  )
+
+
+def check(found, name, folder):
+  """Imports a checkpoint of one listing.
+
+  Args:
+    found: `checks.Checks`.
+    name: of the listing.
+    folder: for the files.
+  """
+  listing = shared_data.path('fixtures', 'listings', f'{name}.json')
+  prefix, output = f'{folder}/ckpt-500000', f'{folder}/output'
+  # In a process of its own, so that its memory is given back.
+  subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      'import sys; from benchmarks import verify_convert as v; '
+      'v.write_random(*sys.argv[1:])',
+      str(listing),
+      prefix,
+    ],
+    cwd=checks.ROOT,
+    check=True,
+  )
+  source = conversion.open_source(prefix)
+  size = sum(file['bytes'] for file in source.describe_files())
+  found.note(f'{name}: file in GiB', round(size / 2**30, 3))
+
+  start = time.time()
+  process = checks.start_module(
+    'convert',
+    '--source=released_vatt',
+    f'--checkpoint={prefix}',
+    f'--output={output}',
+  )
+  text = process.stdout.read()
+  # Not those of all children: the rest of the script has larger ones.
+  _, status, usage = os.wait4(process.pid, 0)
+  found.check(f'{name}: exit code', os.waitstatus_to_exitcode(status), equal=0)
+  found.check(
+    f'{name}: seconds', round(time.time() - start, 1), at_most=_MAX_SECONDS
+  )
+  memory = round(usage.ru_maxrss * 2**10 / size, 2)
+  if name == _LARGEST:
+    found.check(
+      f'{name}: peak memory over size of the file', memory, at_most=2.0
+    )
+  else:  # TensorFlow itself takes as much as a small file
+    found.note(f'{name}: peak memory over size of the file', memory)
+  print('\n'.join(text.splitlines()[-2:]), flush=True)
+
+  with open(f'{output}/report.json') as file:
+    report = json.load(file)
+  rows = report['variables']
+  used = {name for row in rows for name in row['sources'] if row['target']}
+  found.check(
+    f'{name}: variables of the file that are not used',
+    len(set(source.shapes) - used),
+    equal=0,
+  )
+  gin_utils.parse([f'{output}/config.gin'])
+  builder = 'build_model' if '_fac_' in name else 'build_classifier'
+  model = gin.get_configurable(builder)()
+  manager.restore_model(model, manager.resolve(output))
+  variables = conversion.target_variables(model)
+  for row in rows:
+    (origin,) = row['sources']
+    value = variables.pop(row['target']).numpy()
+    if not np.array_equal(source.read(origin).reshape(value.shape), value):
+      variables[row['target']] = 'differs'
+  found.check(
+    f'{name}: variables of the model that are not those of the file',
+    len(variables),
+    equal=0,
+  )
+
+
+def main():
+  """Runs the check."""
+  output = checks.parse_output(__doc__)
+  found = checks.Checks('import of checkpoints of the released sizes')
+  for name in _LISTINGS:
+    with tempfile.TemporaryDirectory() as folder:
+      check(found, name, folder)
+  return found.write(output)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
