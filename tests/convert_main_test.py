@@ -1,0 +1,358 @@
+"""The convert command: what it writes is trained from, and evaluated."""
+
+import json
+import os
+import subprocess
+import sys
+
+from absl.testing import parameterized
+import gin
+import numpy as np
+import tensorflow as tf
+
+from tests import shared_data
+from tests.checkpoints import checkpoint_files
+from vatt_tf import convert, gin_utils
+from vatt_tf.checkpoints import conversion, manager, t5, vit
+from vatt_tf.evaluation import runner
+from vatt_tf.training import loop
+
+# The sizes of the fixtures, whose attention is too narrow to tell its heads.
+_UT_FAC = (
+  'NUM_FRAMES=8',
+  'FRAME_SIZE=48',
+  'NUM_AUDIO_SAMPLES=1280',
+  'AUDIO_RATE=1600',
+  'MAX_WORDS=6',
+  'VOCABULARY_SIZE=96',
+  'Size.num_layers=2',
+  'Size.d_model=32',
+  'Size.d_ff=64',
+  'Size.num_heads=4',
+  'Size.d_kv=8',
+  'build_model.d_post_projection=40',
+  'build_model.d_embedding=12',
+  'build_model.d_va=24',
+  'build_model.d_vt=16',
+)
+_GIN_FILE = 'gin/pretrain_ma_medium.gin'
+
+
+def _classifier(modality, size, **others):
+  numbers = ('num_layers', 'd_model', 'd_ff', 'num_heads', 'd_kv')
+  return [
+    f'build_classifier.modality={modality!r}',
+    'build_classifier.num_classes=7',
+    'build_classifier.size=@Size()',
+    *(f'Size.{name}={value}' for name, value in zip(numbers, size)),
+    'build_classifier.num_frames=8',
+    'build_classifier.frame_size=48',
+    'build_classifier.num_audio_samples=1280',
+    *(f'build_classifier.{name}={value}' for name, value in others.items()),
+  ]
+
+
+def _run(module, *arguments):
+  return subprocess.run(
+    [sys.executable, '-m', f'vatt_tf.{module}', *arguments],
+    cwd=shared_data.REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def _params(*params):
+  return [f'--gin_param={param}' for param in params]
+
+
+class LibraryTest(parameterized.TestCase, tf.test.TestCase):
+  """From a released file to numbers, by way of the written checkpoint."""
+
+  def setUp(self):
+    super().setUp()
+    self.output = os.path.join(self.get_temp_dir(), 'output')
+
+  def tearDown(self):
+    gin.clear_config()
+    super().tearDown()
+
+  def _folder(self, fixture):
+    return shared_data.path('fixtures', fixture)
+
+  def _restored(self, builder):
+    """The model that config.gin describes, with the weights beside it."""
+    gin_utils.parse([os.path.join(self.output, 'config.gin')])
+    model = gin.get_configurable(builder)()
+    manager.restore_model(model, manager.resolve(self.output))
+    return model
+
+  def test_pretrained(self):
+    folder = self._folder('ut_fac')
+    path, report = convert.import_checkpoint(
+      'released_vatt', folder / 'ckpt-3', self.output, [_GIN_FILE], _UT_FAC
+    )
+    self.assertEqual(path, os.path.join(self.output, 'ckpt-0'))
+    self.assertEqual(report.count('ignored'), 2)
+    data = np.load(folder / 'io.npz')
+    model = self._restored('build_model')
+    features = {
+      'video': data['in/video'],
+      'audio': data['in/audio'],
+      'text': data['in/text'][:, None],
+    }
+
+    class Served(tf.Module):
+      """The model as a SavedModel has it."""
+
+      def __init__(self):
+        super().__init__()
+        self.model = model
+
+      @tf.function
+      def __call__(self, features):
+        return self.model(features)
+
+    served, saved = Served(), os.path.join(self.output, 'saved_model')
+    served(features)
+    tf.saved_model.save(served, saved)
+    for outputs in (model(features), tf.saved_model.load(saved)(features)):
+      for name, key in (
+        ('video_feature', 'video/features_pooled'),
+        ('audio_feature', 'audio/features_pooled'),
+        ('text_feature', 'text/features_pooled'),
+        ('video_va', 'head_stack/bridge/video/toaud'),
+        ('video_vt', 'head_stack/bridge/video/totxt'),
+        ('audio_va', 'head_stack/bridge/audio/tovid'),
+        ('text_vt', 'head_stack/bridge/text/tovid'),
+      ):
+        expected = data[f'out/{key}']
+        got = np.reshape(outputs[name], expected.shape)
+        self.assertAllClose(got, expected, atol=2e-5, rtol=0, msg=name)
+    with open(os.path.join(self.output, 'origin.json')) as file:
+      origin = json.load(file)
+    self.assertEqual(origin['source'], 'released_vatt')
+    self.assertEqual(origin['path'], str(folder / 'ckpt-3'))
+
+  @parameterized.parameters(
+    ('finetuned_vit', _classifier('video', (2, 32, 64, 4, 8))),
+    (
+      'finetuned_vit_ma',
+      _classifier(
+        'video', (2, 32, 64, 4, 8), is_agnostic=True, d_post_projection=44
+      ),
+    ),
+    (
+      'finetuned_wat',
+      _classifier('audio', (2, 24, 48, 3, 8), is_multi_label=True),
+    ),
+  )
+  def test_classifier(self, fixture, params):
+    folder = self._folder(fixture)
+    gin_file = os.path.join(self.get_temp_dir(), 'classifier.gin')
+    with open(gin_file, 'w') as file:
+      file.write('\n'.join(params))
+    convert.import_checkpoint(
+      'released_vatt', folder / 'ckpt-3', self.output, [gin_file]
+    )
+    model = self._restored('build_classifier')
+    data = np.load(folder / 'io.npz')
+    name = f'in/{model.modality}'
+    outputs = model.classify({model.modality: data[name]}, num_windows=2)
+    for name, value in outputs.items():
+      self.assertAllClose(value, data[f'out/{name}'], atol=2e-5, rtol=0)
+
+  def test_sizes_are_those_of_the_file(self):
+    # As wide as released models: heads of 64.
+    arrays = {
+      name.removesuffix('/.ATTRIBUTES/VARIABLE_VALUE'): value
+      for name, value in checkpoint_files.read(
+        self._folder('finetuned_wat') / 'ckpt-3'
+      ).items()
+    }
+    wide = {
+      name: np.ones(
+        [{24: 64, 48: 96}.get(size, size) for size in value.shape], np.float32
+      )
+      for name, value in arrays.items()
+    }
+    prefix = os.path.join(self.get_temp_dir(), 'ckpt-500000')
+    checkpoint_files.write(prefix, wide)
+    convert.import_checkpoint('released_vatt', prefix, self.output)
+    model = self._restored('build_classifier')
+    encoder = model.tower.audio_encoder
+    self.assertEqual((encoder.num_heads, encoder.d_kv), (1, 64))
+    self.assertTrue(model.is_multi_label)
+    for variable in model.variables:
+      self.assertAllEqual(variable, tf.ones_like(variable))
+
+  def test_report_of_what_does_not_fit(self):
+    arrays = checkpoint_files.read(self._folder('ut_fac') / 'ckpt-3')
+    lost = next(name for name in arrays if 'vid_agg_embedding' in name)
+    del arrays[lost]
+    prefix = os.path.join(self.get_temp_dir(), 'ckpt-500000')
+    checkpoint_files.write(prefix, arrays)
+    report = os.path.join(self.get_temp_dir(), 'report.json')
+    arguments = ('released_vatt', prefix, self.output, [_GIN_FILE], _UT_FAC)
+    with self.assertRaises(conversion.ConversionError):
+      convert.import_checkpoint(*arguments, report_path=report)
+    with open(report) as file:
+      self.assertEqual(json.load(file)['counts']['missing'], 1)
+    self.assertFalse(os.path.exists(self.output))
+    convert.import_checkpoint(
+      *arguments, allow_partial=True, report_path=report
+    )
+    manager.resolve(self.output)
+
+  def test_nothing_is_written_over(self):
+    os.mkdir(self.output)
+    tf.train.CheckpointManager(
+      tf.train.Checkpoint(a=tf.Variable(1.0)), self.output, max_to_keep=1
+    ).save()
+    with self.assertRaisesRegex(ValueError, '`output` must be a folder'):
+      convert.import_checkpoint('released_vatt', 'anything', self.output)
+
+  def test_options_of_other_sources(self):
+    with self.assertRaisesRegex(ValueError, '`tokenizer` belongs to'):
+      convert.import_checkpoint(
+        'released_vatt', 'x', self.output, tokenizer='spiece.model'
+      )
+    with self.assertRaisesRegex(ValueError, '`factorize_positions` belongs'):
+      convert.import_checkpoint(
+        'released_vatt', 'x', self.output, factorize_positions=True
+      )
+    with self.assertRaisesRegex(ValueError, '`source` must be t5 or vit'):
+      convert.export_checkpoint(
+        'released_vatt', 'x', self.output, [_GIN_FILE]
+      )
+
+
+class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
+  """T5 and ViT: in, as a tower of a tiny model, and out again."""
+
+  def tearDown(self):
+    gin.clear_config()
+    super().tearDown()
+
+  @parameterized.parameters('t5_v1_1', 'vit')
+  def test_in_and_out(self, fixture):
+    source, module = ('vit', vit) if fixture == 'vit' else ('t5', t5)
+    folder = str(shared_data.path('fixtures', fixture))
+    opened = conversion.open_source(folder)
+    sizes = ('num_layers=1', 'd_model=8', 'd_ff=16', 'num_heads=2', 'd_kv=4')
+    found = module.detect(opened.shapes, opened.config)
+    params = [
+      *(
+        f'{modality}/Size.{size}'
+        for modality in ('video', 'audio', 'text')
+        for size in sizes
+      ),
+      'VOCABULARY_SIZE=8',
+      *module.gin_config(found)[1],
+    ]
+    output = os.path.join(self.get_temp_dir(), 'output')
+    _, report = convert.import_checkpoint(
+      source, folder, output, ['gin/pretrain_ms_mbs.gin'], params
+    )
+    self.assertGreater(report.count('new'), 0)
+    exported = os.path.join(self.get_temp_dir(), 'exported')
+    convert.export_checkpoint(
+      source, output, exported, [os.path.join(output, 'config.gin')]
+    )
+    again = conversion.open_source(exported)
+    same = [
+      name
+      for name in opened.shapes
+      if opened.shapes[name] == again.shapes.get(name)
+      and np.allclose(opened.read(name), again.read(name), atol=1e-6)
+    ]
+    # CLS and its position are one vector, and T5's table has a row for AGG.
+    lost = {'t5': 1, 'vit': 2}[source]
+    self.assertLen(same, len(opened.shapes) - lost)
+
+
+class CommandTest(tf.test.TestCase):
+  """From the shell."""
+
+  def setUp(self):
+    super().setUp()
+    self.output = os.path.join(self.get_temp_dir(), 'output')
+    self.vocabulary = os.path.join(self.get_temp_dir(), 'vocabulary.txt')
+    words = ['<pad>', '<bos>', '<eos>', '<unk>', 'a', 'circle', 'red', 'blue']
+    with open(self.vocabulary, 'w') as file:
+      file.write('\n'.join(words) + '\n')
+    self.released = str(shared_data.path('fixtures', 'ut_fac') / 'ckpt-3')
+    self.addCleanup(gin.clear_config)
+    sample = shared_data.REPOSITORY / 'data' / 'sample'
+    self.params = _params(
+      *_UT_FAC,
+      f"VOCABULARY='{self.vocabulary}'",
+      f"TRAIN_RECORDS='{sample}/train-*.tfrecord'",
+      f"EVAL_RECORDS='{sample}/validation-*.tfrecord'",
+    )
+
+  def test_converts_then_evaluates_and_trains_from_either(self):
+    result = _run(
+      'convert',
+      '--source=released_vatt',
+      f'--checkpoint={self.released}',
+      f'--output={self.output}',
+      f'--gin_file={_GIN_FILE}',
+      *self.params,
+    )
+    self.assertEqual(result.returncode, 0, result.stderr)
+    self.assertIn('Released VATT, pre-trained, modality-ag', result.stdout)
+    self.assertIn('ignored     - <- optimizer/_iterations', result.stdout)
+    self.assertIn('In all: 82 matched, 2 transformed, 2 ignored', result.stdout)
+
+    config = os.path.join(self.output, 'config.gin')
+    found = []
+    for checkpoint in (self.output, self.released):
+      gin_utils.parse([config])
+      metrics, _ = runner.evaluate(checkpoint)
+      found.append(metrics)
+    self.assertEqual(found[0], found[1])
+
+    model_dir = os.path.join(self.get_temp_dir(), 'run')
+    gin_utils.parse(
+      [config],
+      [
+        f"INIT_CHECKPOINT='{self.released}'",
+        'TRAIN_STEPS=1',
+        'WARMUP_STEPS=0',
+        'build_model.is_table_frozen=True',
+        'train.eval_dataset=None',
+      ],
+    )
+    loop.train(model_dir)
+    trained, converted = (
+      conversion.open_source(folder) for folder in (model_dir, self.output)
+    )
+    table = 'model/text_embedding/table/embeddings'
+    self.assertAllEqual(trained.read(table), converted.read(table))
+    kernel = 'model/video_embedding/tokenizer/kernel'
+    moved = np.abs(trained.read(kernel) - converted.read(kernel)).max()
+    self.assertBetween(moved, 1e-12, 1e-3)
+
+  def test_what_does_not_fit_ends_with_1(self):
+    result = _run(
+      'convert',
+      '--source=released_vatt',
+      f'--checkpoint={self.released}',
+      f'--output={self.output}',
+      f'--gin_file={_GIN_FILE}',
+      *self.params,
+      *_params('VOCABULARY_SIZE=50'),
+    )
+    self.assertEqual(result.returncode, 1)
+    self.assertIn(
+      'Error: The sizes differ: `build_model.vocabulary_size` is 96 in the '
+      'checkpoint and 50 in the model',
+      result.stderr,
+    )
+    self.assertNotIn('Traceback', result.stderr)
+    self.assertFalse(os.path.exists(self.output))
+
+
+if __name__ == '__main__':
+  tf.test.main()
