@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -509,6 +510,63 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.assertRegex(
       row['reason'], r'process died on this file \(signal SIGKILL'
     )
+
+  def test_full_disk(self):
+    text = 'video_path\nv1.mp4\nv2.mp4\nv3.mp4\n'
+    self.ingest(text, num_shards=2)
+    expected = self.shards()
+    write = records.ShardWriter.write
+    for error in (
+      tf.errors.ResourceExhaustedError(None, None, 'No space left on device'),
+      OSError(28, 'No space left on device'),
+    ):
+      out = f'{self.out}-{type(error).__name__}'
+      written = []
+
+      def filling(writer, clip, error=error, written=written):
+        if len(written) == 2:
+          raise error
+        written.append(clip)
+        write(writer, clip)
+
+      with mock.patch.object(records.ShardWriter, 'write', filling):
+        with self.assertRaisesRegex(
+          OSError, f'{out} cannot be written: .*No space.*the same command'
+        ):
+          self.ingest(text, num_shards=2, output_dir=out)
+      result = self.ingest(text, num_shards=2, output_dir=out)
+      self.assertEqual(result.num_resumed, 2)
+      self.assertEqual(self.shards(out), expected)
+
+  def test_names_of_any_kind(self):
+    root = self.create_tempdir().full_path
+    source = os.path.join(self.media, 'v0.mp4')
+    names = (
+      'my holiday, "day 1".mp4',
+      'видео 日本.mp4',
+      'two\nlines.mp4',
+      'x' * 250 + '.mp4',
+      'same.mp4',
+      'c/same.mp4',
+      'd/same.mp4',
+      'UPPER.MP4',
+    )
+    os.makedirs(os.path.join(root, 'c'))
+    os.makedirs(os.path.join(root, 'd'))
+    for name in names:
+      shutil.copy(source, os.path.join(root, name))
+    shutil.copy(source, os.path.join(root.encode(), b'caf\xe9.mp4'))
+    result = self.ingest(media_root=root, max_failed_share=0.2)
+    self.assertEqual((result.num_clips, result.num_failed), (8, 1))
+    self.assertCountEqual([clip.data_path for clip in self.clips()], names)
+    row = self.skipped()[0]
+    self.assertEqual(row['file'], r'caf\udce9.mp4')
+    self.assertRegex(row['reason'], 'its name is in another encoding')
+    with self.assertRaisesRegex(errors.MediaError, 'gives no clip'):
+      shutil.rmtree(root)
+      os.makedirs(root)
+      shutil.copy(source, os.path.join(root.encode(), b'caf\xe9.mp4'))
+      self.ingest(media_root=root, name='again')
 
   @parameterized.parameters(
     ({'media_root': ''}, '`manifest_path`'),

@@ -783,6 +783,11 @@ def _make(
       output_dir, options, plan, journal, fingerprint, label_names
     )
     journal.remove()
+  except (OSError, tf.errors.OpError) as e:
+    raise OSError(
+      f'{output_dir} cannot be written: {e}. What is done is kept: once that '
+      'is mended (a full disk, most often) the same command goes on from there.'
+    ) from e
   finally:
     journal.close()
   return entry, num_resumed

@@ -1,5 +1,6 @@
 """What an unfinished ingest has done so far, in a file."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -103,7 +104,10 @@ class Journal:
 
   def close(self) -> None:
     """Closes the file and lets others have it."""
-    self._file.close()
+    # Every line was flushed when it was added: what is left is one whose error
+    # was raised there, such as that of a full disk.
+    with contextlib.suppress(OSError):
+      self._file.close()
 
   def remove(self) -> None:
     """Removes the file: the work is finished."""

@@ -216,9 +216,9 @@ class MediaFile:
     """`video`, or `audio` where there is no video: what says how long it is."""
     return 'audio' if self.video is None else 'video'
 
-  def time(self, stamp: int, stream) -> int:
-    """µs on the clock of the file of a time stamp of a stream."""
-    base = stream.time_base
+  def time(self, stamp: int, source) -> int:
+    """µs on the clock of the file of a time stamp of a stream or a frame."""
+    base = source.time_base
     # Integers: fractions are slow, and there are thousands of packets.
     numerator = 2 * stamp * base.numerator * SECOND + base.denominator
     return numerator // (2 * base.denominator) - self.origin

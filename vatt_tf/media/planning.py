@@ -358,11 +358,21 @@ class Plan:
   def _without_caption_files(
     self, segments: Sequence[manifest.Segment]
   ) -> list[manifest.Segment]:
-    """In a folder: the files that are not captions of another one."""
+    """In a folder: the files that are not captions and can be named."""
     if not self._is_folder:
       return list(segments)
     media, texts = [], []
     for segment in segments:
+      # Bytes that are no UTF-8 are surrogates in Python's paths.
+      name = segment.path.encode('utf-8', 'backslashreplace').decode('utf-8')
+      if name != segment.path:
+        error = errors.MediaError(
+          'records hold names as UTF-8, and its name is in another encoding: '
+          'rename it'
+        )
+        named = dataclasses.replace(segment, video_path=name)
+        self.skips.append(skip_of(named, None, None, error, False))
+        continue
       extension = os.path.splitext(segment.path)[1].lower()
       is_text = extension in captions_lib.EXTENSIONS
       (texts if is_text else media).append(segment)

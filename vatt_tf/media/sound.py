@@ -74,7 +74,8 @@ def to_mono(frame: av.audio.frame.AudioFrame) -> np.ndarray:
     if channels == 1:
       mono = samples[0].astype(np.float32)
     elif channels == 2:
-      mono = samples.sum(axis=0, dtype=np.float32) / np.float32(2.0)
+      mono = np.add(*samples, dtype=np.float32)
+      mono *= np.float32(0.5)
     else:
       weights = [
         _CHANNEL_WEIGHTS.get(one.name, 1.0) for one in frame.layout.channels
@@ -283,8 +284,7 @@ class SoundReader(media_file.Reader):
   def _put(self, frame: av.audio.frame.AudioFrame) -> None:
     time = None
     if frame.pts is not None:
-      time = round(frame.pts * frame.time_base * SECOND)
-      time -= self._media.origin + self._delay
+      time = self._media.time(frame.pts, frame) - self._delay
     if self.track is None:
       if self._first > 0 and (time is None or time > self._start):
         self.is_late = True
