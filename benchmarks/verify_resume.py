@@ -187,7 +187,7 @@ def _check_one_process(found, folder, strategy):
     stopped = re.search(rf'Stopped by {number.name} at step (\d+);', text)
     found.check(
       f'{name}: steps until it stopped',
-      int(stopped[1]) - step if stopped else None,
+      int(stopped[1]) - step if stopped else -1,
       at_least=0,
       at_most=1,
     )
@@ -206,8 +206,8 @@ def _check_one_process(found, folder, strategy):
   found.check(f'{strategy}: exit code after that', code, equal=0)
   found.check(
     f'{strategy}: goes on from the checkpoint before',
-    re.search(r'Going on at step (\d+)', text)[1],
-    equal='10',
+    re.findall(r'Going on at step (\d+)', text),
+    equal=['10'],
   )
   found.check(
     f'{strategy}: unfinished files at the end',

@@ -77,6 +77,17 @@ class GinUtilsTest(tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, 'NAME=value'):
       gin_utils.parse([self.base], ['STEPS'])
 
+  def test_config_beside_a_checkpoint(self):
+    run = self.create_tempdir()
+    path = run.create_file('config.gin').full_path
+    run.mkdir('best')
+    for checkpoint in ('', 'ckpt-3', 'best', 'best/ckpt-2'):
+      self.assertEqual(
+        gin_utils.config_beside(os.path.join(run.full_path, checkpoint)), path
+      )
+    with self.assertRaisesRegex(ValueError, 'no .*config.gin.*--gin_file'):
+      gin_utils.config_beside(self.create_tempdir().full_path)
+
   def test_operative_config_reproduces_the_run(self):
     gin_utils.parse([self.base], ['WarmupCosine.warmup_steps=7'])
     first = gin.get_configurable('WarmupCosine')()

@@ -3,11 +3,15 @@
 import concurrent.futures
 import json
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import sys
+import time
 
 from absl.testing import parameterized
+import numpy as np
 import tensorflow as tf
 
 from tests import replicas, shared_data
@@ -42,7 +46,12 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
       env={**os.environ, **variables},
     )
 
-  def test_two_workers(self):
+  def run_two_workers(self, *arguments, number):
+    """Sends worker 1 a signal at the chief's second step.
+
+    Returns:
+      The text and the exit code of both.
+    """
     workers = [f'localhost:{port}' for port in replicas.free_ports(2)]
     processes = []
     for index in range(2):
@@ -52,19 +61,82 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
       }
       process = self.start(
         "--gin_param=STRATEGY='multi_worker_mirrored'",
-        '--gin_param=TRAIN_STEPS=2',
+        *arguments,
         TF_CONFIG=json.dumps(config),
       )
       self.addCleanup(process.kill)
       processes.append(process)
+    lines = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      outputs = list(pool.map(lambda p: p.communicate()[0], processes))
-    for process, text in zip(processes, outputs, strict=True):
-      self.assertEqual(process.returncode, 0, text)
+      other = pool.submit(processes[1].communicate)
+      for line in processes[0].stdout:
+        lines.append(line)
+        if number and re.match(r'step \d+/', line):
+          processes[1].send_signal(number)
+          number = None
+      texts = ''.join(lines), other.result()[0]
+    return texts, [process.wait() for process in processes]
+
+  def test_two_workers(self):
+    texts, codes = self.run_two_workers(
+      '--gin_param=TRAIN_STEPS=100000', number=signal.SIGTERM
+    )
+    self.assertEqual(codes, [0, 0], texts)
+    # Both stop, at the same step.
+    step = int(tf.train.latest_checkpoint(self.model_dir).rsplit('-', 1)[1])
+    for text in texts:
+      self.assertIn(f'Stopped by SIGTERM (worker 1) at step {step};', text)
     # Only the chief speaks of the steps.
-    self.assertIn('global batch 4 on 2 replica(s)', outputs[0])
-    self.assertIn('step 2/2', outputs[0])
-    self.assertNotIn('step 2/2', outputs[1])
+    self.assertIn('global batch 4 on 2 replica(s)', texts[0])
+    self.assertIn(f'step {step}/', texts[0])
+    self.assertNotIn(f'step {step}/', texts[1])
+
+    texts, codes = self.run_two_workers(
+      '--gin_param=TRAIN_STEPS=100000', number=signal.SIGKILL
+    )
+    self.assertEqual(codes, [75, -9], texts)
+    self.assertIn(f'Going on at step {step} of', texts[0])
+    self.assertRegex(texts[0], r'Error: Worker 1 \(localhost:\d+\) is gone')
+
+  def values(self):
+    """What the last checkpoint holds, by name."""
+    reader = tf.train.load_checkpoint(self.model_dir)
+    return {
+      name: reader.get_tensor(name)
+      for name in reader.get_variable_to_shape_map()
+      if 'VARIABLE_VALUE' in name and 'save_counter' not in name
+    }
+
+  def test_killed_while_it_writes_a_checkpoint(self):
+    arguments = (
+      '--gin_param=DETERMINISTIC=True',
+      '--gin_param=CHECKPOINT_INTERVAL=2',
+      '--gin_param=TRAIN_STEPS=4',
+      '--gin_param=train.eval_dataset=None',
+    )
+    with self.start(*arguments) as process:
+      text = process.stdout.read()
+    self.assertEqual(process.returncode, 0, text)
+    whole = self.values()
+    self.model_dir += '_killed'
+    folder = pathlib.Path(self.model_dir)
+    with self.start(*arguments) as process:
+      self.addCleanup(process.kill)
+      while process.poll() is None:
+        if list(folder.glob('ckpt-4_temp*')):
+          process.kill()
+        time.sleep(0.001)
+    self.assertEqual(process.returncode, -9)
+    self.assertNotEmpty(list(folder.glob('ckpt-4_temp*')))
+    with self.start(*arguments) as process:
+      text = process.stdout.read()
+    self.assertEqual(process.returncode, 0, text)
+    self.assertIn('Going on at step 2 of 4', text)
+    self.assertEmpty(list(folder.glob('*_temp*')))
+    values = self.values()
+    self.assertEqual(values.keys(), whole.keys())
+    for name, value in whole.items():
+      self.assertTrue(np.array_equal(value, values[name]), name)
 
   def test_interrupted_from_the_keyboard_and_typed_again(self):
     with self.start('--gin_param=TRAIN_STEPS=100000') as process:

@@ -1,8 +1,9 @@
 """Evaluates a run or checkpoint on held-out clips.
 
-`python -m vatt_tf.evaluate --gin_file=gin/pretrain_sample.gin
---checkpoint=runs/quickstart/model` prints retrieval between video, audio and
-text, with pool size and chance beside each figure.
+`python -m vatt_tf.evaluate --checkpoint=runs/quickstart/model` prints retrieval
+between video, audio and text, with pool size and chance beside each figure. The
+model and the records are those of the `config.gin` beside the checkpoint, or of
+the gin files that are given.
 """
 
 from absl import app, flags
@@ -32,12 +33,15 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
   with command_line.exit_on_error():
-    gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    gin_files = flags.FLAGS.gin_file or [
+      gin_utils.config_beside(_CHECKPOINT.value)
+    ]
+    gin_utils.parse(gin_files, flags.FLAGS.gin_param)
     metrics, path = runner.evaluate(_CHECKPOINT.value, output=_OUTPUT.value)
   print(f'Retrieval on held-out clips, {path}:')
   print(retrieval.format_table(metrics))
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['gin_file', 'checkpoint'])
+  flags.mark_flag_as_required('checkpoint')
   app.run(main)

@@ -19,6 +19,8 @@ from vatt_tf import file_utils
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+_CONFIG = 'config.gin'  # in the directory of a run
+
 _MACRO = re.compile(r'^[A-Za-z_]\w*$')
 _DEFINITION = re.compile(r'^\s*([A-Za-z_]\w*)\s*=', re.MULTILINE)
 
@@ -73,6 +75,32 @@ def find_file(name):
     f'{", ".join(str(root) for root in _search_roots())}. The files that '
     f'come with vatt_tf are: {", ".join(known)}.'
   )
+
+
+def config_beside(checkpoint):
+  """The gin file that training or conversion wrote beside a checkpoint.
+
+  Args:
+    checkpoint: the directory of a run, or a checkpoint's prefix in it.
+
+  Returns:
+    The path of its `config.gin`.
+
+  Raises:
+    ValueError: when there is none.
+  """
+  directory = checkpoint.rstrip('/')
+  if not tf.io.gfile.isdir(directory):
+    directory = os.path.dirname(directory)
+  if os.path.basename(directory) == 'best':  # of the run around it
+    directory = os.path.dirname(directory)
+  path = os.path.join(directory, _CONFIG)
+  if not tf.io.gfile.exists(path):
+    raise ValueError(
+      f'There is no {path}, which would say what model {checkpoint} belongs '
+      'to. Give the gin file of that model: --gin_file=….'
+    )
+  return path
 
 
 def _macros_in(files):
@@ -169,7 +197,7 @@ def parse(gin_files, gin_params=()):
 def write_config(model_dir):
   """Writes what was parsed to `model_dir/config.gin`."""
   file_utils.write_text(
-    os.path.join(model_dir, 'config.gin'), gin.config_str()
+    os.path.join(model_dir, _CONFIG), gin.config_str()
   )
 
 

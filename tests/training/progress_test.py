@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from unittest import mock
 
 import tensorflow as tf
 
@@ -32,6 +33,30 @@ class ProgressTest(tf.test.TestCase):
     line.start(0)
     line.update(7, {'loss': 1.0})
     self.assertIn('step 7/7', stream.getvalue())
+
+
+  def test_slower_side_is_named(self):
+    stream = io.StringIO()
+    line = progress.Progress(100, 8, 10, stream=stream)
+    line.start(0)
+    clock = [0.0]
+    with mock.patch.object(progress.time, 'monotonic', lambda: clock[0]):
+      line.start(0)
+      with self.assertNoLogs(level='WARNING'):
+        for step, seconds, waited in ((10, 10.0, 9.0), (20, 20.0, 0.5)):
+          clock[0] = seconds
+          line.update(step, {'loss': 1.0}, waited)
+      self.assertNotIn('waiting', stream.getvalue())
+      with self.assertLogs(level='WARNING') as logs:
+        for step, seconds in ((25, 25.0), (30, 30.0), (40, 40.0)):
+          clock[0] = seconds
+          line.update(step, {'loss': 1.0}, waited=2.0)
+    (message,) = logs.output
+    self.assertIn('input is the slower side', message)
+    self.assertIn('40 % of the last 10 steps', message)
+    self.assertIn('gives 8.0 examples a second', message)
+    self.assertIn('could take 13.3', message)
+    self.assertIn('40% of it waiting for data', stream.getvalue())
 
 
 class StopRequestTest(tf.test.TestCase):

@@ -1,5 +1,7 @@
 """Tests of the inner loop, on a model of one weight."""
 
+import time
+
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
@@ -54,6 +56,7 @@ def _trainer(
   has_unused_weight=False,
   is_half=False,
   strategy=None,
+  prepare=lambda dataset: dataset,
   **kwargs,
 ):
   strategy = strategy or tf.distribute.OneDeviceStrategy('/cpu:0')
@@ -72,7 +75,7 @@ def _trainer(
     _Task(),
     model,
     optimizer,
-    strategy.experimental_distribute_dataset(dataset),
+    strategy.experimental_distribute_dataset(prepare(dataset)),
     strategy,
     seed=0,
     **kwargs,
@@ -92,6 +95,19 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(metrics['gradient_norm'], (4 + 3.8) / 2, rtol=1e-4)
     self.assertAllClose(
       metrics['gradient_norm/video'], metrics['gradient_norm']
+    )
+
+  def test_seconds_that_steps_wait_for_data(self):
+    def slow(features):
+      tf.numpy_function(lambda: time.sleep(0.2), [], [])
+      return features
+
+    steps = _trainer([1.0, 1.0, 1.0], prepare=lambda d: d.map(slow))
+    waited = steps.train(tf.constant(3))[trainer.INPUT_WAIT]
+    self.assertGreater(waited, 0.5)
+    self.assertLess(
+      _trainer([1.0, 1.0, 1.0]).train(tf.constant(3))[trainer.INPUT_WAIT],
+      waited,
     )
 
   def test_not_finite_names_metric_and_step(self):

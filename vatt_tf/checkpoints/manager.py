@@ -166,10 +166,13 @@ class Manager(tf.train.CheckpointManager):
     restore_dir=None,
   ):
     super().__init__(
-      checkpoint, directory, max_to_keep=max_to_keep, step_counter=step_counter
+      checkpoint,
+      directory,
+      max_to_keep,
+      step_counter=step_counter,
+      checkpoint_interval=checkpoint_interval,
     )
     self._counter = step_counter
-    self._interval = checkpoint_interval
     self._restore_dir = restore_dir or directory
     self._saved_step = None
 
@@ -191,11 +194,12 @@ class Manager(tf.train.CheckpointManager):
     step = int(self._counter.numpy())
     if step == self._saved_step:
       return None
-    if check_interval and self._interval is not None:
-      if step // self._interval == (self._saved_step or 0) // self._interval:
+    interval = self.checkpoint_interval
+    if check_interval and interval is not None:
+      if step // interval == (self._saved_step or 0) // interval:
         return None
     try:
-      path = super().save(checkpoint_number, check_interval, options)
+      path = super().save(checkpoint_number, False, options)
     except (tf.errors.OpError, OSError) as error:
       remove_leftovers(self.directory, log=False)
       last = self.latest_checkpoint

@@ -224,6 +224,7 @@ def train(
     seed,
     jit_compile=jit_compile,
     repeat_draws=overfit_one_batch,
+    deterministic=deterministic,
     micro_batch_size=micro_batch_size,
   )
   evaluator, eval_actions = None, []
@@ -247,7 +248,8 @@ def train(
     step = int(optimizer.iterations.numpy())
     schedule = optimizer._decayed_lr(tf.float32)  # pylint: disable=protected-access
     metrics['learning_rate'] = float(schedule)
-    rate = line.update(step, metrics) if is_chief else None
+    waited = metrics[trainer_lib.INPUT_WAIT]
+    rate = line.update(step, metrics, waited) if is_chief else None
     if rate is not None:
       metrics['examples_per_second'] = rate
     if is_chief and not state['operative_config_written']:

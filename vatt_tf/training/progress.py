@@ -10,9 +10,15 @@ from absl import logging
 
 from vatt_tf import distribution
 
+# The share of the time that the devices may wait for data unmentioned.
+_MAX_INPUT_WAIT = 0.1
+
 
 class Progress:
   """Prints a line of progress for people.
+
+  When the devices wait for data, the line gives the share of the time, and the
+  first time a warning says which side is the slower one.
 
   Args:
     train_steps: int, the last step.
@@ -36,28 +42,39 @@ class Progress:
     self._headline = headline
     self.stream = stream or sys.stdout
     self._last = None
+    self._waited = 0.0
+    self._is_first = True
+    self._has_warned = False
 
   def start(self, step):
     """Starts the clock at a step."""
     self._last = (step, time.monotonic())
+    self._waited = 0.0
 
-  def update(self, step, metrics):
+  def update(self, step, metrics, waited=0.0):
     """Prints a line if one is due.
 
     Args:
       step: int.
       metrics: dictionary of floats, of the steps just done.
+      waited: seconds that these steps waited for data.
 
     Returns:
       Examples a second since the last line, or None when no line was due.
     """
     last_step, last_time = self._last
+    self._waited += waited
     if step - last_step < self._interval and step < self._train_steps:
       return None
     if step == last_step:
       return None
     now = time.monotonic()
-    rate = (step - last_step) / max(now - last_time, 1e-9)
+    seconds = max(now - last_time, 1e-9)
+    rate = (step - last_step) / seconds
+    share = min(self._waited / seconds, 1.0)
+    # The first steps wait until the pipeline is full.
+    is_waiting = share > _MAX_INPUT_WAIT and not self._is_first
+    note = f'  {share:.0%} of it waiting for data' if is_waiting else ''
     remaining = max(self._train_steps - step, 0) / rate
     eta = datetime.timedelta(seconds=math.ceil(remaining))
     shown = ' '.join(
@@ -67,11 +84,25 @@ class Progress:
     )
     print(
       f'step {step}/{self._train_steps}  loss {metrics["loss"]:.4f}  {shown}  '
-      f'{rate * self._batch:.2f} examples/s  {1 / rate:.3g} s/step  ETA {eta}',
+      f'{rate * self._batch:.2f} examples/s  {1 / rate:.3g} s/step{note}  '
+      f'ETA {eta}',
       file=self.stream,
       flush=True,
     )
-    self._last = (step, now)
+    if is_waiting and not self._has_warned:
+      self._has_warned = True
+      logging.warning(
+        'The input is the slower side: the devices waited for data %.0f %% of '
+        'the last %d steps. It gives %.1f examples a second, and they could '
+        'take %.1f. Give it more cores, input machines or a cache: '
+        'docs/input_pipeline.md.',
+        100 * share,
+        step - last_step,
+        rate * self._batch,
+        rate * self._batch / max(1.0 - share, 1e-3),
+      )
+    self._is_first = False
+    self.start(step)
     return rate * self._batch
 
 

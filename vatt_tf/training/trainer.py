@@ -10,12 +10,26 @@ import tf_keras
 from vatt_tf import distribution, randomness
 from vatt_tf.training import gradient_caching
 
+# What a loop of steps waited for data, among its metrics.
+INPUT_WAIT = 'input_wait_seconds'
+
 # So many steps in a row without an update are no search for a loss scale.
 _MAX_SKIPPED_IN_A_ROW = 50
 
 
 class NonFiniteError(ArithmeticError):
   """A loss or a gradient became infinite or NaN."""
+
+
+def _timed_next(iterator):
+  """The next batch, and the seconds that it took to come, () float64."""
+  with tf.device('/device:CPU:0'):
+    start = tf.timestamp()
+  with tf.control_dependencies([start]):
+    batch = next(iterator)
+  tensors = tf.nest.flatten(batch, expand_composites=True)
+  with tf.control_dependencies(tensors), tf.device('/device:CPU:0'):
+    return batch, tf.timestamp() - start
 
 
 def _is_of_gradients(metric_name):
@@ -46,6 +60,8 @@ class Trainer(orbit.AbstractTrainer):
     seed: int, seed of dropout and DropToken.
     jit_compile: compile forward, loss and gradients with XLA; one replica.
     repeat_draws: draw the same dropout and DropToken at every step.
+    deterministic: whether TensorFlow's operations are deterministic. There is
+      no clock among those, so that the wait for data is not measured.
     micro_batch_size: int, rows of a replica that the towers take at a time, for
       the same gradients in less memory (see `gradient_caching`, which also says
       why sums of the gradients of small batches would be something else); None:
@@ -66,6 +82,7 @@ class Trainer(orbit.AbstractTrainer):
     seed,
     jit_compile=False,
     repeat_draws=False,
+    deterministic=False,
     micro_batch_size=None,
   ):
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
@@ -82,6 +99,7 @@ class Trainer(orbit.AbstractTrainer):
     self._strategy = strategy
     self._seed = seed
     self._repeat_draws = repeat_draws
+    self._deterministic = deterministic
     self._micro_batch_size = micro_batch_size
     self._uses_loss_scale = isinstance(
       optimizer, tf_keras.mixed_precision.LossScaleOptimizer
@@ -190,13 +208,19 @@ class Trainer(orbit.AbstractTrainer):
 
   def _run_loop(self, iterator, num_steps):
     history = tf.TensorArray(tf.float32, size=num_steps)
+    waited = tf.zeros([], tf.float64)
     for index in tf.range(num_steps):
-      shares = self._strategy.run(self._replica_step, args=(next(iterator),))
+      if self._deterministic:
+        batch = next(iterator)
+      else:
+        batch, seconds = _timed_next(iterator)
+        waited += seconds
+      shares = self._strategy.run(self._replica_step, args=(batch,))
       values = self._strategy.reduce(
         tf.distribute.ReduceOp.SUM, shares, axis=None
       )
       history = history.write(index, values)
-    return history.stack()  # (num_steps, M)
+    return history.stack(), waited  # (num_steps, M), ()
 
   def train(self, num_steps):
     """Runs training steps.
@@ -205,7 +229,8 @@ class Trainer(orbit.AbstractTrainer):
       num_steps: scalar int32 tensor.
 
     Returns:
-      Dictionary: metric name → mean over the steps, a float. With a
+      Dictionary: metric name → mean over the steps, a float; and under
+      `INPUT_WAIT` the seconds that all of them waited for data. With a
       `LossScaleOptimizer` also `loss_scale`, and `skipped_steps`, the number of
       these steps that changed no weight, since their gradients were not finite;
       they do not count in the means of gradient norms.
@@ -215,8 +240,8 @@ class Trainer(orbit.AbstractTrainer):
         Gradients may be so for some steps where a loss scale is looked for.
     """
     first = int(self._optimizer.iterations.numpy())
-    history = self._loop(self._iterator, num_steps).numpy()
-    history = dict(zip(self._metric_names, history.T, strict=True))
+    history, waited = self._loop(self._iterator, num_steps)
+    history = dict(zip(self._metric_names, history.numpy().T, strict=True))
     skipped = np.zeros(len(history['loss']), bool)
     if self._uses_loss_scale:
       skipped = history['skipped_steps'] > 0
@@ -233,6 +258,7 @@ class Trainer(orbit.AbstractTrainer):
       means[name] = float(values.mean()) if len(values) else float('nan')
     if self._uses_loss_scale:
       means['skipped_steps'] = float(skipped.sum())
+    means[INPUT_WAIT] = float(waited)  # 0 where it is not measured
     return means
 
   def _check_finite(self, values, is_skipped, step):
