@@ -1,6 +1,7 @@
 """Tests of `vatt_tf.input_pipeline.pipeline`."""
 
 import pathlib
+from unittest import mock
 
 from absl.testing import parameterized
 import gin
@@ -8,7 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf import feature_names as names
-from vatt_tf.input_pipeline import audio, pipeline, records, text, video
+from vatt_tf.input_pipeline import (
+  audio,
+  frame_cache,
+  pipeline,
+  records,
+  text,
+  video,
+)
 
 _WORDS = ['clip', 'says', *(f'word{i}' for i in range(8))]
 _VIDEO = video.VideoConfig(num_frames=3, frame_size=8)
@@ -396,6 +404,79 @@ class PositionTest(_Case):
         name = batch['example_id'][0].numpy()
         self.assertAllEqual(batch['audio'][0], rows.pop(name))
     self.assertEmpty(rows)
+
+
+class CacheTest(_Case):
+  @parameterized.named_parameters(
+    ('window', {'frame_size': 8}),
+    ('half', {'frame_size': 4, 'scale_jitter': 0.4}),
+    ('area', {'frame_size': 3, 'area_range': (0.05, 1.0)}),
+  )
+  def test_batches_do_not_depend_on_it(self, changes):
+    config = video.VideoConfig(num_frames=3, **changes)
+    clips = [_clip(i, height=18, width=22) for i in range(7)]
+    frames = list(clips[3].frames)
+    frames[1] = frames[1][: len(frames[1]) // 2]
+    clips[3].frames = frames
+    sources = [
+      pipeline.Source(self._write(clips[:5], 2, 'a')),
+      pipeline.Source(self._write(clips[5:], 1, 'b')),
+    ]
+
+    def make(cache_gib):
+      return self._make(
+        sources, 4, video=config, max_bad_record_share=1.0, cache_gib=cache_gib
+      ).take(12)
+
+    whole = list(make(0.0))
+    frame_gib = 18 * 22 * 3 / 2**30
+    for cache_gib in (0.1, 2.5 * frame_gib):
+      with mock.patch.object(
+        frame_cache, 'FrameCache', wraps=frame_cache.FrameCache
+      ) as made:
+        for batch, expected in zip(make(cache_gib), whole, strict=True):
+          for key in expected:
+            self.assertAllEqual(batch[key], expected[key], msg=key)
+        made.assert_called_once_with(cache_gib)
+    masks = np.concatenate([b['video_mask'] for b in whole])
+    self.assertBetween(masks.mean(), 0.5, 0.99)
+
+  def test_decodes_once_up_to_the_limit(self):
+    clips = [_clip(i) for i in range(4)]
+    pattern = self._write(clips)
+    num_frames = sum(len(clip.frames) for clip in clips)
+    frame_size = 12 * 16 * 3
+    caches = []
+
+    def keep(limit_gib):
+      caches.append(self._cache(limit_gib))
+      return caches[-1]
+
+    config = video.VideoConfig(num_frames=6, frame_size=8)
+    # Records that are read at a time may both find room.
+    for room, at_least, at_most in ((1000, num_frames, num_frames), (5, 1, 12)):
+      with mock.patch.object(frame_cache, 'FrameCache', keep):
+        dataset = self._make(
+          pattern, 4, video=config, cache_gib=room * frame_size / 2**30
+        )
+      list(dataset.take(8))
+      self.assertBetween(len(caches[-1]), at_least, at_most)
+      self.assertGreaterEqual(
+        caches[-1].num_bytes, frame_size * len(caches[-1])
+      )
+
+  _cache = frame_cache.FrameCache
+
+  @parameterized.parameters(-1.0, 1e6)
+  def test_limits(self, cache_gib):
+    pattern = self._write([_clip(0)])
+    with self.assertRaisesRegex(ValueError, 'memory of this machine'):
+      self._make(pattern, video=_VIDEO, cache_gib=cache_gib)
+
+  def test_without_video(self):
+    pattern = self._write([_clip(0)])
+    with self.assertRaisesRegex(ValueError, 'cache_gib.*`video`'):
+      self._make(pattern, cache_gib=0.1)
 
 
 class BadInputTest(_Case):

@@ -4,7 +4,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import records, video
+from vatt_tf.input_pipeline import frame_cache, records, video
 
 
 def _seed(number=0):
@@ -126,16 +126,58 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class DecodeTest(tf.test.TestCase, parameterized.TestCase):
-  def test_window_is_that_of_the_whole_frame(self):
-    frames = _frames()
-    window = tf.constant([5, 8, 32, 40])
-    decoded = video.decode_frames(frames, window, (32, 32))
-    whole = tf.stack([tf.io.decode_jpeg(frame) for frame in frames])
-    whole = tf.cast(whole[:, 5:37, 8:48], tf.int32)
-    decoded = tf.cast(decoded, tf.int32)
-    # At its edge the window does not see the chroma of its neighbours.
-    self.assertAllEqual(decoded[:, 2:-2, 2:-2], whole[:, 2:-2, 2:-2])
-    self.assertAllClose(decoded, whole, atol=32)
+  @parameterized.product(
+    sampling=[4, 0], is_cached=[False, True], ratio=[1, 2, 4, 8]
+  )
+  def test_window_is_that_of_the_whole_frame(self, sampling, is_cached, ratio):
+    rng = np.random.default_rng(ratio)
+    images = rng.integers(0, 256, [2, 14, 17, 3])
+    images = tf.image.resize(images, [205, 243])
+    images = tf.cast(images, tf.uint8)
+    frames = tf.stack(
+      [
+        tf.io.encode_jpeg(i, quality=90, chroma_downsampling=sampling > 0)
+        for i in images
+      ]
+    )
+    whole = tf.stack([tf.io.decode_jpeg(f, ratio=ratio) for f in frames])
+    cache = frame_cache.FrameCache(0.1)
+    cached = None
+    if is_cached:
+      cached = video.Cached(
+        cache, tf.constant(3, tf.int64), tf.constant([4, 9])
+      )
+    decode = tf.function(video.decode_frames)
+    windows = [(0, 0, 205, 243), (16, 32, 160, 176), (33, 63, 172, 180)]
+    windows += [(100, 203, 40, 40), (44, 19, 161, 1)]
+    for top, left, height, width in windows:
+      window = tf.constant([top, left, height, width])
+      # The least output that asks for this ratio.
+      size = (max(height // ratio, 1), max(width // ratio, 1))
+      if min(height, width) < ratio:
+        continue
+      self.assertEqual(2 ** int(video.jpeg_ratio(window, size)), ratio)
+      decoded = decode(frames, window, size, cached)
+      top, left = top // ratio, left // ratio
+      self.assertAllEqual(
+        decoded,
+        whole[:, top : top + height // ratio, left : left + width // ratio],
+      )
+    self.assertLen(cache, 2 if is_cached else 0)
+
+  def test_never_fewer_pixels_than_the_output_needs(self):
+    ratio_of = tf.function(video.jpeg_ratio)
+    for height in (*range(1, 70, 3), 223, 224, 447, 448, 2000):
+      for width in (7, 48, 96, 191, 192, 400):
+        for size in ((24, 24), (7, 48), (224, 224)):
+          ratio = 2 ** int(ratio_of(tf.constant([0, 0, height, width]), size))
+          if ratio > 1:
+            self.assertGreaterEqual(height // ratio, size[0])
+            self.assertGreaterEqual(width // ratio, size[1])
+          if ratio < 8:  # and it is the largest such one
+            self.assertTrue(
+              height < 2 * ratio * size[0] or width < 2 * ratio * size[1]
+            )
 
   @parameterized.parameters((24, (48, 64)), (12, (24, 32)), (5, (12, 16)))
   def test_decodes_at_a_fraction_where_that_is_enough(self, size, expected):

@@ -6,8 +6,8 @@ import os
 import tensorflow as tf
 
 # A key is the number of the record, of the frame in it, and of the scale.
-_FRAME_BITS = 20
-_SCALE_BITS = 2
+_MAX_FRAMES = 2**20
+_MAX_SCALES = 4
 
 _GIB = 2**30
 
@@ -76,8 +76,8 @@ class FrameCache:
     Raises:
       tf.errors.InvalidArgumentError: What `decode` raises.
     """
-    key = (record << _FRAME_BITS) | tf.cast(frame, tf.int64)
-    key = tf.reshape((key << _SCALE_BITS) | scale, [1])
+    key = record * _MAX_FRAMES + tf.cast(frame, tf.int64)
+    key = tf.reshape(key * _MAX_SCALES + scale, [1])
     nothing = tf.raw_ops.EmptyTensorList(
       element_shape=tf.constant(-1),
       max_num_elements=1,

@@ -1279,6 +1279,11 @@ def make_dataset(
       f'that decodes. Received: is_training={is_training}, '
       f'cache_gib={cache_gib}, data_service={data_service!r}'
     )
+  if cache_gib and video is None:
+    raise ValueError(
+      '`cache_gib` keeps frames and needs `video`; it must be 0 without. '
+      f'Received: cache_gib={cache_gib}'
+    )
   macro = 'TRAIN_RECORDS' if is_training else 'EVAL_RECORDS'
   paths = tuple(
     tuple(records.match_shards(source.pattern, source.macro or macro))

@@ -1,0 +1,55 @@
+"""Checks that the input pipeline is faster than what reads from it.
+
+    python -m benchmarks.verify_input_pipeline --output=found.json
+
+The bars: 65 clips a second at the paper's sizes on two cores, and ten times the
+training of the quickstart's model (see `benchmarks/input_pipeline.py`). How
+many JPEG images a core decodes in a second stands beside each, so that figures
+of different machines can be compared.
+"""
+
+import sys
+
+from benchmarks import checks, input_pipeline
+
+_ROUNDS = 5
+_BAR = 65.0
+_BAR_CORES = 2
+_TIMES_BAR = 10.0
+
+
+def main():
+  """Runs the check."""
+  output = checks.parse_output(__doc__)
+  found = checks.Checks('the speed of the input pipeline')
+  figures = {}
+  for workload in input_pipeline.WORKLOADS:
+    figures[workload] = input_pipeline.measure(workload, _ROUNDS)
+    print(f'  {input_pipeline.describe(figures[workload])}', flush=True)
+    found.note(workload, figures[workload])
+  f4 = figures['f4']
+  found.check(
+    f'f4: clips/s on {f4["cores"]} cores',
+    round(f4['clips_per_second'], 1),
+    at_least=_BAR * min(f4['cores'], _BAR_CORES) / _BAR_CORES,
+  )
+  found.check(
+    'quickstart: times the training',
+    round(figures['quickstart']['times_the_training'], 2),
+    at_least=_TIMES_BAR,
+  )
+  for workload in ('f4', 'quickstart'):
+    found.check(
+      f'{workload}: times as fast with decoded frames in memory',
+      round(
+        figures[f'{workload}_cached']['clips_per_second']
+        / figures[workload]['clips_per_second'],
+        2,
+      ),
+      at_least=1.0,
+    )
+  return found.write(output)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
