@@ -222,9 +222,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
         'released_vatt', 'x', self.output, factorize_positions=True
       )
     with self.assertRaisesRegex(ValueError, '`source` must be t5 or vit'):
-      convert.export_checkpoint(
-        'released_vatt', 'x', self.output, [_GIN_FILE]
-      )
+      convert.export_checkpoint('released_vatt', 'x', self.output)
 
 
 class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
@@ -256,9 +254,7 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertGreater(report.count('new'), 0)
     exported = os.path.join(self.get_temp_dir(), 'exported')
-    convert.export_checkpoint(
-      source, output, exported, [os.path.join(output, 'config.gin')]
-    )
+    convert.export_checkpoint(source, output, exported)
     again = conversion.open_source(exported)
     same = [
       name

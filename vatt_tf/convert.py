@@ -151,14 +151,17 @@ def _write_report(path, report):
   file_utils.write_text(path, text)
 
 
-def export_checkpoint(source, checkpoint, output, gin_files, gin_params=()):
+def export_checkpoint(
+  source, checkpoint, output, gin_files=(), gin_params=()
+):
   """Writes a tower in the format of another program.
 
   Args:
     source: `t5` or `vit`, which programs' format.
     checkpoint: a run's directory or the prefix of a checkpoint.
     output: folder to write to.
-    gin_files: list of paths, of the model.
+    gin_files: list of paths, of the model; empty: the `config.gin` beside the
+      checkpoint.
     gin_params: list of bindings.
 
   Raises:
@@ -170,9 +173,9 @@ def export_checkpoint(source, checkpoint, output, gin_files, gin_params=()):
       '`source` must be t5 or vit when exporting: there is no format for whole '
       f'VATT models but our own. Received: source={source}'
     )
-  if not gin_files:
-    raise ValueError('`gin_file` must describe the model that is exported.')
-  gin_utils.parse(gin_files, gin_params)
+  gin_utils.parse(
+    gin_files or [gin_utils.config_beside(checkpoint)], gin_params
+  )
   model = _build(is_classifier=False)
   manager.restore_model(model, manager.resolve(checkpoint))
   module.export(model, output)

@@ -47,7 +47,7 @@ def sigmoid_loss(
       gradient: SigLIP's t.
     bias: float or scalar tensor, SigLIP's b.
     chunk_size: None holds all similarities at once. An integer holds those of
-      so many rows at a time, and computes them anew for the gradient: memory
+      so many rows at a time, and their gradient right after them: memory
       then grows with B, not with its square, at the same result.
 
   Returns:
