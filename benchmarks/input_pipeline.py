@@ -9,11 +9,11 @@ stored, 224 x 224 random crops, flips, colours, 153,600 samples, batch 4. What a
 JPEG image costs depends on what it shows, so the media are rendered to look
 natural: fractal texture that drifts, edges, and the noise of a sensor.
 
-`quickstart`: the model and the clips of gin/pretrain_sample.gin, on the records
-in data/sample; the figure is how many times as fast as the training of that
-model the pipeline is, both measured in turns in the same run.
+`f4_cached`: the same with decoded frames kept in memory.
 
-`quickstart_cached`: the same with decoded frames kept in memory.
+`quickstart`: the model, the records and the batches of `make quickstart`; the
+figure is how many times as fast as the training of that model the pipeline is,
+both measured in turns in the same run.
 
 A figure is the median of `--rounds`, after a warm-up. Beside it stands a
 measure of the machine: how many 360 x 288 JPEG images of such media one core
@@ -40,6 +40,7 @@ from vatt_tf import (
   distribution,
   file_utils,
   gin_utils,
+  quickstart,
 )
 from vatt_tf.input_pipeline import audio, pipeline, video
 from vatt_tf.media import ingest
@@ -50,7 +51,6 @@ _FRAME_RATE = 25
 _SECONDS = 3.0
 _AUDIO_RATE = 48_000
 _QUICKSTART = 'gin/pretrain_sample.gin'
-_SAMPLE = 'data/sample'
 _BATCH_SIZE = 32  # The quickstart's.
 _STEPS = 10
 
@@ -238,33 +238,29 @@ def _make_trainer():
   return trainer.Trainer(task, model, optimizer, dataset, strategy, seed=0)
 
 
-def _quickstart_dataset(**arguments):
+def _quickstart_dataset():
   with gin.config_scope('train'):
     make_dataset = gin.get_configurable('make_dataset')
-    return make_dataset(global_batch_size=_BATCH_SIZE, **arguments)
+    return make_dataset(global_batch_size=_BATCH_SIZE)
 
 
-def measure_quickstart(rounds: int, **arguments) -> dict[str, object]:
+def measure_quickstart(rounds: int) -> dict[str, object]:
   """Measures the workload `quickstart`.
 
   Args:
     rounds: Times that the figures are taken.
-    **arguments: More of `make_dataset`.
 
   Returns:
     A dictionary of figures.
   """
-  folder = gin_utils.ROOT / _SAMPLE
-  gin_utils.parse(
-    [_QUICKSTART],
-    [
-      f"TRAIN_RECORDS='{folder}/train-*.tfrecord'",
-      f"EVAL_RECORDS='{folder}/validation-*.tfrecord'",
-      f"VOCABULARY='{folder}/vocabulary.txt'",
-    ],
-  )
+  with tempfile.TemporaryDirectory() as folder:
+    gin_utils.parse([_QUICKSTART], quickstart.make_data(folder))
+    return _measure_training(rounds)
+
+
+def _measure_training(rounds):
   step_trainer = _make_trainer()
-  dataset = _quickstart_dataset(**arguments)
+  dataset = _quickstart_dataset()
   step_trainer.train(tf.constant(_STEPS))  # traces
   references, rates, training = [], [], []
   for _ in range(rounds):
@@ -303,27 +299,26 @@ def _figures(rates, references):
 _CACHE_GIB = 1.0  # 48 clips of `f4` take 0.33 GiB.
 
 
-def measure(workload: str, rounds: int, **arguments) -> dict[str, object]:
+WORKLOADS = ('f4', 'f4_cached', 'quickstart')
+
+
+def measure(workload: str, rounds: int) -> dict[str, object]:
   """Measures a workload by its name.
 
   Args:
     workload: One of `WORKLOADS`.
     rounds: Times that the figures are taken.
-    **arguments: More of `measure_f4` or `measure_quickstart`.
 
   Returns:
     A dictionary of figures.
   """
-  if workload.endswith('_cached'):
-    arguments['cache_gib'] = _CACHE_GIB
-  if workload.startswith('f4'):
-    found = measure_f4(rounds=rounds, **arguments)
+  if workload == 'quickstart':
+    found = measure_quickstart(rounds)
+  elif workload == 'f4_cached':
+    found = measure_f4(rounds, cache_gib=_CACHE_GIB)
   else:
-    found = measure_quickstart(rounds, **arguments)
+    found = measure_f4(rounds)
   return {'workload': workload, **found}
-
-
-WORKLOADS = ('f4', 'f4_cached', 'quickstart', 'quickstart_cached')
 
 
 def describe(found: dict[str, object]) -> str:

@@ -94,31 +94,21 @@ def _make_empty(output_dir):
     file.write('The next quickstart removes this folder.\n')
 
 
-def run(output_dir):
-  """Runs the quickstart.
+def make_data(output_dir, clock=None):
+  """Renders sample media and makes records and a vocabulary of them.
 
   Args:
-    output_dir: folder for everything that it writes. What an earlier
-      quickstart left there is removed first.
+    output_dir: folder for `media`, `records` and `vocabulary.txt`.
+    clock: counts the seconds of each part; None: nothing does.
 
   Returns:
-    Retrieval metrics, as `retrieval.evaluate_retrieval` gives them; they are
-    also in `result.json`, with the seconds of each part.
-
-  Raises:
-    ValueError: the folder holds files that no quickstart wrote.
+    The bindings of `--gin_param` that name what was made, a list.
   """
-  media, records, vocabulary_path, model_dir = (
+  clock = clock or _Clock()
+  media, records, vocabulary_path = (
     os.path.join(output_dir, name)
-    for name in ('media', 'records', 'vocabulary.txt', 'model')
+    for name in ('media', 'records', 'vocabulary.txt')
   )
-  _make_empty(output_dir)
-  clock = _Clock()
-  if os.environ.get(_STARTED):
-    clock.add(
-      'environment, and start of Python',
-      time.time() - float(os.environ[_STARTED]),
-    )
   with clock.part(
     'sample media', f'python data/make_sample_media.py --output_dir={media}'
   ):
@@ -146,12 +136,36 @@ def run(output_dir):
     words = vocabulary.build_vocabulary(captions)
     vocabulary.write_vocabulary(vocabulary_path, words)
     print(f'{len(words)} words')
-
-  params = [
+  return [
     f"TRAIN_RECORDS='{pattern}'",
     f"EVAL_RECORDS='{os.path.join(records, 'validation-*.tfrecord')}'",
     f"VOCABULARY='{vocabulary_path}'",
   ]
+
+
+def run(output_dir):
+  """Runs the quickstart.
+
+  Args:
+    output_dir: folder for everything that it writes. What an earlier
+      quickstart left there is removed first.
+
+  Returns:
+    Retrieval metrics, as `retrieval.evaluate_retrieval` gives them; they are
+    also in `result.json`, with the seconds of each part.
+
+  Raises:
+    ValueError: the folder holds files that no quickstart wrote.
+  """
+  model_dir = os.path.join(output_dir, 'model')
+  _make_empty(output_dir)
+  clock = _Clock()
+  if os.environ.get(_STARTED):
+    clock.add(
+      'environment, and start of Python',
+      time.time() - float(os.environ[_STARTED]),
+    )
+  params = make_data(output_dir, clock)
   with clock.part(
     'training and evaluation',
     f'python -m vatt_tf.train --gin_file={_GIN_FILE} --model_dir={model_dir} '

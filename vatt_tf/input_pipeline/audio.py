@@ -6,6 +6,7 @@ through tensorflow-io. What is random takes a `seed`, a (2,) integer tensor.
 """
 
 import dataclasses
+import functools
 import io
 import math
 import struct
@@ -14,6 +15,8 @@ import wave
 import gin
 import numpy as np
 import tensorflow as tf
+
+from vatt_tf import tensor_utils
 
 WAVEFORM = 'waveform'
 SPECTROGRAM = 'spectrogram'
@@ -151,8 +154,12 @@ def find_fault(waveform: tf.Tensor) -> tf.Tensor:
     `DENORMAL` (all values are denormal, at least one is not 0: integer samples
     whose bits were read as float32).
   """
-  bits = tf.bitwise.bitwise_and(tf.bitcast(waveform, tf.int32), _SIGN_OFF)
-  largest = tf.reduce_max(tf.concat([bits, [0]], axis=0))
+  # As signed numbers the bits rise with positive values, as unsigned ones with
+  # the size of negative values, which come after all positive ones.
+  largest = tf.maximum(tf.reduce_max(tf.bitcast(waveform, tf.int32)), 0)
+  lowest = tf.reduce_max(tf.bitcast(waveform, tf.uint32))
+  lowest = tf.bitwise.bitwise_and(tf.bitcast(lowest, tf.int32), _SIGN_OFF)
+  largest = tf.maximum(largest, lowest)
   is_denormal = (largest > 0) & (largest < _SMALLEST_NORMAL_BITS)
   fault = tf.where(is_denormal, DENORMAL, NO_FAULT)
   return tf.where(largest >= _INFINITY_BITS, NOT_FINITE, fault)
@@ -449,14 +456,24 @@ def slice_waveform(
     tf.int32,
   )
   first = start - blocks * down
-  places = first + tf.range(length + 2 * blocks * down)
-  is_sound = (places >= 0) if is_looped else (places >= 0) & (places < end)
-  if is_looped:
-    places %= end
-  is_sound &= places < tf.size(waveform)
-  places = tf.where(is_sound, places, 0)
-  samples = tf.gather(tf.concat([waveform, [0.0]], axis=0), places)
-  samples = tf.where(is_sound, samples, 0.0)
+  count = length + 2 * blocks * down
+
+  def inside():
+    return waveform[first : first + count]
+
+  def beyond():
+    places = first + tf.range(count)
+    is_sound = (places >= 0) if is_looped else (places >= 0) & (places < end)
+    if is_looped:
+      places %= end
+    is_sound &= places < tf.size(waveform)
+    places = tf.where(is_sound, places, 0)
+    samples = tf.gather(tf.concat([waveform, [0.0]], axis=0), places)
+    return tf.where(is_sound, samples, 0.0)
+
+  last = first + count
+  is_inside = (first >= 0) & (last <= end) & (last <= tf.size(waveform))
+  samples = tf.cond(is_inside, inside, beyond)
   samples = resample(samples, down, up)
   samples = samples[blocks * up : blocks * up + config.num_samples]
   samples = tf.ensure_shape(samples, [config.num_samples])
@@ -521,11 +538,51 @@ def mixup_weights(seeds: tf.Tensor, alpha: float) -> tf.Tensor:
 # Spectrogram.
 
 
-def _hann_window(length, dtype=tf.float32):
-  """The periodic window; `tf.signal`'s is not, where the length is odd."""
-  steps = tf.range(tf.cast(length, dtype), dtype=dtype)
-  phase = 2.0 * math.pi * steps / tf.cast(length, dtype)
-  return 0.5 - 0.5 * tf.cos(phase)
+@functools.cache
+def _hann_window(length):
+  """The periodic window (`tf.signal`'s is not, where the length is odd)."""
+  with tf.init_scope():
+    phase = 2.0 * math.pi * tf.range(length, dtype=tf.float32) / length
+    return (0.5 - 0.5 * tf.cos(phase)).numpy()
+
+
+@functools.cache
+def _mel_weights(config, num_bins):
+  """The sums of `num_bins` frequencies to mel bins: (num_bins, M) float32."""
+  with tf.init_scope():
+    return tf.signal.linear_to_mel_weight_matrix(
+      num_mel_bins=config.num_mel_bins,
+      num_spectrogram_bins=num_bins,
+      sample_rate=config.sample_rate,
+      lower_edge_hertz=config.min_frequency,
+      upper_edge_hertz=config.max_frequency,
+    ).numpy()
+
+
+def _windows(waveform, length, hop):
+  """Overlapping windows of the last axis, under `_hann_window`.
+
+  Numbers are those of `tf.signal.frame`, which gathers single samples where
+  `length` is no multiple of `hop`; here whole hops are copied.
+
+  Args:
+    waveform: (..., S), S static, zeros beyond it.
+    length: samples of a window.
+    hop: samples between the starts of windows.
+
+  Returns:
+    (..., F, L), F = ceil(S / hop); L is at least `length`, zeros beyond it.
+  """
+  size = waveform.shape[-1]
+  count, overlap = -(-size // hop), -(-length // hop)
+  padding = [[0, 0]] * (waveform.shape.rank - 1)
+  padding.append([0, (count + overlap - 1) * hop - size])
+  batch = tensor_utils.shape_list(waveform)[:-1]
+  hops = tf.reshape(tf.pad(waveform, padding), [*batch, -1, hop])
+  places = np.arange(count)[:, np.newaxis] + np.arange(overlap)
+  windows = tf.gather(hops, places, axis=-2)  # (..., F, overlap, hop)
+  windows = tf.reshape(windows, [*batch, count, overlap * hop])
+  return windows * np.pad(_hann_window(length), [0, overlap * hop - length])
 
 
 def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
@@ -543,21 +600,11 @@ def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
   Returns:
     (..., F, M) float32 in [0, 1], F = ceil(S / hop).
   """
-  transform = tf.signal.stft(
-    waveform,
-    frame_length=config.window_length,
-    frame_step=config.hop_length,
-    window_fn=_hann_window,
-    pad_end=True,
-  )  # (..., F, fft / 2 + 1)
-  to_mel = tf.signal.linear_to_mel_weight_matrix(
-    num_mel_bins=config.num_mel_bins,
-    num_spectrogram_bins=transform.shape[-1],
-    sample_rate=config.sample_rate,
-    lower_edge_hertz=config.min_frequency,
-    upper_edge_hertz=config.max_frequency,
-  )
-  mel = tf.abs(transform) @ to_mel  # (..., F, M)
+  waveform = tf.convert_to_tensor(waveform, tf.float32)
+  windows = _windows(waveform, config.window_length, config.hop_length)
+  size = 1 << (config.window_length - 1).bit_length()
+  transform = tf.signal.rfft(windows, [size])  # (..., F, size / 2 + 1)
+  mel = tf.abs(transform) @ _mel_weights(config, size // 2 + 1)  # (..., F, M)
   mel = tf.math.log1p(1e4 * mel)
   low = tf.reduce_min(mel, axis=[-2, -1], keepdims=True)
   high = tf.reduce_max(mel, axis=[-2, -1], keepdims=True)

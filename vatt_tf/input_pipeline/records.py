@@ -21,6 +21,7 @@ process.
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 import dataclasses
+import functools
 import os
 import struct
 from typing import NamedTuple
@@ -713,10 +714,14 @@ def read_shard(path: str) -> Iterator[Clip]:
 
 def _first_nonempty(values: Sequence[tf.Tensor]) -> tf.Tensor:
   """The first of several vectors that has an element; empty if none has."""
-  result = values[0]
-  for value in values[1:]:
-    length = tf.where(tf.size(result) > 0, 0, tf.size(value))
-    result = tf.concat([result, value[:length]], axis=0)
+  *others, result = values
+  for value in reversed(others):
+    # Not a concatenation, which would copy it: a sound is large.
+    result = tf.cond(
+      tf.size(value) > 0,
+      functools.partial(tf.identity, value),
+      functools.partial(tf.identity, result),
+    )
   return result
 
 
