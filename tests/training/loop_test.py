@@ -150,10 +150,10 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     other = os.path.join(self.dir, 'interrupted')
     update = progress.Progress.update
 
-    def interrupt(line, step, metrics):
+    def interrupt(line, step, *others):
       if step == 2:
         os.kill(os.getpid(), signal.SIGINT)
-      return update(line, step, metrics)
+      return update(line, step, *others)
 
     with mock.patch.object(progress.Progress, 'update', interrupt):
       self._train(model_dir=other)
@@ -257,9 +257,9 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     losses = []
     update = progress.Progress.update
 
-    def record(line, step, metrics):
+    def record(line, step, metrics, *others):
       losses.append(metrics['loss'])
-      return update(line, step, metrics)
+      return update(line, step, metrics, *others)
 
     with mock.patch.object(progress.Progress, 'update', record):
       self._train(
