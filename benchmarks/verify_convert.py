@@ -18,25 +18,16 @@ import time
 
 import gin
 import numpy as np
-import tensorflow as tf
 
 from benchmarks import checks
 from tests import shared_data
+from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
 from vatt_tf.checkpoints import conversion, manager
 
-_LISTINGS = (
-  'ut_fac_medium',
-  'tx_fac_bbs',
-  'tx_fac_mbs',
-  'tx_fac_lbs',
-  'finetuned_vit_base_k400',
-  'finetuned_vit_medium_ma_k400',
-  'finetuned_wat_base_audioset',
-)
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 # Runs a command and prints its peak memory in KiB. A process begins with the
 # peak of the one that starts it, so that this one must be small.
@@ -60,13 +51,12 @@ def write_random(listing, prefix):
   with open(listing) as file:
     shapes = json.load(file)['variables']
   rng = np.random.default_rng(0)
-  tf.raw_ops.SaveV2(
-    prefix=prefix,
-    tensor_names=[name + _SUFFIX for name in shapes],
-    shape_and_slices=[''] * len(shapes),
-    tensors=[
-      rng.standard_normal(shape, np.float32) for shape in shapes.values()
-    ],
+  checkpoint_files.write(
+    prefix,
+    {
+      name + _SUFFIX: rng.standard_normal(shape, np.float32)
+      for name, shape in shapes.items()
+    },
   )
 
 
@@ -158,7 +148,7 @@ def main():
   """Runs the check."""
   output = checks.parse_output(__doc__)
   found = checks.Checks('import of checkpoints of the released sizes')
-  for name in _LISTINGS:
+  for name in checkpoint_files.LISTINGS:
     with tempfile.TemporaryDirectory() as folder:
       check(found, name, folder)
   return found.write(output)

@@ -12,7 +12,6 @@ on two logical ones (`mirrored`), and on two workers of which one dies.
 """
 
 import concurrent.futures
-import json
 import pathlib
 import re
 import signal
@@ -21,10 +20,10 @@ import tempfile
 import time
 
 import numpy as np
-import tensorflow as tf
 
 from benchmarks import checks
 from tests import replicas
+from tests.checkpoints import checkpoint_files
 
 _STEPS = 40
 _LOST = 75  # exit code of a worker that lost another
@@ -92,19 +91,9 @@ class _Trial:
     """Starts its process, or its two workers: a list of processes."""
     if self._num_workers == 1:
       return [checks.start_module('train', *self._arguments)]
-    workers = [f'localhost:{port}' for port in replicas.free_ports(2)]
     return [
-      checks.start_module(
-        'train',
-        *self._arguments,
-        TF_CONFIG=json.dumps(
-          {
-            'cluster': {'worker': workers},
-            'task': {'type': 'worker', 'index': index},
-          }
-        ),
-      )
-      for index in range(2)
+      checks.start_module('train', *self._arguments, TF_CONFIG=config)
+      for config in replicas.tf_configs(self._num_workers)
     ]
 
   def run(self, stop_at=None, number=signal.SIGINT, worker=0):
@@ -145,12 +134,7 @@ class _Trial:
 
   def values(self):
     """All values of the last checkpoint, by name."""
-    reader = tf.train.load_checkpoint(str(self.dir))
-    return {
-      name: reader.get_tensor(name)
-      for name in reader.get_variable_to_shape_map()
-      if 'VARIABLE_VALUE' in name and 'save_counter' not in name
-    }
+    return checkpoint_files.trained_values(self.dir)
 
 
 def _compare(found, name, trial, whole):

@@ -1,7 +1,6 @@
 """Two worker processes against one device."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -15,14 +14,10 @@ from vatt_tf import distribution
 _TIMEOUT_SECONDS = 240
 
 
-def _start_worker(index, ports, path, log):
-  config = {
-    'cluster': {'worker': [f'localhost:{port}' for port in ports]},
-    'task': {'type': 'worker', 'index': index},
-  }
+def _start_worker(config, path, log):
   environment = {
     **os.environ,
-    'TF_CONFIG': json.dumps(config),
+    'TF_CONFIG': config,
     'CUDA_VISIBLE_DEVICES': '-1',
     'PYTHONPATH': str(shared_data.REPOSITORY),
   }
@@ -40,12 +35,11 @@ class WorkersTest(tf.test.TestCase):
     folder = self.get_temp_dir()
     paths = [os.path.join(folder, f'{index}.npz') for index in (0, 1)]
     logs = [os.path.join(folder, f'{index}.log') for index in (0, 1)]
-    ports = replicas.free_ports(2)
     with contextlib.ExitStack() as stack:
       workers = []
-      for index in (0, 1):
+      for index, config in enumerate(replicas.tf_configs(2)):
         log = stack.enter_context(open(logs[index], 'w'))
-        workers.append(_start_worker(index, ports, paths[index], log))
+        workers.append(_start_worker(config, paths[index], log))
         stack.callback(workers[-1].kill)
       expected = replicas.run(distribution.make_strategy('cpu'))
       for worker, log in zip(workers, logs):

@@ -7,6 +7,7 @@ processes, and must give the same numbers. As a program it is a worker:
 """
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -31,6 +32,20 @@ def free_ports(count):
     for each in sockets:
       each.bind(('localhost', 0))
     return [each.getsockname()[1] for each in sockets]
+
+
+def tf_configs(num_workers):
+  """Values of TF_CONFIG for workers on this machine, a list of strings."""
+  workers = [f'localhost:{port}' for port in free_ports(num_workers)]
+  return [
+    json.dumps(
+      {
+        'cluster': {'worker': workers},
+        'task': {'type': 'worker', 'index': index},
+      }
+    )
+    for index in range(num_workers)
+  ]
 
 
 def global_batch():

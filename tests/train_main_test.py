@@ -1,7 +1,6 @@
 """The train command: Ctrl-C, going on, and what it says of bad input."""
 
 import concurrent.futures
-import json
 import os
 import pathlib
 import re
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import replicas, shared_data
+from tests.checkpoints import checkpoint_files
 
 # A small model on the sample records, which lie in the repository.
 _ARGUMENTS = (
@@ -52,17 +52,12 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     Returns:
       The text and the exit code of both.
     """
-    workers = [f'localhost:{port}' for port in replicas.free_ports(2)]
     processes = []
-    for index in range(2):
-      config = {
-        'cluster': {'worker': workers},
-        'task': {'type': 'worker', 'index': index},
-      }
+    for config in replicas.tf_configs(2):
       process = self.start(
         "--gin_param=STRATEGY='multi_worker_mirrored'",
         *arguments,
-        TF_CONFIG=json.dumps(config),
+        TF_CONFIG=config,
       )
       self.addCleanup(process.kill)
       processes.append(process)
@@ -98,15 +93,6 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn(f'Going on at step {step} of', texts[0])
     self.assertRegex(texts[0], r'Error: Worker 1 \(localhost:\d+\) is gone')
 
-  def values(self):
-    """What the last checkpoint holds, by name."""
-    reader = tf.train.load_checkpoint(self.model_dir)
-    return {
-      name: reader.get_tensor(name)
-      for name in reader.get_variable_to_shape_map()
-      if 'VARIABLE_VALUE' in name and 'save_counter' not in name
-    }
-
   def test_killed_while_it_writes_a_checkpoint(self):
     arguments = (
       '--gin_param=DETERMINISTIC=True',
@@ -117,7 +103,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     with self.start(*arguments) as process:
       text = process.stdout.read()
     self.assertEqual(process.returncode, 0, text)
-    whole = self.values()
+    whole = checkpoint_files.trained_values(self.model_dir)
     self.model_dir += '_killed'
     folder = pathlib.Path(self.model_dir)
     with self.start(*arguments) as process:
@@ -133,7 +119,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(process.returncode, 0, text)
     self.assertIn('Going on at step 2 of 4', text)
     self.assertEmpty(list(folder.glob('*_temp*')))
-    values = self.values()
+    values = checkpoint_files.trained_values(self.model_dir)
     self.assertEqual(values.keys(), whole.keys())
     for name, value in whole.items():
       self.assertTrue(np.array_equal(value, values[name]), name)

@@ -122,11 +122,7 @@ def gather_from_workers(strategy, value):
   num_workers = _num_workers(strategy)
   if num_workers == 1:
     return [value]
-  resolver = strategy.cluster_resolver
-  index = resolver.task_id
-  if resolver.task_type == 'worker':
-    index += len(resolver.cluster_spec().as_dict().get('chief', []))
-  own = tf.one_hot(index, num_workers)
+  own = tf.one_hot(worker_index(strategy), num_workers)
   # Each of a worker's replicas adds the same.
   share = own * value / (strategy.num_replicas_in_sync // num_workers)
   total = _sum_function(strategy)(share).numpy()
@@ -147,8 +143,27 @@ def _num_workers(strategy):
   """Processes that run the program together."""
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     return 1
-  spec = strategy.cluster_resolver.cluster_spec().as_dict()
-  return len(spec.get('chief', [])) + len(spec.get('worker', []))
+  return len(_workers(strategy.cluster_resolver.cluster_spec().as_dict()))
+
+
+def worker_index(strategy):
+  """The place of this process among the workers, an int; 0 is the chief.
+
+  Args:
+    strategy: a `tf.distribute.Strategy`.
+  """
+  if _num_workers(strategy) == 1:
+    return 0
+  resolver = strategy.cluster_resolver
+  if resolver.task_type == 'chief':
+    return resolver.task_id
+  num_chiefs = len(resolver.cluster_spec().as_dict().get('chief', []))
+  return num_chiefs + resolver.task_id
+
+
+def _workers(cluster):
+  """The addresses of a cluster's workers, in their order."""
+  return [*cluster.get('chief', []), *cluster.get('worker', [])]
 
 
 @contextlib.contextmanager
@@ -317,12 +332,11 @@ def _make_logical_cpus(num_devices):
 
 def _make_multi_worker_mirrored(**_):
   cluster, (job, index) = _parse_tf_config()
-  workers = [*cluster.get('chief', []), *cluster.get('worker', [])]
   logging.warning(
     'This is %s %d of the workers %s. Waiting until all of them have started.',
     job,
     index,
-    ', '.join(workers),
+    ', '.join(_workers(cluster)),
   )
   try:
     return tf.distribute.MultiWorkerMirroredStrategy()
@@ -362,7 +376,7 @@ def _parse_tf_config():
   try:
     config = json.loads(text)
     cluster, task = config['cluster'], config['task']
-    workers = cluster.get('chief', []) + cluster.get('worker', [])
+    workers = _workers(cluster)
     task_type, index = task['type'], int(task['index'])
     own = cluster.get(task_type, [])
   except (ValueError, KeyError, TypeError, AttributeError) as e:

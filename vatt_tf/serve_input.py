@@ -9,6 +9,7 @@ Trainers must reach the port and the one after it. Records must lie under the
 same paths here as on the trainer. docs/input_pipeline.md says more.
 """
 
+import signal
 import socket
 import threading
 
@@ -72,18 +73,20 @@ def main(argv):
   """Parses the flags and serves until it is stopped."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  stopped = threading.Event()
+  # Explicitly: a shell's background jobs ignore Ctrl-C by default.
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: stopped.set())
   host = _HOST.value or socket.gethostname()
   with command_line.exit_on_error():
     servers = start(host, _PORT.value)
   print(
     f'Makes batches for runs with DATA_SERVICE='
-    f"'{service.PROTOCOL}://{host}:{_PORT.value}'; Ctrl-C ends it.",
+    f"'{service.PROTOCOL}://{host}:{_PORT.value}'; Ctrl-C or SIGTERM ends it.",
     flush=True,
   )
-  try:
-    threading.Event().wait()
-  except KeyboardInterrupt:
-    print('Stopped.')
+  stopped.wait()
+  print('Stopped.')
   del servers
 
 

@@ -4,6 +4,17 @@ import os
 
 import tensorflow as tf
 
+# The released checkpoints whose names and shapes the shared data lists.
+LISTINGS = (
+  'ut_fac_medium',
+  'tx_fac_bbs',
+  'tx_fac_mbs',
+  'tx_fac_lbs',
+  'finetuned_vit_base_k400',
+  'finetuned_vit_medium_ma_k400',
+  'finetuned_wat_base_audioset',
+)
+
 
 def write(prefix, arrays):
   """Writes a TensorFlow checkpoint.
@@ -21,12 +32,28 @@ def write(prefix, arrays):
 
 
 def read(prefix):
-  """Returns a dictionary from the names of a checkpoint to its arrays."""
+  """The arrays of a checkpoint.
+
+  Args:
+    prefix: of the checkpoint, or the directory of a run, for its newest.
+
+  Returns:
+    Dictionary from their names.
+  """
   reader = tf.train.load_checkpoint(str(prefix))
   return {
     name: reader.get_tensor(name)
     for name in reader.get_variable_to_shape_map()
     if name != '_CHECKPOINTABLE_OBJECT_GRAPH'
+  }
+
+
+def trained_values(directory):
+  """What the newest checkpoint of a run holds but the count of its saves."""
+  return {
+    name: value
+    for name, value in read(directory).items()
+    if 'VARIABLE_VALUE' in name and 'save_counter' not in name
   }
 
 

@@ -17,15 +17,6 @@ from vatt_tf import (
 from vatt_tf.checkpoints import conversion, manager, released_vatt
 from vatt_tf.models import build, classification
 
-_LISTINGS = (
-  'ut_fac_medium',
-  'tx_fac_bbs',
-  'tx_fac_mbs',
-  'tx_fac_lbs',
-  'finetuned_vit_base_k400',
-  'finetuned_vit_medium_ma_k400',
-  'finetuned_wat_base_audioset',
-)
 _SIZES = {
   'd_va': 24,
   'd_vt': 16,
@@ -76,7 +67,7 @@ class ListingsTest(parameterized.TestCase, tf.test.TestCase):
     gin.clear_config()
     super().tearDown()
 
-  @parameterized.parameters(*_LISTINGS)
+  @parameterized.parameters(*checkpoint_files.LISTINGS)
   def test_every_name_and_shape_of_both_sides(self, listing):
     path = shared_data.path('fixtures', 'listings', f'{listing}.json')
     listed = json.loads(path.read_text())

@@ -1,16 +1,14 @@
 """T5's encoder: outputs of the original, towers, files that do not fit."""
 
-import io
 import json
 import os
 
 from absl.testing import parameterized
 import gin
 import numpy as np
-import sentencepiece
 import tensorflow as tf
 
-from tests import shared_data
+from tests import sentence_pieces, shared_data
 from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
@@ -395,21 +393,9 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
       t5.export(_tower('t5_v1_0', text_form='release'), self._folder())
 
   def _tokenizer(self):
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(['the red ball', 'a blue cube and a ball'] * 9),
-      model_writer=model,
-      vocab_size=16,
-      hard_vocab_limit=False,
-      pad_id=0,
-      eos_id=1,
-      unk_id=2,
-      bos_id=-1,
-      minloglevel=2,
-    )
     path = os.path.join(self._folder(), 'of_t5.model')
     with open(path, 'wb') as file:
-      file.write(model.getvalue())
+      file.write(sentence_pieces.train())
     return path
 
   def test_tokenizer(self):

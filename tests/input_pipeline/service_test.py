@@ -3,7 +3,6 @@
 The input machines are processes of their own.
 """
 
-import io
 import os
 import pathlib
 import signal
@@ -14,9 +13,9 @@ from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
-import sentencepiece
 import tensorflow as tf
 
+from tests import sentence_pieces
 from vatt_tf.input_pipeline import (
   audio,
   pipeline,
@@ -178,19 +177,8 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
     if kind == text.WORDPIECE:
       path.write_text('[PAD]\n[UNK]\nclip\nsays\nword\n##1\n##2\n')
     else:
-      model = io.BytesIO()
-      sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(['clip 1 says word1', 'clip 2 says word2'] * 9),
-        model_writer=model,
-        vocab_size=20,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-      )
-      path.write_bytes(model.getvalue())
+      sentences = ('clip 1 says word1', 'clip 2 says word2')
+      path.write_bytes(sentence_pieces.train(sentences, vocab_size=20))
     config = text.TextConfig(
       kind=kind, num_captions=2, max_words=9, vocabulary=str(path)
     )
@@ -305,9 +293,10 @@ class AddressTest(tf.test.TestCase, parameterized.TestCase):
       ):
         service.wait_until_reached('localhost', port)
 
-  def test_ends_with_ctrl_c(self):
+  @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
+  def test_ends_with_a_signal(self, number):
     machine = _start(_free_port())
-    machine.send_signal(signal.SIGINT)
+    machine.send_signal(number)
     self.assertEqual(machine.communicate(timeout=30)[0], 'Stopped.\n')
     self.assertEqual(machine.returncode, 0)
 

@@ -1,6 +1,5 @@
 """Tests of `vatt_tf.input_pipeline.text`."""
 
-import io
 import os
 
 from absl.testing import parameterized
@@ -8,6 +7,7 @@ import numpy as np
 import sentencepiece
 import tensorflow as tf
 
+from tests import sentence_pieces
 from vatt_tf.input_pipeline import text
 
 _SPECIALS = ['<pad>', '<bos>', '<eos>', '<unk>']
@@ -33,19 +33,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
       return self._write('words.txt', '\n'.join(_SPECIALS + _WORDS) + '\n')
     if kind == text.WORDPIECE:
       return self._write('pieces.txt', '\n'.join(_PIECES) + '\n')
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(['the red ball', 'a blue cube and a ball'] * 9),
-      model_writer=model,
-      vocab_size=16,
-      hard_vocab_limit=False,
-      pad_id=0,
-      eos_id=1,
-      unk_id=2,
-      bos_id=-1,
-      minloglevel=2,
-    )
-    return self._write('pieces.model', model.getvalue())
+    return self._write('pieces.model', sentence_pieces.train())
 
   def _encode(self, texts, **arguments):
     config = text.TextConfig(**arguments)

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices
+from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
@@ -100,14 +101,6 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.out = stream.getvalue()
     return metrics
 
-  def _weights(self, model_dir):
-    reader = tf.train.load_checkpoint(manager.latest(model_dir))
-    return {
-      name: reader.get_tensor(name)
-      for name in reader.get_variable_to_shape_map()
-      if 'VARIABLE_VALUE' in name and 'save_counter' not in name
-    }
-
   def test_trains_evaluates_and_goes_on(self):
     metrics = self._train('TRAIN_STEPS=2')
     self.assertEqual(metrics['text_to_video']['pool_size'], 6)
@@ -160,7 +153,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIn('Stopped by SIGINT at step 2', self.out)
     self.assertEndsWith(manager.latest(other), 'ckpt-2')
     self._train(model_dir=other)
-    whole, parts = self._weights(self.model_dir), self._weights(other)
+    whole = checkpoint_files.trained_values(self.model_dir)
+    parts = checkpoint_files.trained_values(other)
     self.assertEqual(set(whole), set(parts))
     for name, value in whole.items():
       self.assertAllClose(value, parts[name], atol=1e-6, msg=name)
@@ -175,7 +169,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       self._train(
         *_OPTIONS, f'train.train_steps={steps}', model_dir=other
       )
-    whole, parts = self._weights(self.model_dir), self._weights(other)
+    whole = checkpoint_files.trained_values(self.model_dir)
+    parts = checkpoint_files.trained_values(other)
     self.assertEqual(set(whole), set(parts))
     self.assertTrue(any(name.startswith('ema/') for name in whole))
     frozen = [name for name in whole if 'text_embedding/table' in name]
@@ -201,7 +196,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
 
     name = 'ema/vatt/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
     model = 'model/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
-    first = self._weights(self.model_dir)
+    first = checkpoint_files.trained_values(self.model_dir)
     self.assertNotAllClose(first[model], first[name], rtol=1e-9, atol=1e-9)
     self.assertAllEqual(used_weights(), first[name])
     self.assertAllEqual(used_weights(use_ema=False), first[model])
@@ -215,7 +210,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       'WarmupCosine.final_learning_rate=0.0',
       model_dir=other,
     )
-    second = self._weights(other)
+    second = checkpoint_files.trained_values(other)
     self.assertAllEqual(second[model], first[name])
     self.assertAllClose(second[name], first[name])
 
@@ -244,7 +239,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       model_dir=other,
     )
     self.assertIn('2 replica(s)', self.out)
-    one, two = self._weights(self.model_dir), self._weights(other)
+    one = checkpoint_files.trained_values(self.model_dir)
+    two = checkpoint_files.trained_values(other)
     self.assertEqual(set(one), set(two))
     for name, value in one.items():
       if 'iter' in name or '/m/' in name or '/v/' in name:
@@ -296,7 +292,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       'WarmupCosine.final_learning_rate=0.0',
       model_dir=other,
     )
-    first, second = self._weights(self.model_dir), self._weights(other)
+    first = checkpoint_files.trained_values(self.model_dir)
+    second = checkpoint_files.trained_values(other)
     name = 'model/encoder/norm/gamma/.ATTRIBUTES/VARIABLE_VALUE'
     self.assertAllClose(first[name], second[name])
     self.assertGreater(np.abs(first[name] - 1).max(), 0)

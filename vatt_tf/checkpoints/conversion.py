@@ -93,12 +93,15 @@ class Source:
       # TensorFlow's C++ reader raises IndexError beyond the end of a file.
       raise ValueError(
         f'`{name}` cannot be read from {self.path}: the file is damaged or '
-        f'only a part of it ({_first_line(e)}). {_DOWNLOAD_AGAIN}'
+        f'only a part of it ({first_line(e)}). {_DOWNLOAD_AGAIN}'
       ) from e
 
 
-def _first_line(error):
-  return str(error).strip().split('\n')[0]
+def first_line(error):
+  """The first line of an error's message, without TensorFlow's own names."""
+  line = str(error).strip().split('\n')[0]
+  # It puts those of its operations around what there is to say.
+  return re.sub(r'^\{\{.*?\}\} | \[Op:\w+\]$', '', line)
 
 
 def find_prefix(folder):
@@ -169,7 +172,7 @@ def _open_tensorflow(path):
   except (tf.errors.OpError, RuntimeError, ValueError) as e:
     raise ValueError(
       f'{index} is not the index of a TensorFlow checkpoint, or only a part '
-      f'of one ({_first_line(e)}). {_DOWNLOAD_AGAIN}'
+      f'of one ({first_line(e)}). {_DOWNLOAD_AGAIN}'
     ) from e
   files = tf.io.gfile.glob(path + '.data-*-of-*')
   expected = {int(file.rsplit('-', 1)[1]) for file in files}

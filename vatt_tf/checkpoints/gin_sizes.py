@@ -1,17 +1,18 @@
 """Sizes of a model by the names of gin parameters: compared, and written."""
 
 
-def check(theirs, ours, bindings):
+def check(theirs, ours, advice):
   """Raises unless a checkpoint and a model have the same sizes.
 
   Args:
     theirs: dictionary from names, gin parameters where there is one, to the
       checkpoint's values, in the order in which differences are named.
     ours: likewise the model's, with at least the same names.
-    bindings: list of strings, gin bindings of a model that fits.
+    advice: function of the first name that differs; returns the sentences
+      that end the message.
 
   Raises:
-    ValueError: naming the first that differs, and all bindings.
+    ValueError: naming the first that differs, and the others.
   """
   different = [name for name in theirs if theirs[name] != ours[name]]
   if different:
@@ -20,9 +21,13 @@ def check(theirs, ours, bindings):
       f'The sizes differ: `{name}` is {theirs[name]!r} in the checkpoint and '
       f'{ours[name]!r} in the model that the gin files describe'
       + (f'; so do {", ".join(different[1:])}' if different[1:] else '')
-      + '. A model that fits has: '
-      + ', '.join(bindings)
+      + f'. {advice(name)}'
     )
+
+
+def advise(bindings):
+  """The advice of `check` that lists the gin bindings of a model that fits."""
+  return lambda _: f'A model that fits has: {", ".join(bindings)}'
 
 
 def bindings(sizes):

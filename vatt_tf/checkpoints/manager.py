@@ -56,16 +56,16 @@ def restore(checkpoint, path, expect_optimizer=True):
   except (AssertionError, ValueError, KeyError) as error:
     raise ValueError(
       f'The checkpoint {path} was written by another model or optimizer than '
-      f'the gin files describe. First difference: {_first_line(error)}. Train '
-      'with the gin file that wrote it (config.gin beside it), or give a new '
-      '--model_dir.'
+      'the gin files describe. First difference: '
+      f'{conversion.first_line(error)}. Train with the gin file that wrote it '
+      '(config.gin beside it), or give a new --model_dir.'
     ) from error
   except (tf.errors.OpError, OSError, IndexError) as error:
     # The C++ reader's out-of-range status arrives as an IndexError.
     raise ValueError(
-      f'The checkpoint {path} cannot be read: {_first_line(error)}. If the '
-      'file is damaged, delete it and the line that names it in the file '
-      '`checkpoint` beside it: the one before is used then.'
+      f'The checkpoint {path} cannot be read: {conversion.first_line(error)}. '
+      'If the file is damaged, delete it and the line that names it in the '
+      'file `checkpoint` beside it: the one before is used then.'
     ) from error
   if hasattr(checkpoint, 'model'):
     conversion.mark_tables_filled(checkpoint.model)
@@ -93,12 +93,6 @@ def restore_model(model, path, use_ema=True):
     return False
   restore(tf.train.Checkpoint(model=model), path, expect_optimizer=False)
   return use_ema and ema.restore_average(model, path)
-
-
-def _first_line(error):
-  line = str(error).strip().split('\n')[0]
-  # TensorFlow puts the names of its operations around what there is to say.
-  return re.sub(r'^\{\{.*?\}\} | \[Op:\w+\]$', '', line)
 
 
 def latest(directory):
@@ -206,9 +200,9 @@ class Manager(tf.train.CheckpointManager):
       stays = f'{last} stays' if last else 'There is none from before'
       raise OSError(
         f'A checkpoint cannot be written to {self.directory}: '
-        f'{_first_line(error)}. {stays}. Make room there (a checkpoint is '
-        'written before the oldest is deleted), or keep fewer of them '
-        '(KEEP_CHECKPOINTS); then the same command goes on.'
+        f'{conversion.first_line(error)}. {stays}. Make room there (a '
+        'checkpoint is written before the oldest is deleted), or keep fewer '
+        'of them (KEEP_CHECKPOINTS); then the same command goes on.'
       ) from error
     self._saved_step = step
     return path

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from vatt_tf.checkpoints import conversion
+from vatt_tf.checkpoints import conversion, gin_sizes
 from vatt_tf.models import classification
 
 # Heads of attention are this wide in all released models; the shapes of the
@@ -449,20 +449,19 @@ def _check_sizes(shapes, kind, model, names):
     scope = f'{modality}/Size' if f'{modality}/Size.d_kv' in ours else 'Size'
     ours[f'{scope}.num_heads'] = encoder.num_heads
     ours[f'{scope}.d_kv'] = encoder.d_kv
-  different = [
-    name
+  # What only one of the two has is no size that differs.
+  common = {
+    name: size
     for name, size in theirs.items()
-    if None not in (size, ours[name]) and size != ours[name]
-  ]
-  if different:
-    name = different[0]
-    raise ValueError(
-      f'The sizes differ: `{name}` is {theirs[name]} in the checkpoint and '
-      f'{ours[name]} in the model that the gin files describe'
-      + (f'; so do {", ".join(different[1:])}' if different[1:] else '')
-      + '. Use the gin file of this model. '
-      + _ADVICE.get(name.split('.')[-1], '')
-    )
+    if None not in (size, ours[name])
+  }
+  gin_sizes.check(common, ours, _advise)
+
+
+def _advise(name):
+  """What to do where a size differs."""
+  advice = _ADVICE.get(name.split('.')[-1], '')
+  return f'Use the gin file of this model. {advice}'
 
 
 _TABLE_ADVICE = (

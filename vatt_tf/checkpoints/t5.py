@@ -423,7 +423,7 @@ def _check_sizes(found, model, allow_partial):
     # Its own values are those of the other form.
     for name in ('max_relative_distance', 'epsilon'):
       theirs.pop(name)
-  gin_sizes.check(theirs, ours, gin_config(found)[1])
+  gin_sizes.check(theirs, ours, gin_sizes.advise(gin_config(found)[1]))
 
 
 def load(model, source, allow_partial=False):

@@ -563,9 +563,8 @@ def _check_sizes(found, tower, allow_partial, factorize_positions):
     ),
     'epsilon': encoder.epsilon,
   }
-  gin_sizes.check(
-    theirs, ours, gin_config(found, factorize_positions, frames)[1]
-  )
+  bindings = gin_config(found, factorize_positions, frames)[1]
+  gin_sizes.check(theirs, ours, gin_sizes.advise(bindings))
 
 
 def load(model, source, allow_partial=False, factorize_positions=False):

@@ -46,8 +46,32 @@ class Size(NamedTuple):
   d_kv: int = 64
 
 
-def _pair(value):
+def pair(value):
+  """A number twice, or a list or tuple of two as a tuple."""
   return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+
+
+def patch_arguments(size, patch_size, input_size, **others):
+  """Arguments of a tower's `PatchEmbedding`.
+
+  Args:
+    size: `Size` of the encoder.
+    patch_size: tuple of ints.
+    input_size: tuple of ints, the input for which the position tables are made;
+      what is left over of a patch counts as one.
+    **others: more of its arguments.
+
+  Returns:
+    A dictionary.
+  """
+  return {
+    'd_model': size.d_model,
+    'patch_size': patch_size,
+    'table_shape': tuple(
+      max(1, -(-whole // part)) for whole, part in zip(input_size, patch_size)
+    ),
+    **others,
+  }
 
 
 @gin.register
@@ -188,19 +212,11 @@ def build_model(
       **others,
     }
 
-  def patch_arguments(numbers, patch_size, input_size, **others):
-    return {
-      'd_model': numbers.d_model,
-      'patch_size': patch_size,
-      'table_shape': tuple(
-        max(1, -(-whole // part)) for whole, part in zip(input_size, patch_size)
-      ),
-      'use_pre_projection': is_agnostic,
-      'drop_token_rate': drop_token_rate,
-      'dropout_rate': dropout_rate,
-      **others,
-    }
-
+  of_patches = {
+    'use_pre_projection': is_agnostic,
+    'drop_token_rate': drop_token_rate,
+    'dropout_rate': dropout_rate,
+  }
   is_spectrogram = audio_form == 'spectrogram'
   parts = {}
   for modality in _MODALITIES:
@@ -213,7 +229,8 @@ def build_model(
       embedding = patch_arguments(
         numbers,
         tuple(video_patch_size),
-        (num_frames, *_pair(frame_size)),
+        (num_frames, *pair(frame_size)),
+        **of_patches,
         **form,
       )
     elif modality == 'audio' and is_spectrogram:
@@ -221,6 +238,7 @@ def build_model(
         numbers,
         tuple(spectrogram_patch_size),
         (num_spectrogram_frames, num_mel_bins),
+        **of_patches,
         use_padding=True,
         input_rms=_SPECTROGRAM_RMS,
       )
@@ -229,6 +247,7 @@ def build_model(
         numbers,
         (audio_patch_size,),
         (num_audio_samples,),
+        **of_patches,
         input_rms=_WAVEFORM_RMS,
       )
     else:

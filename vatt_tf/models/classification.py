@@ -4,7 +4,7 @@ import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.models import towers, vatt
+from vatt_tf.models import build, towers, vatt
 
 _PATCH_SIZES = {'video': (4, 16, 16), 'audio': (128,)}
 LOGITS = 'logits'  # (B, num_classes), float32
@@ -183,22 +183,17 @@ def build_classifier(
   patch_size = tuple(patch_size or _PATCH_SIZES[modality])
   input_size = (num_audio_samples,)
   if modality == 'video':
-    sides = frame_size
-    if not isinstance(sides, (list, tuple)):
-      sides = (sides, sides)
-    input_size = (num_frames, *sides)
+    input_size = (num_frames, *build.pair(frame_size))
   encoder = {**size._asdict(), 'dropout_rate': dropout_rate}
   arguments = {
-    'embedding': {
-      'd_model': size.d_model,
-      'patch_size': patch_size,
-      'table_shape': tuple(
-        max(1, -(-whole // part)) for whole, part in zip(input_size, patch_size)
-      ),
-      'use_pre_projection': is_agnostic,
-      'drop_token_rate': drop_token_rate,
-      'dropout_rate': dropout_rate,
-    }
+    'embedding': build.patch_arguments(
+      size,
+      patch_size,
+      input_size,
+      use_pre_projection=is_agnostic,
+      drop_token_rate=drop_token_rate,
+      dropout_rate=dropout_rate,
+    )
   }
   tower = {modality: arguments}
   if is_agnostic:

@@ -164,10 +164,8 @@ def train(
       'Use 4 (70 %%) or more, such as BATCH_SIZE=4.',
       global_batch_size,
     )
-  resolver = distribution_strategy.cluster_resolver
-  is_chief = resolver is None or resolver.task_type in (None, '', 'chief') or (
-    resolver.task_type == 'worker' and not resolver.task_id
-  )
+  worker = distribution.worker_index(distribution_strategy)
+  is_chief = not worker
 
   # Resume order: variables exist → the newest checkpoint fills all of them →
   # its step says where the data goes on. Random numbers follow from the step.
@@ -191,7 +189,7 @@ def train(
     applied = optimizer
     if precision == 'mixed_float16':
       applied = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
-  worker_dir = '' if is_chief else f'worker_{resolver.task_id}'
+  worker_dir = '' if is_chief else f'worker_{worker}'
   write_dir = os.path.join(model_dir, worker_dir)
   for directory in (write_dir, os.path.join(model_dir, 'best', worker_dir)):
     checkpoints.remove_leftovers(directory)
