@@ -1,6 +1,9 @@
 """Imports whatever gin files may configure; the mains import this module."""
 
-from vatt_tf.evaluation import runner  # noqa: F401
+from vatt_tf.evaluation import (
+  classification,  # noqa: F401
+  runner,  # noqa: F401
+)
 from vatt_tf.input_pipeline import pipeline  # noqa: F401
 from vatt_tf.models import build  # noqa: F401
 from vatt_tf.training import (

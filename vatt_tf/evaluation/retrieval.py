@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import gin
 import numpy as np
-import tensorflow as tf
 
 from vatt_tf import feature_names as names
+from vatt_tf.evaluation import outputs
 
 # How the clips of a video become one vector: the mean of the embeddings as
 # they are, then normalised; the mean of the normalised ones, normalised again;
@@ -380,40 +380,8 @@ def embed_dataset(model, dataset):
   Raises:
     ValueError: the data set is empty.
   """
-
-  @tf.function(reduce_retracing=True)
-  def embed(features):
-    outputs = model(features, training=False)
-    return {
-      key: tf.cast(outputs[key], tf.float32)
-      for key in _EMBEDDINGS
-      if key in outputs
-    }
-
   kept = (*_MASKS.values(), names.EXAMPLE_ID, names.TEXT)
-  batches = []
-  for features in dataset:
-    batch = embed(
-      {
-        key: value
-        for key, value in features.items()
-        if value.dtype != tf.string and key != names.VALID
-      }
-    )
-    batch.update({key: features[key] for key in kept if key in features})
-    batch = {key: np.asarray(value) for key, value in batch.items()}
-    if names.VALID in features:
-      valid = np.asarray(features[names.VALID])
-      batch = {key: value[valid] for key, value in batch.items()}
-    batches.append(batch)
-  if not batches:
-    raise ValueError(
-      '`dataset` must give at least one batch. Received an empty one: check '
-      'its records and its batch size.'
-    )
-  return {
-    key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
-  }
+  return outputs.collect(model, dataset, _EMBEDDINGS, kept)
 
 
 @gin.register
@@ -433,6 +401,38 @@ def evaluate_retrieval(model, dataset, combination='mean_embedding'):
       `combination` is unknown.
   """
   return retrieval_metrics(embed_dataset(model, dataset), combination)
+
+
+@gin.register
+class RetrievalEvaluation:
+  """Retrieval, in the form that training and `vatt_tf.evaluate` ask for.
+
+  Args:
+    combination: one of `COMBINATIONS`; None: that of `evaluate_retrieval`.
+  """
+
+  name = 'retrieval'
+  title = 'Retrieval on held-out clips'
+
+  def __init__(self, combination=None):
+    self._options = {} if combination is None else {'combination': combination}
+
+  def __call__(self, model, dataset):
+    """Evaluates: metrics as `evaluate_retrieval` gives them."""
+    return evaluate_retrieval(model, dataset, **self._options)
+
+  def scalars(self, metrics):
+    """The figures by flat names, such as `text_to_video/R@10`: floats."""
+    return {
+      f'{direction}/{name}': value
+      for direction, result in metrics.items()
+      for name, value in result.items()
+      if isinstance(value, float)
+    }
+
+  def format_table(self, metrics):
+    """The metrics as a table for people, see `format_table`."""
+    return format_table(metrics)
 
 
 def format_table(metrics):

@@ -1,0 +1,399 @@
+"""Classification of held-out clips: top-1/5, or mAP, AUC and d-prime.
+
+A clip may be several rows, its views: windows in time, and crops of each. The
+logits of a clip are the means over its views (fine-tuning averages logits, the
+linear head of frozen features averages probabilities).
+"""
+
+import math
+from typing import NamedTuple
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+from vatt_tf.evaluation import metrics as metrics_lib
+from vatt_tf.evaluation import outputs
+
+LOGITS = 'logits'  # (B, num_classes), the output of a classifier
+TOP = (1, 5)
+
+
+class Clips(NamedTuple):
+  """What a classifier says of the clips of a data set.
+
+  Attributes:
+    logits: (N, num_classes) float64 array, the means over the views.
+    labels: (N,) integers, or (N, num_classes) zeros and ones.
+    ids: N strings, the names of the clips.
+    is_missing: (N,) bool array, the clip has no input: its record has not the
+      modality, or it cannot be decoded.
+  """
+
+  logits: np.ndarray
+  labels: np.ndarray
+  ids: list[str]
+  is_missing: np.ndarray
+
+
+def classify_dataset(model, dataset, num_views=1):
+  """Classifies every clip of a data set.
+
+  Args:
+    model: a `models.classification.Classifier`.
+    dataset: iterable of dictionaries of batches, as the input pipeline gives
+      them, with `label`. The rows of a clip follow each other, and may go on in
+      the next batch. Rows whose `valid` is false are padding.
+    num_views: int, rows of a clip: `num_clips * num_crops` of the pipeline.
+
+  Returns:
+    `Clips`.
+
+  Raises:
+    ValueError: the data set is empty or has no labels, its rows do not make
+      clips of so many views, or a clip has no label.
+  """
+  mask_name = f'{model.modality}_mask'
+  kept = (names.LABEL, names.EXAMPLE_ID, mask_name)
+  rows = outputs.collect(model, dataset, (LOGITS,), kept)
+  if names.LABEL not in rows:
+    raise ValueError(
+      '`dataset` must have labels: set `make_dataset.label = @LabelConfig()`. '
+      f'Received: the entries {sorted(rows)}'
+    )
+  logits = rows[LOGITS].astype(np.float64)
+  num_rows, num_classes = logits.shape
+  row_names = outputs.row_names(rows, num_rows)
+  check_views(rows, num_rows, num_views)
+  labels = rows[names.LABEL][::num_views]
+  ids = row_names[::num_views]
+  if not model.is_multi_label:
+    if labels.ndim != 1:
+      raise ValueError(
+        '`LabelConfig.is_multi_label` must be that of the model, False. '
+        f'Received: labels of shape {labels.shape}'
+      )
+    check_labels(labels, ids, num_classes)
+  elif labels.shape != (len(ids), num_classes):
+    raise ValueError(
+      '`LabelConfig` must be of `is_multi_label` True and of the '
+      f'{num_classes} classes of the model. Received: labels of shape '
+      f'{labels.shape}'
+    )
+  mask = rows.get(mask_name)
+  mask = np.ones([num_rows], bool) if mask is None else mask
+  return Clips(
+    logits.reshape([-1, num_views, num_classes]).mean(axis=1),
+    labels,
+    ids,
+    ~mask.reshape([-1, num_views]).any(axis=1),
+  )
+
+
+def check_views(rows, num_rows, num_views):
+  """Raises unless the rows are clips of `num_views` rows each.
+
+  Args:
+    rows: dictionary that `outputs.collect` returned.
+    num_rows: int.
+    num_views: int.
+
+  Raises:
+    ValueError: they are not, as the number of rows or the ids tell.
+  """
+  ids = rows.get(names.EXAMPLE_ID)
+  is_mixed = False
+  if num_views >= 1 and num_rows % num_views == 0 and ids is not None:
+    ids = ids.reshape([-1, num_views])
+    is_mixed = bool((ids != ids[:, :1]).any())
+  if num_views < 1 or num_rows % num_views or is_mixed:
+    raise ValueError(
+      '`num_views` must be the rows that the input pipeline gives for a clip, '
+      '`VideoConfig.num_clips` times `num_crops`. Received: '
+      f'num_views={num_views} for {num_rows} rows'
+      + (', some of which would mix clips of several names' * is_mixed)
+    )
+
+
+def check_labels(labels, ids, num_classes):
+  """Raises unless every clip has a label in [0, num_classes).
+
+  Args:
+    labels: (N,) integer array.
+    ids: N names.
+    num_classes: int.
+
+  Raises:
+    ValueError: one has not; the message names the clips.
+  """
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if wrong.size:
+    raise ValueError(
+      f'Every clip must have a label in [0, {num_classes}). Received: '
+      f'{len(wrong)} of {len(labels)} have none: '
+      f'{outputs.enumerate_names([ids[i] for i in wrong])}. Labels outside '
+      'the range are named in the log above; make the records again with the '
+      'labels.txt of these classes, or set the number of classes.'
+    )
+
+
+def check_missing(is_missing, ids, modality, max_share):
+  """Raises when too many clips lack what is classified.
+
+  Args:
+    is_missing: (N,) bool array.
+    ids: N names.
+    modality: string.
+    max_share: float.
+
+  Raises:
+    ValueError: more than that share; the message names the clips.
+  """
+  missing = np.flatnonzero(is_missing)
+  if len(missing) > max_share * len(ids):
+    raise ValueError(
+      f'{len(missing)} of {len(ids)} clips have no {modality} that can be '
+      f'read, more than `max_missing_share`={max_share} allows: '
+      f'{outputs.enumerate_names([ids[i] for i in missing])}. Look at them '
+      'with `python -m vatt_tf.inspect_records`.'
+    )
+
+
+def single_label_metrics(scores, labels):
+  """Top-1 and top-5, each beside what chance gives, and the confusions.
+
+  Args:
+    scores: (N, C) float array.
+    labels: (N,) integer array.
+
+  Returns:
+    A dictionary: `top_1`, `top_5`, `chance_top_1`, `chance_top_5` (a random
+    order of the classes), `class_accuracy` (C values, None for a class without
+    clips), and `confusion`, the cells of the confusion matrix that are not 0:
+    lists of right class, predicted class, and number of clips.
+
+  Raises:
+    ValueError: as `metrics.top_k_accuracy`.
+  """
+  scores = np.asarray(scores)
+  num_classes = scores.shape[-1]
+  result = {}
+  for k in TOP:
+    result[f'top_{k}'] = metrics_lib.top_k_accuracy(scores, labels, k)
+    result[f'chance_top_{k}'] = min(1.0, k / num_classes)
+  matrix = metrics_lib.confusion_matrix(labels, scores.argmax(1), num_classes)
+  counts = matrix.sum(axis=1)
+  result['class_accuracy'] = [
+    float(matrix[i, i] / counts[i]) if counts[i] else None
+    for i in range(num_classes)
+  ]
+  result['confusion'] = [
+    [int(i), int(j), int(matrix[i, j])] for i, j in np.argwhere(matrix)
+  ]
+  return result
+
+
+def multi_label_metrics(scores, labels):
+  """mAP, AUC and d-prime: means over the classes, and of each class.
+
+  A class without positives is left out of all three means, a class without
+  negatives out of AUC and d-prime; both are listed.
+
+  Args:
+    scores: (N, C) float array.
+    labels: (N, C) array of zeros and ones.
+
+  Returns:
+    A dictionary: `mAP`, `AUC`, `d_prime`, the same with `chance_` in front
+    (None where no class is left), `class_average_precision`, `class_AUC` and
+    `class_d_prime` (C values, None where undefined), and the classes
+    `without_positives` and `without_negatives`.
+
+  Raises:
+    ValueError: as `metrics.multi_label_metrics`.
+  """
+  found = metrics_lib.multi_label_metrics(scores, labels)
+  positives = found['num_positives']
+  num_clips = len(labels)
+  defined = np.isfinite(found['average_precision'])
+  share = positives / num_clips  # what average precision is by chance
+  result = {
+    'mAP': _mean(found['average_precision']),
+    'chance_mAP': _mean(np.where(defined, share, math.nan)),
+    'AUC': _mean(found['auc']),
+    'chance_AUC': 0.5,
+    'd_prime': _mean(found['d_prime']),
+    'chance_d_prime': 0.0,
+    'without_positives': np.flatnonzero(positives == 0).tolist(),
+    'without_negatives': np.flatnonzero(positives == num_clips).tolist(),
+  }
+  for name, key in (
+    ('class_average_precision', 'average_precision'),
+    ('class_AUC', 'auc'),
+    ('class_d_prime', 'd_prime'),
+  ):
+    result[name] = [None if math.isnan(x) else x for x in found[key].tolist()]
+  return result
+
+
+def _mean(values):
+  """The mean of the values that are no NaN, or None."""
+  values = values[~np.isnan(values)]
+  return float(values.mean()) if values.size else None
+
+
+def read_label_names(label_names, num_classes):
+  """The names of the classes.
+
+  Args:
+    label_names: path of a `labels.txt` (line i names class i), a list of
+      names, or None: their numbers.
+    num_classes: int.
+
+  Returns:
+    A list of strings.
+
+  Raises:
+    ValueError: there is no such file, or it has not `num_classes` lines.
+  """
+  if label_names is None:
+    return [str(i) for i in range(num_classes)]
+  found = label_names
+  if isinstance(label_names, str):
+    if not tf.io.gfile.exists(label_names):
+      raise ValueError(
+        f'There is no file {label_names} with the names of the classes; '
+        '`vatt_tf.ingest` writes labels.txt beside the records. '
+        f'Received: label_names={label_names!r}'
+      )
+    with tf.io.gfile.GFile(label_names) as file:
+      found = file.read().splitlines()
+  if len(found) != num_classes:
+    raise ValueError(
+      f'`label_names` must name the {num_classes} classes. Received: '
+      f'{len(found)} names in label_names={label_names!r}'
+    )
+  return list(found)
+
+
+@gin.register
+class ClassificationEvaluation:
+  """Classification of held-out clips by a fine-tuned model.
+
+  Calling it with a `models.classification.Classifier` and a data set returns
+  metrics: those of `single_label_metrics` or `multi_label_metrics`, and
+  `num_clips`, `num_views`, `num_classes`, `label_names`, `num_dropped` and
+  `share_dropped` (clips of the data set that are in no figure), `num_missing`
+  (clips without the input, which are classified as they are: zeros).
+
+  Args:
+    num_views: int, rows of a clip, see `classify_dataset`.
+    label_names: see `read_label_names`.
+    max_missing_share: float, the share of clips without the input above which
+      the evaluation is an error.
+  """
+
+  name = 'classification'
+  title = 'Classification of held-out clips'
+
+  def __init__(self, num_views=1, label_names=None, max_missing_share=0.05):
+    self._num_views = num_views
+    self._label_names = label_names
+    self._max_missing_share = max_missing_share
+
+  def __call__(self, model, dataset):
+    """Evaluates; see the class."""
+    label_names = read_label_names(self._label_names, model.num_classes)
+    counted = _CountedRows(dataset)
+    clips = classify_dataset(model, counted, self._num_views)
+    check_missing(
+      clips.is_missing, clips.ids, model.modality, self._max_missing_share
+    )
+    function = (
+      multi_label_metrics if model.is_multi_label else single_label_metrics
+    )
+    num_clips = counted.num_rows / self._num_views
+    num_dropped = num_clips - len(clips.logits)
+    return {
+      **function(clips.logits, clips.labels),
+      'num_clips': len(clips.logits),
+      'num_views': self._num_views,
+      'num_classes': model.num_classes,
+      'num_dropped': round(num_dropped),
+      'share_dropped': num_dropped / num_clips,
+      'num_missing': int(np.sum(clips.is_missing)),
+      'modality': model.modality,
+      'label_names': label_names,
+    }
+
+  def scalars(self, metrics):
+    """The figures by name, such as `top_1` or `mAP`: a dictionary of floats."""
+    return {
+      name: value
+      for name, value in metrics.items()
+      if isinstance(value, float) and name != 'share_dropped'
+    }
+
+  def format_table(self, metrics):
+    """The metrics as text for people, without a newline at the end."""
+    return format_table(metrics)
+
+
+class _CountedRows:
+  """A data set that counts the rows that went by and are no padding."""
+
+  def __init__(self, dataset):
+    self._dataset = dataset
+    self.num_rows = 0
+
+  def __iter__(self):
+    for features in self._dataset:
+      if names.VALID in features:
+        self.num_rows += int(np.sum(features[names.VALID]))
+      else:
+        self.num_rows += len(features[names.LABEL])
+      yield features
+
+
+def format_table(metrics):
+  """A table of the metrics of classification for people.
+
+  Args:
+    metrics: what `ClassificationEvaluation` returned.
+
+  Returns:
+    Text of several lines, without a newline at the end.
+  """
+  figures = [f'top_{k}' for k in TOP]
+  if 'mAP' in metrics:
+    figures = ['mAP', 'AUC', 'd_prime']
+  lines = [f'{"figure":<10}{"measured":>10}{"chance":>10}']
+  for figure in figures:
+    values = (metrics[figure], metrics[f'chance_{figure}'])
+    lines.append(
+      f'{figure:<10}'
+      + ''.join('      none' if v is None else f'{v:10.3f}' for v in values)
+    )
+  lines.append(
+    f'{metrics["num_clips"]} clips, {metrics["num_views"]} views a clip '
+    f'(logits averaged), {metrics["num_classes"]} classes; '
+    f'{metrics["num_dropped"]} clips dropped ({metrics["share_dropped"]:.1%}).'
+  )
+  if metrics['num_missing']:
+    lines.append(
+      f'{metrics["num_missing"]} clips have no {metrics["modality"]}; they '
+      'count as the model classifies zeros.'
+    )
+  for what, means in (
+    ('without_positives', 'all means'),
+    ('without_negatives', 'AUC and d-prime'),
+  ):
+    classes = metrics.get(what)
+    if classes:
+      named = [metrics['label_names'][i] for i in classes]
+      lines.append(
+        f'Left out of {means}, {what.replace("_", " ")}: '
+        f'{outputs.enumerate_names(named)}.'
+      )
+  return '\n'.join(lines)

@@ -1,0 +1,87 @@
+"""What a model gives for all rows of a data set, collected on the host."""
+
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+
+
+def collect(model, dataset, output_names, kept):
+  """Runs a model over a data set, and keeps what is asked for of every row.
+
+  Args:
+    model: callable `model(features, training=False)` that returns a dictionary
+      of tensors, a row for each row of the batch.
+    dataset: iterable of dictionaries of batches, as the input pipeline gives
+      them. Rows whose `valid` is false are padding and dropped.
+    output_names: names of the outputs to keep, those that the model has.
+    kept: names of the entries of the batches to keep, those that they have.
+
+  Returns:
+    A dictionary of NumPy arrays over all rows: outputs in float32, entries as
+    they are.
+
+  Raises:
+    ValueError: the data set is empty.
+  """
+
+  @tf.function(reduce_retracing=True)
+  def run(features):
+    outputs = model(features, training=False)
+    return {
+      key: tf.cast(outputs[key], tf.float32)
+      for key in output_names
+      if key in outputs
+    }
+
+  batches = []
+  for features in dataset:
+    batch = run(
+      {
+        key: value
+        for key, value in features.items()
+        if value.dtype != tf.string and key != names.VALID
+      }
+    )
+    batch.update({key: features[key] for key in kept if key in features})
+    batch = {key: np.asarray(value) for key, value in batch.items()}
+    if names.VALID in features:
+      valid = np.asarray(features[names.VALID])
+      batch = {key: value[valid] for key, value in batch.items()}
+    batches.append(batch)
+  if not batches:
+    raise ValueError(
+      '`dataset` must give at least one batch. Received an empty one: check '
+      'its records and its batch size.'
+    )
+  return {
+    key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
+  }
+
+
+def row_names(rows, num_rows):
+  """What to call each row in messages: its example id, or its number.
+
+  Args:
+    rows: dictionary that `collect` returned.
+    num_rows: int.
+
+  Returns:
+    A list of strings.
+  """
+  ids = rows.get(names.EXAMPLE_ID)
+  if ids is None:
+    return [f'row {i}' for i in range(num_rows)]
+  return [as_text(value) or f'row {i}' for i, value in enumerate(ids.tolist())]
+
+
+def as_text(value):
+  """A string, from a string or from UTF-8 bytes."""
+  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
+
+
+def enumerate_names(values, limit=5):
+  """Names for a message, the first few of them: `a, b, … (7 in all)`."""
+  values = list(values)
+  text = ', '.join(str(value) for value in values[:limit])
+  return text if len(values) <= limit else f'{text}, … ({len(values)} in all)'
