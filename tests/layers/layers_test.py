@@ -151,13 +151,21 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
     ((2, 3, 3), 'separable', True, (2, 3, 3)),
     ((2, 3, 3), 'full', False, (2, 4, 3)),
     ((4, 2), 'separable', True, (6, 2)),
+    ((4, 2), 'separable', True, (6, 2), 'release'),
     ((7,), 'separable', True, (5,)),
   )
-  def test_position_embedding(self, table_shape, form, use_norm, grid):
+  def test_position_embedding(
+    self, table_shape, form, use_norm, grid, interpolation='exact'
+  ):
     layer_test_utils.run_layer_test(
       self,
       position_embedding.PositionEmbedding,
-      {'table_shape': table_shape, 'form': form, 'use_layer_norm': use_norm},
+      {
+        'table_shape': table_shape,
+        'form': form,
+        'use_layer_norm': use_norm,
+        'interpolation': interpolation,
+      },
       _random(2, np.prod(grid), 8),
       call_arguments={'grid': grid},
       expected_shape=(2, np.prod(grid), 8),

@@ -441,6 +441,53 @@ class PositionsTest(parameterized.TestCase, tf.test.TestCase):
       (matrix @ np.sin(9 * at))[inside], np.sin(9 * wanted)[inside], atol=1e-4
     )
 
+  @parameterized.parameters((2, 3), (8, 10), (10, 15))
+  def test_released_spline_is_the_spline_but_for_rounding(self, rows, wanted):
+    table = np.random.RandomState(0).randn(rows, 5).astype(np.float32)
+    expected = position_embedding.interpolation_matrix((rows,), (wanted,))
+    got = position_embedding.released_spline(tf.constant(table), wanted)
+    self.assertAllClose(got, expected @ table, atol=2e-3)
+
+  def test_interpolation_as_the_release(self):
+    exact, release = (
+      position_embedding.PositionEmbedding(
+        (10, 3), use_layer_norm=False, interpolation=interpolation
+      )
+      for interpolation in ('exact', 'release')
+    )
+    x = tf.zeros([1, 60, 5])
+    exact(x, grid=(15, 4))
+    release(x, grid=(15, 4))
+    release.set_weights(exact.get_weights())
+    along_time, along_bins = (
+      position_embedding.released_spline(tf.constant(table), wanted)
+      for table, wanted in zip(exact.get_weights(), (15, 4))
+    )
+    self.assertAllClose(
+      release.positions((15, 4)),
+      tf.reshape(along_time[:, None] + along_bins, [60, 5]),
+      atol=1e-6,
+    )
+    self.assertNotAllEqual(release.positions((15, 4)), exact.positions((15, 4)))
+    # Nothing is interpolated where the table is large enough.
+    for grid in ((10, 3), (8, 2)):
+      self.assertAllEqual(release.positions(grid), exact.positions(grid))
+
+  def test_one_row_for_many_positions_as_the_release(self):
+    layer = position_embedding.PositionEmbedding(
+      (1,), use_layer_norm=False, interpolation='release'
+    )
+    y = layer(tf.zeros([1, 3, 5]))
+    self.assertAllClose(y[0], np.tile(layer.get_weights()[0], [3, 1]))
+
+  def test_bad_interpolation(self):
+    with self.assertRaisesRegex(ValueError, '`interpolation` must be one of'):
+      position_embedding.PositionEmbedding((4,), interpolation='linear')
+    with self.assertRaisesRegex(ValueError, "must be 'exact' for one table"):
+      position_embedding.PositionEmbedding(
+        (4,), form='full', interpolation='release'
+      )
+
   def test_wrong_grid(self):
     layer = position_embedding.PositionEmbedding((2, 3))
     with self.assertRaisesRegex(ValueError, '`grid` must be 2 integers'):

@@ -1,7 +1,6 @@
 """The maths against that of the released VATT."""
 
 import json
-from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -10,46 +9,7 @@ import tensorflow as tf
 from tests import shared_data
 from vatt_tf import feature_names
 from vatt_tf.checkpoints import conversion, released_vatt
-from vatt_tf.layers import position_embedding
 from vatt_tf.models import build, classification, vatt
-
-
-def _released_spline(table, table_shape, grid):
-  """The release's interpolation: in float32, which rounds visibly.
-
-  Its linear system is badly conditioned. For ten rows read at fifteen
-  positions the result is off by 6e-5, for 1,200 rows it is meaningless, so
-  that our layer solves in float64. With this function in its place the rest
-  can be compared closely.
-  """
-  table = tf.convert_to_tensor(table)
-  if table_shape == grid:
-    return table
-  known, wanted = (
-    (tf.range(n, dtype=tf.float32) / n)[:, None]
-    for n in (table_shape[0], grid[0])
-  )
-
-  def basis(at, centres):
-    # The order of the sum matters for its rounding.
-    square = at**2 - 2 * tf.matmul(at, centres, transpose_b=True)
-    square += tf.transpose(centres**2)
-    return tf.maximum(square, 1e-10) ** 1.5, tf.concat(
-      [at, tf.ones_like(at)], 1
-    )
-
-  radial, affine = basis(known, known)
-  system = tf.concat(
-    [
-      tf.concat([radial, affine], 1),
-      tf.concat([tf.transpose(affine), tf.zeros([2, 2])], 1),
-    ],
-    0,
-  )
-  values = tf.concat([table, tf.zeros([2, table.shape[1]])], 0)
-  solution = tf.linalg.solve(system, values)
-  radial, affine = basis(wanted, known)
-  return radial @ solution[:-2] + affine @ solution[-2:]
 
 
 def _size(numbers):
@@ -61,10 +21,11 @@ def _size(numbers):
   )
 
 
-def _released_model(config):
+def _released_model(config, position_interpolation='release'):
   """Builds the model that a fixture's config.json describes."""
   numbers = config['overrides']
   common = {
+    'position_interpolation': position_interpolation,
     'd_va': config['common_space_dims'][0],
     'd_vt': config['common_space_dims'][1],
     'num_frames': 8,
@@ -102,17 +63,18 @@ def _resize_relative_bias(model, numbers):
 class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters('ut_fac', 'ut_fac_highres', 'tx_fac')
   def test_outputs(self, fixture):
-    with mock.patch.object(position_embedding, '_read', _released_spline):
-      self._check_outputs(fixture, 2e-5)
+    self._check_outputs(fixture, 2e-5)
 
-  def test_outputs_interpolated_in_float64(self):
+  def test_outputs_of_the_exact_interpolation(self):
     # The difference is the rounding of the release.
-    self._check_outputs('ut_fac_highres', 5e-4)
+    self._check_outputs('ut_fac_highres', 5e-4, 'exact')
+    with self.assertRaises(AssertionError):
+      self._check_outputs('ut_fac_highres', 2e-5, 'exact')
 
-  def _check_outputs(self, fixture, tolerance):
+  def _check_outputs(self, fixture, tolerance, interpolation='release'):
     folder = shared_data.path('fixtures', fixture)
     config = json.loads((folder / 'config.json').read_text())
-    model = _released_model(config)
+    model = _released_model(config, interpolation)
     if config['arch'] == 'tx_fac':
       model = _resize_relative_bias(model, config['overrides']['t5_small'])
     released_vatt.load(model, conversion.open_source(folder / 'ckpt-3'))
@@ -134,7 +96,7 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(
       set(outputs), {*expected, feature_names.AUDIO_VT}
     )
-    tolerances = {'atol': tolerance, 'rtol': tolerance}
+    tolerances = {'atol': tolerance, 'rtol': 0}
     for name, value in expected.items():
       got = np.reshape(outputs[name], value.shape)
       self.assertAllClose(got, value, **tolerances, msg=name)

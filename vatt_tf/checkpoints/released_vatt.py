@@ -405,8 +405,9 @@ def gin_config(released):
     # Sounds were fine-tuned on AudioSet, whose clips have several classes.
     sizes['build_classifier.is_multi_label'] = modality == 'audio'
     sizes['build_classifier.size'] = '@Size()'
-    files = []
+    files, builder = [], 'build_classifier'
   else:
+    builder = 'build_model'
     is_agnostic = released.kind == 'ut_fac'
     files = [f'gin/pretrain_{"ma_medium" if is_agnostic else "ms_mbs"}.gin']
     for macro in (
@@ -418,6 +419,8 @@ def gin_config(released):
         sizes[macro] = sizes.pop(name)
     # The release's table holds word2vec vectors that it never trained.
     sizes['build_model.is_table_frozen'] = True
+  # Inputs larger than the tables get the numbers that they got in the release.
+  sizes[f'{builder}.position_interpolation'] = 'release'
   return files, [
     f'{name} = {size if str(size).startswith("@") else repr(size)}'
     for name, size in sizes.items()

@@ -61,6 +61,48 @@ def interpolation_matrix(table_shape, grid):
   return basis(wanted, known) @ np.linalg.solve(system, values)
 
 
+def released_spline(table, num_positions):
+  """Reads a position table at more positions, rounding as the release does.
+
+  The same spline as that of `interpolation_matrix`, solved in float32 for the
+  values of the table. The linear system is badly conditioned, and what is
+  lost depends on the order of each sum: a last bit that differs in one of its
+  coefficients changes the result as much as float64 does. This order gives the
+  values that the released code computes.
+
+  Args:
+    table: (rows, D) float32 tensor, of at least two rows.
+    num_positions: int, more than the rows.
+
+  Returns:
+    (num_positions, D) float32.
+  """
+  known, wanted = (
+    tf.constant(np.arange(n, dtype=np.float32) / np.float32(n))[:, None]
+    for n in (table.shape[0], num_positions)
+  )
+
+  def basis(at, centres):
+    """|at - centre|^3 (points, centres), and the affine part (points, 2)."""
+    square = at**2 - 2 * tf.matmul(at, centres, transpose_b=True)
+    square += tf.transpose(centres**2)
+    affine = tf.concat([at, tf.ones_like(at)], 1)
+    return tf.maximum(square, 1e-10) ** 1.5, affine
+
+  radial, affine = basis(known, known)
+  system = tf.concat(
+    [
+      tf.concat([radial, affine], 1),
+      tf.concat([tf.transpose(affine), tf.zeros([2, 2])], 1),
+    ],
+    0,
+  )  # (rows + 2, rows + 2)
+  values = tf.concat([table, tf.zeros([2, table.shape[1]])], 0)
+  solution = tf.linalg.solve(system, values)  # (rows + 2, D)
+  radial, affine = basis(wanted, known)
+  return radial @ solution[:-2] + affine @ solution[-2:]
+
+
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class PositionEmbedding(tf_keras.layers.Layer):
   """Adds learned position embeddings to tokens (paper, section 3.1.1).
@@ -78,6 +120,12 @@ class PositionEmbedding(tf_keras.layers.Layer):
     form: `separable` or `full`.
     use_layer_norm: bool.
     epsilon: float, of the LayerNorm.
+    interpolation: `exact`, the spline through the table, which is solved in
+      float64 once for all values (see `interpolation_matrix`); or `release`,
+      for `separable` tables: the same spline with the rounding errors of the
+      released code, which solves in float32 (see `released_spline`). Errors
+      grow with the number of rows: `release` is for the numbers that a
+      released checkpoint had there, at inputs larger than its tables.
     **kwargs: of `tf_keras.layers.Layer`.
 
   Call arguments:
@@ -104,6 +152,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
     form='separable',
     use_layer_norm=True,
     epsilon=1e-6,
+    interpolation='exact',
     **kwargs,
   ):
     super().__init__(**kwargs)
@@ -118,10 +167,22 @@ class PositionEmbedding(tf_keras.layers.Layer):
         "`form` must be one of ['full', 'separable']. "
         f'Received: form={form!r}'
       )
+    if interpolation not in ('exact', 'release'):
+      raise ValueError(
+        "`interpolation` must be one of ['exact', 'release']. "
+        f'Received: interpolation={interpolation!r}'
+      )
+    if interpolation == 'release' and form != 'separable':
+      raise ValueError(
+        "`interpolation` must be 'exact' for one table of all positions, which "
+        f'the release does not have. Received: interpolation={interpolation!r},'
+        f' form={form!r}'
+      )
     self.table_shape = table_shape
     self.form = form
     self.use_layer_norm = use_layer_norm
     self.epsilon = epsilon
+    self.interpolation = interpolation
     if use_layer_norm:
       self.norm = layer_norm.LayerNorm(epsilon, name='norm', dtype='float32')
 
@@ -186,7 +247,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
       for axis, name in enumerate(_AXES[rank]):
         rows = _read(
           self.tables[name], self.table_shape[axis : axis + 1],
-          grid[axis : axis + 1],
+          grid[axis : axis + 1], self.interpolation,
         )
         shape = [1] * rank + [rows.shape[-1]]
         shape[axis] = grid[axis]
@@ -202,10 +263,11 @@ class PositionEmbedding(tf_keras.layers.Layer):
       'form': self.form,
       'use_layer_norm': self.use_layer_norm,
       'epsilon': self.epsilon,
+      'interpolation': self.interpolation,
     }
 
 
-def _read(table, table_shape, grid):
+def _read(table, table_shape, grid, interpolation='exact'):
   """Rows of a table for each position of a grid: (positions, D)."""
   table = tf.convert_to_tensor(table)
   if grid == table_shape:
@@ -214,5 +276,7 @@ def _read(table, table_shape, grid):
     rows = np.arange(math.prod(table_shape), dtype=np.int32)
     rows = rows.reshape(table_shape)[tuple(slice(n) for n in grid)]
     return tf.gather(table, rows.ravel())
+  if interpolation == 'release' and table_shape[0] > 1:
+    return released_spline(table, grid[0])
   matrix = interpolation_matrix(table_shape, grid)
   return tf.matmul(tf.constant(matrix, table.dtype), table)

@@ -74,6 +74,35 @@ def patch_arguments(size, patch_size, input_size, **others):
   }
 
 
+def audio_arguments(
+  size,
+  form,
+  patch_size,
+  num_audio_samples,
+  spectrogram_patch_size,
+  num_spectrogram_frames,
+  num_mel_bins,
+  **others,
+):
+  """Arguments of an audio tower's `PatchEmbedding`, see `build_model`."""
+  if form == 'spectrogram':
+    return patch_arguments(
+      size,
+      tuple(spectrogram_patch_size),
+      (num_spectrogram_frames, num_mel_bins),
+      **others,
+      use_padding=True,
+      input_rms=_SPECTROGRAM_RMS,
+    )
+  return patch_arguments(
+    size,
+    (patch_size,),
+    (num_audio_samples,),
+    **others,
+    input_rms=_WAVEFORM_RMS,
+  )
+
+
 @gin.register
 def build_model(
   size=None,
@@ -98,6 +127,7 @@ def build_model(
   video_form='release',
   text_form='release',
   d_post_projection=1024,
+  position_interpolation='exact',
   drop_token_rate=0.5,
   dropout_rate=0.1,
   common_space='fine_and_coarse',
@@ -150,6 +180,8 @@ def build_model(
       model's text encoder.
     d_post_projection: int, width of the features of the modality-agnostic
       model; None: no Dense + GeLU behind the encoder.
+    position_interpolation: `exact` or `release`: how inputs larger than the
+      position tables read them (see `PositionEmbedding`).
     drop_token_rate: float in [0, 1), share of the video and audio tokens
       dropped in training.
     dropout_rate: float in [0, 1).
@@ -214,10 +246,10 @@ def build_model(
 
   of_patches = {
     'use_pre_projection': is_agnostic,
+    'position_interpolation': position_interpolation,
     'drop_token_rate': drop_token_rate,
     'dropout_rate': dropout_rate,
   }
-  is_spectrogram = audio_form == 'spectrogram'
   parts = {}
   for modality in _MODALITIES:
     if not used[modality]:
@@ -233,22 +265,16 @@ def build_model(
         **of_patches,
         **form,
       )
-    elif modality == 'audio' and is_spectrogram:
-      embedding = patch_arguments(
-        numbers,
-        tuple(spectrogram_patch_size),
-        (num_spectrogram_frames, num_mel_bins),
-        **of_patches,
-        use_padding=True,
-        input_rms=_SPECTROGRAM_RMS,
-      )
     elif modality == 'audio':
-      embedding = patch_arguments(
+      embedding = audio_arguments(
         numbers,
-        (audio_patch_size,),
-        (num_audio_samples,),
+        audio_form,
+        audio_patch_size,
+        num_audio_samples,
+        spectrogram_patch_size,
+        num_spectrogram_frames,
+        num_mel_bins,
         **of_patches,
-        input_rms=_WAVEFORM_RMS,
       )
     else:
       embedding = {
@@ -257,6 +283,7 @@ def build_model(
         'd_embedding': d_embedding,
         'num_positions': max_words if is_agnostic else None,
         'is_frozen': is_table_frozen,
+        'position_interpolation': position_interpolation,
         'dropout_rate': dropout_rate,
       }
       others = transformer_encoder.t5_arguments(text_form)

@@ -142,6 +142,7 @@ def build_classifier(
   frame_size=224,
   num_audio_samples=153600,
   is_multi_label=False,
+  position_interpolation='exact',
   drop_token_rate=0.5,
   dropout_rate=0.1,
 ):
@@ -162,6 +163,8 @@ def build_classifier(
     frame_size: int, or height and width.
     num_audio_samples: int.
     is_multi_label: bool, see `Classifier`.
+    position_interpolation: `exact` or `release`: how inputs larger than the
+      position tables read them (see `PositionEmbedding`).
     drop_token_rate: float in [0, 1).
     dropout_rate: float in [0, 1).
 
@@ -191,6 +194,7 @@ def build_classifier(
       patch_size,
       input_size,
       use_pre_projection=is_agnostic,
+      position_interpolation=position_interpolation,
       drop_token_rate=drop_token_rate,
       dropout_rate=dropout_rate,
     )

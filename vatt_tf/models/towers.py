@@ -78,6 +78,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     position_form: `separable` or `full`.
     use_position_norm: bool.
     epsilon: float, of the position norm.
+    position_interpolation: `exact` or `release`, see `PositionEmbedding`.
     drop_token_rate: float in [0, 1).
     dropout_rate: float in [0, 1), of the sum of tokens and positions.
     **kwargs: of `tf_keras.layers.Layer`.
@@ -108,6 +109,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     position_form='separable',
     use_position_norm=True,
     epsilon=1e-6,
+    position_interpolation='exact',
     drop_token_rate=0.0,
     dropout_rate=0.0,
     **kwargs,
@@ -122,6 +124,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     self.position_form = position_form
     self.use_position_norm = use_position_norm
     self.epsilon = epsilon
+    self.position_interpolation = position_interpolation
     self.drop_token_rate = drop_token_rate
     self.dropout_rate = dropout_rate
 
@@ -147,6 +150,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
       position_form,
       use_position_norm,
       epsilon,
+      position_interpolation,
       dtype=dtype,
       name='position_embedding',
     )
@@ -190,6 +194,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
       'position_form': self.position_form,
       'use_position_norm': self.use_position_norm,
       'epsilon': self.epsilon,
+      'position_interpolation': self.position_interpolation,
       'drop_token_rate': self.drop_token_rate,
       'dropout_rate': self.dropout_rate,
     }
@@ -214,6 +219,7 @@ class WordEmbedding(tf_keras.layers.Layer):
     is_frozen: bool, do not train the table (see `TextEmbedding`).
     use_position_norm: bool.
     epsilon: float, of the position norm.
+    position_interpolation: `exact` or `release`, see `PositionEmbedding`.
     dropout_rate: float in [0, 1), of the tokens.
     **kwargs: of `tf_keras.layers.Layer`.
 
@@ -244,6 +250,7 @@ class WordEmbedding(tf_keras.layers.Layer):
     is_frozen=False,
     use_position_norm=True,
     epsilon=1e-6,
+    position_interpolation='exact',
     dropout_rate=0.0,
     **kwargs,
   ):
@@ -256,6 +263,7 @@ class WordEmbedding(tf_keras.layers.Layer):
     self.is_frozen = is_frozen
     self.use_position_norm = use_position_norm
     self.epsilon = epsilon
+    self.position_interpolation = position_interpolation
     self.dropout_rate = dropout_rate
 
     dtype = self.dtype_policy
@@ -280,6 +288,7 @@ class WordEmbedding(tf_keras.layers.Layer):
         (num_positions,),
         use_layer_norm=use_position_norm,
         epsilon=epsilon,
+        interpolation=position_interpolation,
         dtype=dtype,
         name='position_embedding',
       )
@@ -325,5 +334,6 @@ class WordEmbedding(tf_keras.layers.Layer):
       'is_frozen': self.is_frozen,
       'use_position_norm': self.use_position_norm,
       'epsilon': self.epsilon,
+      'position_interpolation': self.position_interpolation,
       'dropout_rate': self.dropout_rate,
     }
