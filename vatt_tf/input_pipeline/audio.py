@@ -56,6 +56,8 @@ class AudioConfig:
     noise_std: Standard deviation of the Gaussian noise added in training.
     max_gain_db: Largest change of the volume in training, in decibels up or
       down.
+    max_shift: In training the clip is turned by up to this share of its length
+      to either side; what leaves at one end comes in at the other.
     mixup_alpha: In training each clip's sound is mixed with that of another
       clip of the batch, with weights drawn from Beta(alpha, alpha), and its
       label likewise; 0 for none.
@@ -64,6 +66,13 @@ class AudioConfig:
     max_frequency: Upper edge of the highest bin, Hz.
     window_seconds: Length of a window of the spectrogram.
     hop_seconds: From the start of a window to that of the next.
+    num_time_masks: Stretches of time of the spectrogram that training replaces
+      by its mean (SpecAugment).
+    max_time_mask: Frames of the longest.
+    num_frequency_masks: Bands of the spectrogram, likewise.
+    max_frequency_mask: Bins of the broadest.
+    num_clips: Clips taken of a record in evaluation, spread evenly, where there
+      is no video; otherwise the `VideoConfig` says it.
   """
 
   num_samples: int = 153600
@@ -71,15 +80,21 @@ class AudioConfig:
   form: str = WAVEFORM
   noise_std: float = 0.0
   max_gain_db: float = 0.0
+  max_shift: float = 0.0
   mixup_alpha: float = 0.0
   num_mel_bins: int = 80
   min_frequency: float = 80.0
   max_frequency: float = 7600.0
   window_seconds: float = 2048 / 48000
   hop_seconds: float = 1024 / 48000
+  num_time_masks: int = 0
+  max_time_mask: int = 0
+  num_frequency_masks: int = 0
+  max_frequency_mask: int = 0
+  num_clips: int = 1
 
   def __post_init__(self):
-    for name in ('num_samples', 'sample_rate', 'num_mel_bins'):
+    for name in ('num_samples', 'sample_rate', 'num_mel_bins', 'num_clips'):
       value = getattr(self, name)
       if value < 1 or value != int(value):
         raise ValueError(
@@ -95,6 +110,11 @@ class AudioConfig:
         raise ValueError(
           f'`{name}` must be at least 0. Received: {name}={getattr(self, name)}'
         )
+    if not 0 <= self.max_shift <= 1:
+      raise ValueError(
+        f'`max_shift` must be in [0, 1]. Received: max_shift={self.max_shift}'
+      )
+    self._check_masks()
     if self.form == SPECTROGRAM:
       if not 0 <= self.min_frequency < self.max_frequency:
         raise ValueError(
@@ -113,6 +133,26 @@ class AudioConfig:
           '`window_seconds` must be at least two samples and `hop_seconds` '
           f'one. Received: window_seconds={self.window_seconds}, '
           f'hop_seconds={self.hop_seconds}'
+        )
+
+  def _check_masks(self):
+    """Raises unless masks fit, and are of a spectrogram."""
+    for axis, size in (
+      ('time', math.ceil(self.num_samples / max(self.hop_length, 1))),
+      ('frequency', self.num_mel_bins),
+    ):
+      count = getattr(self, f'num_{axis}_masks')
+      width = getattr(self, f'max_{axis}_mask')
+      received = f'Received: num_{axis}_masks={count}, max_{axis}_mask={width}'
+      if count < 0 or not 0 <= width <= size:
+        raise ValueError(
+          f'`num_{axis}_masks` must be at least 0, and `max_{axis}_mask` in '
+          f'[0, {size}], the size of the spectrogram. {received}'
+        )
+      if count and self.form != SPECTROGRAM:
+        raise ValueError(
+          f'`num_{axis}_masks` must be 0 for waveforms: masks are of a '
+          f'spectrogram. {received}, form={self.form!r}'
         )
 
   @property
@@ -492,7 +532,7 @@ def _samples_at(time, rate):
 def augment(
   waveform: tf.Tensor, config: AudioConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-  """Changes the volume and adds noise.
+  """Turns the clip, changes the volume and adds noise.
 
   Args:
     waveform: (S,) float32.
@@ -502,6 +542,11 @@ def augment(
   Returns:
     (S,) float32, in [-1, 1].
   """
+  if config.max_shift:
+    shift_seed = tf.random.experimental.stateless_fold_in(seed, 1)
+    draw = tf.random.stateless_uniform([], shift_seed, -1.0, 1.0)
+    reach = config.max_shift * tf.cast(tf.size(waveform), tf.float32)
+    waveform = tf.roll(waveform, tf.cast(tf.round(draw * reach), tf.int32), 0)
   if not config.max_gain_db and not config.noise_std:
     return waveform
   gain_seed, noise_seed = tf.unstack(tf.random.split(seed, 2))
@@ -611,6 +656,59 @@ def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
   return tf.math.divide_no_nan(mel - low, high - low)
 
 
+def mask_axis(
+  x: tf.Tensor, axis: int, num_masks: int, max_width: int, seed: tf.Tensor
+) -> tf.Tensor:
+  """Replaces random stretches of an axis by the mean (SpecAugment).
+
+  Each mask is 0 to `max_width` wide, and lies anywhere with equal chance; they
+  may overlap.
+
+  Args:
+    x: (F, M) float32.
+    axis: 0 for time, 1 for frequency.
+    num_masks: How many.
+    max_width: Of the widest.
+    seed: (2,) integer.
+
+  Returns:
+    Like `x`.
+  """
+  size = tensor_utils.shape_list(x)[axis]
+  draws = tf.random.stateless_uniform([2, num_masks], seed)
+  widths = tf.cast(tf.floor(draws[0] * (max_width + 1)), tf.int32)
+  room = tf.cast(size - widths + 1, tf.float32)
+  starts = tf.cast(tf.floor(draws[1] * room), tf.int32)  # (n,)
+  places = tf.range(size)[:, tf.newaxis]
+  is_masked = (places >= starts) & (places < starts + widths)  # (size, n)
+  is_masked = tf.reduce_any(is_masked, axis=1)
+  is_masked = tf.expand_dims(is_masked, 1 - axis)  # (F, 1) or (1, M)
+  return tf.where(is_masked, tf.reduce_mean(x), x)
+
+
+def mask_spectrogram(
+  x: tf.Tensor, config: AudioConfig, seed: tf.Tensor
+) -> tf.Tensor:
+  """Masks stretches of time and bands of a spectrogram (SpecAugment).
+
+  Args:
+    x: (F, M) float32.
+    config: See `AudioConfig`.
+    seed: (2,) integer.
+
+  Returns:
+    Like `x`.
+  """
+  for axis, num_masks, max_width in (
+    (0, config.num_time_masks, config.max_time_mask),
+    (1, config.num_frequency_masks, config.max_frequency_mask),
+  ):
+    if num_masks:
+      own = tf.random.experimental.stateless_fold_in(seed, 2 + axis)
+      x = mask_axis(x, axis, num_masks, max_width, own)
+  return x
+
+
 def finish_waveform(
   waveform: tf.Tensor, config: AudioConfig, seed: tf.Tensor | None = None
 ) -> tf.Tensor:
@@ -627,5 +725,6 @@ def finish_waveform(
   if seed is not None:
     waveform = augment(waveform, config, seed)
   if config.form == SPECTROGRAM:
-    return tf.ensure_shape(spectrogram(waveform, config), config.shape)
+    x = tf.ensure_shape(spectrogram(waveform, config), config.shape)
+    return x if seed is None else mask_spectrogram(x, config, seed)
   return waveform[:, None]

@@ -254,11 +254,17 @@ class _Plan:
   with_example_id: bool
 
   @property
+  def num_clips(self) -> int:
+    """Clips that evaluation takes of a record."""
+    config = self.video or self.audio
+    return 1 if config is None else config.num_clips
+
+  @property
   def num_views(self) -> int:
     """Rows that one record gives."""
-    if self.is_training or self.video is None:
+    if self.is_training:
       return 1
-    return self.video.num_clips * self.video.num_crops
+    return self.num_clips * (1 if self.video is None else self.video.num_crops)
 
   @property
   def span(self) -> float:
@@ -729,8 +735,8 @@ def clip_offsets(
   if seed is not None:
     shares = tf.random.stateless_uniform([1], seed, dtype=tf.float64)
   else:
-    num_clips = 1 if plan.video is None else plan.video.num_clips
-    shares = np.linspace(0.0, 1.0, num_clips) if num_clips > 1 else [0.5]
+    count = plan.num_clips
+    shares = np.linspace(0.0, 1.0, count) if count > 1 else [0.5]
     shares = tf.constant(shares, tf.float64)
   offsets = tf.cast(shares * tf.cast(room, tf.float64), tf.int64)
   if plan.video is not None:
