@@ -95,6 +95,20 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(ids, [[1, 4, 2, 0], [1, 4, 5, 2], [0, 0, 0, 0]])
     self.assertEqual(mask, [True, True, False])
 
+  @parameterized.parameters(text.WORD, text.WORDPIECE, text.SENTENCEPIECE)
+  def test_detokenize(self, kind):
+    config = text.TextConfig(
+      kind=kind, vocabulary=self._vocabulary(kind), use_eos=kind != text.WORD
+    )
+    tokenizer = text.make_tokenizer(config)
+    ids, _ = text.encode_captions(
+      tf.constant(['red ball', 'ball']), tokenizer, config
+    )
+    self.assertEqual(
+      tokenizer.detokenize(ids.numpy()),
+      ['red ball', 'ball', '', '', ''],
+    )
+
   def test_no_captions(self):
     ids, mask = self._encode(
       [],

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Protocol
 
 import gin
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -42,6 +43,9 @@ class Tokenizer(Protocol):
 
   def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
     """(n,) string to (n, None) int32, with no padding and no special ids."""
+
+  def detokenize(self, ids: np.ndarray) -> list[str]:
+    """(n, L) ids to n texts for people, without padding and special ids."""
 
 
 # Words.
@@ -217,6 +221,10 @@ class WordTokenizer(tf.Module):
     ids = self._table.lookup(words.flat_values)
     return words.with_flat_values(tf.cast(ids, tf.int32))
 
+  def detokenize(self, ids: np.ndarray) -> list[str]:
+    """Writes the words of ids out; see `Tokenizer`."""
+    return [' '.join(self.words[i] for i in row) for row in _plain(self, ids)]
+
 
 class WordpieceTokenizer(tf.Module):
   """BERT's WordPiece, by its vocabulary file.
@@ -242,6 +250,7 @@ class WordpieceTokenizer(tf.Module):
           f'{" in its first line" if number == 0 else ""}. Received: '
           f'{", ".join(pieces[:4])}, …'
         )
+    self._pieces = pieces
     self.vocabulary_size = len(pieces)
     self.bos_id = pieces.index('[CLS]') if '[CLS]' in pieces else None
     self.eos_id = pieces.index('[SEP]') if '[SEP]' in pieces else None
@@ -270,6 +279,13 @@ class WordpieceTokenizer(tf.Module):
     """
     pieces = self._tokenizer.tokenize(texts)  # (n, words, pieces)
     return tf.cast(pieces.merge_dims(-2, -1), tf.int32)
+
+  def detokenize(self, ids: np.ndarray) -> list[str]:
+    """Puts the pieces of ids together; see `Tokenizer`."""
+    return [
+      ' '.join(self._pieces[i] for i in row).replace(' ##', '')
+      for row in _plain(self, ids)
+    ]
 
 
 class SentencepieceTokenizer(tf.Module):
@@ -322,6 +338,18 @@ class SentencepieceTokenizer(tf.Module):
       (n, None) int32 ragged.
     """
     return self._tokenizer.tokenize(texts)
+
+  def detokenize(self, ids: np.ndarray) -> list[str]:
+    """Puts the pieces of ids together; see `Tokenizer`."""
+    rows = tf.ragged.constant(_plain(self, ids), tf.int32, ragged_rank=1)
+    texts = self._tokenizer.detokenize(rows).numpy()
+    return [text.decode('utf-8', 'replace') for text in texts]
+
+
+def _plain(tokenizer, ids):
+  """Rows of ids, lists without padding, start and end."""
+  special = (0, tokenizer.bos_id, tokenizer.eos_id)
+  return [[i for i in row if i not in special] for row in ids.tolist()]
 
 
 _TOKENIZERS = {

@@ -80,11 +80,13 @@ class _EncoderLayer(tf_keras.layers.Layer):
     training=False,
     rng=None,
   ):
-    rate = self._dropout_rate if training else 0.0
+    y, x = self.feed_forward_output(x, mask, bias, num_outputs, training, rng)
+    return self._residual(x, y, 'feed_forward_output', training, rng)
 
-    def residual(x, y, name):
-      return x + randomness.dropout(y, rate, randomness.fold_in(rng, name))
-
+  def feed_forward_output(
+    self, x, mask, bias, num_outputs=None, training=False, rng=None
+  ):
+    """What the feed-forward adds, and what it is added to."""
     y = self.attention(
       self.attention_norm(x),
       mask=mask,
@@ -95,13 +97,17 @@ class _EncoderLayer(tf_keras.layers.Layer):
     )
     if num_outputs is not None:
       x = x[:, :num_outputs]  # (B, num_outputs, D)
-    x = residual(x, y, 'attention_output')
+    x = self._residual(x, y, 'attention_output', training, rng)
     y = self.feed_forward(
       self.feed_forward_norm(x),
       training=training,
       rng=randomness.fold_in(rng, 'feed_forward'),
     )
-    return residual(x, y, 'feed_forward_output')
+    return y, x
+
+  def _residual(self, x, y, name, training, rng):
+    rate = self._dropout_rate if training else 0.0
+    return x + randomness.dropout(y, rate, randomness.fold_in(rng, name))
 
 
 def _recomputed(function, rng):
@@ -299,6 +305,27 @@ class TransformerEncoder(tf_keras.layers.Layer):
     x = self.norm(x)
     rate = self.dropout_rate if training else 0.0
     return randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
+
+  def feed_forward_outputs(self, x, mask=None):
+    """What the feed-forward of each layer adds to the tokens.
+
+    These are the activations of the nodes that the paper's figure 4 compares
+    between modalities.
+
+    Args:
+      x: tokens (B, N, D).
+      mask: (B, N) bool, as in the call.
+
+    Returns:
+      (B, num_layers, N, D) in the compute dtype, without dropout.
+    """
+    bias = None if self.position_bias is None else self.position_bias(x)
+    outputs = []
+    for layer in self.layers:
+      y, x = layer.feed_forward_output(x, mask, bias)
+      outputs.append(y)
+      x = x + y
+    return tf.stack(outputs, axis=1)
 
   def get_config(self):
     """The arguments of the layer."""

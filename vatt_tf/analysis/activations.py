@@ -1,0 +1,75 @@
+"""What enters a model's encoder, and what its nodes make of it."""
+
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+
+_MASKS = {
+  'video': names.VIDEO_MASK,
+  'audio': names.AUDIO_MASK,
+  'text': names.TEXT_MASK,
+}
+
+
+def mean_tokens(model, features, modality):
+  """The tokens of a modality as they enter the encoder, averaged over a clip.
+
+  Args:
+    model: `models.vatt.VATT` with the modality.
+    features: dictionary of inputs, see the model.
+    modality: `video`, `audio` or `text`, of which the first caption is taken.
+
+  Returns:
+    (B, d_model) float32.
+  """
+  tokens, mask = _tokens(model, features, modality)
+  return _mean_of_tokens(tokens[:, tf.newaxis], mask)[:, 0]
+
+
+def node_activations(model, features, modality):
+  """The activation of each node of the shared encoder, averaged over a clip.
+
+  A node is one of the `d_model` outputs of a layer's feed-forward, before it is
+  added to the tokens (paper, figure 4).
+
+  Args:
+    model: a modality-agnostic `models.vatt.VATT`.
+    features: dictionary of inputs, see the model.
+    modality: `video`, `audio` or `text`, of which the first caption is taken.
+
+  Returns:
+    (B, num_layers, d_model) float32.
+  """
+  tokens, mask = _tokens(model, features, modality)
+  outputs = model.encoder.feed_forward_outputs(tokens, mask)
+  return _mean_of_tokens(outputs, mask)
+
+
+def has_input(features, modality):
+  """Whether each clip has a modality, or its first caption: (B,) bool.
+
+  Args:
+    features: dictionary of inputs with their masks.
+    modality: `video`, `audio` or `text`.
+  """
+  mask = features[_MASKS[modality]]
+  return mask[:, 0] if modality == 'text' else mask
+
+
+def _tokens(model, features, modality):
+  """(B, N, d) and their mask (B, N), or None: the AGG token is in front."""
+  value = features[model.input_name(modality)]
+  if modality == 'text':
+    return model.text_embedding(value[:, 0])
+  if modality == 'audio' and model.use_spectrogram:
+    value = tf.expand_dims(value, -1)  # (B, F, M, 1)
+  return getattr(model, f'{modality}_embedding')(value), None
+
+
+def _mean_of_tokens(x, mask):
+  """(B, K, N, D) and (B, N) to (B, K, D): the mean of tokens under a mask."""
+  x = tf.cast(x, tf.float32)
+  if mask is None:
+    return tf.reduce_mean(x, axis=2)
+  weights = tf.cast(mask, tf.float32)[:, tf.newaxis, :, tf.newaxis]
+  return tf.reduce_sum(x * weights, axis=2) / tf.reduce_sum(weights, axis=2)

@@ -1,0 +1,254 @@
+"""Pictures of what a model has learned, drawn with matplotlib.
+
+Each function returns a `matplotlib.figure.Figure`, which needs no display.
+"""
+
+import textwrap
+
+import matplotlib
+from matplotlib import figure
+import numpy as np
+from sklearn import decomposition, manifold
+
+# t-SNE works on so many principal components at most.
+_NUM_COMPONENTS = 50
+# Groups that are told apart by colour and by marker.
+_MARKERS = 'os^vDP*X'
+_NUM_COLORS = 10
+_MAX_NAMED = _NUM_COLORS * len(_MARKERS)
+
+
+def embed_in_plane(features, seed=0):
+  """Lays features out in a plane with t-SNE (van der Maaten, Hinton 2008).
+
+  The perplexity is 30, or a third of the rows where there are fewer than 90.
+
+  Args:
+    features: (N, D) float array, N at least 4.
+    seed: int; equal seeds, equal pictures.
+
+  Returns:
+    (N, 2) float32 array.
+
+  Raises:
+    ValueError: there are fewer than 4 rows, or one is not finite.
+  """
+  features = np.asarray(features, np.float32)
+  if features.ndim != 2 or len(features) < 4:
+    raise ValueError(
+      '`features` must be (N, D) with at least 4 rows. '
+      f'Received: features.shape={features.shape}'
+    )
+  if not np.isfinite(features).all():
+    row = int(np.argmin(np.isfinite(features).all(1)))
+    raise ValueError(
+      f'`features` must be finite. Received: row {row} is not.'
+    )
+  if min(features.shape) > _NUM_COMPONENTS:
+    reduction = decomposition.PCA(_NUM_COMPONENTS, random_state=seed)
+    features = reduction.fit_transform(features)
+  # Principal components that do not vary, of equal rows, have no layout.
+  if not np.ptp(features, axis=0).any():
+    return np.zeros([len(features), 2], np.float32)
+  layout = manifold.TSNE(
+    perplexity=min(30.0, (len(features) - 1) / 3),
+    init='pca',
+    random_state=seed,
+  )
+  return layout.fit_transform(features)
+
+
+def draw_points(points, groups, title, legend_title=''):
+  """Points in a plane, those of a group in one colour and marker.
+
+  Args:
+    points: (N, 2) float array.
+    groups: N strings.
+    title: string.
+    legend_title: string, what the groups are.
+
+  Returns:
+    The figure. With more than 80 groups there is no legend, and colours are
+    spread over all groups in their order.
+  """
+  names = sorted(set(groups))
+  groups = np.asarray(groups)
+  is_named = len(names) <= _MAX_NAMED
+  sheet = figure.Figure(figsize=(7.5, 5.5), dpi=110, layout='constrained')
+  axes = sheet.add_subplot()
+  colors = matplotlib.colormaps['tab10' if is_named else 'nipy_spectral']
+  for i, name in enumerate(names):
+    rows = points[groups == name]
+    axes.scatter(
+      rows[:, 0],
+      rows[:, 1],
+      s=14,
+      linewidths=0,
+      alpha=0.75,
+      color=colors(i % _NUM_COLORS if is_named else i / len(names)),
+      marker=_MARKERS[i // _NUM_COLORS] if is_named else 'o',
+      label=_plain(name),
+    )
+  axes.set_xticks([])
+  axes.set_yticks([])
+  axes.set_title(_plain(title), fontsize=10)
+  if is_named:
+    sheet.legend(
+      loc='outside right upper',
+      fontsize=7,
+      title=legend_title,
+      title_fontsize=8,
+      ncols=1 + (len(names) - 1) // 28,
+      markerscale=1.5,
+    )
+  return sheet
+
+
+def draw_activations(means):
+  """The average activation of each node and layer, a strip for each modality.
+
+  Args:
+    means: dictionary from a modality's name to a (num_layers, D) float array.
+
+  Returns:
+    The figure, a copy of the paper's figure 4 in form. One scale of colours
+    serves all modalities; it ends at the 99th percentile of the sizes.
+  """
+  names = list(means)
+  values = np.stack([np.asarray(means[name]) for name in names])
+  limit = max(float(np.percentile(np.abs(values), 99)), 1e-12)
+  num_layers = values.shape[1]
+  height = max(1.1, 0.16 * num_layers) + 0.35
+  sheet = figure.Figure(
+    figsize=(9, height * len(names) + 0.5), dpi=110, layout='constrained'
+  )
+  panels = sheet.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+  for axes, name, value in zip(panels, names, values):
+    image = axes.imshow(
+      value,
+      aspect='auto',
+      interpolation='nearest',
+      cmap='RdBu_r',
+      vmin=-limit,
+      vmax=limit,
+      origin='lower',
+      extent=(-0.5, value.shape[1] - 0.5, 0.5, num_layers + 0.5),
+    )
+    axes.set_ylabel(f'{_plain(name)}\nlayer', fontsize=8)
+    axes.set_yticks(_ticks(num_layers))
+    axes.tick_params(labelsize=7)
+  panels[-1].set_xlabel('node', fontsize=8)
+  bar = sheet.colorbar(image, ax=list(panels), shrink=0.8, pad=0.01)
+  bar.ax.tick_params(labelsize=7)
+  bar.set_label('average activation', fontsize=8)
+  return sheet
+
+
+def _ticks(num_layers):
+  step = max(1, num_layers // 6)
+  return list(range(1, num_layers + 1, step))
+
+
+def draw_confusion(counts, label_names):
+  """A confusion matrix, rows scaled to shares of the true class.
+
+  Args:
+    counts: (C, C) integer array; row: true class, column: predicted.
+    label_names: C strings.
+
+  Returns:
+    The figure; with up to 20 classes each cell holds its count.
+  """
+  counts = np.asarray(counts)
+  totals = counts.sum(1, keepdims=True)
+  shares = counts / np.maximum(totals, 1)
+  size = float(np.clip(2.5 + 0.32 * len(counts), 4.0, 12.0))
+  sheet = figure.Figure(
+    figsize=(size + 1.2, size), dpi=110, layout='constrained'
+  )
+  axes = sheet.add_subplot()
+  image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+  if len(counts) <= 60:
+    names = [_plain(name) for name in label_names]
+    axes.set_xticks(range(len(counts)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(counts)), names, fontsize=7)
+  if len(counts) <= 20:
+    for (row, column), count in np.ndenumerate(counts):
+      if count:
+        axes.text(
+          column,
+          row,
+          str(count),
+          ha='center',
+          va='center',
+          fontsize=7,
+          color='white' if shares[row, column] > 0.5 else 'black',
+        )
+  axes.set_xlabel('predicted', fontsize=8)
+  axes.set_ylabel('true', fontsize=8)
+  sheet.colorbar(image, ax=axes, shrink=0.8).set_label(
+    'share of the true class', fontsize=8
+  )
+  return sheet
+
+
+def draw_retrieval(queries, frames, scores, is_match, ranks):
+  """Queries beside the frames of what they found first.
+
+  Args:
+    queries: Q strings.
+    frames: (Q, K, H, W, 3) uint8 array, the first K items for each query.
+    scores: (Q, K) float array, their similarities.
+    is_match: (Q, K) bool array, the items that belong to the query; these have
+      a green border.
+    ranks: (Q,) int array, the rank of the first item that does.
+
+  Returns:
+    The figure.
+  """
+  num_queries, num_items = scores.shape
+  sheet = figure.Figure(
+    figsize=(3.2 + 1.25 * num_items, 1.45 * num_queries + 0.1), dpi=100
+  )
+  grid = sheet.add_gridspec(
+    num_queries,
+    num_items + 1,
+    width_ratios=[2.4] + [1] * num_items,
+    left=0.01,
+    right=0.99,
+    top=0.97,
+    bottom=0.01,
+    wspace=0.06,
+    hspace=0.28,
+  )
+  for row in range(num_queries):
+    words = sheet.add_subplot(grid[row, 0])
+    words.set_axis_off()
+    words.text(
+      0,
+      0.5,
+      f'{_wrapped(queries[row])}\n(its own: rank {ranks[row]})',
+      fontsize=8,
+      va='center',
+    )
+    words.set_xlim(0, 1)
+    for column in range(num_items):
+      axes = sheet.add_subplot(grid[row, column + 1])
+      axes.imshow(frames[row, column])
+      axes.set_xticks([])
+      axes.set_yticks([])
+      axes.set_title(f'{scores[row, column]:.3f}', fontsize=7, pad=2)
+      is_right = bool(is_match[row, column])
+      for spine in axes.spines.values():
+        spine.set_color('limegreen' if is_right else 'lightgray')
+        spine.set_linewidth(3 if is_right else 0.5)
+  return sheet
+
+
+def _wrapped(text):
+  return _plain('\n'.join(textwrap.wrap(textwrap.shorten(text, 160), 34)))
+
+
+def _plain(text):
+  """Text that matplotlib does not read as a formula."""
+  return str(text).replace('$', r'\$')

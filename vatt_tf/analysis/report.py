@@ -1,0 +1,325 @@
+"""A report of an evaluation: one HTML page that needs no other file.
+
+It holds the figures of the evaluation and pictures of the model: its features
+laid out in a plane by class and by modality (the paper's figures 2 and 3), what
+each node of a shared encoder answers to each modality (figure 4), a confusion
+matrix, and what queries found.
+"""
+
+import base64
+import html
+import io
+import os
+
+import gin
+import numpy as np
+from sklearn import preprocessing
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+from vatt_tf import file_utils
+from vatt_tf.analysis import activations, plots
+from vatt_tf.evaluation import outputs, retrieval
+from vatt_tf.input_pipeline import text as text_lib
+from vatt_tf.models import classification
+
+PAGE = 'report.html'
+
+_THUMBNAIL = 72  # pixels of a side
+_NUM_FOUND = 5
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem;
+  max-width: 62rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 13px; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
+figcaption, .note { color: #555; font-size: .9rem; }
+"""
+
+
+@gin.register
+class Report:
+  """Writes reports of evaluations.
+
+  Args:
+    text: `TextConfig` of the evaluated captions, by which their words are
+      shown; None: captions are named by their clip.
+    label_names: path of a file with the name of a class in each line, such as
+      the `labels.txt` of the records; None: classes are shown as numbers.
+    max_clips: int, clips of which pictures are made, from the first on.
+    num_queries: int, queries whose finds are shown, evenly spread.
+    seed: int, of the layouts.
+  """
+
+  def __init__(
+    self, text=None, label_names=None, max_clips=1000, num_queries=8, seed=0
+  ):
+    self._tokenizer = None if text is None else text_lib.make_tokenizer(text)
+    self._label_names = None
+    if label_names is not None:
+      with tf.io.gfile.GFile(label_names) as file:
+        self._label_names = file.read().splitlines()
+    self._max_clips = max_clips
+    self._num_queries = num_queries
+    self._seed = seed
+
+  def write(self, directory, model, dataset, tables, checkpoint):
+    """Writes the page.
+
+    Args:
+      directory: of the page, made if it is not there.
+      model: `models.vatt.VATT` or `models.classification.Classifier`.
+      dataset: batches of the evaluation's clips.
+      tables: list of (title, text) of the evaluations.
+      checkpoint: prefix of the model's checkpoint, for the page.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: the data set is empty, or a feature is not finite.
+    """
+    clips = self._collect(model, dataset)
+    parts = [
+      f'<p class="note">Checkpoint: {html.escape(str(checkpoint))}</p>'
+    ]
+    for title, table in tables:
+      parts.append(
+        f'<h2>{html.escape(title)}</h2><pre>{html.escape(table)}</pre>'
+      )
+    parts += self._pictures(model, clips)
+    heading = html.escape(tables[0][0] if tables else 'Evaluation')
+    page = (
+      '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+      '<meta name="viewport" content="width=device-width">'
+      f'<title>{heading}</title><style>{_STYLE}</style></head>\n<body>'
+      f'<h1>VATT: report of an evaluation</h1>\n{"".join(parts)}\n'
+      '</body></html>\n'
+    )
+    tf.io.gfile.makedirs(directory)
+    path = os.path.join(directory, PAGE)
+    file_utils.write_text(path, page)
+    return path
+
+  # What is drawn.
+
+  def _collect(self, model, dataset):
+    """What the pictures need of the first clips, a row for each video."""
+    towers = _towers(model)
+
+    def look(features, training):
+      found = dict(model(features, training=training))
+      if towers.encoder is not None and len(towers.modalities) > 1:
+        for modality in towers.modalities:
+          arguments = (towers, features, modality)
+          found[f'{modality}_input'] = activations.mean_tokens(*arguments)
+          found[f'{modality}_nodes'] = activations.node_activations(*arguments)
+      if names.VIDEO in features:
+        frames = features[names.VIDEO]
+        middle = frames[:, frames.shape[1] // 2]  # (B, H, W, 3)
+        found['thumbnail'] = _thumbnails(middle)
+      return found
+
+    wanted = [
+      f'{modality}_{kind}'
+      for modality in towers.modalities
+      for kind in ('feature', 'input', 'nodes', 'va', 'vt')
+    ]
+    wanted += ['thumbnail', classification.LOGITS]
+    kept = (
+      names.LABEL,
+      names.EXAMPLE_ID,
+      names.TEXT,
+      names.VIDEO_MASK,
+      names.AUDIO_MASK,
+      names.TEXT_MASK,
+    )
+    rows_of_batch = next(iter(dataset.element_spec.values())).shape[0]
+    dataset = dataset.take(-(-self._max_clips // rows_of_batch))
+    clips = outputs.collect(look, dataset, wanted, kept)
+    if names.EXAMPLE_ID in clips:  # one row, the first, of each video
+      ids = clips[names.EXAMPLE_ID]
+      first = np.sort(np.unique(ids, return_index=True)[1])
+      clips = {key: value[first] for key, value in clips.items()}
+    return {key: value[: self._max_clips] for key, value in clips.items()}
+
+  def _pictures(self, model, clips):
+    towers = _towers(model)
+    num_clips = len(next(iter(clips.values())))
+    parts = [
+      '<h2>Pictures</h2><p class="note">Of '
+      f'{num_clips} clips, the first of the evaluation. The layouts are those '
+      'of t-SNE: neighbours are alike, distances between far groups and the '
+      'axes mean nothing.</p>'
+    ]
+    groups = self._classes(clips)
+    if classification.LOGITS in clips and groups is not None:
+      parts.append(self._confusion(clips))
+    for modality in towers.modalities:
+      key = f'{modality}_feature'
+      if key not in clips or modality == 'text':
+        continue
+      rows = activations.has_input(clips, modality)
+      if groups is not None and rows.sum() >= 4:
+        points = plots.embed_in_plane(clips[key][rows], self._seed)
+        parts.append(
+          _picture(
+            plots.draw_points(
+              points, groups[rows], f'{modality} features', 'class'
+            ),
+            f'Features of the {modality} tower, coloured by class.',
+          )
+        )
+    parts += self._modalities(towers, clips)
+    nodes = {
+      modality: clips[f'{modality}_nodes'][
+        activations.has_input(clips, modality)
+      ].mean(0)
+      for modality in towers.modalities
+      if f'{modality}_nodes' in clips
+    }
+    if nodes:
+      parts.append(
+        _picture(
+          plots.draw_activations(nodes),
+          'The average activation of each node of the shared encoder: the '
+          'output of each layer’s feed-forward, before it is added to the '
+          'tokens.',
+        )
+      )
+    parts.append(self._finds(clips))
+    return parts
+
+  def _classes(self, clips):
+    """The name of each clip's class, or None without single labels."""
+    labels = clips.get(names.LABEL)
+    if labels is None or labels.ndim != 1:
+      return None
+    return np.asarray([self._class_name(label) for label in labels])
+
+  def _class_name(self, label):
+    if label < 0:
+      return 'none'
+    if self._label_names is None or label >= len(self._label_names):
+      return f'{label:03d}'
+    return self._label_names[label]
+
+  def _confusion(self, clips):
+    labels, logits = clips[names.LABEL], clips[classification.LOGITS]
+    counts = np.zeros([logits.shape[1]] * 2, np.int64)
+    is_labelled = labels >= 0
+    np.add.at(counts, (labels[is_labelled], logits[is_labelled].argmax(1)), 1)
+    class_names = [self._class_name(i) for i in range(len(counts))]
+    return _picture(
+      plots.draw_confusion(counts, class_names),
+      'Confusion matrix, of the first view of each clip.',
+    )
+
+  def _modalities(self, towers, clips):
+    """Inputs and outputs of the encoder and common spaces, by modality."""
+    spaces = [
+      ('What enters the shared encoder', '{}_input', towers.modalities),
+      ('What leaves the towers', '{}_feature', towers.modalities),
+      ('Video-audio space', '{}_va', ('video', 'audio')),
+      ('Video-text space', '{}_vt', towers.modalities),
+    ]
+    parts = []
+    for title, key, modalities in spaces:
+      values, groups = [], []
+      for modality in modalities:
+        value = clips.get(key.format(modality))
+        if value is None:
+          continue
+        value = value[:, 0] if value.ndim == 3 else value  # the first caption
+        value = value[activations.has_input(clips, modality)]
+        if key[-2:] in ('va', 'vt'):
+          value = preprocessing.normalize(value)
+        values.append(value)
+        groups += [modality] * len(value)
+      widths = {value.shape[1] for value in values}
+      if len(values) < 2 or len(widths) > 1 or len(groups) < 4:
+        continue
+      points = plots.embed_in_plane(np.concatenate(values), self._seed)
+      parts.append(
+        _picture(
+          plots.draw_points(points, groups, title, 'modality'),
+          f'{title}, coloured by modality.',
+        )
+      )
+    return parts
+
+  def _finds(self, clips):
+    """What captions, or else sounds, found first among the videos."""
+    if 'thumbnail' not in clips:
+      return ''
+    if names.TEXT_VT in clips and names.VIDEO_VT in clips:
+      modality, query_key, video_key = 'text', names.TEXT_VT, names.VIDEO_VT
+    elif names.AUDIO_VA in clips and names.VIDEO_VA in clips:
+      modality, query_key, video_key = 'audio', names.AUDIO_VA, names.VIDEO_VA
+    else:
+      return ''
+    queries = clips[query_key]
+    queries = queries[:, 0] if queries.ndim == 3 else queries
+    in_pool = np.flatnonzero(activations.has_input(clips, 'video'))
+    usable = np.flatnonzero(
+      activations.has_input(clips, modality)
+      & activations.has_input(clips, 'video')
+    )
+    if not len(usable):
+      return ''
+    num_queries = min(self._num_queries, len(usable))
+    picked = np.linspace(0, len(usable) - 1, num_queries).round().astype(int)
+    picked = usable[picked]
+    scores = preprocessing.normalize(queries[picked]) @ preprocessing.normalize(
+      clips[video_key][in_pool]
+    ).T  # (Q, P)
+    is_own = picked[:, None] == in_pool[None]
+    ranks = retrieval.rank_of_matches(scores, is_own)
+    best = np.argsort(-scores, axis=1, kind='stable')[:, :_NUM_FOUND]
+    frames = clips['thumbnail'].round().astype(np.uint8)[in_pool[best]]
+    sheet = plots.draw_retrieval(
+      [self._query_name(clips, modality, row) for row in picked],
+      frames,
+      np.take_along_axis(scores, best, 1),
+      np.take_along_axis(is_own, best, 1),
+      ranks,
+    )
+    return _picture(
+      sheet,
+      f'{num_queries} queries by {modality}, evenly spread over the clips and '
+      f'not chosen, and the first {best.shape[1]} of {len(in_pool)} videos for '
+      'each, with their cosine similarity. The query’s own video has a green '
+      'border.',
+    )
+
+  def _query_name(self, clips, modality, row):
+    if modality == 'text' and self._tokenizer is not None:
+      return self._tokenizer.detokenize(clips[names.TEXT][row, :1])[0]
+    ids = clips.get(names.EXAMPLE_ID)
+    name = outputs.as_text(ids[row]) if ids is not None else ''
+    return f'the {modality} of {name or f"clip {row}"}'
+
+
+def _towers(model):
+  """The VATT of a model."""
+  return model.tower if isinstance(model, classification.Classifier) else model
+
+
+def _thumbnails(frames):
+  """(B, H, W, 3) in [-1, 1] to (B, 72, 72, 3) in [0, 255]."""
+  frames = tf.image.resize(
+    frames, [_THUMBNAIL] * 2, antialias=True, preserve_aspect_ratio=False
+  )
+  return tf.clip_by_value((frames + 1.0) * 127.5, 0.0, 255.0)
+
+
+def _picture(sheet, caption):
+  """A figure of the page, the picture within it."""
+  file = io.BytesIO()
+  sheet.savefig(file, format='png')
+  data = base64.b64encode(file.getvalue()).decode()
+  caption = html.escape(caption)
+  return (
+    f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+    f'<figcaption>{caption}</figcaption></figure>\n'
+  )
