@@ -5,8 +5,14 @@ from vatt_tf.evaluation import (
   runner,  # noqa: F401
 )
 from vatt_tf.input_pipeline import pipeline  # noqa: F401
-from vatt_tf.models import build  # noqa: F401
+from vatt_tf.models import (
+  build,  # noqa: F401
+)
+from vatt_tf.models import (
+  classification as classifier,  # noqa: F401
+)
 from vatt_tf.training import (
+  finetune,  # noqa: F401
   loop,  # noqa: F401
   pretrain,  # noqa: F401
   schedules,  # noqa: F401

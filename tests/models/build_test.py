@@ -15,7 +15,7 @@ import tensorflow as tf
 from tests import shared_data
 from vatt_tf import randomness
 from vatt_tf.losses import mil_nce, nce
-from vatt_tf.models import build
+from vatt_tf.models import build, classification  # noqa: F401
 
 _GOLDEN = pathlib.Path(__file__).parent / 'golden'
 _MODELS = pathlib.Path(__file__).parents[2] / 'gin' / 'models'

@@ -31,7 +31,12 @@ import tensorflow as tf
 
 from vatt_tf import feature_names as names
 from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import frame_cache, records, service
+from vatt_tf.input_pipeline import (
+  class_balance,
+  frame_cache,
+  records,
+  service,
+)
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
 
@@ -426,8 +431,46 @@ def _seed_of(seed: int, name: str) -> tf.Tensor:
 
 
 @_as_graph
+def _repeat_records(dataset, weights, length, first_numbers, seed):
+  """Gives each record as often as its weight says, 0 times or more.
+
+  Args:
+    dataset: Of the elements of `_read_shard`.
+    weights: See `class_balance.count_repeats`, as are `length` and `seed`.
+    first_numbers: (n,) int64, number of each shard's first record.
+
+  Returns:
+    The data set, with `copy`, () int64, which counts a record's own.
+  """
+  counts = class_balance.count_repeats(weights, length, seed)
+
+  def count_of(element):
+    first = tf.gather(tf.constant(first_numbers), element['shard'])
+    return tf.gather(counts, first + element['index'])
+
+  def is_used(element):
+    return count_of(element) > 0
+
+  def copies(element):
+    def copy(number):
+      return {**element, 'copy': number}
+
+    return tf.data.Dataset.range(count_of(element)).map(copy)
+
+  return dataset.filter(is_used).flat_map(copies)
+
+
+@_as_graph
 def _read_epoch(
-  epoch, *, read_shard, shards, is_training, seed, buffer_size, cycle_length
+  epoch,
+  *,
+  read_shard,
+  shards,
+  is_training,
+  seed,
+  buffer_size,
+  cycle_length,
+  repeat=None,
 ):
   """The records of a source in the order of an epoch.
 
@@ -439,6 +482,7 @@ def _read_epoch(
     seed: (2,) int64.
     buffer_size: Records among which the next one is drawn.
     cycle_length: Shards that are open at a time.
+    repeat: `_repeat_records` but for its `dataset` and `seed`, or None.
 
   Returns:
     A data set of the elements of `read_shard`, with `epoch`, () int64.
@@ -460,6 +504,8 @@ def _read_epoch(
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
   )
+  if repeat is not None:
+    dataset = repeat(dataset, seed=_fold_in(seed, 1))
   order = tf.random.stateless_uniform([], seed, None, None, tf.int64)
   # `shuffle` mixes its seed with that of the graph it is called in, by default
   # TensorFlow's global one. The order is to depend on `seed` alone, so this
@@ -1030,8 +1076,9 @@ def load_record(
       [_seed_of(plan.seed, _name_of(source)) for source in plan.sources]
     )
     seed = tf.gather(seed, features['source'])  # (2,)
-    for value in (features['epoch'], features['shard'], features['index']):
-      seed = _fold_in(seed, value)
+    keys = ['epoch', 'shard', 'index'] + ['copy'] * ('copy' in features)
+    for key in keys:
+      seed = _fold_in(seed, features[key])
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
   faults = [features['fault']]
   if plan.video is not None:
@@ -1217,6 +1264,7 @@ def make_dataset(
   bad_records: BadRecords | None = None,
   cache_gib: float = 0.0,
   data_service: str = '',
+  balance: class_balance.ClassBalance | None = None,
 ) -> tf.data.Dataset:
   """Makes the batches of training or evaluation.
 
@@ -1258,6 +1306,8 @@ def make_dataset(
     data_service: Addresses of the input machines that make the batches of
       training, such as 'grpc://host:5050', separated by commas; '' to make
       them in this process. What a batch holds does not change.
+    balance: How often each record comes in training by its classes (see
+      `class_balance`); None: once an epoch.
 
   Returns:
     A data set of dictionaries of static shape: those of `row_spec` with the
@@ -1291,6 +1341,11 @@ def make_dataset(
     raise ValueError(
       '`cache_gib` keeps frames and needs `video`; it must be 0 without. '
       f'Received: cache_gib={cache_gib}'
+    )
+  if balance is not None and (label is None or not is_training):
+    raise ValueError(
+      '`balance` needs `is_training` True and a `label`, whose classes it '
+      f'balances. Received: is_training={is_training}, label={label}'
     )
   macro = 'TRAIN_RECORDS' if is_training else 'EVAL_RECORDS'
   paths = tuple(
@@ -1353,6 +1408,22 @@ def make_dataset(
         f'{len(paths[number])} files. Use fewer workers or more records.'
       )
     lengths.append(lengths_of_pipelines)
+    repeat = None
+    if balance is not None:
+      weights_of_records = _balance_share(
+        paths[number],
+        label.num_classes,
+        balance,
+        shards[pipeline],
+        (num_pipelines, pipeline) if deals_records else (1, 0),
+      )
+      length = class_balance.epoch_length(weights_of_records)
+      repeat = functools.partial(
+        _repeat_records,
+        weights=weights_of_records,
+        length=length,
+        first_numbers=np.cumsum([0, *counts[number]])[:-1],
+      )
     read_shard = functools.partial(
       _read_shard,
       paths=paths[number],
@@ -1369,6 +1440,7 @@ def make_dataset(
       seed=_seed_of(seed, f'order {_name_of(source)}'),
       buffer_size=shuffle_buffer_size,
       cycle_length=min(cycle_length, len(shards[pipeline])),
+      repeat=repeat,
     )
     first_epoch, passed = divmod(starts[number], length) if length else (0, 0)
     last_epoch = num_epochs if is_training else 1
@@ -1417,6 +1489,38 @@ def make_dataset(
       tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     )
   return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _balance_share(paths, num_classes, balance, shards, deal):
+  """Weights of a source's records, 0 for those of other input pipelines.
+
+  Args:
+    paths: Of all its shards.
+    num_classes: Of the labels.
+    balance: `ClassBalance`.
+    shards: Numbers of this pipeline's.
+    deal: Of how many pipelines that share these shards this is which.
+
+  Returns:
+    (N,) float64, shard after shard.
+  """
+  labels = class_balance.read_all_labels(paths)
+  weights = class_balance.record_weights(
+    [one for group in labels for one in group], num_classes, balance
+  )
+  num_pipelines, pipeline = deal
+  is_own = [
+    shard in shards and (index + shard) % num_pipelines == pipeline
+    for shard, group in enumerate(labels)
+    for index in range(len(group))
+  ]
+  weights = np.where(is_own, weights, 0.0)
+  if not weights.any():
+    raise ValueError(
+      'No record of this input pipeline has a class. Use fewer workers or more '
+      f'records. Received: {paths}'
+    )
+  return weights
 
 
 def _deal_out(paths, counts, num_pipelines):

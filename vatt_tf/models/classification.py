@@ -4,9 +4,10 @@ import gin
 import tensorflow as tf
 import tf_keras
 
+from vatt_tf import randomness
 from vatt_tf.models import build, towers, vatt
 
-_PATCH_SIZES = {'video': (4, 16, 16), 'audio': (128,)}
+_MODALITIES = ('video', 'audio')
 LOGITS = 'logits'  # (B, num_classes), float32
 PROBABILITIES = 'probabilities'  # (B, num_classes), float32
 
@@ -15,9 +16,9 @@ PROBABILITIES = 'probabilities'  # (B, num_classes), float32
 class Classifier(tf_keras.Model):
   """Classifies videos or sounds: fine-tuned VATT (paper, section 4.2).
 
-  The pooled feature of one tower passes a linear map to the logits of the
-  classes. The tower is a `VATT` of one modality, whose weights have the names
-  that they have in the model that was pre-trained.
+  The pooled feature of one tower passes dropout and a linear map to the logits
+  of the classes. The tower is a `VATT` of one modality, whose weights have the
+  names that they have in the model that was pre-trained.
 
   Args:
     tower: dictionary of arguments of `vatt.VATT`, of one modality, without
@@ -25,6 +26,7 @@ class Classifier(tf_keras.Model):
     num_classes: int.
     is_multi_label: bool. Several classes may be right (AudioSet), and each has
       a probability of its own; False: one is, and they add up to 1.
+    classifier_dropout_rate: float in [0, 1), of the feature in training.
     **kwargs: of `tf_keras.Model`.
 
   Call arguments:
@@ -49,14 +51,27 @@ class Classifier(tf_keras.Model):
     TensorShape([2, 3])
   """
 
-  def __init__(self, tower, num_classes, is_multi_label=False, **kwargs):
+  def __init__(
+    self,
+    tower,
+    num_classes,
+    is_multi_label=False,
+    classifier_dropout_rate=0.0,
+    **kwargs,
+  ):
     kwargs.setdefault('name', 'classifier')
     super().__init__(autocast=False, **kwargs)
     if num_classes < 1:
       raise ValueError(
         f'`num_classes` must be positive. Received: num_classes={num_classes}'
       )
+    if not 0 <= classifier_dropout_rate < 1:
+      raise ValueError(
+        '`classifier_dropout_rate` must be in [0, 1). Received: '
+        f'classifier_dropout_rate={classifier_dropout_rate}'
+      )
     self.num_classes = num_classes
+    self.classifier_dropout_rate = classifier_dropout_rate
     self.is_multi_label = is_multi_label
     self._tower_arguments = dict(tower)
     self.tower = vatt.VATT(**tower)
@@ -91,7 +106,19 @@ class Classifier(tf_keras.Model):
   def call(self, features, training=False, rng=None):
     """Computes feature and logits; see the class."""
     outputs = self.tower.encode(features, training, rng)
-    return {**outputs, LOGITS: self.logits(outputs[f'{self.modality}_feature'])}
+    x = outputs[f'{self.modality}_feature']
+    rate = self.classifier_dropout_rate if training else 0.0
+    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'classifier'))
+    return {**outputs, LOGITS: self.logits(x)}
+
+  def encode(self, features, training=False, rng=None):
+    """The call; no row depends on another, up to the logits."""
+    return self(features, training=training, rng=rng)
+
+  def project(self, outputs, features, training=False):
+    """What `encode` returned: it is everything (see `gradient_caching`)."""
+    del features, training
+    return outputs
 
   def classify(self, features, num_windows=1):
     """Classifies clips of which several windows were taken.
@@ -121,6 +148,7 @@ class Classifier(tf_keras.Model):
       'tower': self._tower_arguments,
       'num_classes': self.num_classes,
       'is_multi_label': self.is_multi_label,
+      'classifier_dropout_rate': self.classifier_dropout_rate,
     }
 
   @classmethod
@@ -134,76 +162,114 @@ class Classifier(tf_keras.Model):
 def build_classifier(
   modality,
   num_classes,
-  size,
+  size=None,
+  video_size=None,
+  audio_size=None,
   is_agnostic=False,
   d_post_projection=1024,
   patch_size=None,
   num_frames=32,
   frame_size=224,
+  audio_form='waveform',
   num_audio_samples=153600,
+  num_spectrogram_frames=150,
+  num_mel_bins=80,
   is_multi_label=False,
   position_interpolation='exact',
   drop_token_rate=0.5,
   dropout_rate=0.1,
+  classifier_dropout_rate=0.5,
 ):
   """Builds a `Classifier` with all its weights.
 
   Its tower's weights are named as those of `models.build.build_model`, so that
-  it can start from a checkpoint of such a model.
+  it can start from a checkpoint of such a model. An image is classified as a
+  video of equal frames.
+
+  The sizes of inputs are those for which the position tables are made: those of
+  the model that was pre-trained. Larger inputs read the tables interpolated.
 
   Args:
-    modality: `video` or `audio` (waveforms).
+    modality: `video` or `audio`.
     num_classes: int.
-    size: `models.build.Size` of the encoder.
+    size: `models.build.Size` of the encoder; None: that of the modality.
+    video_size: `Size` of a video encoder, where `size` is None.
+    audio_size: `Size` of an audio encoder, where `size` is None.
     is_agnostic: bool, a tower of the modality-agnostic model, with its Dense +
       GeLU before and behind the encoder.
     d_post_projection: int, width of the feature of such a tower.
-    patch_size: tuple of ints; None: 4 x 16 x 16 for video, 128 for audio.
+    patch_size: tuple of ints; None: 4 x 16 x 16 for video, 128 for waveforms,
+      16 x 5 (frames x bins) for spectrograms.
     num_frames: int, video frames for which the position tables are made.
     frame_size: int, or height and width.
+    audio_form: `waveform` or `spectrogram`.
     num_audio_samples: int.
+    num_spectrogram_frames: int.
+    num_mel_bins: int.
     is_multi_label: bool, see `Classifier`.
     position_interpolation: `exact` or `release`: how inputs larger than the
       position tables read them (see `PositionEmbedding`).
     drop_token_rate: float in [0, 1).
     dropout_rate: float in [0, 1).
+    classifier_dropout_rate: float in [0, 1), see `Classifier`.
 
   Returns:
     A built `Classifier`.
 
   Raises:
-    ValueError: there is no such modality, or an argument is out of its range.
+    ValueError: there is no such modality, no size or two of them, or an
+      argument is out of its range.
 
   Example:
     >>> build_classifier('audio', 3, Size(1, 8, 16, 2, d_kv=4)).modality
     'audio'
   """
-  if modality not in _PATCH_SIZES:
+  if modality not in _MODALITIES:
     raise ValueError(
-      f'`modality` must be one of {sorted(_PATCH_SIZES)}. '
+      f'`modality` must be one of {list(_MODALITIES)}. '
       f'Received: modality={modality!r}'
     )
-  patch_size = tuple(patch_size or _PATCH_SIZES[modality])
-  input_size = (num_audio_samples,)
-  if modality == 'video':
-    input_size = (num_frames, *build.pair(frame_size))
-  encoder = {**size._asdict(), 'dropout_rate': dropout_rate}
-  arguments = {
-    'embedding': build.patch_arguments(
-      size,
-      patch_size,
-      input_size,
-      use_pre_projection=is_agnostic,
-      position_interpolation=position_interpolation,
-      drop_token_rate=drop_token_rate,
-      dropout_rate=dropout_rate,
+  own = {'video': video_size, 'audio': audio_size}[modality]
+  if (size is None) == (own is None):
+    raise ValueError(
+      f'Give either `size` or `{modality}_size`, of the encoder; a model file '
+      'such as gin/models/ms_mbs.gin has it. '
+      f'Received: size={size}, {modality}_size={own}'
     )
+  size = size or own
+  of_patches = {
+    'use_pre_projection': is_agnostic,
+    'position_interpolation': position_interpolation,
+    'drop_token_rate': drop_token_rate,
+    'dropout_rate': dropout_rate,
   }
-  tower = {modality: arguments}
+  tower = {'audio_form': audio_form}
+  if modality == 'video':
+    embedding = build.patch_arguments(
+      size,
+      tuple(patch_size or (4, 16, 16)),
+      (num_frames, *build.pair(frame_size)),
+      **of_patches,
+    )
+  else:
+    embedding = build.audio_arguments(
+      size,
+      audio_form,
+      (patch_size or (128,))[0],
+      num_audio_samples,
+      patch_size or (16, 5),
+      num_spectrogram_frames,
+      num_mel_bins,
+      **of_patches,
+    )
+  encoder = {**size._asdict(), 'dropout_rate': dropout_rate}
+  tower[modality] = {'embedding': embedding}
   if is_agnostic:
     tower.update(encoder=encoder, d_post_projection=d_post_projection)
   else:
-    arguments['encoder'] = encoder
-  model = Classifier(tower, num_classes, is_multi_label)
+    tower[modality]['encoder'] = encoder
+  model = Classifier(
+    tower, num_classes, is_multi_label, classifier_dropout_rate
+  )
   model.build()
   return model

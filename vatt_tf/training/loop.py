@@ -12,35 +12,39 @@ import tf_keras
 
 from vatt_tf import distribution, gin_utils
 from vatt_tf.checkpoints import manager as checkpoints
-from vatt_tf.evaluation import retrieval
+from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress
 from vatt_tf.training import trainer as trainer_lib
 
 _PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
-_HEADLINE = ('video_audio_loss', 'video_text_loss', 'audio_text_loss')
 
 
-class RetrievalEvaluator(orbit.AbstractEvaluator):
-  """Retrieval on held-out clips, as an orbit evaluator.
+class Evaluator(orbit.AbstractEvaluator):
+  """An evaluation of held-out clips, as an orbit evaluator.
 
   Args:
-    model: a VATT model.
+    evaluation: such as a `RetrievalEvaluation` or `ClassificationEvaluation`:
+      has `title`, is called with model and data set and returns metrics, and
+      has `scalars(metrics)`, a flat dictionary of floats, and
+      `format_table(metrics)`, text for people.
+    model: the model.
     dataset: `tf.data.Dataset` of feature dictionaries, one pass long.
     weight_average: `ema.WeightAverage` to evaluate with, or None for the
       weights themselves.
 
   Attributes:
-    metrics: what the last evaluation found, as `evaluate_retrieval` gives it.
+    metrics: what the last evaluation found.
   """
 
-  def __init__(self, model, dataset, weight_average=None):
+  def __init__(self, evaluation, model, dataset, weight_average=None):
+    self._evaluation = evaluation
     self._model = model
     self._dataset = dataset
     self._weight_average = weight_average
     self.metrics = {}
 
   def evaluate(self, num_steps):
-    """Embeds the whole data set and returns flat metrics.
+    """Evaluates the whole data set and returns flat metrics.
 
     Args:
       num_steps: -1; the whole data set is used, whatever is asked for.
@@ -51,13 +55,13 @@ class RetrievalEvaluator(orbit.AbstractEvaluator):
     del num_steps
     average = self._weight_average
     with contextlib.nullcontext() if average is None else average.as_weights():
-      self.metrics = retrieval.evaluate_retrieval(self._model, self._dataset)
-    return {
-      f'{direction}/{name}': value
-      for direction, result in self.metrics.items()
-      for name, value in result.items()
-      if isinstance(value, float)
-    }
+      self.metrics = self._evaluation(self._model, self._dataset)
+    return self._evaluation.scalars(self.metrics)
+
+  def describe(self, step):
+    """The last metrics as text, with the step that they belong to."""
+    table = self._evaluation.format_table(self.metrics)
+    return f'{self._evaluation.title} at step {step}:\n{table}'
 
 
 def _one_batch_forever(dataset):
@@ -74,6 +78,33 @@ def _set_precision(precision):
   tf_keras.mixed_precision.set_global_policy(precision)
 
 
+def _warn_of_small_batch(model, global_batch_size):
+  has_batch_norm = any(
+    isinstance(
+      layer, cross_replica_batch_norm.CrossReplicaBatchNormalization
+    )
+    for layer in model.submodules
+  )
+  if has_batch_norm and global_batch_size < 4:
+    logging.warning(
+      'A global batch of %d is too small for batch normalisation: two clips '
+      'normalise to opposite points, and about 1 %% of the gradient passes. '
+      'Use 4 (70 %%) or more, such as BATCH_SIZE=4.',
+      global_batch_size,
+    )
+
+
+def _check_examples(metrics, step):
+  """Raises ValueError where a task counts what it learns from, and had none."""
+  if metrics.get('examples') == 0:
+    raise ValueError(
+      f'Up to step {step} no clip of the last steps had both a class and the '
+      'modality that the model classifies (build_classifier.modality). Look at '
+      'the records with `python -m vatt_tf.inspect_records`: they need '
+      '`clip/label/index`, and frames or sound.'
+    )
+
+
 @gin.configurable
 def train(
   model_dir,
@@ -83,9 +114,10 @@ def train(
   train_steps=gin.REQUIRED,
   optimizer=gin.REQUIRED,
   eval_dataset=None,
+  evaluation=None,
+  best_metric=None,
   eval_batch_size=None,
   eval_interval=None,
-  best_metric='text_to_video/R@10',
   strategy='one_device',
   num_devices=None,
   tpu_name=None,
@@ -105,17 +137,19 @@ def train(
 
   Args:
     model_dir: directory of checkpoints, TensorBoard events and gin files.
-    task: what to optimise, such as a `PretrainTask`.
+    task: what to optimise, a `PretrainTask` or `FinetuneTask`.
     train_dataset: `make_dataset` in the scope that configures training data.
     global_batch_size: int, over all replicas.
     train_steps: int, the step to train up to.
     optimizer: `make_optimizer`: a callable without arguments that returns an
-      `optimizers.Adam`, called in the strategy's scope.
-    eval_dataset: `make_dataset` in the scope of held-out data, or None.
+      optimizer of `optimizers`, called in the strategy's scope.
+    eval_dataset: `make_dataset` in the scope of held-out data, or None for no
+      evaluation.
+    evaluation: what to measure on it, see `Evaluator`.
+    best_metric: which of its figures, higher being better, picks the
+      checkpoint in `model_dir/best`; None: there is none.
     eval_batch_size: int; `global_batch_size` when None.
     eval_interval: int, steps between evaluations; None: at the end.
-    best_metric: the evaluation metric that picks the checkpoint in
-      `model_dir/best`.
     strategy: a name that `distribution.make_strategy` knows.
     num_devices: int or None, devices for `mirrored`.
     tpu_name: name or gRPC address for `tpu`, or None.
@@ -137,13 +171,19 @@ def train(
       must fall, which checks a new model or data set in minutes.
 
   Returns:
-    The last evaluation's metrics, as `evaluate_retrieval` gives them; empty
-    without `eval_dataset`, or when stopped before one.
+    The last evaluation's metrics, as `evaluation` gives them; empty without
+    `eval_dataset`, or when stopped before one.
 
   Raises:
     ValueError: bad arguments, no records, a checkpoint of another model.
     NonFiniteError: a loss or gradient is not finite.
   """
+  if eval_dataset is not None and evaluation is None:
+    raise ValueError(
+      '`evaluation` must say what to measure on `eval_dataset`, such as '
+      '`train.evaluation = @RetrievalEvaluation()`. Received: '
+      'evaluation=None. For no evaluation use train.eval_dataset=None.'
+    )
   # First: some strategies must be made before TensorFlow runs anything.
   distribution_strategy = distribution.make_strategy(
     strategy, num_devices=num_devices, tpu_name=tpu_name
@@ -157,13 +197,6 @@ def train(
   )
   if micro_batch_size is not None:
     gradient_caching.num_micro_batches(rows, micro_batch_size)
-  if global_batch_size < 4:
-    logging.warning(
-      'A global batch of %d is too small for batch normalisation: two clips '
-      'normalise to opposite points, and about 1 %% of the gradient passes. '
-      'Use 4 (70 %%) or more, such as BATCH_SIZE=4.',
-      global_batch_size,
-    )
   worker = distribution.worker_index(distribution_strategy)
   is_chief = not worker
 
@@ -183,6 +216,7 @@ def train(
   dataset = distribution_strategy.distribute_datasets_from_function(dataset_fn)
   with distribution_strategy.scope():
     model = task.build_model()
+    _warn_of_small_batch(model, global_batch_size)
     optimizer = optimizer()
     # Slots exist before the restore, so that a missing one is found.
     notes = optimizer.prepare(model)
@@ -228,17 +262,19 @@ def train(
   evaluator, eval_actions = None, []
   if eval_dataset is not None:
     eval_batch_size = eval_batch_size or global_batch_size
-    evaluator = RetrievalEvaluator(
+    evaluator = Evaluator(
+      evaluation,
       model,
       eval_dataset(global_batch_size=eval_batch_size),
       weight_average=optimizer.ema,
     )
-    best = checkpoints.BestCheckpoint(
-      checkpoint, model_dir, best_metric, optimizer.iterations, worker_dir
-    )
-    eval_actions.append(best)
+    if best_metric is not None:
+      best = checkpoints.BestCheckpoint(
+        checkpoint, model_dir, best_metric, optimizer.iterations, worker_dir
+      )
+      eval_actions.append(best)
   line = progress.Progress(
-    train_steps, global_batch_size, log_interval, headline=_HEADLINE
+    train_steps, global_batch_size, log_interval, headline=task.headline
   )
   state = {'operative_config_written': False}
 
@@ -246,6 +282,7 @@ def train(
     step = int(optimizer.iterations.numpy())
     schedule = optimizer._decayed_lr(tf.float32)  # pylint: disable=protected-access
     metrics['learning_rate'] = float(schedule)
+    _check_examples(metrics, step)
     waited = metrics[trainer_lib.INPUT_WAIT]
     rate = line.update(step, metrics, waited) if is_chief else None
     if rate is not None:
@@ -321,8 +358,7 @@ def _run(
   def evaluate():
     with contextlib.redirect_stdout(io.StringIO()):
       controller.evaluate()
-    print(f'Retrieval on held-out clips at step {step}:', file=stream)
-    print(retrieval.format_table(evaluator.metrics), file=stream, flush=True)
+    print(evaluator.describe(step), file=stream, flush=True)
 
   with progress.StopRequest() as stop:
     stopped_by = None

@@ -1,8 +1,9 @@
-"""Adam with what a run may add: decay, layer-wise rates, freezing, averages."""
+"""Optimizers and what a run may add: decay, rates, freezing, averages."""
 
 import re
 
 from official.modeling.optimization import legacy_adamw
+import tensorflow as tf
 import tf_keras
 
 from vatt_tf.checkpoints import ema
@@ -14,44 +15,29 @@ DECAY_EXCLUDE = (
 )
 
 
-class Adam(legacy_adamw.AdamWeightDecay):
-  """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019).
+class _Options:
+  """What `Adam` and `Sgd` share; comes before the Keras class.
 
-  The update is one fused kernel a weight; decay adds one subtraction of
-  rate · `weight_decay` · weight before it. Patterns are regular expressions,
-  searched for in the weights' names (`vatt/encoder/layer_0/attention/q/kernel`,
-  see `ema.weight_name`).
-
-  Args:
-    learning_rate: a schedule or a float.
-    weight_decay: float, at least 0; times the weight's own learning rate.
-    decay_exclude: patterns of weights without decay.
-    learning_rate_multipliers: pairs of a pattern and a positive float; the
-      first that fits a weight multiplies its learning rate.
-    frozen: patterns of weights that are not trained.
-    ema_decay: see `ema.WeightAverage`; None for no average.
-    clip_norm: float or None, kept as `global_clip_norm` for the trainer.
-    **kwargs: `beta_1`, `beta_2` and `epsilon`.
+  Patterns are regular expressions, searched for in the weights' names
+  (`vatt/encoder/layer_0/attention/q/kernel`, see `ema.weight_name`).
 
   Attributes:
     global_clip_norm: `clip_norm`.
+    clip_pattern: `clip_pattern`.
     ema: the `ema.WeightAverage` that `prepare` made, or None.
-
-  Raises:
-    ValueError: `weight_decay` or a multiplier is out of range.
   """
 
-  def __init__(
+  def _set_options(
     self,
-    learning_rate,
-    weight_decay=0.0,
-    decay_exclude=DECAY_EXCLUDE,
-    learning_rate_multipliers=(),
-    frozen=(),
-    ema_decay=None,
-    clip_norm=None,
-    **kwargs,
+    weight_decay,
+    decay_exclude,
+    learning_rate_multipliers,
+    frozen,
+    ema_decay,
+    clip_norm,
+    clip_pattern,
   ):
+    """Checks and keeps the arguments that the classes share."""
     if not weight_decay >= 0:
       raise ValueError(
         f'`weight_decay` must be at least 0. Received: {weight_decay}'
@@ -63,20 +49,14 @@ class Adam(legacy_adamw.AdamWeightDecay):
           f'positive number. Received: ({pattern!r}, {multiplier}). Weights '
           'that shall not be trained are named in `frozen`.'
         )
-    super().__init__(
-      learning_rate,
-      weight_decay_rate=weight_decay,
-      exclude_from_weight_decay=decay_exclude,
-      # The trainer clips, after the sum over the replicas.
-      gradient_clip_norm=0.0,
-      name='Adam',
-      **kwargs,
-    )
+    self.weight_decay_rate = weight_decay
+    self._decay_exclude = tuple(decay_exclude)
     self._multipliers = tuple(learning_rate_multipliers)
     self._frozen = tuple(frozen)
     self._ema_decay = ema_decay
     self._is_prepared = False
     self.global_clip_norm = clip_norm
+    self.clip_pattern = clip_pattern
     self.ema = None
 
   def prepare(self, model):
@@ -98,13 +78,15 @@ class Adam(legacy_adamw.AdamWeightDecay):
     """
     weights = model.trainable_variables
     names = [ema.weight_name(weight.name) for weight in weights]
-    for pattern in self._exclude_from_weight_decay:
+    for pattern in self._decay_exclude:
       if pattern not in DECAY_EXCLUDE:  # not every model has all of these
         _check_pattern('decay_exclude', pattern, names)
     for pattern, _ in self._multipliers:
       _check_pattern('learning_rate_multipliers', pattern, names)
     for pattern in self._frozen:
       _check_pattern('frozen', pattern, names)
+    if self.clip_pattern is not None:
+      _check_pattern('clip_pattern', self.clip_pattern, names)
     notes = []
     frozen = [
       weight
@@ -142,6 +124,13 @@ class Adam(legacy_adamw.AdamWeightDecay):
         f'Weight decay {self.weight_decay_rate:g}: {len(fit)} of '
         f'{len(weights)} weights, {_num_parameters(fit):,} parameters.'
       )
+    if self.clip_pattern is not None and self.global_clip_norm is not None:
+      fit = [weight for weight in weights if self.is_clipped(weight.name)]
+      notes.append(
+        f'Gradient norm at most {self.global_clip_norm:g} '
+        f'({self.clip_pattern}): {len(fit)} of {len(weights)} weights, '
+        f'{_num_parameters(fit):,} parameters.'
+      )
     self._create_all_weights(weights)
     if self._ema_decay is not None:
       self.ema = ema.WeightAverage(model, self._ema_decay)
@@ -170,23 +159,34 @@ class Adam(legacy_adamw.AdamWeightDecay):
       self.ema.update(distribution, self.iterations)
     return update
 
-  def _resource_apply_dense(self, grad, var, apply_state=None):
+  def _with_multiplier(self, var, apply_state):
+    """`apply_state` with the learning rate of a weight."""
     _, multiplier = self._multiplier(var.name)
-    if multiplier != 1:
-      key = (var.device, var.dtype.base_dtype)
-      coefficients = dict(apply_state[key])
-      coefficients['lr_t'] *= multiplier
-      apply_state = {**apply_state, key: coefficients}
-    return super()._resource_apply_dense(grad, var, apply_state)
+    if multiplier == 1:
+      return apply_state
+    key = (var.device, var.dtype.base_dtype)
+    coefficients = dict(apply_state[key])
+    coefficients['lr_t'] *= multiplier
+    return {**apply_state, key: coefficients}
 
   def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
     raise ValueError(
       f'Gradients must be dense. Received: slices of {var.name}'
     )
 
+  def is_clipped(self, name):
+    """Whether a weight's gradient is one of those that `clip_norm` cuts."""
+    if self.clip_pattern is None:
+      return True
+    return re.search(self.clip_pattern, ema.weight_name(name)) is not None
+
   def _do_use_weight_decay(self, param_name):
+    """Whether a weight is decayed."""
     # The copies of a weight on other devices have other names.
-    return super()._do_use_weight_decay(ema.weight_name(param_name))
+    name = ema.weight_name(param_name)
+    return self.weight_decay_rate > 0 and not any(
+      re.search(pattern, name) for pattern in self._decay_exclude
+    )
 
   def _multiplier(self, name):
     """The first (pattern, multiplier) that fits a name, or (None, 1)."""
@@ -194,6 +194,71 @@ class Adam(legacy_adamw.AdamWeightDecay):
       if re.search(pattern, ema.weight_name(name)):
         return pattern, multiplier
     return None, 1.0
+
+
+class Adam(_Options, legacy_adamw.AdamWeightDecay):
+  """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019).
+
+  The update is one fused kernel a weight; decay adds one subtraction of
+  rate · `weight_decay` · weight before it.
+
+  Args:
+    learning_rate: a schedule or a float.
+    beta_1: float.
+    beta_2: float.
+    epsilon: float.
+    **options: of `schedules.make_optimizer`.
+
+  Raises:
+    ValueError: an option is out of range.
+  """
+
+  def __init__(self, learning_rate, beta_1, beta_2, epsilon, **options):
+    super().__init__(
+      learning_rate,
+      beta_1,
+      beta_2,
+      epsilon,
+      # The trainer clips, after the sum over the replicas.
+      gradient_clip_norm=0.0,
+      name='Adam',
+    )
+    self._set_options(**options)
+
+  def _resource_apply_dense(self, grad, var, apply_state=None):
+    state = self._with_multiplier(var, apply_state)
+    return super()._resource_apply_dense(grad, var, state)
+
+
+class Sgd(_Options, tf_keras.optimizers.legacy.SGD):
+  """Stochastic gradient descent with momentum (Sutskever et al. 2013).
+
+  velocity ← momentum · velocity - rate · gradient, weight ← weight + velocity;
+  decay takes rate · `weight_decay` · weight from the weight before it.
+
+  Args:
+    learning_rate: a schedule or a float.
+    momentum: float in [0, 1].
+    **options: of `schedules.make_optimizer`.
+
+  Raises:
+    ValueError: an option is out of range.
+  """
+
+  def __init__(self, learning_rate, momentum, **options):
+    super().__init__(learning_rate, momentum, name='SGD')
+    self._set_options(**options)
+
+  def _resource_apply_dense(self, grad, var, apply_state=None):
+    state = self._with_multiplier(var, apply_state)
+    decay = tf.no_op()
+    if self._do_use_weight_decay(var.name):
+      rate = state[var.device, var.dtype.base_dtype]['lr_t']
+      decay = var.assign_sub(
+        rate * self.weight_decay_rate * var, use_locking=self._use_locking
+      )
+    with tf.control_dependencies([decay]):
+      return super()._resource_apply_dense(grad, var, state)
 
 
 def _check_pattern(argument, pattern, names):

@@ -95,17 +95,20 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
 @gin.register
 def make_optimizer(
   learning_rate,
+  kind='adam',
   beta_1=0.9,
   beta_2=0.999,
   epsilon=1e-7,
+  momentum=0.9,
   clip_norm=None,
+  clip_pattern=None,
   weight_decay=0.0,
   decay_exclude=optimizers.DECAY_EXCLUDE,
   learning_rate_multipliers=(),
   frozen=(),
   ema_decay=None,
 ):
-  """Makes Adam (Kingma and Ba 2015), the paper's optimizer, and what is asked.
+  """Makes the optimizer: Adam to pre-train, SGD to fine-tune (the paper).
 
   Patterns are regular expressions, searched for in the names of the trainable
   weights (`vatt/encoder/layer_0/attention/q/kernel`). One that fits no weight
@@ -113,11 +116,16 @@ def make_optimizer(
 
   Args:
     learning_rate: a schedule or a float.
-    beta_1: float.
-    beta_2: float.
-    epsilon: float.
+    kind: `adam` (Kingma and Ba 2015) or `sgd`, with momentum.
+    beta_1: float, of Adam.
+    beta_2: float, of Adam.
+    epsilon: float, of Adam.
+    momentum: float in [0, 1], of SGD.
     clip_norm: float or None; the gradients' global norm after the sum over
       the replicas is cut to it.
+    clip_pattern: pattern of the weights whose gradients are cut, by their norm
+      without the others', such as `'^vatt/'` for a classifier's backbone; None:
+      all.
     weight_decay: float; each step takes learning rate · `weight_decay` ·
       weight from a weight (AdamW, Loshchilov and Hutter 2019).
     decay_exclude: patterns of the weights without decay; by default biases,
@@ -132,21 +140,23 @@ def make_optimizer(
       the weights, which evaluation uses (see `ema.WeightAverage`).
 
   Returns:
-    An `optimizers.Adam`. `clip_norm` is kept as an attribute for the trainer,
-    which clips the summed gradients.
+    An `optimizers.Adam` or `optimizers.Sgd`. `clip_norm` is kept as an
+    attribute for the trainer, which clips the summed gradients.
 
   Raises:
     ValueError: an argument is out of range.
   """
-  return optimizers.Adam(
-    learning_rate,
-    beta_1=beta_1,
-    beta_2=beta_2,
-    epsilon=epsilon,
-    clip_norm=clip_norm,
-    weight_decay=weight_decay,
-    decay_exclude=decay_exclude,
-    learning_rate_multipliers=learning_rate_multipliers,
-    frozen=frozen,
-    ema_decay=ema_decay,
-  )
+  options = {
+    'clip_norm': clip_norm,
+    'clip_pattern': clip_pattern,
+    'weight_decay': weight_decay,
+    'decay_exclude': decay_exclude,
+    'learning_rate_multipliers': learning_rate_multipliers,
+    'frozen': frozen,
+    'ema_decay': ema_decay,
+  }
+  if kind == 'adam':
+    return optimizers.Adam(learning_rate, beta_1, beta_2, epsilon, **options)
+  if kind == 'sgd':
+    return optimizers.Sgd(learning_rate, momentum, **options)
+  raise ValueError(f"`kind` must be 'adam' or 'sgd'. Received: kind={kind!r}")

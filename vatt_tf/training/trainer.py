@@ -50,11 +50,11 @@ class Trainer(orbit.AbstractTrainer):
       the loss (the sum over the replicas is the loss) and a dictionary of
       shares of metrics.
     model: the task's model, called as `model(features, training=True, rng=…)`.
-    optimizer: a `tf_keras` legacy optimizer with the attribute
-      `global_clip_norm`; or a `LossScaleOptimizer` around it, for float16: then
-      gradients are those of the scaled loss, divided by the scale again before
-      anything sees them, and a step whose gradients are not finite changes no
-      weight and lowers the scale.
+    optimizer: `optimizers.Adam` or `Sgd`, which says how gradients are clipped
+      (`global_clip_norm`, `is_clipped`); or a `LossScaleOptimizer` around it,
+      for float16: then gradients are those of the scaled loss, divided by the
+      scale again before anything sees them, and a step whose gradients are not
+      finite changes no weight and lowers the scale.
     dataset: distributed dataset of feature dictionaries.
     strategy: `tf.distribute.Strategy`.
     seed: int, seed of dropout and DropToken.
@@ -106,6 +106,7 @@ class Trainer(orbit.AbstractTrainer):
     )
     inner = optimizer.inner_optimizer if self._uses_loss_scale else optimizer
     self._clip_norm = inner.global_clip_norm
+    self._is_clipped = inner.is_clipped
     self._iterator = iter(dataset)
     self._metric_names = []
     self._skipped_in_a_row = 0
@@ -174,10 +175,7 @@ class Trainer(orbit.AbstractTrainer):
     gradients = distribution.all_reduce_sum(gradients)
     norms = self._gradient_norms(gradients)
     if self._clip_norm is not None:
-      factor = self._clip_norm / tf.maximum(
-        norms['gradient_norm'], self._clip_norm
-      )
-      gradients = [gradient * factor for gradient in gradients]
+      gradients = self._clip(gradients)
     values = dict(norms)
     if self._uses_loss_scale:
       is_finite = tf.math.is_finite(norms['gradient_norm'])
@@ -193,8 +191,24 @@ class Trainer(orbit.AbstractTrainer):
     self._metric_names = list(metrics)
     return tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
 
+  def _clip(self, gradients):
+    """Cuts the norm of those that are clipped, all together."""
+    is_clipped = [
+      self._is_clipped(variable.name)
+      for variable in self._model.trainable_variables
+    ]
+    if not any(is_clipped):  # they are frozen
+      return gradients
+    clipped = [g for g, is_one in zip(gradients, is_clipped) if is_one]
+    norm = tf.sqrt(_squared_norm(clipped))
+    factor = self._clip_norm / tf.maximum(norm, self._clip_norm)
+    return [
+      gradient * factor if is_one else gradient
+      for gradient, is_one in zip(gradients, is_clipped, strict=True)
+    ]
+
   def _gradient_norms(self, gradients):
-    """Norms of all gradients, and of those of each modality's own weights."""
+    """Norms of all gradients, and of those of each group of weights."""
     groups = collections.defaultdict(list)
     variables = self._model.trainable_variables
     for variable, gradient in zip(variables, gradients, strict=True):

@@ -1,0 +1,153 @@
+"""Fine-tuning: a classifier of one modality on labelled clips.
+
+Paper section 4.2: softmax cross-entropy with label smoothing, or for clips with
+several classes (AudioSet) the sigmoid one of each class.
+"""
+
+import gin
+import tensorflow as tf
+
+from vatt_tf import distribution
+from vatt_tf import feature_names as names
+from vatt_tf.models import classification
+
+_MASKS = {
+  names.VIDEO_FEATURE: names.VIDEO_MASK,
+  names.AUDIO_FEATURE: names.AUDIO_MASK,
+}
+
+
+@gin.register
+class FinetuneTask:
+  """What fine-tuning optimises.
+
+  A clip counts if it has the modality and a class. The loss is the mean over
+  the clips of the global batch that count; with none it is exactly 0.
+
+  Args:
+    model: callable without arguments that returns a
+      `classification.Classifier`, which says whether clips have several
+      classes.
+    label_smoothing: float in [0, 1): this share of the label is spread evenly
+      over all classes (with several classes a clip: half of it is added to
+      every class).
+
+  Attributes:
+    headline: names of the metrics that the line of progress shows.
+
+  Raises:
+    ValueError: `label_smoothing` is out of range.
+  """
+
+  headline = ('accuracy',)
+
+  def __init__(self, model, label_smoothing=0.1):
+    if not 0 <= label_smoothing < 1:
+      raise ValueError(
+        '`label_smoothing` must be in [0, 1). '
+        f'Received: label_smoothing={label_smoothing}'
+      )
+    self._model = model
+    self._label_smoothing = label_smoothing
+    self._is_multi_label = None
+
+  def build_model(self):
+    """Makes the model; called inside the strategy's scope.
+
+    Returns:
+      The model.
+    """
+    model = self._model()
+    self._is_multi_label = model.is_multi_label
+    return model
+
+  def loss(self, features, outputs):
+    """Computes the loss and the metrics of the training step.
+
+    Args:
+      features: dictionary of inputs, masks and `label`, this replica's rows.
+        The label is (B,) int32, -1 for none; or (B, num_classes) float32, the
+        weights of the classes, all 0 for none. Where a clip has one class they
+        are its shares, and brought to a sum of 1.
+      outputs: dictionary that the model returned for them.
+
+    Returns:
+      (loss, metrics): this replica's share of the loss, a scalar float32, and
+      a dictionary of shares; both sum over the replicas to the global value.
+      `accuracy` is the share of the clips whose likeliest class is theirs
+      (of mixed clips, that of the larger share); `examples` counts the clips.
+
+    Raises:
+      ValueError: there are no labels, or of the wrong shape.
+    """
+    logits = outputs[classification.LOGITS]  # (B, num_classes)
+    labels, is_used = self._labels(features, logits.shape[-1])
+    for feature, mask in _MASKS.items():
+      if feature in outputs:
+        is_used &= features[mask]
+    weights = tf.cast(is_used, tf.float32)  # (B,)
+    smoothing = self._label_smoothing
+    if self._is_multi_label:
+      targets = (1.0 - smoothing) * labels + smoothing / 2
+      losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+      losses = tf.reduce_mean(losses, -1)  # (B,)
+    else:
+      targets = (1.0 - smoothing) * labels + smoothing / logits.shape[-1]
+      losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)  # (B,)
+    # A row that does not count may hold anything.
+    losses = tf.where(is_used, losses, 0.0)
+    likeliest = tf.argmax(logits, -1)
+    is_right = tf.gather(labels, likeliest, batch_dims=1) >= 0.5  # (B,)
+    num_used = tf.reduce_sum(weights)
+    total = tf.maximum(distribution.all_reduce_sum(num_used), 1.0)
+    loss = tf.reduce_sum(losses) / total
+    accuracy = tf.reduce_sum(weights * tf.cast(is_right, tf.float32)) / total
+    return loss, {'accuracy': accuracy, 'examples': num_used}
+
+  def _labels(self, features, num_classes):
+    """Weights of the classes (B, num_classes), and who has some (B,)."""
+    if names.LABEL not in features:
+      raise ValueError(
+        'Fine-tuning needs labels: bind `make_dataset.label`, as '
+        f'gin/runs/finetune.gin does. Received: features {sorted(features)}'
+      )
+    labels = features[names.LABEL]
+    if labels.dtype.is_integer and not self._is_multi_label:
+      return tf.one_hot(labels, num_classes), labels >= 0
+    if labels.shape.rank != 2 or labels.shape[-1] != num_classes:
+      raise ValueError(
+        f'`label` must be (B, {num_classes}), the weights of the classes of '
+        'the model. Set `num_classes` of the model and of `LabelConfig` to '
+        'one number (NUM_CLASSES), and `LabelConfig.is_multi_label` where '
+        'clips have several classes. '
+        f'Received: label.shape={labels.shape}'
+      )
+    total = tf.reduce_sum(labels, -1, keepdims=True)  # (B, 1)
+    if not self._is_multi_label:
+      labels = tf.math.divide_no_nan(labels, total)
+    return labels, total[:, 0] > 0
+
+  def variable_group(self, name):
+    """Whether a variable is the classifier's own, for the gradient norms.
+
+    Args:
+      name: a variable's name.
+
+    Returns:
+      `classifier` or `backbone`.
+    """
+    return 'backbone' if name.startswith('vatt/') else 'classifier'
+
+
+@gin.register
+def num_views(num_clips, num_crops):
+  """The rows that evaluation has of a clip.
+
+  Args:
+    num_clips: int, clips in time.
+    num_crops: int, crops of each.
+
+  Returns:
+    Their product.
+  """
+  return num_clips * num_crops
