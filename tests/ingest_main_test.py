@@ -65,8 +65,38 @@ class IngestMainTest(tf.test.TestCase):
     self.assertEqual(code, 1)
     self.assertIn('Valid columns: video_path, audio_path, start', error)
 
+  def test_data_set(self):
+    lists = self.create_tempdir('lists').full_path
+    with open(os.path.join(lists, 'esc50.csv'), 'w') as file:
+      file.write('filename,fold,target,category,esc10,src_file,take\n')
+      file.write('1-a-A-1.wav,1,1,rooster,True,a,A\n')
+      file.write('2-b-A-0.wav,2,0,dog,True,b,A\n')
+    for name in ('1-a-A-1.wav', '2-b-A-0.wav'):
+      sample_media.write(
+        os.path.join(self.media, name),
+        0,
+        sound=sample_media.tone(0.5),
+        sound_codec='pcm_s16le',
+      )
+    values = {'dataset': 'esc50', 'media_root': self.media}
+    code, text, _ = self.run_main(annotations=lists, **values)
+    self.assertEqual(code, 0)
+    self.assertIn('2 clips (0.0 minutes) in 2 shards ', text)
+    self.assertIn('/splits: test_1 1, test_2 1, train_1 1, train_2 1.', text)
+    self.assertLen(glob.glob(f'{self.out}/all-*.tfrecord'), 2)
+    for more, message in (
+      ({'dataset': None, 'split': 'x', 'is_cut': True}, '--split, --is_cut ne'),
+      ({'manifest': 'm.csv'}, '--manifest and --dataset exclude each other'),
+      ({'split': 'train_1'}, 'leave `split` out'),
+      ({}, 'esc50.csv in it. Received: annotations='),
+    ):
+      code, _, error = self.run_main(**{**values, **more})
+      self.assertEqual(code, 1)
+      self.assertIn(message, error)
+
   def test_every_argument_of_the_library_has_a_flag(self):
-    names = set(ingest.ARGUMENTS) | {'manifest'}
+    names = {*ingest.ARGUMENTS, *ingest.DATASET_ARGUMENTS}
+    names |= {'manifest', 'dataset'}
     self.assertEqual(
       names,
       {

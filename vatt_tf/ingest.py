@@ -3,7 +3,7 @@
 A folder, cut into clips of 10 s, captions from files beside the videos or from
 tracks in them:
 
-    python -m vatt_tf.ingest --media_root=/data/videos \
+    python -m vatt_tf.ingest --media_root=/data/videos \\
         --output_dir=/data/records
 
 The rows of a csv with the columns video_path, audio_path, start, end, label,
@@ -12,8 +12,13 @@ caption:
     python -m vatt_tf.ingest --manifest=/data/train.csv \\
         --output_dir=/data/records --name=train
 
+A public data set, from the lists that its owner publishes and its media:
+
+    python -m vatt_tf.ingest --dataset=ucf101 --media_root=/data/UCF-101 \\
+        --annotations=/data/ucfTrainTestlist --output_dir=/data/records
+
 Typed again, a command that was interrupted goes on where it stopped.
-docs/ingest.md says more.
+docs/ingest.md says more, docs/datasets what each data set needs.
 """
 
 import sys
@@ -21,13 +26,42 @@ import sys
 from absl import app, flags, logging
 
 from vatt_tf import command_line
-from vatt_tf.media import ingest, planning
+from vatt_tf.media import (
+  ingest,
+  official_ingest,
+  official_lists,
+  planning,
+)
 
 flags.DEFINE_string(
   'manifest',
   '',
-  'Csv with the columns video_path, audio_path, start, end, label, caption; '
-  'one of the paths is needed. Without it every file of --media_root is taken.',
+  'Csv with the columns video_path, audio_path, start, end, label, caption, '
+  'splits, fold; one of the paths is needed. Without it every file of '
+  '--media_root is taken.',
+)
+flags.DEFINE_enum(
+  'dataset',
+  None,
+  list(official_lists.DATASETS),
+  'Public data set, instead of a manifest: its own lists say what is in it.',
+)
+flags.DEFINE_string(
+  'annotations',
+  '',
+  'With --dataset: folder with its lists. By default --media_root.',
+)
+flags.DEFINE_string(
+  'split',
+  '',
+  'With --dataset: which of its splits. Data sets with several splits of the '
+  'same videos have none: they get one set of records, and lists of ids.',
+)
+flags.DEFINE_bool(
+  'is_cut',
+  False,
+  'With --dataset: media files that are named by the id of a video alone hold '
+  'no more than the listed part of it.',
 )
 flags.DEFINE_string(
   'media_root',
@@ -37,7 +71,10 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string('output_dir', None, 'Folder to write the shards to.')
 flags.DEFINE_string(
-  'name', 'train', "What the shards' names begin with: train, validation."
+  'name',
+  '',
+  "What the shards' names begin with: train, validation. By default train, or "
+  'the --split of a --dataset (`all` where it has none).',
 )
 flags.DEFINE_integer(
   'num_shards',
@@ -126,13 +163,16 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
   'max_failed_share',
   0.1,
-  'When more of the clips fail, the exit code is 1 (all others are written).',
+  'When more of the clips fail, the exit code is 1 (all others are written). '
+  'With --dataset nothing is made when more of the listed files are missing.',
 )
 flags.DEFINE_bool(
   'overwrite', False, 'Remove shards of this name and start again.'
 )
 
-# The flags that have the names of the arguments of `ingest.ingest`.
+# The flags that belong to --dataset.
+DATASET_ARGUMENTS = ('annotations', 'split', 'is_cut')
+# Those that have the names of the arguments of `ingest.ingest`.
 ARGUMENTS = (
   'output_dir media_root name num_shards frame_rate shorter_side enlarge '
   'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
@@ -143,14 +183,32 @@ ARGUMENTS = (
 ).split()
 
 
+def _ingest() -> ingest.Result:
+  """Ingests what the flags say."""
+  arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
+  of_dataset = {name: flags.FLAGS[name].value for name in DATASET_ARGUMENTS}
+  dataset, manifest = flags.FLAGS.dataset, flags.FLAGS.manifest
+  if not dataset:
+    given = [f'--{name}' for name, value in of_dataset.items() if value]
+    if given:
+      raise ValueError(f'{", ".join(given)} needs --dataset.')
+    arguments['name'] = arguments['name'] or 'train'
+    return ingest.ingest(manifest_path=manifest, **arguments)
+  if manifest:
+    raise ValueError(
+      '--manifest and --dataset exclude each other: a data set has lists of '
+      f'its own. Received: --manifest={manifest} --dataset={dataset}'
+    )
+  return official_ingest.ingest_dataset(dataset, **of_dataset, **arguments)
+
+
 def main(argv):
   """Parses the flags and ingests."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   try:
     with command_line.exit_on_error(ingest.TooManyFailedError):
-      result = ingest.ingest(manifest_path=flags.FLAGS.manifest, **arguments)
+      result = _ingest()
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on where this stopped.')
     sys.exit(130)

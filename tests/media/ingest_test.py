@@ -12,6 +12,7 @@ import time
 from unittest import mock
 
 from absl.testing import parameterized
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -107,7 +108,115 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     ) as file:
       return list(csv.DictReader(file))
 
+  def split_lists(self):
+    found = {}
+    for path in glob.glob(f'{self.out}/splits/*.txt'):
+      with open(path, encoding='utf-8') as file:
+        found[os.path.basename(path)] = file.read().splitlines()
+    return found
+
+  # Lists of ids.
+
+  def test_lists_of_ids(self):
+    text = (
+      'video_path,start,end,splits,fold\n'
+      'v3.mp4,0,1,,1\nv1.mp4,,,few,2\nno.mp4,,,gone,2\nv2.mp4,,,,\n'
+    )
+    arguments = {'max_failed_share': 0.3, 'clip_seconds': 1.0}
+    result = self.ingest(text, **arguments)
+    two = ['v1.mp4:0-1000000', 'v1.mp4:1000000-2000000']
+    expected = {
+      'test_1.txt': ['v3.mp4:0-1000000'],
+      'train_2.txt': ['v3.mp4:0-1000000'],
+      'test_2.txt': two,
+      'train_1.txt': two,
+      'few.txt': two,
+      'gone.txt': [],
+    }
+    self.assertEqual(self.split_lists(), expected)
+    ids = {clip.example_id for clip in self.clips()}
+    self.assertLen(ids, 5)
+    self.assertContainsSubset(two, ids)
+    self.assertEqual(
+      result.split_sizes,
+      {'few': 2, 'gone': 0, 'test_1': 1, 'test_2': 2, 'train_1': 2,
+       'train_2': 1},
+    )  # fmt: skip
+    self.assertIn('/splits: few 2, gone 0, test_1 1,', result.describe())
+    again = self.ingest(text, **arguments)
+    self.assertEqual(again.num_resumed, 5)
+    self.assertEqual(again.split_sizes, result.split_sizes)
+    # Another set of records here must not take its lists.
+    with self.assertRaisesRegex(ValueError, "list of ids 'few'.*named train"):
+      self.ingest('video_path,splits\nv2.mp4,few\n', name='other')
+    # A list that is lost is made again with the records.
+    os.remove(f'{self.out}/splits/few.txt')
+    with self.assertRaisesRegex(ValueError, 'not all that dataset_info.json'):
+      self.ingest(text, **arguments)
+    self.ingest(text, overwrite=True, **arguments)
+    self.assertEqual(self.split_lists(), expected)
+    self.ingest('video_path\nv2.mp4\n', overwrite=True)
+    self.assertEmpty(self.split_lists())
+
+  def test_lists_of_ids_after_an_interruption(self):
+    text = 'video_path,splits\n' + ''.join(
+      f'v{i % 3 + 1}.mp4,{"even" if i % 2 else "odd"}_{i}\n' for i in range(3)
+    )
+    self.ingest(text, num_shards=3)
+    expected = self.split_lists()
+    self.assertLen(expected, 3)
+    shutil.rmtree(self.out)
+
+    def write(*args, **kwargs):
+      if len(calls) == 2:
+        raise KeyboardInterrupt
+      calls.append(args)
+      return original(*args, **kwargs)
+
+    calls, original = [], ingest._make_clip
+    with mock.patch.object(ingest, '_make_clip', write):
+      with self.assertRaises(KeyboardInterrupt):
+        self.ingest(text, num_shards=3)
+    result = self.ingest(text, num_shards=3)
+    self.assertEqual(result.num_resumed, 2)
+    self.assertEqual(self.split_lists(), expected)
+
   # What records hold.
+
+  def test_pictures(self):
+    folder = self.create_tempdir().full_path
+    image = np.zeros([60, 80, 3], np.uint8)
+    image[:] = (10, 200, 100)
+    cv2.imwrite(os.path.join(folder, 'a.JPEG'), image)
+    cv2.imwrite(os.path.join(folder, 'b.png'), image[:, :30, 0])
+    with open(os.path.join(folder, 'c.jpg'), 'wb') as file:
+      file.write(b'\xff\xd8 no picture')
+    result = self.ingest(
+      'video_path,start,label\na.JPEG,,x\nb.png,,y\nc.jpg,,x\nd.jpg,,x\n'
+      'a.JPEG,3,x\n',
+      media_root=folder,
+      shorter_side=48,
+      max_failed_share=0.6,
+    )
+    self.assertEqual((result.num_clips, result.num_with_video), (2, 2))
+    clips = {clip.data_path: clip for clip in self.clips()}
+    self.assertLen(clips['a.JPEG'].frames, 1)
+    self.assertEqual((clips['a.JPEG'].height, clips['a.JPEG'].width), (48, 64))
+    self.assertEqual((clips['b.png'].height, clips['b.png'].width), (60, 30))
+    self.assertEqual(clips['a.JPEG'].example_id, 'a.JPEG:0-100000')
+    self.assertEqual(clips['b.png'].label_names, ['y'])
+    pixels = cv2.imdecode(
+      np.frombuffer(clips['a.JPEG'].frames[0], np.uint8), cv2.IMREAD_COLOR
+    )
+    self.assertAllClose(pixels.mean((0, 1)), [10, 200, 100], atol=3)
+    self.assertEqual(
+      [(row['file'], row['reason']) for row in self.skipped()],
+      [
+        ('a.JPEG', 'it is a picture: leave `start` out'),
+        ('c.jpg', 'it cannot be decoded as JPEG or PNG'),
+        ('d.jpg', 'the file is not there'),
+      ],
+    )
 
   def test_manifest(self):
     result = self.ingest(

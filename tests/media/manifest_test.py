@@ -66,6 +66,8 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
     ('video_path,caption\na\n', 'line 2: expected 2 cells.*Received: 1'),
     ('video_path,caption\n,x\n', 'line 2: `video_path` or `audio_path` must'),
     ('video_path,caption\na,"x"y\n', 'is not csv'),
+    ('video_path,fold\na,1\nb,../x\n', "line 3: `fold`.*Received: '../x'"),
+    ('video_path,splits\na,a b\n', "line 2: `splits`.*Received: 'a b'"),
   )
   def test_bad_manifests(self, text, message):
     with self.assertRaisesRegex(errors.MediaError, message):
@@ -85,11 +87,51 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
     path = shared_data.path('media', 'grid', 'manifest.csv')
     self.assertLen(manifest.read_manifest(str(path)), 799)
     path = shared_data.path('media', 'esc10', 'manifest.csv')
-    with self.assertRaisesRegex(errors.MediaError, '--ignore_columns=fold'):
-      manifest.read_manifest(str(path))
-    segments = manifest.read_manifest(str(path), ignore_columns=['fold'])
+    segments = manifest.read_manifest(str(path))
     self.assertLen(segments, 320)
     self.assertEqual(segments[0].labels, ('Dog bark',))
+    self.assertEqual(
+      segments[0].splits, ('test_1', 'train_2', 'train_3', 'train_4')
+    )
+    for name, count in (('test_1', 80), ('train_1', 240)):
+      self.assertEqual(sum(name in one.splits for one in segments), count)
+    segments = manifest.read_manifest(str(path), ignore_columns=['fold'])
+    self.assertEqual(segments[0].splits, ())
+
+  def test_splits_and_folds(self):
+    segments = self.read(
+      'video_path,splits,fold\na.mp4,train_1|test_2,\nb.mp4,extra,1\n'
+      'c.mp4,,x\na.mp4,more | test_2,\nd.mp4,,\n'
+    )
+    self.assertEqual(
+      {one.path: one.splits for one in segments},
+      {
+        'a.mp4': ('train_1', 'test_2', 'more'),
+        'b.mp4': ('extra', 'test_1', 'train_x'),
+        'c.mp4': ('test_x', 'train_1'),
+        'd.mp4': (),
+      },
+    )
+
+  def test_what_is_written_reads_as_the_same(self):
+    path = os.path.join(self.create_tempdir().full_path, 'm.csv')
+    segments = [
+      manifest.Segment(
+        'a, b.mp4',
+        'c.wav',
+        1_500_001,
+        62_000_000,
+        ('Male speech, man speaking', 'dog'),
+        ('one, "two"', 'three'),
+        ('train_1', 'test_2'),
+      ),
+      manifest.Segment(audio_path='d.wav', end=10_000_000),
+      manifest.Segment('e.mp4', captions=('four',)),
+    ]
+    manifest.write_manifest(path, segments)
+    self.assertEqual(manifest.read_manifest(path), segments)
+    with self.assertRaisesRegex(ValueError, r"must not hold `\|`.*'a\|b'"):
+      manifest.write_manifest(path, [manifest.Segment('x', labels=('a|b',))])
 
   def test_folder(self):
     root = self.create_tempdir()

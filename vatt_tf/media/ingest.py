@@ -41,6 +41,7 @@ from vatt_tf.media import journal as journal_lib
 
 LABELS_FILE = 'labels.txt'
 INFO_FILE = 'dataset_info.json'
+SPLITS_FOLDER = 'splits'
 
 _FORMAT_VERSION = 1
 
@@ -89,6 +90,7 @@ class Result:
     num_resumed: Of the records, those that an earlier run had made.
     skip_report: Path of the csv that names each file without a record.
     labels_path: Path of `labels.txt`, or ''.
+    split_sizes: From the lists of ids to how many each holds.
   """
 
   pattern: str = ''
@@ -105,6 +107,7 @@ class Result:
   num_resumed: int = 0
   skip_report: str = ''
   labels_path: str = ''
+  split_sizes: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def describe(self) -> str:
     """One paragraph for people."""
@@ -119,6 +122,10 @@ class Result:
     if self.num_resumed:
       text += f'; {self.num_resumed} of them were there from an earlier run'
     text += '.'
+    if self.split_sizes:
+      folder = os.path.join(os.path.dirname(self.pattern), SPLITS_FOLDER)
+      sizes = [f'{name} {size}' for name, size in self.split_sizes.items()]
+      text += f' Lists of ids in {folder}: {", ".join(sizes)}.'
     if self.num_failed or self.num_other_files:
       text += (
         f' {_count(self.num_failed, "clip")} failed and '
@@ -141,7 +148,11 @@ def _fingerprint(
   values['settings'].pop('num_threads')
   if options.captions not in (planning.AUTO, planning.NONE):
     values['captions'] = os.path.basename(os.path.normpath(options.captions))
-  values['segments'] = [dataclasses.astuple(segment) for segment in segments]
+  # Without lists a data set keeps the digest of versions that had none.
+  values['segments'] = [
+    dataclasses.astuple(segment)[: None if segment.splits else -1]
+    for segment in segments
+  ]
   values['label_names'] = list(label_names)
   values['format'] = _FORMAT_VERSION
   text = json.dumps(values, sort_keys=True, ensure_ascii=True)
@@ -440,11 +451,14 @@ class _Writer:
       line['num_with_captions'] += bool(clip.captions)
       line['num_captions'] += len(clip.captions)
       line['microseconds'] += clip.end - clip.start
+      if work.segment.splits:
+        line.setdefault('ids', []).append(clip.example_id)
     line['skips'] = skips
     self._journal.add_task(line)
 
 
-def _write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
+def write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
+  """Writes the csv that names each file without a record, and says why."""
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
   table.writerow(['file', 'start', 'end', 'reason'])
@@ -452,9 +466,33 @@ def _write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
   file_utils.write_text(path, text.getvalue())
 
 
+def _split_path(output_dir: str, split: str) -> str:
+  return os.path.join(output_dir, SPLITS_FOLDER, f'{split}.txt')
+
+
+def _write_splits(
+  output_dir: str,
+  segments: Sequence[manifest.Segment],
+  plan: planning.Plan,
+  journal: journal_lib.Journal,
+) -> dict[str, int]:
+  """Writes the lists of ids; returns how many each holds."""
+  ids = {split: [] for segment in segments for split in segment.splits}
+  for work, line in zip(plan.work, journal.tasks):
+    for split in work.segment.splits:
+      ids[split] += line.get('ids', [])
+  for split, names in ids.items():
+    file_utils.write_text(
+      _split_path(output_dir, split),
+      ''.join(f'{name}\n' for name in sorted(names)),
+    )
+  return {split: len(names) for split, names in sorted(ids.items())}
+
+
 def _finish(
   output_dir: str,
   options: planning.Options,
+  segments: Sequence[manifest.Segment],
   plan: planning.Plan,
   journal: journal_lib.Journal,
   fingerprint: str,
@@ -464,7 +502,7 @@ def _finish(
   skips = plan.skips + [
     planning.Skip(*skip) for line in journal.tasks for skip in line['skips']
   ]
-  _write_skip_report(
+  write_skip_report(
     os.path.join(output_dir, f'{options.name}.skipped.csv'), skips
   )
   shard_lengths = [0] * plan.num_shards
@@ -486,6 +524,9 @@ def _finish(
     'jpeg_quality': settings.jpeg_quality,
     'audio_rate': settings.audio_rate if settings.use_audio else 0,
   }
+  split_sizes = _write_splits(output_dir, segments, plan, journal)
+  if split_sizes:
+    entry['split_sizes'] = split_sizes
   # Another split of this folder may be finishing at the same moment.
   with _locked(output_dir):
     info = _read_info(output_dir)
@@ -525,21 +566,45 @@ def _result(
     num_resumed=num_resumed,
     skip_report=os.path.join(output_dir, f'{options.name}.skipped.csv'),
     labels_path=labels_path if entry['num_labels'] else '',
+    split_sizes=entry.get('split_sizes', {}),
   )
 
 
 def _is_complete(output_dir: str, entry: dict, name: str) -> bool:
   count = len(entry['shard_lengths'])
-  return all(
-    os.path.exists(records.shard_path(output_dir, name, i, count))
-    for i in range(count)
-  )
+  paths = [
+    records.shard_path(output_dir, name, i, count) for i in range(count)
+  ] + _split_paths(output_dir, entry)
+  return all(map(os.path.exists, paths))
+
+
+def _split_paths(output_dir: str, entry: dict) -> list[str]:
+  return [
+    _split_path(output_dir, split) for split in entry.get('split_sizes', ())
+  ]
+
+
+def _check_splits_free(
+  output_dir: str, name: str, segments: Sequence[manifest.Segment]
+) -> None:
+  """Raises `ValueError` if shards of another name have lists of these names."""
+  wanted = {split for segment in segments for split in segment.splits}
+  for other, entry in _read_info(output_dir)['splits'].items():
+    taken = sorted(wanted & set(entry.get('split_sizes', ())))
+    if taken and other != name:
+      raise ValueError(
+        f'{output_dir} has a list of ids {taken[0]!r} already, of the shards '
+        f'named {other}. Give another `output_dir`, or other names in the '
+        'column `splits`.'
+      )
 
 
 def _remove_split(output_dir: str, name: str) -> None:
   """Removes every file of a split but `labels.txt`."""
+  entry = _read_info(output_dir)['splits'].get(name, {})
   for path in (
     *_shard_glob(output_dir, name),
+    *_split_paths(output_dir, entry),
     *_temporary_shards(output_dir, name),
     os.path.join(output_dir, f'{name}.skipped.csv'),
     _journal_path(output_dir, name),
@@ -736,6 +801,7 @@ def ingest(
   os.makedirs(output_dir, exist_ok=True)
   if overwrite:
     _remove_split(output_dir, name)
+  _check_splits_free(output_dir, name, segments)
   _, label_names = _load_labels(options, output_dir, segments)
   fingerprint = _fingerprint(options, segments, label_names)
   entry = _read_info(output_dir)['splits'].get(name)
@@ -780,7 +846,7 @@ def _make(
       writer = _Writer(output_dir, options, plan, journal, label_names)
       num_resumed = writer.run(pool, show_progress)
     entry = _finish(
-      output_dir, options, plan, journal, fingerprint, label_names
+      output_dir, options, segments, plan, journal, fingerprint, label_names
     )
     journal.remove()
   except (OSError, tf.errors.OpError) as e:

@@ -11,19 +11,37 @@ both takes its sound from the latter. The others may be left out: without
 `start` and `end` (seconds, or `hh:mm:ss`) a row is the whole file. Several
 labels are separated by `|`. Rows with the same files and times are one clip
 with several captions and all their labels.
+
+A data set that is divided in several ways keeps one set of records, with lists
+of their ids beside it. `splits` names the lists a clip belongs to
+(`train_1|test_2`); `fold` is short for `test_F` of its own fold F and `train_G`
+of every other fold G.
+
+A row may also be a picture: a clip of one frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import csv
 import dataclasses
 import difflib
 import io
 import math
 import os
+import re
 
+from vatt_tf import file_utils
 from vatt_tf.media import captions, errors, text_files
 
-COLUMNS = ('video_path', 'audio_path', 'start', 'end', 'label', 'caption')
+COLUMNS = (
+  'video_path',
+  'audio_path',
+  'start',
+  'end',
+  'label',
+  'caption',
+  'splits',
+  'fold',
+)
 
 ENCODING_OPTION = '--manifest_encoding'
 
@@ -36,7 +54,13 @@ MEDIA_EXTENSIONS = frozenset(
   .webm .wma .wmv .wv .y4m""".split()
 )
 
+# A manifest may list pictures; in a folder they are no media.
+PICTURE_EXTENSIONS = frozenset(('.jpeg', '.jpg', '.png'))
+
 _SECOND = 1_000_000
+
+# A list of ids is a file of this name.
+_SPLIT = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +74,7 @@ class Segment:
     end: µs, or None for the end of the file.
     labels: Names of its classes.
     captions: Texts that speak of it.
+    splits: Lists of ids that it belongs to.
   """
 
   video_path: str = ''
@@ -58,6 +83,7 @@ class Segment:
   end: int | None = None
   labels: tuple[str, ...] = ()
   captions: tuple[str, ...] = ()
+  splits: tuple[str, ...] = ()
 
   @property
   def path(self) -> str:
@@ -83,6 +109,15 @@ def _parse_time(text: str, column: str, where: str) -> int | None:
       f'{column}={text!r}'
     )
   return round(value * _SECOND)
+
+
+def _check_splits(names: Sequence[str], column: str, where: str) -> None:
+  for name in names:
+    if not _SPLIT.fullmatch(name):
+      raise errors.MediaError(
+        f'{where}: `{column}` must be of letters, digits, `_`, `.` and `-`, '
+        f'since a list becomes a file of its name. Received: {name!r}'
+      )
 
 
 def _check_header(
@@ -141,6 +176,8 @@ def read_manifest(
           f'{where}: expected {len(header)} cells, as in the header (put cells '
           f'with commas in double quotes). Received: {cells}'
         )
+      for column in ignore_columns:
+        row.pop(column, None)
       cells = {column: (row.get(column) or '').strip() for column in COLUMNS}
       if not cells['video_path'] and not cells['audio_path']:
         raise errors.MediaError(
@@ -154,7 +191,7 @@ def read_manifest(
           f'start={cells["start"]}, end={cells["end"]}'
         )
       key = (cells['video_path'], cells['audio_path'], start, end)
-      labels, texts = segments.setdefault(key, ([], []))
+      labels, texts, splits, folds = segments.setdefault(key, ([], [], [], []))
       for label in cells['label'].split('|'):
         label = ' '.join(label.split())
         if label and label not in labels:
@@ -162,16 +199,89 @@ def read_manifest(
       caption = ' '.join(cells['caption'].split())
       if caption and caption not in texts:
         texts.append(caption)
+      for column, found in (('splits', splits), ('fold', folds)):
+        names = [name.strip() for name in cells[column].split('|')]
+        names = [name for name in names if name and name not in found]
+        _check_splits(names, column, where)
+        found += names
   except csv.Error as e:
     raise errors.MediaError(
       f'{name}, line {reader.line_num}, is not csv: {e}.'
     ) from e
   if not segments:
     raise errors.MediaError(f'{name} has a header but no rows.')
+  all_folds = {fold for *_, folds in segments.values() for fold in folds}
   return [
-    Segment(*key, labels=tuple(labels), captions=tuple(texts))
-    for key, (labels, texts) in segments.items()
+    Segment(
+      *key,
+      labels=tuple(labels),
+      captions=tuple(texts),
+      splits=(*splits, *fold_splits(folds, all_folds)),
+    )
+    for key, (labels, texts, splits, folds) in segments.items()
   ]
+
+
+def fold_splits(
+  folds: Iterable[str], all_folds: Iterable[str]
+) -> tuple[str, ...]:
+  """The lists of a clip in a cross-validation.
+
+  Args:
+    folds: Those of the clip: one, or none for a clip of no list.
+    all_folds: Those of the data set.
+
+  Returns:
+    `test_F` of its folds, then `train_G` of the others.
+  """
+  folds = list(folds)
+  if not folds:
+    return ()
+  others = sorted(set(all_folds) - set(folds))
+  return (
+    *(f'test_{fold}' for fold in folds),
+    *(f'train_{fold}' for fold in others),
+  )
+
+
+def _seconds(time: int | None) -> str:
+  if time is None:
+    return ''
+  return f'{time / _SECOND:.6f}'.rstrip('0').rstrip('.')
+
+
+def write_manifest(path: str, segments: Iterable[Segment]) -> None:
+  """Writes a manifest that `read_manifest` reads as the same segments.
+
+  Args:
+    path: Of the csv.
+    segments: Each with files and times of its own.
+
+  Raises:
+    ValueError: A label holds `|`, which separates labels.
+  """
+  text = io.StringIO(newline='')
+  table = csv.writer(text, lineterminator='\n')
+  table.writerow(column for column in COLUMNS if column != 'fold')
+  for segment in segments:
+    if any('|' in label for label in segment.labels):
+      raise ValueError(
+        'A label must not hold `|`, which separates labels. Received: '
+        f'labels={segment.labels}'
+      )
+    for i, caption in enumerate(segment.captions or ('',)):
+      table.writerow(
+        [
+          segment.video_path,
+          segment.audio_path,
+          _seconds(segment.start or None),
+          _seconds(segment.end),
+          '|'.join(segment.labels) if i == 0 else '',
+          caption,
+          '|'.join(segment.splits) if i == 0 else '',
+        ]
+      )
+  file_utils.write_text(path, text.getvalue())
 
 
 def scan_folder(root: str) -> list[Segment]:

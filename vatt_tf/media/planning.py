@@ -446,6 +446,12 @@ class Plan:
       pieces.append((segment, spans))
     return pieces
 
+  def _is_picture(self, video_path: str, audio_path: str) -> bool:
+    """Whether a row is a picture; in a folder pictures are no media."""
+    extension = os.path.splitext(video_path)[1].lower()
+    is_listed = not self._is_folder and not audio_path
+    return is_listed and extension in manifest.PICTURE_EXTENSIONS
+
   def _find_ends(
     self,
     segments: Sequence[manifest.Segment],
@@ -463,6 +469,7 @@ class Plan:
         _absolute(options.media_root, audio),
         None,
         options.settings,
+        is_picture=self._is_picture(video, audio),
       )
       for video, audio in missing
     ]
@@ -505,6 +512,7 @@ class Plan:
             use_caption_stream=(
               cues is None and not path and self._finder.reads_streams
             ),
+            is_picture=self._is_picture(segment.video_path, segment.audio_path),
           )
           yield Work(segment, task, cues)
           group = []

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import av.logging
 import cv2
 
-from vatt_tf.media import captions, decode, errors
+from vatt_tf.media import captions, decode, errors, pictures
 
 _LENGTH = struct.Struct('<Q')
 
@@ -46,6 +46,7 @@ class Task:
     caption_encoding: Of that file.
     caption_margin: µs around a span whose captions count as its own.
     use_caption_stream: Whether to take captions from the media file.
+    is_picture: Whether the file is a picture: a clip of one frame.
   """
 
   path: str
@@ -56,6 +57,7 @@ class Task:
   caption_encoding: str = ''
   caption_margin: int = 0
   use_caption_stream: bool = False
+  is_picture: bool = False
 
   @property
   def num_results(self) -> int:
@@ -74,6 +76,8 @@ def perform(task: Task) -> list:
     why there is none; without spans, one number (µs) or error.
   """
   try:
+    if task.is_picture:
+      return pictures.decode_spans(task.path, task.spans, task.settings)
     if task.spans is None:
       return [decode.find_end(task.path, task.audio_path, task.settings)]
     cues = None

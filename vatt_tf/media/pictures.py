@@ -1,0 +1,59 @@
+"""Pictures as clips of one frame, for data sets of pictures."""
+
+from collections.abc import Sequence
+import os
+
+import cv2
+
+from vatt_tf.media import decode, errors, media_file
+
+
+def decode_spans(
+  path: str,
+  spans: Sequence[decode.Span] | None,
+  settings: media_file.Settings,
+) -> list:
+  """Reads a picture, scales it as frames are, and stores it as JPEG.
+
+  Args:
+    path: Of a JPEG or PNG file. What is inside decides, not the extension.
+    spans: Parts of it: only its beginning can be asked for. None: only find
+      where it ends.
+    settings: Size and quality, and the frame rate, which says how long the
+      picture lasts.
+
+  Returns:
+    Of each span a `decode.DecodedClip`, or the `errors.MediaError` that says
+    why there is none; without spans its end in µs.
+
+  Raises:
+    errors.MediaError: It cannot be read.
+  """
+  end = round(media_file.SECOND / settings.frame_rate)
+  if spans is None:
+    return [end]
+  if not settings.use_video:
+    raise errors.MediaError('it is a picture, and `use_video` is off')
+  if not os.path.isfile(path):
+    raise errors.MediaError('the file is not there')
+  try:
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+  except cv2.error as e:
+    raise errors.MediaError(f'it cannot be decoded ({e.err})') from e
+  if image is None:
+    raise errors.MediaError('it cannot be decoded as JPEG or PNG')
+  height, width = image.shape[:2]
+  scale = settings.shorter_side / min(height, width)
+  if scale < 1.0 or (settings.enlarge and scale > 1.0):
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    way = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+    image = cv2.resize(image, size, interpolation=way)
+  quality = [cv2.IMWRITE_JPEG_QUALITY, settings.jpeg_quality]
+  jpeg = cv2.imencode('.jpg', image, quality)[1].tobytes()
+  height, width = image.shape[:2]
+  return [
+    errors.MediaError('it is a picture: leave `start` out')
+    if span.start
+    else decode.DecodedClip(0, end, [jpeg], height, width)
+    for span in spans
+  ]
