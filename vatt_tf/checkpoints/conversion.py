@@ -28,7 +28,7 @@ from vatt_tf.layers import text_embedding
 
 _INDEX = '.index'
 _ATTRIBUTE = '/.ATTRIBUTES/VARIABLE_VALUE'
-_OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
+OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 _DATA = r'\.data-\d+-of-\d+$'
 _WEIGHT_FILES = ('.safetensors', '.safetensors.index.json', '.npz')
 _DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
@@ -95,6 +95,11 @@ class Source:
         f'`{name}` cannot be read from {self.path}: the file is damaged or '
         f'only a part of it ({first_line(e)}). {_DOWNLOAD_AGAIN}'
       ) from e
+
+
+def strip_attribute(name):
+  """A name in a TensorFlow object checkpoint, as `Source.shapes` has it."""
+  return name.removesuffix(_ATTRIBUTE)
 
 
 def first_line(error):
@@ -195,9 +200,9 @@ def _open_tensorflow(path):
       f'{expected:,}: they are only a part. {_DOWNLOAD_AGAIN}'
     )
   names = {
-    name.removesuffix(_ATTRIBUTE): name
+    strip_attribute(name): name
     for name in stored
-    if name != _OBJECT_GRAPH
+    if name != OBJECT_GRAPH
   }
   return Source(
     path,
@@ -450,7 +455,16 @@ def check(plan, model, shapes):
   return Report(rows, plan.notes)
 
 
-def apply(plan, model, source, allow_partial=False):
+def _advise(row):
+  """The end of the message of `apply`, without its `advise`."""
+  del row
+  return (
+    'Use the gin file of this model, or --allow_partial to take what fits and '
+    'leave the rest at its initial values.'
+  )
+
+
+def apply(plan, model, source, allow_partial=False, advise=_advise):
   """Gives a model the values of a source.
 
   All names and shapes are compared first. One array is in memory at a time,
@@ -462,6 +476,8 @@ def apply(plan, model, source, allow_partial=False):
     source: `Source`.
     allow_partial: leave variables that are missing or misshapen as they are,
       and arrays that nothing takes unused.
+    advise: function from the first `Row` that is wrong to the sentence that
+      says what to do.
 
   Returns:
     `Report`.
@@ -476,7 +492,7 @@ def apply(plan, model, source, allow_partial=False):
     row for status in _ERRORS for row in report.rows if row.status == status
   ]
   if wrong and not allow_partial:
-    raise ConversionError(_describe(wrong, source), report)
+    raise ConversionError(_describe(wrong, source, advise), report)
   skipped = {row.target for row in wrong}
   variables, filled = target_variables(model), set()
   for assignment in plan.assignments:
@@ -508,7 +524,7 @@ def mark_tables_filled(model, targets=None):
         layer.mark_filled()
 
 
-def _describe(wrong, source):
+def _describe(wrong, source, advise):
   """The message of an error: the first row, and how many others there are."""
   row = wrong[0]
   if row.status == 'misshapen':
@@ -526,8 +542,7 @@ def _describe(wrong, source):
   )
   return (
     f'{source.path} does not fit the model: {first}; {len(wrong) - 1} others '
-    f'({total} in all). Use the gin file of this model, or --allow_partial to '
-    'take what fits and leave the rest at its initial values.'
+    f'({total} in all). {advise(row)}'
   )
 
 

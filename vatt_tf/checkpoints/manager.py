@@ -1,5 +1,7 @@
 """Checkpoints of a run: restored whole or refused, kept last N and best."""
 
+import collections
+import math
 import os
 import re
 
@@ -7,7 +9,10 @@ from absl import logging
 import orbit
 import tensorflow as tf
 
-from vatt_tf.checkpoints import conversion, ema, released_vatt
+from vatt_tf.checkpoints import conversion, ema, own_vatt, released_vatt
+from vatt_tf.models import classification
+
+_HEAD = 'logits'  # of a classifier: the part that a fine-tuning begins anew
 
 
 def remove_leftovers(directory, log=True):
@@ -85,14 +90,73 @@ def restore_model(model, path, use_ema=True):
     Whether averages were taken.
 
   Raises:
-    ValueError: as `restore`, or as `released_vatt.load`.
+    ValueError: as `restore`, or as `released_vatt.load`; or a classifier is
+      asked of a checkpoint without classes.
   """
   source = conversion.open_source(path)
   if released_vatt.is_released(source.shapes):
-    released_vatt.load(model, source)
+    report = released_vatt.load(model, source)
+    if _new_parts(report).get(_HEAD):
+      raise ValueError(
+        f'{path} is pre-trained, and has no classes: a classifier of it would '
+        'guess. Fine-tune one first, from this file as INIT_CHECKPOINT.'
+      )
     return False
   restore(tf.train.Checkpoint(model=model), path, expect_optimizer=False)
   return use_ema and ema.restore_average(model, path)
+
+
+def initialize(model, path, use_ema=True):
+  """Starts a model from a checkpoint, which may be another model's.
+
+  As `restore_model`, but a classifier also starts from what was pre-trained,
+  or from a classifier of other classes. All of its tower must be there; then
+  its map to classes alone keeps its initial values.
+
+  Args:
+    model: a built `vatt.VATT` or `classification.Classifier`; call this in its
+      strategy's scope.
+    path: as of `restore_model`.
+    use_ema: as of `restore_model`.
+
+  Returns:
+    List of strings, lines for the user: the parts of the model that keep their
+    initial values, with the number of their weights and why.
+
+  Raises:
+    ValueError: as `restore_model`, or a part of the tower is not there or has
+      another shape, naming the first.
+  """
+  is_classifier = isinstance(model, classification.Classifier)
+  source = conversion.open_source(path)
+  if released_vatt.is_released(source.shapes):
+    report = released_vatt.load(model, source, allow_new_classes=True)
+  elif is_classifier:
+    report = own_vatt.load(model, source, use_ema)
+  else:
+    restore_model(model, path, use_ema)
+    return []
+  new = _new_parts(report)
+  lines = [
+    f'{part}: new, {count:,} weights ({why})'
+    for part, (count, why) in new.items()
+  ]
+  if is_classifier and _HEAD not in new:
+    lines.append(
+      f'{_HEAD}: from the checkpoint, whose number of classes is the same'
+    )
+  return lines
+
+
+def _new_parts(report):
+  """Parts that keep their initial values: name to number of weights and why."""
+  counts, reasons = collections.Counter(), {}
+  for row in report.rows:
+    if row.status == 'new':
+      part = row.target.split('/')[1]
+      counts[part] += math.prod(row.shape)
+      reasons[part] = row.how
+  return {part: (count, reasons[part]) for part, count in counts.items()}
 
 
 def latest(directory):

@@ -486,13 +486,15 @@ def _flatten_kernel(value):
   return np.reshape(value, [-1, value.shape[-1]])
 
 
-def plan(shapes, model, allow_partial=False):
+def plan(shapes, model, allow_partial=False, allow_new_classes=False):
   """Plans how a released checkpoint fills a model.
 
   Args:
     shapes: dictionary from the names of all its variables to their shapes.
     model: a built `vatt.VATT` or `classification.Classifier`.
     allow_partial: go on where sizes differ.
+    allow_new_classes: of a `Classifier`: if the checkpoint has another number
+      of classes, the map to the model's keeps its initial values.
 
   Returns:
     `conversion.Plan`.
@@ -524,11 +526,19 @@ def plan(shapes, model, allow_partial=False):
     )
   short, others = _short_names(shapes)
   names = _names(model, kind)
+  made = conversion.Plan([], ignored=others)
+  why_new_classes = None
+  classes = released.sizes.get('build_classifier.num_classes')
+  if kind != 'classifier':
+    why_new_classes = 'a pre-trained checkpoint has no classes'
+  elif allow_new_classes and classes != getattr(model, 'num_classes', None):
+    why_new_classes = f'the checkpoint has {classes} classes'
+    for name in [name for name in short if name.startswith(_CLASSES)]:
+      made.ignored[short.pop(name)] = f'of the {classes} classes'
   if not allow_partial:
     _check_sizes(
       {name: shapes[full] for name, full in short.items()}, kind, model, names
     )
-  made = conversion.Plan([], ignored=others)
   for target, name in names.items():
     if name in short:
       how, change = '', None
@@ -537,8 +547,8 @@ def plan(shapes, model, allow_partial=False):
       made.assignments.append(
         conversion.copy(target, short.pop(name), how, change)
       )
-    elif target.startswith('classifier/logits/') and kind != 'classifier':
-      made.new[target] = 'a pre-trained checkpoint has no classes'
+    elif why_new_classes and target.startswith('classifier/logits/'):
+      made.new[target] = why_new_classes
     elif '/similarity_scale/' in target:
       made.new[target] = 'the release learns no temperature'
     else:
@@ -576,7 +586,7 @@ def _why_unused(name, kind, model):
   return None
 
 
-def load(model, source, allow_partial=False):
+def load(model, source, allow_partial=False, allow_new_classes=False):
   """Fills a model from a released checkpoint.
 
   Args:
@@ -584,6 +594,7 @@ def load(model, source, allow_partial=False):
       strategy's scope.
     source: `conversion.Source`, the opened checkpoint.
     allow_partial: take what fits.
+    allow_new_classes: as `plan`.
 
   Returns:
     `conversion.Report`.
@@ -591,6 +602,5 @@ def load(model, source, allow_partial=False):
   Raises:
     ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
   """
-  return conversion.apply(
-    plan(source.shapes, model, allow_partial), model, source, allow_partial
-  )
+  made = plan(source.shapes, model, allow_partial, allow_new_classes)
+  return conversion.apply(made, model, source, allow_partial)

@@ -61,6 +61,26 @@ def interpolation_matrix(table_shape, grid):
   return basis(wanted, known) @ np.linalg.solve(system, values)
 
 
+# From more rows on the released spline is made of rounding errors.
+_MAX_ORDERED_ROWS = 64
+
+
+def _multiply_in_order(a, b):
+  """Matrix product in float32, the same on every CPU.
+
+  Each product is added to the sum before it, with one rounding, as CPUs with
+  AVX-512 do. `tf.matmul` does that there, and something else on others.
+  """
+  total = tf.zeros([a.shape[0], b.shape[1]])
+  for i in range(a.shape[1]):
+    # The product of two float32 is exact in float64.
+    product = tf.cast(a[:, i : i + 1], tf.float64) * tf.cast(
+      b[i : i + 1], tf.float64
+    )
+    total = tf.cast(tf.cast(total, tf.float64) + product, tf.float32)
+  return total
+
+
 def released_spline(table, num_positions):
   """Reads a position table at more positions, rounding as the release does.
 
@@ -100,7 +120,10 @@ def released_spline(table, num_positions):
   values = tf.concat([table, tf.zeros([2, table.shape[1]])], 0)
   solution = tf.linalg.solve(system, values)  # (rows + 2, D)
   radial, affine = basis(wanted, known)
-  return radial @ solution[:-2] + affine @ solution[-2:]
+  multiply = tf.matmul
+  if table.shape[0] <= _MAX_ORDERED_ROWS:
+    multiply = _multiply_in_order
+  return multiply(radial, solution[:-2]) + multiply(affine, solution[-2:])
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

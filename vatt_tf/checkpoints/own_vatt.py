@@ -1,0 +1,129 @@
+"""Our own checkpoints, for a classifier that starts from them.
+
+Fine-tuning takes one tower of a model that was pre-trained, whose weights have
+the same names there, or goes on with a classifier, whose classes may be others.
+"""
+
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from vatt_tf.checkpoints import conversion
+
+_MODEL = 'model/'
+_LOGITS = 'classifier/logits/'
+_TABLE_ADVICE = (
+  'Larger inputs need no larger tables of positions, which are interpolated: '
+  'give the classifier the sizes for which they were made (build_classifier.'
+  'num_frames, frame_size and num_audio_samples, as config.gin beside the '
+  'checkpoint has them for build_model), and the sizes of the inputs to the '
+  'data alone (VideoConfig, AudioConfig).'
+)
+_ADVICE = (
+  'All of the tower must be in the checkpoint: give the classifier the '
+  'modality, the sizes and the is_agnostic of the model that was trained '
+  '(config.gin beside the checkpoint).'
+)
+
+
+def _weights(source):
+  """From the names of a model's variables to those of their arrays.
+
+  Args:
+    source: `conversion.Source` of a TensorFlow checkpoint that training wrote.
+
+  Returns:
+    Dictionary of strings.
+
+  Raises:
+    ValueError: it holds no model.
+  """
+  reader = tf.train.load_checkpoint(source.path)
+  graph = trackable_object_graph_pb2.TrackableObjectGraph()
+  if reader.has_tensor(conversion.OBJECT_GRAPH):
+    graph.ParseFromString(reader.get_tensor(conversion.OBJECT_GRAPH))
+  names = {
+    attribute.full_name: conversion.strip_attribute(attribute.checkpoint_key)
+    for node in graph.nodes
+    for attribute in node.attributes
+    if attribute.checkpoint_key.startswith(_MODEL)
+  }
+  if not names:
+    raise ValueError(
+      f'{source.path} is neither a checkpoint of vatt_tf, which has variables '
+      f'such as {_MODEL}…, nor one of the released VATT. It has '
+      f'{len(source.shapes)} variables: {", ".join(list(source.shapes)[:4])}, '
+      '…. Give the directory of a run, or convert the checkpoint first '
+      '(`python -m vatt_tf.convert`).'
+    )
+  return names
+
+
+def plan(source, model, use_ema=True):
+  """Plans how one of our checkpoints fills a classifier.
+
+  Args:
+    source: `conversion.Source`.
+    model: a built `classification.Classifier`.
+    use_ema: take the averages of the weights, where the checkpoint has some.
+
+  Returns:
+    `conversion.Plan`. The map to classes is `new` if the checkpoint has none,
+    or one to another number of classes.
+
+  Raises:
+    ValueError: the file is no checkpoint of vatt_tf.
+  """
+  names = _weights(source)
+  made = conversion.Plan([])
+  classes = source.shapes.get(names.get(f'{_LOGITS}bias'), (0,))[0]
+  used = set()
+  for target in conversion.target_variables(model):
+    if target.startswith(_LOGITS) and classes != model.num_classes:
+      made.new[target] = (
+        f'the checkpoint has {classes} classes' if classes
+        else 'the checkpoint has no classes'
+      )
+      continue
+    average = f'ema/{target}'
+    if use_ema and average in source.shapes:
+      name, how = average, 'average over the steps'
+    else:
+      name, how = names.get(target), ''
+    if name is None:
+      made.missing[target] = 'the checkpoint has no such weight'
+    else:
+      made.assignments.append(
+        conversion.copy(target, name, how, change=None)
+      )
+      used.add(name)
+  made.ignored.update(
+    (name, 'not of the classifier') for name in source.shapes
+    if name not in used
+  )
+  return made
+
+
+def load(model, source, use_ema=True):
+  """Fills a classifier from one of our checkpoints.
+
+  Args:
+    model: a built `classification.Classifier`; call this in its strategy's
+      scope.
+    source: `conversion.Source`, the opened checkpoint.
+    use_ema: take the averages of the weights, where the checkpoint has some.
+
+  Returns:
+    `conversion.Report`.
+
+  Raises:
+    ValueError: the checkpoint cannot be read, or lacks a part of the tower.
+  """
+  return conversion.apply(
+    plan(source, model, use_ema), model, source, advise=_advise
+  )
+
+
+def _advise(row):
+  """What to do about the first `conversion.Row` that does not fit."""
+  is_table = '/position_embedding/' in row.target
+  return _TABLE_ADVICE if is_table and row.sources else _ADVICE
