@@ -2,7 +2,10 @@
 
 from vatt_tf.evaluation import (
   classification,  # noqa: F401
+  linear_probe,  # noqa: F401
   runner,  # noqa: F401
+  splits,  # noqa: F401
+  zero_shot,  # noqa: F401
 )
 from vatt_tf.input_pipeline import pipeline  # noqa: F401
 from vatt_tf.models import (

@@ -166,7 +166,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
     ({'labels': [0, -1, 5, 1]}, {}, r'\[0, 3\).*2 of 4.*clip 1, clip 2'),
     ({}, {'num_views': 3}, '`num_views`.*num_views=3 for 4 rows'),
-    ({}, {'num_views': 2}, 'mix clips'),
+    ({}, {'num_views': 2}, 'clips of several names would mix'),
     ({}, {'num_views': 0}, 'num_views=0'),
     ({'labels': np.zeros([4, 3])}, {}, 'is_multi_label'),
     ({'logits': np.full([4, 3], np.nan)}, {}, 'finite'),

@@ -108,11 +108,11 @@ def check_views(rows, num_rows, num_views):
     ids = ids.reshape([-1, num_views])
     is_mixed = bool((ids != ids[:, :1]).any())
   if num_views < 1 or num_rows % num_views or is_mixed:
+    text = ', so that clips of several names would mix' if is_mixed else ''
     raise ValueError(
       '`num_views` must be the rows that the input pipeline gives for a clip, '
       '`VideoConfig.num_clips` times `num_crops`. Received: '
-      f'num_views={num_views} for {num_rows} rows'
-      + (', some of which would mix clips of several names' * is_mixed)
+      f'num_views={num_views} for {num_rows} rows{text}'
     )
 
 
@@ -249,13 +249,14 @@ def read_label_names(label_names, num_classes):
   Args:
     label_names: path of a `labels.txt` (line i names class i), a list of
       names, or None: their numbers.
-    num_classes: int.
+    num_classes: int; None: as many as there are names.
 
   Returns:
     A list of strings.
 
   Raises:
-    ValueError: there is no such file, or it has not `num_classes` lines.
+    ValueError: there is no such file, it is empty, or it has not `num_classes`
+      lines.
   """
   if label_names is None:
     return [str(i) for i in range(num_classes)]
@@ -269,9 +270,9 @@ def read_label_names(label_names, num_classes):
       )
     with tf.io.gfile.GFile(label_names) as file:
       found = file.read().splitlines()
-  if len(found) != num_classes:
+  if not len(found) or (num_classes or len(found)) != len(found):
     raise ValueError(
-      f'`label_names` must name the {num_classes} classes. Received: '
+      f'`label_names` must name the {num_classes or ""} classes. Received: '
       f'{len(found)} names in label_names={label_names!r}'
     )
   return list(found)
@@ -305,7 +306,7 @@ class ClassificationEvaluation:
   def __call__(self, model, dataset):
     """Evaluates; see the class."""
     label_names = read_label_names(self._label_names, model.num_classes)
-    counted = _CountedRows(dataset)
+    counted = outputs.CountedRows(dataset)
     clips = classify_dataset(model, counted, self._num_views)
     check_missing(
       clips.is_missing, clips.ids, model.modality, self._max_missing_share
@@ -340,22 +341,6 @@ class ClassificationEvaluation:
     return format_table(metrics)
 
 
-class _CountedRows:
-  """A data set that counts the rows that went by and are no padding."""
-
-  def __init__(self, dataset):
-    self._dataset = dataset
-    self.num_rows = 0
-
-  def __iter__(self):
-    for features in self._dataset:
-      if names.VALID in features:
-        self.num_rows += int(np.sum(features[names.VALID]))
-      else:
-        self.num_rows += len(features[names.LABEL])
-      yield features
-
-
 def format_table(metrics):
   """A table of the metrics of classification for people.
 
@@ -365,16 +350,7 @@ def format_table(metrics):
   Returns:
     Text of several lines, without a newline at the end.
   """
-  figures = [f'top_{k}' for k in TOP]
-  if 'mAP' in metrics:
-    figures = ['mAP', 'AUC', 'd_prime']
-  lines = [f'{"figure":<10}{"measured":>10}{"chance":>10}']
-  for figure in figures:
-    values = (metrics[figure], metrics[f'chance_{figure}'])
-    lines.append(
-      f'{figure:<10}'
-      + ''.join('      none' if v is None else f'{v:10.3f}' for v in values)
-    )
+  lines = format_figures(metrics)
   lines.append(
     f'{metrics["num_clips"]} clips, {metrics["num_views"]} views a clip '
     f'(logits averaged), {metrics["num_classes"]} classes; '
@@ -385,6 +361,39 @@ def format_table(metrics):
       f'{metrics["num_missing"]} clips have no {metrics["modality"]}; they '
       'count as the model classifies zeros.'
     )
+  return '\n'.join(lines + notes_on_classes(metrics))
+
+
+def format_figures(metrics):
+  """The rows of the figures, each beside chance.
+
+  Args:
+    metrics: with what `single_label_metrics` or `multi_label_metrics` returned.
+
+  Returns:
+    List of lines.
+  """
+  figures = [f'top_{k}' for k in TOP]
+  if 'mAP' in metrics:
+    figures = ['mAP', 'AUC', 'd_prime']
+  lines = [f'{"figure":<10}{"measured":>10}{"chance":>10}']
+  for figure in figures:
+    values = (metrics[figure], metrics[f'chance_{figure}'])
+    cells = ['none' if v is None else f'{v:.3f}' for v in values]
+    lines.append(f'{figure:<10}{cells[0]:>10}{cells[1]:>10}')
+  return lines
+
+
+def notes_on_classes(metrics):
+  """Lines that name the classes that are left out of a mean.
+
+  Args:
+    metrics: with what `multi_label_metrics` returned, and `label_names`.
+
+  Returns:
+    List of lines.
+  """
+  lines = []
   for what, means in (
     ('without_positives', 'all means'),
     ('without_negatives', 'AUC and d-prime'),
@@ -396,4 +405,4 @@ def format_table(metrics):
         f'Left out of {means}, {what.replace("_", " ")}: '
         f'{outputs.enumerate_names(named)}.'
       )
-  return '\n'.join(lines)
+  return lines

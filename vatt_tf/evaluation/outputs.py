@@ -59,6 +59,30 @@ def collect(model, dataset, output_names, kept):
   }
 
 
+class CountedRows:
+  """A data set that counts the rows that go by and are no padding.
+
+  Args:
+    dataset: iterable of dictionaries of batches.
+
+  Attributes:
+    num_rows: rows of the last pass.
+  """
+
+  def __init__(self, dataset):
+    self._dataset = dataset
+    self.num_rows = 0
+
+  def __iter__(self):
+    self.num_rows = 0
+    for features in self._dataset:
+      if names.VALID in features:
+        self.num_rows += int(np.sum(features[names.VALID]))
+      else:
+        self.num_rows += len(next(iter(features.values())))
+      yield features
+
+
 def row_names(rows, num_rows):
   """What to call each row in messages: its example id, or its number.
 

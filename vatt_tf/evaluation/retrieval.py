@@ -341,7 +341,7 @@ def _items(embeddings, modality, key, ids, combination):
       first = np.sort(np.unique(keys, axis=0, return_index=True)[1])
       rows, values = rows[first], values[first]
     return _Items(values, rows, num_left_out)
-  values, ids = _combine(values[mask], ids[mask], combination)
+  values, ids = combine(values[mask], ids[mask], combination)
   return _Items(values, ids, num_left_out)
 
 
@@ -350,8 +350,18 @@ def _unit(x):
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def _combine(values, ids, combination):
-  """One vector (V, D) for each id (V,): dot products are the similarities."""
+def combine(values, ids, combination):
+  """Combines the clips of each video.
+
+  Args:
+    values: (N, D) float array, embeddings of clips, not normalised.
+    ids: (N,) int64 array, the video of each.
+    combination: one of `COMBINATIONS`.
+
+  Returns:
+    (V, D) float32, such that dot products with unit vectors are similarities,
+    and (V,), the ids in ascending order.
+  """
   if combination != 'mean_embedding':
     values = _unit(values)
   ids, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
@@ -394,13 +404,22 @@ def evaluate_retrieval(model, dataset, combination='mean_embedding'):
     combination: one of `COMBINATIONS`, how the clips of a video are combined.
 
   Returns:
-    See `retrieval_metrics`; `format_table` prints it.
+    See `retrieval_metrics`; each direction has also `num_rows`, and
+    `num_rows_dropped`, the rows of the data set that were not embedded.
+    `format_table` prints it.
 
   Raises:
     ValueError: the data set is empty, an embedding is not finite, or
       `combination` is unknown.
   """
-  return retrieval_metrics(embed_dataset(model, dataset), combination)
+  counted = outputs.CountedRows(dataset)
+  embeddings = embed_dataset(model, counted)
+  metrics = retrieval_metrics(embeddings, combination)
+  num_embedded = len(next(iter(embeddings.values())))
+  for result in metrics.values():
+    result['num_rows'] = counted.num_rows
+    result['num_rows_dropped'] = counted.num_rows - num_embedded
+  return metrics
 
 
 @gin.register
@@ -492,6 +511,12 @@ def _notes(metrics):
   if captions:
     note += f'. Captions a video: {captions[0]}, each a query of its own'
   lines = [note + '.']
+  if 'num_rows' in first:
+    dropped = first['num_rows_dropped']
+    lines.append(
+      f'{first["num_rows"]} clips, {dropped} dropped '
+      f'({dropped / first["num_rows"]:.1%}).'
+    )
   for direction, result in metrics.items():
     rows, queries = result['num_rows_left_out'], result['num_queries_left_out']
     if rows or queries:
