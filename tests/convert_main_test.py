@@ -10,11 +10,12 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from tests import shared_data
+from tests import sentence_pieces, shared_data
 from tests.checkpoints import checkpoint_files
 from vatt_tf import convert, gin_utils
 from vatt_tf.checkpoints import conversion, manager, t5, vit
 from vatt_tf.evaluation import runner
+from vatt_tf.input_pipeline import text
 from vatt_tf.training import loop
 
 # The sizes of the fixtures, whose attention is too narrow to tell its heads.
@@ -265,6 +266,52 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     # CLS and its position are one vector, and T5's table has a row for AGG.
     lost = {'t5': 1, 'vit': 2}[source]
     self.assertLen(same, len(opened.shapes) - lost)
+
+
+  @parameterized.parameters(True, False)
+  def test_tokenizer(self, has_gin_file):
+    folder = str(shared_data.path('fixtures', 't5_v1_1'))
+    tokenizer = os.path.join(self.get_temp_dir(), 'downloaded.model')
+    with open(tokenizer, 'wb') as file:
+      file.write(sentence_pieces.train())
+    params = [
+      f'{modality}/Size.{size}'
+      for modality in ('video', 'audio')
+      for size in ('num_layers=1', 'd_model=8', 'd_ff=16', 'num_heads=2')
+    ]
+    gin_files = []
+    if has_gin_file:
+      opened = conversion.open_source(folder)
+      found = t5.detect(opened.shapes, opened.config)
+      gin_files, bindings = t5.gin_config(found)
+      # A file of one's own, with another kind of vocabulary.
+      gin_files.append(os.path.join(self.get_temp_dir(), 'own.gin'))
+      with open(gin_files[-1], 'w') as file:
+        file.write("VOCABULARY = 'words.txt'\nTextConfig.kind = 'word'\n")
+      params += bindings
+    output = os.path.join(self.get_temp_dir(), 'output')
+    convert.import_checkpoint(
+      't5', folder, output, gin_files, params, tokenizer=tokenizer
+    )
+    copied = os.path.join(output, 'spiece.model')
+    with open(copied, 'rb') as file:
+      self.assertEqual(file.read(), sentence_pieces.train())
+    os.remove(tokenizer)
+    gin_utils.parse([os.path.join(output, 'config.gin')])
+    config = gin.get_configurable(text.TextConfig)()
+    self.assertEqual(config.vocabulary, copied)
+    words = text.make_tokenizer(config).tokenize(tf.constant(['the red ball']))
+    self.assertGreater(words.shape[-1] or len(words[0]), 1)
+
+  def test_tokenizer_of_another_vocabulary(self):
+    folder = str(shared_data.path('fixtures', 't5_v1_1'))
+    tokenizer = os.path.join(self.get_temp_dir(), 'downloaded.model')
+    with open(tokenizer, 'w') as file:
+      file.write('no model')
+    output = os.path.join(self.get_temp_dir(), 'output')
+    with self.assertRaisesRegex(ValueError, 'cannot be read as a SentencePie'):
+      convert.import_checkpoint('t5', folder, output, tokenizer=tokenizer)
+    self.assertFalse(os.path.exists(output))
 
 
 class CommandTest(tf.test.TestCase):

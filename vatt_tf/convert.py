@@ -93,7 +93,8 @@ def import_checkpoint(
     allow_partial: bool, take what fits.
     report_path: a json file to write the report to, or None. It is written
       too when a variable does not fit.
-    tokenizer: path of the SentencePiece model of a T5, or None.
+    tokenizer: path of the SentencePiece model of a T5, or None. It is copied
+      to `output`, and the written config.gin uses the copy.
     factorize_positions: bool, of a ViT; see `vit.plan`.
 
   Returns:
@@ -103,11 +104,10 @@ def import_checkpoint(
     ValueError: the file is none of that kind, is damaged, or does not fit.
   """
   conversion.check_output(output)
-  if tokenizer is not None and (source != 't5' or gin_files):
+  if tokenizer is not None and source != 't5':
     raise ValueError(
-      '`tokenizer` belongs to source=t5 without a gin file; with one, bind '
-      "VOCABULARY and TextConfig.kind = 'sentencepiece' in it. Received: "
-      f'tokenizer={tokenizer}, source={source}, gin_file={gin_files}'
+      '`tokenizer` belongs to source=t5. '
+      f'Received: tokenizer={tokenizer}, source={source}'
     )
   if factorize_positions and source != 'vit':
     raise ValueError(
@@ -122,13 +122,12 @@ def import_checkpoint(
     options['factorize_positions'] = factorize_positions
   gin_files, gin_params = list(gin_files or []), list(gin_params)
   if not gin_files:
-    gin_options = dict(options)
-    if tokenizer is not None:
-      gin_options['tokenizer'] = module.copy_tokenizer(
-        tokenizer, os.path.abspath(output), found
-      )
-    gin_files, bindings = module.gin_config(found, **gin_options)
+    gin_files, bindings = module.gin_config(found, **options)
     gin_params = bindings + gin_params
+  if tokenizer is not None:
+    t5.check_tokenizer(tokenizer, found)
+    copied = os.path.join(os.path.abspath(output), t5.TOKENIZER)
+    gin_params += t5.tokenizer_bindings(copied)
   gin_utils.parse(gin_files, gin_params)
   model = _build(getattr(found, 'kind', None) == 'classifier')
   try:
@@ -139,6 +138,9 @@ def import_checkpoint(
     raise
   if report_path is not None:
     _write_report(report_path, report)
+  if tokenizer is not None:
+    tf.io.gfile.makedirs(output)
+    tf.io.gfile.copy(tokenizer, copied, overwrite=True)
   origin = conversion.origin_of(opened, source, report)
   path = conversion.write_checkpoint(
     model, output, origin, gin.config_str(), report

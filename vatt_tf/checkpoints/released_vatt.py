@@ -401,11 +401,30 @@ def gin_config(released):
   if frame_size is not None and len(set(sizes[frame_size])) == 1:
     sizes[frame_size] = sizes[frame_size][0]
   if released.kind == 'classifier':
+    builder = 'build_classifier'
     modality = sizes['build_classifier.modality']
-    # Sounds were fine-tuned on AudioSet, whose clips have several classes.
-    sizes['build_classifier.is_multi_label'] = modality == 'audio'
+    files = [f'gin/runs/finetune_{modality}.gin']
     sizes['build_classifier.size'] = '@Size()'
-    files, builder = [], 'build_classifier'
+    # Inputs as large as the tables, unless the user says otherwise.
+    for name, macros in (
+      ('num_frames', ('TABLE_FRAMES', 'NUM_FRAMES')),
+      ('frame_size', ('TABLE_FRAME_SIZE', 'FRAME_SIZE')),
+      ('num_audio_samples', ('TABLE_AUDIO_SAMPLES', 'NUM_AUDIO_SAMPLES')),
+      ('patch_size', ('PATCH_SIZE',)),
+    ):
+      size = sizes.pop(f'build_classifier.{name}', None)
+      if size is not None:
+        sizes.update(dict.fromkeys(macros, size))
+    # Sounds were fine-tuned on AudioSet, whose clips have several classes.
+    is_multi_label = modality == 'audio'
+    sizes['IS_MULTI_LABEL'] = is_multi_label
+    sizes['BEST_METRIC'] = 'mAP' if is_multi_label else 'top_1'
+    # Macros that no file defines: the classes, and the user's own records.
+    num_classes = sizes.pop('build_classifier.num_classes')
+    for macro, value in (
+      ('NUM_CLASSES', num_classes), ('TRAIN_RECORDS', ''), ('EVAL_RECORDS', '')
+    ):
+      sizes[f'{macro}/macro.value'] = value
   else:
     builder = 'build_model'
     is_agnostic = released.kind == 'ut_fac'

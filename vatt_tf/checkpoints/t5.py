@@ -6,11 +6,9 @@ An exported tower keeps that vector as one more row of the table.
 """
 
 import dataclasses
-import os
 import re
 
 import numpy as np
-import tensorflow as tf
 
 from vatt_tf.checkpoints import conversion, gin_sizes, weight_files
 from vatt_tf.input_pipeline import text
@@ -24,7 +22,8 @@ _TABLE = 'shared.weight'
 _TIED_TABLE = 'encoder.embed_tokens.weight'
 # In config.json of what `export` writes: the row of the table that is AGG.
 _AGG_ID = 'agg_token_id'
-_TOKENIZER = 'spiece.model'
+# The name of the SentencePiece model beside a converted checkpoint.
+TOKENIZER = 'spiece.model'
 # T5's table has 100 rows for masked spans, and is filled up to a multiple of
 # 128 rows; more than this are of another vocabulary.
 _MAX_EXTRA_ROWS = 256
@@ -153,12 +152,11 @@ def detect(shapes, config=None):
   )
 
 
-def gin_config(found, tokenizer=None):
+def gin_config(found):
   """The gin files and bindings of a model whose text tower is a T5's.
 
   Args:
     found: `T5`, from `detect`.
-    tokenizer: path of its SentencePiece model, or None.
 
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
@@ -172,10 +170,7 @@ def gin_config(found, tokenizer=None):
     'build_model.d_embedding': None,
     'VOCABULARY_SIZE': found.vocabulary_size,
   }
-  bindings = gin_sizes.bindings(sizes)
-  if tokenizer is not None:
-    bindings += tokenizer_bindings(tokenizer)
-  return ['gin/pretrain_ms_mbs.gin'], bindings
+  return ['gin/pretrain_ms_mbs.gin'], gin_sizes.bindings(sizes)
 
 
 def tokenizer_bindings(path):
@@ -194,16 +189,12 @@ def tokenizer_bindings(path):
   })
 
 
-def copy_tokenizer(path, directory, found):
-  """Copies a SentencePiece model beside a converted checkpoint.
+def check_tokenizer(path, found):
+  """Raises unless a SentencePiece model is that of a T5.
 
   Args:
-    path: of T5's `spiece.model`.
-    directory: where to.
+    path: of its `spiece.model`.
     found: `T5`, from `detect`.
-
-  Returns:
-    The path of the copy.
 
   Raises:
     ValueError: it is no SentencePiece model, or one of another vocabulary.
@@ -215,10 +206,6 @@ def copy_tokenizer(path, directory, found):
       f'{found.vocabulary_size} rows: at most as many pieces, and up to '
       f'{_MAX_EXTRA_ROWS} fewer. Received: {path} of {size} pieces'
     )
-  tf.io.gfile.makedirs(directory)
-  copied = os.path.join(directory, _TOKENIZER)
-  tf.io.gfile.copy(path, copied, overwrite=True)
-  return copied
 
 
 def build_encoder(found):
