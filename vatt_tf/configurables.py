@@ -7,7 +7,10 @@ from vatt_tf.evaluation import (
   splits,  # noqa: F401
   zero_shot,  # noqa: F401
 )
-from vatt_tf.input_pipeline import pipeline  # noqa: F401
+from vatt_tf.input_pipeline import (
+  images,  # noqa: F401
+  pipeline,  # noqa: F401
+)
 from vatt_tf.models import (
   build,  # noqa: F401
 )

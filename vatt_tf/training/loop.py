@@ -163,7 +163,8 @@ def train(
     checkpoint_interval: int, steps between checkpoints.
     keep_checkpoints: int, how many of the newest stay.
     init_checkpoint: a `model_dir` or checkpoint prefix whose model weights a
-      new run starts from; their averages, where it has some.
+      new run starts from; their averages, where it has some. A classifier
+      starts from the tower of a model that was pre-trained, too.
     micro_batch_size: int, rows of a replica that the towers take at a time: the
       same gradients in less memory (see `gradient_caching`). None: all.
     overfit_one_batch: train on the first batch again and again, with the same
@@ -240,8 +241,10 @@ def train(
     restore_dir=model_dir,
   )
   if init_checkpoint is not None and checkpoints.latest(model_dir) is None:
+    path = checkpoints.resolve(init_checkpoint)
     with distribution_strategy.scope():
-      checkpoints.restore_model(model, checkpoints.resolve(init_checkpoint))
+      lines = checkpoints.initialize(model, path)
+    notes += [f'Starting from the weights of {path}.', *lines]
     if optimizer.ema is not None:
       optimizer.ema.reset()
   if is_chief:

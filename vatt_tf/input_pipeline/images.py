@@ -1,0 +1,273 @@
+"""Images of a tensorflow-datasets set, as clips of equal frames.
+
+An image repeated `num_frames` times is one clip (paper, section 4.2). The rows
+are those of `pipeline.make_dataset` with `video` and `label`, and so is what is
+promised of them: all that is random follows from (seed, epoch, image), where a
+run stands from (seed, step), and evaluation takes every image once.
+"""
+
+import functools
+
+import gin
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+from vatt_tf.input_pipeline import pipeline
+from vatt_tf.input_pipeline import video as video_lib
+
+_IMAGE = 'image'
+_LABEL = 'label'
+_MAX_EPOCHS = 2**40
+
+
+def _check_builder(builder, split, num_classes):
+  """Raises unless the set is prepared, has the split, and fits the labels."""
+  info = builder.info
+  missing = {_IMAGE, _LABEL} - set(info.features or {})
+  if missing:
+    raise ValueError(
+      'The set must have the features `image` and `label`. Received: '
+      f'{info.name} with {sorted(info.features)}'
+    )
+  if not info.splits:
+    raise ValueError(
+      f'The set {info.name} is not prepared in {builder.data_dir}. Prepare it '
+      f'with `tfds build {info.name}` or '
+      f'`tensorflow_datasets.builder({info.name!r}).download_and_prepare()` '
+      '(ImageNet: put the archives of its owner in downloads/manual first).'
+    )
+  if split.split('[')[0] not in info.splits:
+    raise ValueError(
+      f'`split` must be one of {sorted(info.splits)}, or a part of one such as '
+      f"'train[:90%]'. Received: split={split!r}"
+    )
+  found = info.features[_LABEL].num_classes
+  if found != num_classes:
+    raise ValueError(
+      f'`num_classes` must be the {found} of {info.name} (NUM_CLASSES). '
+      f'Received: num_classes={num_classes}'
+    )
+
+
+def load_image(
+  encoded: tf.Tensor,
+  config: video_lib.VideoConfig,
+  seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+  """Decodes an image, cuts a window out of it, and repeats it.
+
+  Args:
+    encoded: () string: JPEG, PNG, GIF or BMP.
+    config: See `VideoConfig`.
+    seed: (2,) integer, or None for the central window of evaluation.
+
+  Returns:
+    (T, H, W, 3) float32 in [-1, 1], equal frames.
+  """
+  window_seed = finish_seed = None
+  if seed is not None:
+    window_seed, finish_seed = tf.unstack(tf.random.split(seed, 2))
+
+  def jpeg():
+    return video_lib.load_frames(encoded[None], [0], config, window_seed)
+
+  def other():
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    if seed is None:
+      window = video_lib.central_window(height, width, config)
+    else:
+      window = video_lib.random_window(height, width, config, window_seed)
+    top, left, rows, columns = tf.unstack(window)
+    return image[None, top : top + rows, left : left + columns]
+
+  is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 2), b'\xff\xd8')
+  frames = tf.cond(is_jpeg, jpeg, other)  # (1, h, w, 3)
+  one = video_lib.VideoConfig(**{**vars(config), 'num_frames': 1})
+  frame = video_lib.finish_frames(frames, one, finish_seed)  # (1, H, W, 3)
+  return tf.repeat(frame, config.num_frames, axis=0)
+
+
+def _fold_in(seed, value):
+  return tf.random.experimental.stateless_fold_in(seed, value)
+
+
+def _read_epoch(epoch, *, dataset, seed, buffer_size):
+  """The images of an epoch in their order, with `epoch`, () int64."""
+
+  def add_epoch(element):
+    return {**element, 'epoch': epoch}
+
+  if seed is not None:
+    order = tf.random.stateless_uniform(
+      [], _fold_in(seed, epoch), None, None, tf.int64
+    )
+    # `shuffle` mixes its seed with that of the graph it is called in.
+    tf.compat.v1.set_random_seed(1)
+    dataset = dataset.shuffle(
+      buffer_size, seed=order, reshuffle_each_iteration=False
+    )
+  return dataset.map(add_epoch)
+
+
+def _load_row(element, *, config, seed, name, with_example_id):
+  """A row of an image; `seed` is None in evaluation."""
+  own = None
+  if seed is not None:
+    own = _fold_in(_fold_in(seed, element['epoch']), element['index'])
+  row = {
+    names.VIDEO: load_image(element[_IMAGE], config, own),
+    names.VIDEO_MASK: tf.constant(True),
+    names.LABEL: tf.cast(element[_LABEL], tf.int32),
+  }
+  if seed is None:
+    row[names.VALID] = tf.constant(True)
+  if with_example_id:
+    number = tf.strings.as_string(element['index'])
+    row[names.EXAMPLE_ID] = tf.strings.join([f'{name}-', number])
+  return row
+
+
+def _padding_row(_, *, spec):
+  return {
+    key: tf.fill(value.shape, '')
+    if value.dtype == tf.string
+    else tf.zeros(value.shape, value.dtype)
+    for key, value in spec.items()
+  }
+
+
+@gin.register
+def make_image_dataset(
+  name: str,
+  split: str,
+  global_batch_size: int,
+  is_training: bool,
+  video: video_lib.VideoConfig,
+  label: pipeline.LabelConfig,
+  seed: int = 0,
+  start_step: int = 0,
+  input_context: tf.distribute.InputContext | None = None,
+  data_dir: str | None = None,
+  shuffle_buffer_size: int = 4096,
+  with_example_id: bool | None = None,
+) -> tf.data.Dataset:
+  """Makes batches of a classification set of tensorflow-datasets.
+
+  Training is endless and shuffled, its batches full; evaluation takes every
+  image once, in order, the last batch filled up with rows of zeros under false
+  masks. See `pipeline.make_dataset`, in whose place it stands.
+
+  Args:
+    name: Of the set, such as `imagenet2012`; it is prepared already.
+    split: Such as `train` or `validation`, or a part: `train[:90%]`.
+    global_batch_size: Rows of a step, over all replicas.
+    is_training: Training or evaluation.
+    video: The clip: `num_frames` repeats of a window of the image. It has one
+      clip and one crop in evaluation.
+    label: Of one label an image.
+    seed: Of all that is random.
+    start_step: Steps that were taken before, whose images are passed over.
+    input_context: Of the input pipeline, or None for the only one.
+    data_dir: Where the set is prepared; None: ~/tensorflow_datasets.
+    shuffle_buffer_size: Encoded images among which the next is drawn.
+    with_example_id: Whether to add `example_id`; by default in evaluation only.
+
+  Returns:
+    A data set of dictionaries of static shape: `video`, `video_mask`, `label`,
+    `valid` in evaluation, and `example_id`.
+
+  Raises:
+    ValueError: The set is unknown, not prepared, has not the split, has other
+      classes, or a configuration does not fit.
+  """
+  if video.num_clips * video.num_crops != 1 or label.is_multi_label:
+    raise ValueError(
+      'Images are classified as one clip of one crop with one label '
+      '(NUM_TEST_CLIPS=1, NUM_TEST_CROPS=1, IS_MULTI_LABEL=False). Received: '
+      f'num_clips={video.num_clips}, num_crops={video.num_crops}, '
+      f'is_multi_label={label.is_multi_label}'
+    )
+  import tensorflow_datasets as tfds  # slow, and for this function alone
+
+  try:
+    builder = tfds.builder(name, data_dir=data_dir)
+  except tfds.core.DatasetNotFoundError as e:
+    raise ValueError(
+      f'tensorflow-datasets knows no set named {name!r}; its names are in '
+      'https://www.tensorflow.org/datasets/catalog. '
+      f'Received: name={name!r}, data_dir={data_dir!r}'
+    ) from e
+  _check_builder(builder, split, label.num_classes)
+  batch_size, num_pipelines, number = global_batch_size, 1, 0
+  if input_context is not None:
+    batch_size = input_context.get_per_replica_batch_size(global_batch_size)
+    num_pipelines = input_context.num_input_pipelines
+    number = input_context.input_pipeline_id
+  num_images = builder.info.splits[split].num_examples
+  length = len(range(number, num_images, num_pipelines))
+  if is_training and not length:
+    raise ValueError(
+      f'Input pipeline {number} of {num_pipelines} gets no image of the '
+      f'{num_images} of {name}, {split}. Use fewer workers.'
+    )
+  dataset = builder.as_dataset(
+    split=split,
+    shuffle_files=False,
+    decoders={_IMAGE: tfds.decode.SkipDecoding()},
+    read_config=tfds.ReadConfig(try_autocache=False),
+  )
+
+  def keep(index, example):
+    return {
+      'index': index,
+      _IMAGE: example[_IMAGE],
+      _LABEL: example[_LABEL],
+    }
+
+  dataset = dataset.enumerate().map(keep).shard(num_pipelines, number)
+  order_seed, row_seed = (
+    (tf.constant([seed, use], tf.int64) if is_training else None)
+    for use in range(2)
+  )
+  read_epoch = functools.partial(
+    _read_epoch,
+    dataset=dataset,
+    seed=order_seed,
+    buffer_size=shuffle_buffer_size,
+  )
+  first_epoch, passed = 0, 0
+  if is_training:
+    start = start_step * (global_batch_size // num_pipelines)
+    first_epoch, passed = divmod(start, length)
+  epochs = tf.data.Dataset.range(first_epoch, _MAX_EPOCHS if is_training else 1)
+  dataset = epochs.flat_map(read_epoch).skip(passed)
+  if with_example_id is None:
+    with_example_id = not is_training
+  dataset = dataset.map(
+    functools.partial(
+      _load_row,
+      config=video,
+      seed=row_seed,
+      name=f'{name}-{split}',
+      with_example_id=with_example_id,
+    ),
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+  if not is_training:
+    rows = -(-num_images // num_pipelines)
+    missing = -(-rows // batch_size) * batch_size - length
+    pad = functools.partial(_padding_row, spec=dataset.element_spec)
+    dataset = dataset.concatenate(tf.data.Dataset.range(missing).map(pad))
+  dataset = dataset.batch(batch_size, drop_remainder=True)
+  if is_training:
+    dataset = dataset.apply(
+      tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    )
+  options = tf.data.Options()
+  options.deterministic = True
+  options.experimental_distribute.auto_shard_policy = (
+    tf.data.experimental.AutoShardPolicy.OFF
+  )
+  return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
