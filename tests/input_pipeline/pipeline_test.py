@@ -262,7 +262,7 @@ class ContentTest(_Case):
     order = _numbers(i.decode() for i in batch['example_id'].numpy())
     self.assertAllClose(tf.reduce_sum(batch['label'], 1), [1.0] * 4)
     for row, number in enumerate(order):
-      other = order[(row + 1) % 4]
+      other = order[row ^ 1]
       own = float(batch['label'][row, number])
       self.assertBetween(own, 0.5, 1.0)
       self.assertAllClose(

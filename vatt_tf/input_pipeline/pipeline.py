@@ -1141,9 +1141,11 @@ def _padding_row(_, spec):
 def mix_audio(
   batch: dict[str, tf.Tensor], config: audio_lib.AudioConfig
 ) -> dict[str, tf.Tensor]:
-  """Mixes each row's sound and labels with those of the next row.
+  """Mixes sound and labels of rows 0 and 1, 2 and 3, …, each with its own share.
 
-  Rows without sound, and rows whose neighbour has none, stay as they are.
+  So the mixtures do not depend on how a batch is split over replicas. Rows
+  without sound, and rows whose partner has none, stay as they are, as does the
+  last of an odd number.
 
   Args:
     batch: The batch, with the seed of each row.
@@ -1156,11 +1158,13 @@ def mix_audio(
   own = audio_lib.mixup_weights(batch.pop(_SEED), config.mixup_alpha)  # (B,)
   key = names.AUDIO if config.form == audio_lib.WAVEFORM else names.SPECTROGRAM
   mask = batch[names.AUDIO_MASK]
-  own = tf.where(mask & tf.roll(mask, -1, axis=0), own, 1.0)
+  partners = np.minimum(np.arange(mask.shape[0]) ^ 1, mask.shape[0] - 1)
+  own = tf.where(mask & tf.gather(mask, partners), own, 1.0)
   for name in (key, names.LABEL):
     value = batch[name]
     weight = tf.reshape(own, [-1] + [1] * (value.shape.rank - 1))
-    batch[name] = weight * value + (1.0 - weight) * tf.roll(value, -1, axis=0)
+    other = tf.gather(value, partners)
+    batch[name] = weight * value + (1.0 - weight) * other
   return batch
 
 
