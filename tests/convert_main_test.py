@@ -88,8 +88,9 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     manager.restore_model(model, manager.resolve(self.output))
     return model
 
-  def test_pretrained(self):
-    folder = self._folder('ut_fac')
+  @parameterized.parameters('ut_fac', 'ut_fac_highres')
+  def test_pretrained(self, fixture):
+    folder = self._folder(fixture)
     path, report = convert.import_checkpoint(
       'released_vatt', folder / 'ckpt-3', self.output, [_GIN_FILE], _UT_FAC
     )
@@ -134,6 +135,18 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
       origin = json.load(file)
     self.assertEqual(origin['source'], 'released_vatt')
     self.assertEqual(origin['path'], str(folder / 'ckpt-3'))
+
+  def test_gin_says_how_to_interpolate(self):
+    folder = self._folder('ut_fac')
+    convert.import_checkpoint(
+      'released_vatt',
+      folder / 'ckpt-3',
+      self.output,
+      [_GIN_FILE],
+      [*_UT_FAC, "build_model.position_interpolation='exact'"],
+    )
+    model = self._restored('build_model')
+    self.assertEqual(model.audio_embedding.position_interpolation, 'exact')
 
   @parameterized.parameters(
     ('finetuned_vit', _classifier('video', (2, 32, 64, 4, 8))),

@@ -129,7 +129,12 @@ def import_checkpoint(
     copied = os.path.join(os.path.abspath(output), t5.TOKENIZER)
     gin_params += t5.tokenizer_bindings(copied)
   gin_utils.parse(gin_files, gin_params)
-  model = _build(getattr(found, 'kind', None) == 'classifier')
+  is_classifier = getattr(found, 'kind', None) == 'classifier'
+  if source == 'released_vatt':
+    # Inputs larger than the tables get the numbers that the release gives.
+    builder = 'build_classifier' if is_classifier else 'build_model'
+    _bind_default(f'{builder}.position_interpolation', 'release')
+  model = _build(is_classifier)
   try:
     report = module.load(model, opened, allow_partial, **options)
   except conversion.ConversionError as e:
@@ -146,6 +151,15 @@ def import_checkpoint(
     model, output, origin, gin.config_str(), report
   )
   return path, report
+
+
+def _bind_default(name, value):
+  """Binds a gin parameter that is not bound yet."""
+  try:
+    gin.query_parameter(name)
+  except ValueError:
+    with gin.unlock_config():
+      gin.bind_parameter(name, value)
 
 
 def _write_report(path, report):

@@ -401,7 +401,6 @@ def gin_config(released):
   if frame_size is not None and len(set(sizes[frame_size])) == 1:
     sizes[frame_size] = sizes[frame_size][0]
   if released.kind == 'classifier':
-    builder = 'build_classifier'
     modality = sizes['build_classifier.modality']
     files = [f'gin/runs/finetune_{modality}.gin']
     sizes['build_classifier.size'] = '@Size()'
@@ -426,7 +425,6 @@ def gin_config(released):
     ):
       sizes[f'{macro}/macro.value'] = value
   else:
-    builder = 'build_model'
     is_agnostic = released.kind == 'ut_fac'
     files = [f'gin/pretrain_{"ma_medium" if is_agnostic else "ms_mbs"}.gin']
     for macro in (
@@ -438,8 +436,6 @@ def gin_config(released):
         sizes[macro] = sizes.pop(name)
     # The release's table holds word2vec vectors that it never trained.
     sizes['build_model.is_table_frozen'] = True
-  # Inputs larger than the tables get the numbers that they got in the release.
-  sizes[f'{builder}.position_interpolation'] = 'release'
   return files, [
     f'{name} = {size if str(size).startswith("@") else repr(size)}'
     for name, size in sizes.items()
