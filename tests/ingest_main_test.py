@@ -87,7 +87,7 @@ class IngestMainTest(tf.test.TestCase):
     for more, message in (
       ({'dataset': None, 'split': 'x', 'is_cut': True}, '--split, --is_cut ne'),
       ({'manifest': 'm.csv'}, '--manifest and --dataset exclude each other'),
-      ({'split': 'train_1'}, 'leave `split` out'),
+      ({'split': 'train_1'}, 'or fold5 or left out'),
       ({}, 'esc50.csv in it. Received: annotations='),
     ):
       code, _, error = self.run_main(**{**values, **more})

@@ -54,8 +54,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'split',
   '',
-  'With --dataset: which of its splits. Data sets with several splits of the '
-  'same videos have none: they get one set of records, and lists of ids.',
+  'With --dataset: which of its splits. Left out where the same videos have '
+  'several splits: for one set of records, and lists of ids.',
 )
 flags.DEFINE_bool(
   'is_cut',

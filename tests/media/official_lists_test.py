@@ -254,6 +254,12 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(found.label_names, ['dog', 'rain'])
     self.assertLen(found.segments, 2)
     self.assertEqual(found.segments[1].splits, ('test_3', 'train_1'))
+    found = self.read('esc10', 'fold3')
+    self.assertEqual(
+      found.segments,
+      [manifest.Segment(audio_path=media[3], labels=('rain',))],
+    )
+    self.assertEqual(found.label_names, ['dog', 'rain'])
 
   def test_youcook2_json(self):
     entry = {
@@ -455,8 +461,9 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
       {'dataset': 'kinetics'},
       '`dataset` must be one of howto100m, .*kinetics4',
     ),
-    ({'dataset': 'kinetics400'}, "one of train, validation, test.*split=''"),
-    ({'dataset': 'ucf101', 'split': 'train_1'}, 'leave `split` out'),
+    ({'dataset': 'kinetics400'}, "be train or validation or test. .*split=''"),
+    ({'dataset': 'ucf101', 'split': 'train_1'}, 'UCF101 must be left out, for'),
+    ({'dataset': 'esc50', 'split': 'fold6'}, 'fold5 or left out, for one set'),
     ({'dataset': 'youcook2', 'split': 'train', 'is_cut': True}, '`is_cut` is'),
   )
   def test_bad_arguments(self, arguments, message):

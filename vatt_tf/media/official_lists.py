@@ -434,14 +434,16 @@ def _hmdb51(files: _Files, media: _Media, split: str) -> OfficialLists:
 
 
 def _esc50(files: _Files, media: _Media, split: str) -> OfficialLists:
-  return _esc(files, media, is_10=False)
+  return _esc(files, media, split, is_10=False)
 
 
 def _esc10(files: _Files, media: _Media, split: str) -> OfficialLists:
-  return _esc(files, media, is_10=True)
+  return _esc(files, media, split, is_10=True)
 
 
-def _esc(files: _Files, media: _Media, is_10: bool) -> OfficialLists:
+def _esc(
+  files: _Files, media: _Media, split: str, is_10: bool
+) -> OfficialLists:
   """esc50.csv: the folds of a cross-validation, and what belongs to ESC-10."""
   path = files.need('esc50.csv')
   columns = ['filename', 'fold', 'target', 'category', 'esc10']
@@ -455,9 +457,11 @@ def _esc(files: _Files, media: _Media, is_10: bool) -> OfficialLists:
     media.segment(
       os.path.splitext(row['filename'])[0],
       labels=(row['category'],),
-      splits=manifest.fold_splits([row['fold']], folds),
+      # The records of one fold are no more than a part of each list.
+      splits=() if split else manifest.fold_splits([row['fold']], folds),
     )
     for row in rows
+    if split in ('', f'fold{row["fold"]}')
   ]
   order = {row['category']: int(row['target']) for row in rows}
   names = sorted(order, key=order.get)
@@ -578,8 +582,9 @@ class Dataset:
   Attributes:
     title: Its name for people.
     reader: Of its lists.
-    splits: What has records of its own; none where one set of records has
-      lists of ids for its splits.
+    splits: What may have records of its own.
+    has_lists: Whether, without a split, one set of records has lists of ids
+      for all splits.
     num_classes: Of the largest edition; 0 without classes.
     extension: Of the media files, where one is missing.
     can_be_cut: Whether a file that is named by the id of a video alone may be
@@ -590,10 +595,12 @@ class Dataset:
   reader: Callable[[_Files, _Media, str], OfficialLists]
   splits: tuple[str, ...] = ()
   num_classes: int = 0
+  has_lists: bool = False
   extension: str = '.mp4'
   can_be_cut: bool = False
 
 
+_FOLDS = ('fold1', 'fold2', 'fold3', 'fold4', 'fold5')
 _THREE_SPLITS = ('train', 'validation', 'test')
 
 DATASETS = {
@@ -617,10 +624,10 @@ DATASETS = {
   'moments_in_time': Dataset(
     'Moments in Time', _moments_in_time, ('train', 'validation'), 339
   ),
-  'ucf101': Dataset('UCF101', _ucf101, (), 101, '.avi'),
-  'hmdb51': Dataset('HMDB51', _hmdb51, (), 51, '.avi'),
-  'esc50': Dataset('ESC-50', _esc50, (), 50, '.wav'),
-  'esc10': Dataset('ESC-10', _esc10, (), 10, '.wav'),
+  'ucf101': Dataset('UCF101', _ucf101, (), 101, True, '.avi'),
+  'hmdb51': Dataset('HMDB51', _hmdb51, (), 51, True, '.avi'),
+  'esc50': Dataset('ESC-50', _esc50, _FOLDS, 50, True, '.wav'),
+  'esc10': Dataset('ESC-10', _esc10, _FOLDS, 10, True, '.wav'),
   'youcook2': Dataset('YouCook2', _youcook2, ('train', 'validation')),
   'msrvtt': Dataset(
     'MSR-VTT',
@@ -628,7 +635,11 @@ DATASETS = {
     (*_THREE_SPLITS, 'train_9k', 'test_1k'),
   ),
   'imagenet': Dataset(
-    'ImageNet', _imagenet, ('train', 'validation'), 1000, '.jpeg'
+    'ImageNet',
+    _imagenet,
+    ('train', 'validation'),
+    1000,
+    extension='.jpeg',
   ),
 }
 
@@ -646,7 +657,8 @@ def read(
     dataset: One of `DATASETS`.
     annotations: The folder with its lists, as its owner publishes them.
     media_root: Folder of its media; names decide, folders hardly matter.
-    split: One of the data set's splits; '' where it has none of its own.
+    split: One of the data set's splits; '' for all of them in one set of
+      records, with lists of ids, where the data set has such lists.
     is_cut: Whether files that are named by the id of a video alone hold no
       more than the listed part (AudioSet, Kinetics); otherwise they are cut at
       the listed times.
@@ -664,15 +676,12 @@ def read(
       f'dataset={dataset!r}'
     )
   info = DATASETS[dataset]
-  if info.splits and split not in info.splits:
+  if split not in info.splits and (split or not info.has_lists):
+    whole = 'left out, for one set of records with lists of ids'
+    choices = [*info.splits, *([whole] if info.has_lists else [])]
     raise ValueError(
-      f'`split` of {info.title} must be one of {", ".join(info.splits)}. '
-      f'Received: split={split!r}'
-    )
-  if split and not info.splits:
-    raise ValueError(
-      f'{info.title} has one set of records, with lists of ids for its splits: '
-      f'leave `split` out. Received: split={split!r}'
+      f'`split` of {info.title} must be {" or ".join(choices)}. Received: '
+      f'split={split!r}'
     )
   if is_cut and not info.can_be_cut:
     raise ValueError(

@@ -1,0 +1,127 @@
+"""Each public data set has a page and a gin file, and they fit the command."""
+
+import re
+import shlex
+
+from absl import flags
+from absl.testing import flagsaver, parameterized
+import gin
+import tensorflow as tf
+
+from vatt_tf import (
+  configurables,  # noqa: F401
+  gin_utils,
+  ingest,  # noqa: F401
+)
+from vatt_tf.media import official_lists
+
+_PAGES = gin_utils.ROOT / 'docs' / 'datasets'
+_PAGE_OF = {'esc10': 'esc50'} | {
+  f'kinetics{size}': 'kinetics' for size in (400, 600, 700)
+}
+_FILES = {name: name for name in official_lists.DATASETS if name != 'esc10'}
+
+
+def _commands(page):
+  """The ingest commands of a page as lists of flags, loops spelled out."""
+  commands = []
+  for block in re.findall(r'```\n(.*?)```', page, re.DOTALL):
+    block = block.replace('\\\n', ' ')
+    loop = re.search(r'for (\w+) in (.*?); do', block)
+    values = loop.group(2).split() if loop else ['']
+    for line in block.splitlines():
+      if line.strip().startswith('python -m vatt_tf.ingest'):
+        commands += [
+          shlex.split(
+            line.replace(f'${loop.group(1)}', value) if loop else line
+          )
+          for value in values
+        ]
+  return [command[3:] for command in commands]
+
+
+class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS(['test'])
+    gin.clear_config()
+    self.addCleanup(gin.clear_config)
+
+  @parameterized.parameters(*official_lists.DATASETS)
+  def test_page(self, name):
+    info = official_lists.DATASETS[name]
+    page = (_PAGES / f'{_PAGE_OF.get(name, name)}.md').read_text('utf-8')
+    self.assertIn(f'gin/data/{_FILES.get(name, "esc50")}.gin', page)
+    commands = _commands(page)
+    self.assertNotEmpty(commands)
+    made = set()
+    for command in commands:
+      with flagsaver.flagsaver():
+        rest = flags.FLAGS(['ingest', *command])
+        self.assertLen(rest, 1)
+        values = flags.FLAGS
+        other = official_lists.DATASETS[values.dataset]
+        self.assertEqual(other.reader, self._reader(page, values.dataset))
+        self.assertTrue(values.split in other.splits or other.has_lists)
+        self.assertEqual(values.output_dir.split('/')[0], 'data')
+        made.add((values.output_dir, values.split or 'all'))
+    # What the gin file names is what the commands make.
+    if f'data/{name}' in {folder for folder, _ in made}:
+      gin_utils.parse([f'gin/data/{name}.gin'])
+      found = [path.rsplit('/', 1) for path in self._patterns()]
+      found = [names for folder, names in found if folder == f'data/{name}']
+      self.assertNotEmpty(found)
+      for names in found:
+        self.assertIn((f'data/{name}', names.split('-')[0]), made)
+      if info.has_lists:
+        self.assertEqual(gin.query_parameter('%SPLITS'), f'data/{name}/splits')
+
+  def _reader(self, page, dataset):
+    """The reader of the data set, whose name the page must say."""
+    info = official_lists.DATASETS[dataset]
+    self.assertIn(info.title.split('-')[0], page)
+    return info.reader
+
+  def _patterns(self):
+    found = []
+    for macro in ('TRAIN_RECORDS', 'EVAL_RECORDS'):
+      try:
+        value = gin.query_parameter(f'%{macro}')
+      except ValueError:
+        continue
+      found += [value] if isinstance(value, str) else list(value)
+    self.assertNotEmpty(found)
+    return found
+
+  @parameterized.parameters(*_FILES)
+  def test_gin_file(self, name):
+    gin_utils.parse(['gin/pretrain_ma_medium.gin', f'gin/data/{name}.gin'])
+    for path in self._patterns():
+      self.assertStartsWith(path, 'data/')
+      self.assertEndsWith(path, '-*.tfrecord')
+    num_classes = official_lists.DATASETS[name].num_classes
+    if num_classes:
+      self.assertEqual(gin.query_parameter('%NUM_CLASSES'), num_classes)
+      self.assertEqual(
+        gin.query_parameter('%LABEL_NAMES'), f'data/{name}/labels.txt'
+      )
+
+  def test_table_and_links(self):
+    table = (_PAGES / 'README.md').read_text('utf-8')
+    for page in _PAGES.glob('*.md'):
+      if page.name != 'README.md':
+        self.assertIn(f']({page.name})', table)
+      for link in re.findall(
+        r'\]\((?!https?:)([^)#]+)', page.read_text('utf-8')
+      ):
+        self.assertTrue((_PAGES / link).exists(), f'{page.name}: {link}')
+    for name, info in official_lists.DATASETS.items():
+      if not name.startswith('kinetics'):
+        self.assertIn(f'`{name}`', table)
+        if info.num_classes:
+          self.assertIn(f'{info.num_classes:,}', table)
+
+
+if __name__ == '__main__':
+  tf.test.main()
