@@ -1141,7 +1141,7 @@ def _padding_row(_, spec):
 def mix_audio(
   batch: dict[str, tf.Tensor], config: audio_lib.AudioConfig
 ) -> dict[str, tf.Tensor]:
-  """Mixes sound and labels of rows 0 and 1, 2 and 3, …, each with its own share.
+  """Mixes sound and labels of rows 0 and 1, 2 and 3, …, each by its own share.
 
   So the mixtures do not depend on how a batch is split over replicas. Rows
   without sound, and rows whose partner has none, stay as they are, as does the
