@@ -481,6 +481,35 @@ def nearest_captions(
   return order[:num_captions]
 
 
+def encode_texts(
+  texts: tf.Tensor, tokenizer: Tokenizer, config: TextConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Turns any number of texts into ids.
+
+  Args:
+    texts: (m,) string.
+    tokenizer: Of `make_tokenizer`.
+    config: See `TextConfig`.
+
+  Returns:
+    ids (m, L) int32, 0 where there is nothing; mask (m,) bool, true for the
+    texts that have at least one token.
+  """
+  ids = tokenizer.tokenize(texts)  # (m, None)
+  mask = ids.row_lengths() > 0  # (m,)
+  room = config.max_words - config.use_bos - config.use_eos
+  ids = ids[:, :room]
+  num_texts = ids.nrows(out_type=tf.int32)
+  parts = [ids]
+  if config.use_bos:
+    parts.insert(0, tf.fill([num_texts, 1], tokenizer.bos_id))
+  if config.use_eos:
+    parts.append(tf.fill([num_texts, 1], tokenizer.eos_id))
+  ids = tf.concat(parts, axis=1) if len(parts) > 1 else ids
+  ids = ids.to_tensor(shape=[None, config.max_words])  # (m, L)
+  return tf.where(mask[:, None], ids, 0), mask
+
+
 def encode_captions(
   texts: tf.Tensor, tokenizer: Tokenizer, config: TextConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -495,20 +524,8 @@ def encode_captions(
     ids (C, L) int32, 0 where there is nothing; mask (C,) bool, true for the
     captions that have at least one token.
   """
-  ids = tokenizer.tokenize(texts)  # (m, None)
-  mask = ids.row_lengths() > 0  # (m,)
-  room = config.max_words - config.use_bos - config.use_eos
-  ids = ids[:, :room]
-  num_texts = ids.nrows(out_type=tf.int32)
-  parts = [ids]
-  if config.use_bos:
-    parts.insert(0, tf.fill([num_texts, 1], tokenizer.bos_id))
-  if config.use_eos:
-    parts.append(tf.fill([num_texts, 1], tokenizer.eos_id))
-  ids = tf.concat(parts, axis=1) if len(parts) > 1 else ids
-  ids = ids.to_tensor(shape=[None, config.max_words])  # (m, L)
-  ids = tf.where(mask[:, None], ids, 0)
-  missing = config.num_captions - num_texts
+  ids, mask = encode_texts(texts, tokenizer, config)  # (m, L), (m,)
+  missing = config.num_captions - tf.shape(ids)[0]
   ids = tf.pad(ids, [[0, missing], [0, 0]])
   mask = tf.pad(mask, [[0, missing]])
   return (

@@ -1,0 +1,361 @@
+"""Tests of `vatt_tf.export`: served answers, and what is written."""
+
+import json
+import os
+import subprocess
+import sys
+from unittest import mock
+
+from absl.testing import parameterized
+from google.protobuf import text_format
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+import tf_keras
+
+from tests import shared_data
+from vatt_tf.export import saved_model, signatures
+from vatt_tf.input_pipeline import audio, pipeline, records, text, video
+from vatt_tf.models import build, classification
+
+_SIZE = build.Size(1, 8, 16, 2, d_kv=4)
+_RECORDS = shared_data.REPOSITORY / 'data' / 'sample'
+# The whole of a sample record, so that a clip is what the record holds.
+_VIDEO = video.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
+_AUDIO = audio.AudioConfig(num_samples=54400, sample_rate=16000)
+_SPECTROGRAM = audio.AudioConfig(
+  num_samples=54400, sample_rate=16000, form='spectrogram'
+)
+_TEXT = text.TextConfig(
+  num_captions=1, max_words=12, vocabulary=str(_RECORDS / 'vocabulary.txt')
+)
+
+# Loads a model as a stock server does: with nothing of vatt_tf, and answers
+# what stands in a file of arrays. Prints the operations that it holds.
+_STOCK = """
+import json, os, sys
+import numpy as np
+import tensorflow as tf
+import tensorflow_text
+path, requests, answers = sys.argv[1:]
+loaded = tf.saved_model.load(path)
+found = {}
+for key, value in np.load(requests).items():
+  name, argument = key.split('/')
+  found.setdefault(name, {})[argument] = tf.constant(value)
+results = {}
+for name, arguments in found.items():
+  for key, value in loaded.signatures[name](**arguments).items():
+    results[f'{name}/{key}'] = value.numpy()
+np.savez(answers, **results)
+assert not [name for name in sys.modules if name.startswith('vatt_tf')]
+from tensorflow.core.protobuf import saved_model_pb2
+saved = saved_model_pb2.SavedModel()
+with open(os.path.join(path, 'saved_model.pb'), 'rb') as file:
+  saved.ParseFromString(file.read())
+graph = saved.meta_graphs[0].graph_def
+nodes = [*graph.node]
+for function in graph.library.function:
+  nodes += function.node_def
+functions = {each.signature.name for each in graph.library.function}
+from tensorflow.python.framework import op_def_registry
+ops = {node.op for node in nodes} - functions
+print(json.dumps({op: op_def_registry.get(op) is not None for op in ops}))
+"""
+
+
+def _model(**arguments):
+  model = build.build_model(
+    video_patch_size=(2, 16, 16),
+    num_frames=34,
+    frame_size=64,
+    num_audio_samples=54400,
+    num_spectrogram_frames=160,
+    vocabulary_size=256,
+    d_embedding=8,
+    d_va=8,
+    d_vt=8,
+    d_post_projection=8,
+    **arguments,
+  )
+  for variable in model.variables:  # also those that start as zeros and ones
+    noise = tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.1)
+    variable.assign_add(tf.abs(noise))
+  return model
+
+
+def _clips():
+  """The sample records, in the order in which evaluation reads them."""
+  paths = sorted(map(str, _RECORDS.glob('validation-*')))
+  dataset = tf.data.TFRecordDataset(paths)
+  return [records.read_clip(record) for record in dataset.as_numpy_iterator()]
+
+
+class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
+  """Answers of the exported model, against those of evaluation."""
+
+  def setUp(self):
+    super().setUp()
+    tf_keras.utils.set_random_seed(0)
+    self._output = os.path.join(self.get_temp_dir(), self._testMethodName)
+
+  def _write(self, served, **arguments):
+    return saved_model.write(
+      served, self._output, 'runs/x/ckpt-7', 'A = 1\n', **arguments
+    )
+
+  def _ask(self, path, requests):
+    """Answers of a process that knows nothing of vatt_tf, and its ops."""
+    files = [os.path.join(self._output, f'{n}.npz') for n in ('in', 'out')]
+    np.savez(files[0], **requests)
+    done = subprocess.run(
+      [sys.executable, '-c', _STOCK, path, *files],
+      capture_output=True,
+      text=True,
+      check=False,
+      cwd=self._output,
+      env={**os.environ, 'PYTHONPATH': ''},
+    )
+    self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+    return dict(np.load(files[1])), json.loads(done.stdout)
+
+  @parameterized.parameters('waveform', 'spectrogram')
+  def test_equals_evaluation(self, form):
+    sound = _AUDIO if form == 'waveform' else _SPECTROGRAM
+    model = _model(size=_SIZE, audio_form=form)
+    dataset = pipeline.make_dataset(
+      str(_RECORDS / 'validation-*'),
+      8,
+      is_training=False,
+      video=_VIDEO,
+      audio=sound,
+      text=_TEXT,
+    )
+    expected = model(next(iter(dataset)))
+    served = signatures.ServedModel(model, _VIDEO, sound, _TEXT)
+    path = self._write(served)
+    clips = _clips()
+    jpeg = np.array([clip.frames for clip in clips])
+    raw = [
+      [tf.io.decode_jpeg(frame).numpy() for frame in clip.frames]
+      for clip in clips
+    ]
+    sounds = np.stack([clip.waveform for clip in clips])
+    texts = np.array([clip.captions[0].text.encode() for clip in clips])
+    answers, ops = self._ask(
+      path,
+      {
+        'embed_video/frames': np.array(raw),
+        'serving_default/frames': np.array(raw),
+        'embed_video_jpeg/frames': jpeg,
+        'embed_audio/waveform': sounds,
+        'embed_audio/sample_rate': np.full([8], 16000, np.int32),
+        'embed_text/text': texts,
+      },
+    )
+    for name, outputs in {
+      'embed_video': {
+        'feature': 'video_feature',
+        'video_audio_embedding': 'video_va',
+        'video_text_embedding': 'video_vt',
+      },
+      'embed_audio': {
+        'feature': 'audio_feature',
+        'video_audio_embedding': 'audio_va',
+        'audio_text_embedding': 'audio_vt',
+      },
+      'embed_text': {
+        'feature': 'text_feature',
+        'video_text_embedding': 'text_vt',
+      },
+    }.items():
+      self.assertEqual(
+        {key.split('/')[1] for key in answers if key.startswith(f'{name}/')},
+        set(outputs),
+      )
+      for output, key in outputs.items():
+        value = expected[key]
+        value = value[:, 0] if name == 'embed_text' else value
+        if output != 'feature':
+          value = tf.math.l2_normalize(value, -1)
+          # Not all clips have one embedding, or nothing would be compared.
+          self.assertGreater(np.ptp(value, axis=0).max(), 1e-3)
+        self.assertAllClose(answers[f'{name}/{output}'], value, atol=1e-5)
+    for output in ('feature', 'video_audio_embedding', 'video_text_embedding'):
+      for name in ('embed_video_jpeg', 'serving_default'):
+        self.assertAllClose(
+          answers[f'{name}/{output}'],
+          answers[f'embed_video/{output}'],
+          atol=1e-5,
+        )
+    self.assertEqual([op for op, is_known in ops.items() if not is_known], [])
+    self.assertNotIn('PyFunc', ops)
+    self.assertIn('DecodeAndCropJpeg', ops)
+
+  def test_files_of_a_server(self):
+    served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+    path = self._write(served, model_name='clips')
+    self.assertEqual(os.path.basename(path), '1')
+    self.assertNotIn('.part', ' '.join(os.listdir(self._output)))
+    config = model_server_config_pb2.ModelServerConfig()
+    with open(os.path.join(self._output, 'models.config')) as file:
+      text_format.Parse(file.read(), config)
+    [model] = config.model_config_list.config
+    self.assertEqual(model.name, 'clips')
+    self.assertTrue(os.path.samefile(model.base_path, self._output))
+    loaded = tf.saved_model.load(path)
+    extra = os.path.join(path, 'assets.extra')
+    asked = []
+    for record in tf.data.TFRecordDataset(
+      os.path.join(extra, saved_model.WARMUP)
+    ).as_numpy_iterator():
+      log = prediction_log_pb2.PredictionLog.FromString(record)
+      request = log.predict_log.request
+      self.assertEqual(request.model_spec.name, 'clips')
+      name = request.model_spec.signature_name
+      inputs = {
+        key: tf.constant(tf.make_ndarray(value))
+        for key, value in request.inputs.items()
+      }
+      outputs = loaded.signatures[name](**inputs)
+      for key, value in outputs.items():
+        if key.endswith('_embedding'):
+          self.assertAllClose(tf.norm(value, axis=-1), [1.0])
+      asked.append(name)
+    self.assertCountEqual(asked, list(loaded.signatures))
+    with open(os.path.join(extra, saved_model.CARD)) as file:
+      card = file.read()
+    self.assertIn('step 7', card)
+    self.assertIn(f'{served.num_parameters:,}', card)
+    for name in asked:
+      self.assertIn(f'`{name}`', card)
+    # Another version beside it; never another one in its place.
+    self.assertEqual(os.path.basename(self._write(served)), '2')
+    with self.assertRaisesRegex(ValueError, 'There is a version 2 in'):
+      self._write(served, version=2)
+    with self.assertRaisesRegex(ValueError, '`version` must be above 0'):
+      self._write(served, version=0)
+
+  def test_what_cannot_be_written_leaves_nothing(self):
+    served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+    with mock.patch.object(saved_model, 'model_card', side_effect=OSError):
+      with self.assertRaises(OSError):
+        self._write(served)
+    self.assertEqual(os.listdir(self._output), [])
+
+  def test_bfloat16(self):
+    self.addCleanup(tf_keras.mixed_precision.set_global_policy, 'float32')
+    texts = np.array([b'a red star', b'the circle moves'])
+    found = {}
+    for policy in ('float32', 'mixed_bfloat16'):
+      tf_keras.mixed_precision.set_global_policy(policy)
+      tf_keras.utils.set_random_seed(0)
+      served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+      found[policy] = served.functions['embed_text'](texts)
+    for key, value in found['mixed_bfloat16'].items():
+      self.assertEqual(value.dtype, tf.float32)
+      self.assertAllClose(value, found['float32'][key], atol=0.1)
+      self.assertNotAllClose(value, found['float32'][key], atol=1e-6)
+
+
+class InputsTest(parameterized.TestCase, tf.test.TestCase):
+  """Frames of any size and number, sounds of any rate, and wrong ones."""
+
+  @parameterized.parameters(
+    ((60, 80), 0), ((111, 100), 0), ((250, 301), 5), ((601, 707), 6)
+  )
+  def test_raw_frames_as_jpeg_frames(self, size, tolerance):
+    config = video.VideoConfig(num_frames=2, frame_size=56)
+    # Smooth pictures: JPEG keeps them, and scaling decoders agree on them.
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, [2, 5, 6, 3])
+    images = tf.image.resize(coarse, size, 'bicubic')
+    images = tf.cast(tf.clip_by_value(images, 0, 255), tf.uint8)
+    encoded = [
+      tf.io.encode_jpeg(image, quality=100, chroma_downsampling=False)
+      for image in images
+    ]
+    decoded = [tf.io.decode_jpeg(image) for image in encoded]
+    one = signatures.finish_raw_frames(tf.stack([decoded]), config)
+    other = signatures.decode_clips(tf.stack([encoded]), config)
+    self.assertEqual(one.shape, (1, 2, 56, 56, 3))
+    self.assertAllClose(one, other, atol=(tolerance + 0.1) * 2 / 255)
+
+  def test_clips_of_several_sizes_and_lengths(self):
+    config = video.VideoConfig(num_frames=4)
+    frames = tf.range(3)[tf.newaxis, :, tf.newaxis]
+    self.assertAllEqual(
+      signatures.sample_clip(frames, config)[0, :, 0], [0, 1, 2, 0]
+    )
+    hold = video.VideoConfig(num_frames=4, short_clip='hold')
+    self.assertAllEqual(
+      signatures.sample_clip(frames, hold)[0, :, 0], [0, 1, 2, 2]
+    )
+    frames = tf.range(9)[tf.newaxis, :, tf.newaxis]
+    self.assertAllEqual(
+      signatures.sample_clip(frames, config)[0, :, 0], [2, 3, 4, 5]
+    )
+
+  def test_sound_of_another_rate(self):
+    """A sound sent at 44.1 kHz, against the same at the model's own rate."""
+    model = _model(size=_SIZE)
+    served = signatures.ServedModel(model, _VIDEO, _AUDIO, _TEXT)
+    embed = served.functions['embed_audio']
+    sound = np.stack([clip.waveform for clip in _clips()])
+    other = audio.resample(sound, 16000, 44100)
+    one = embed(sound, np.full([8], 16000, np.int32))
+    two = embed(other, np.full([8], 44100, np.int32))
+    for name in ('video_audio_embedding', 'audio_text_embedding'):
+      cosine = tf.reduce_sum(one[name] * two[name], -1)
+      self.assertAllClose(cosine, np.ones([8]), atol=1e-3)
+
+  def test_names_what_is_wrong(self):
+    served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+    rate = np.array([16000], np.int32)
+    wrong = {
+      'must be finite': ('embed_audio', [[[0.0, np.nan]], rate]),
+      'at least one sample': ('embed_audio', [np.zeros([1, 0]), rate]),
+      'above 0': ('embed_audio', [np.zeros([1, 9]), rate * 0]),
+      'at least one frame': ('embed_video', [np.zeros([1, 0, 9, 9, 3])]),
+      'a word in each row': ('embed_text', [['a star', ' ']]),
+      'JPEG': ('embed_video_jpeg', [[['no picture']]]),
+    }
+    for message, (name, values) in wrong.items():
+      function = served.functions[name]
+      values = [
+        tf.cast(value, spec.dtype) if spec.dtype != tf.string else value
+        for value, spec in zip(values, function.input_signature)
+      ]
+      with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
+        function(*values)
+
+  def test_refuses_configurations(self):
+    model = _model(size=_SIZE)
+    with self.assertRaisesRegex(ValueError, '`text` must be given'):
+      signatures.ServedModel(model, _VIDEO, _AUDIO)
+    with self.assertRaisesRegex(ValueError, "`audio` must have the form.*'wav"):
+      signatures.ServedModel(model, _VIDEO, _SPECTROGRAM, _TEXT)
+
+  def test_classifier(self):
+    model = classification.build_classifier(
+      'audio', 3, _SIZE, num_audio_samples=54400
+    )
+    served = signatures.ServedModel(model, audio=_AUDIO)
+    names = {'classify_audio', 'serving_default'}
+    self.assertEqual(set(served.functions), names)
+    sound = np.stack([clip.waveform for clip in _clips()])
+    found = served.functions['classify_audio'](sound, [16000] * 8)
+    expected = model.classify({'audio': sound[..., np.newaxis]})
+    self.assertAllClose(found['logits'], expected['logits'], atol=1e-5)
+    self.assertAllClose(tf.reduce_sum(found['probabilities'], -1), [1.0] * 8)
+    output = os.path.join(self.get_temp_dir(), 'classifier')
+    path = saved_model.write(
+      served, output, 'ckpt-1', '', label_names=['cat', 'dog', 'cow']
+    )
+    with open(os.path.join(path, 'assets.extra', saved_model.CARD)) as file:
+      self.assertIn('1. dog', file.read())
+
+
+if __name__ == '__main__':
+  tf.test.main()

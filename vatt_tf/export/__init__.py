@@ -1,0 +1,1 @@
+"""Models as SavedModels, for TF Serving and for everything else."""

@@ -1,0 +1,251 @@
+"""Writes SavedModels as `tensorflow_model_server` wants to find them.
+
+    <output>/
+      models.config      --model_config_file of the server
+      batching.config    --batching_parameters_file of the server
+      <version>/
+        saved_model.pb, variables/, assets/
+        assets.extra/
+          tf_serving_warmup_requests
+          model_card.md, config.gin
+"""
+
+import os
+import shutil
+
+from google.protobuf import text_format
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from vatt_tf import file_utils
+from vatt_tf.export import signatures
+
+WARMUP = 'tf_serving_warmup_requests'
+CARD = 'model_card.md'
+MODELS_CONFIG = 'models.config'
+BATCHING_CONFIG = 'batching.config'
+
+_EXTRA = 'assets.extra'
+_BATCHING = """\
+# Requests that wait are computed together. A request waits at most this long.
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 5000 }
+max_enqueued_batches { value: 64 }
+num_batch_threads { value: 2 }
+"""
+# What each input holds, for the card.
+_INPUTS = {
+  'frames/uint8': (
+    'RGB frames in [0, 255], of any size, at {frame_rate:g} frames a second; '
+    'the model takes {num_frames} of them, the middle ones of more'
+  ),
+  'frames/string': (
+    'JPEG frames, those of a clip of one size, at {frame_rate:g} a second; the '
+    'model takes {num_frames} of them, the middle ones of more'
+  ),
+  'waveform/float32': (
+    'mono samples in [-1, 1]; the model takes {seconds:g} seconds, the middle '
+    'of more'
+  ),
+  'sample_rate/int32': 'samples a second of each waveform, any rate',
+  'text/string': 'UTF-8 text; the model takes {max_words} tokens of it',
+}
+_OUTPUTS = {
+  signatures.VIDEO_AUDIO: 'unit vector of the space of video and sound',
+  signatures.VIDEO_TEXT: 'unit vector of the space of video and text',
+  signatures.AUDIO_TEXT: (
+    'unit vector of the sound, carried over to the space of video and text'
+  ),
+  signatures.FEATURE: 'pooled feature of the tower, as it is (not normalised)',
+  'logits': 'of each class',
+  'probabilities': 'of each class',
+}
+
+
+def next_version(output):
+  """One more than the largest version in a directory, 1 in an empty one."""
+  if not tf.io.gfile.isdir(output):
+    return 1
+  names = [name.rstrip('/') for name in tf.io.gfile.listdir(output)]
+  return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def warmup_requests(served, model_name):
+  """A request of one row for each signature, of valid inputs.
+
+  Args:
+    served: `signatures.ServedModel`.
+    model_name: string, by which the server knows the model.
+
+  Returns:
+    List of `PredictionLog`.
+  """
+  logs = []
+  for name, function in served.functions.items():
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model_name
+    request.model_spec.signature_name = name
+    for spec in function.input_signature:
+      value = _example(spec, served)
+      request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.CopyFrom(request)
+    logs.append(log)
+  return logs
+
+
+def _example(spec, served):
+  """A small valid input of a signature."""
+  rng = np.random.default_rng(0)
+  if spec.name == signatures.FRAMES:
+    video = served.video
+    image = rng.integers(0, 256, [*video.size, 3], np.uint8)
+    if spec.dtype == tf.uint8:
+      return np.stack([image] * video.num_frames)[None]
+    return np.array([[tf.io.encode_jpeg(image).numpy()] * video.num_frames])
+  if spec.name == signatures.WAVEFORM:
+    size = served.audio.num_samples
+    return rng.uniform(-0.5, 0.5, [1, size]).astype(np.float32)
+  if spec.name == signatures.SAMPLE_RATE:
+    return np.array([served.audio.sample_rate], np.int32)
+  return np.array([b'a video of a person who speaks'])
+
+
+def models_config(output, model_name):
+  """The `ModelServerConfig` of a model, as text."""
+  config = model_server_config_pb2.ModelServerConfig()
+  model = config.model_config_list.config.add()
+  model.name = model_name
+  model.base_path = os.path.abspath(output)
+  model.model_platform = 'tensorflow'
+  return text_format.MessageToString(config)
+
+
+def model_card(served, model_name, checkpoint, precision, label_names=None):
+  """What there is to know of an exported model, as Markdown.
+
+  Args:
+    served: `signatures.ServedModel`.
+    model_name: string.
+    checkpoint: prefix of the checkpoint.
+    precision: what the model computes in.
+    label_names: list of strings, of the classes of a classifier, or None.
+
+  Returns:
+    The text.
+  """
+  numbers = {}
+  if served.video is not None:
+    numbers['frame_rate'] = served.video.frame_rate
+    numbers['num_frames'] = served.video.num_frames
+  if served.audio is not None:
+    numbers['seconds'] = served.audio.seconds
+  if served.text is not None:
+    numbers['max_words'] = served.text.max_words
+  step = checkpoint.rsplit('-', 1)[-1]
+  lines = [
+    f'# {model_name}',
+    '',
+    'VATT (Transformers for Multimodal Self-Supervised Learning from Raw '
+    'Video, Audio and Text, NeurIPS 2021), exported by vatt_tf.',
+    '',
+    f'- Checkpoint: `{checkpoint}`, step {step}',
+    f'- Parameters: {served.num_parameters:,}',
+    f'- Computes in {precision}; outputs are float32',
+    '- The configuration of the run is in `config.gin` beside this file',
+    '',
+  ]
+  default = served.functions[signatures.DEFAULT]
+  for name, function in served.functions.items():
+    if name == signatures.DEFAULT:
+      continue
+    same = ' (also `serving_default`)' if function is default else ''
+    lines += [f'## `{name}`{same}', '', '| input | shape, type | holds |']
+    lines.append('|---|---|---|')
+    for spec in function.input_signature:
+      words = _INPUTS[f'{spec.name}/{spec.dtype.name}'].format(**numbers)
+      lines.append(
+        f'| `{spec.name}` | {_shape(spec.shape)} {spec.dtype.name} | {words} |'
+      )
+    lines += ['', '| output | shape, type | holds |', '|---|---|---|']
+    outputs = function.get_concrete_function().structured_outputs
+    for key, spec in sorted(outputs.items()):
+      lines.append(
+        f'| `{key}` | {_shape(spec.shape)} {spec.dtype.name} | '
+        f'{_OUTPUTS[key]} |'
+      )
+    lines.append('')
+  if label_names:
+    lines += ['## Classes', '']
+    lines += [f'{i}. {name}' for i, name in enumerate(label_names)]
+    lines.append('')
+  return '\n'.join(lines)
+
+
+def _shape(shape):
+  sizes = ['any' if size is None else str(size) for size in shape]
+  return f'({", ".join(sizes)})'
+
+
+def write(
+  served,
+  output,
+  checkpoint,
+  gin_text,
+  model_name='vatt',
+  version=None,
+  precision='float32',
+  label_names=None,
+):
+  """Writes a version of a model; it appears whole or not at all.
+
+  Args:
+    served: `signatures.ServedModel`.
+    output: directory of the model, the server's `base_path`.
+    checkpoint: prefix of the checkpoint, for the card.
+    gin_text: text of the gin configuration.
+    model_name: string, by which the server knows the model.
+    version: int above 0, or None for the next.
+    precision: what the model computes in, for the card.
+    label_names: list of strings, of the classes of a classifier, or None.
+
+  Returns:
+    The path of the version.
+
+  Raises:
+    ValueError: there is such a version, or it is not above 0.
+  """
+  version = next_version(output) if version is None else version
+  if version < 1:
+    raise ValueError(f'`version` must be above 0. Received: version={version}')
+  path = os.path.join(output, str(version))
+  if tf.io.gfile.exists(path):
+    raise ValueError(
+      f'There is a version {version} in {output}. Give another `version`, or '
+      'none for the next. Servers keep what they have loaded of a version, so '
+      'that it must not change.'
+    )
+  os.makedirs(output, exist_ok=True)
+  # A server looks for numbers: it does not see the folder until it is whole.
+  temporary = os.path.join(output, f'.{version}.{os.getpid()}.part')
+  try:
+    tf.saved_model.save(served, temporary, signatures=served.functions)
+    extra = os.path.join(temporary, _EXTRA)
+    os.makedirs(extra)
+    with tf.io.TFRecordWriter(os.path.join(extra, WARMUP)) as writer:
+      for log in warmup_requests(served, model_name):
+        writer.write(log.SerializeToString())
+    card = model_card(served, model_name, checkpoint, precision, label_names)
+    file_utils.write_text(os.path.join(extra, CARD), card)
+    file_utils.write_text(os.path.join(extra, 'config.gin'), gin_text)
+    os.rename(temporary, path)
+  except BaseException:
+    shutil.rmtree(temporary, ignore_errors=True)
+    raise
+  file_utils.write_text(
+    os.path.join(output, MODELS_CONFIG), models_config(output, model_name)
+  )
+  file_utils.write_text(os.path.join(output, BATCHING_CONFIG), _BATCHING)
+  return path

@@ -1,0 +1,326 @@
+"""What an exported model computes, from raw inputs to embeddings.
+
+Preprocessing is inside the graph, and made of the functions that the evaluation
+pipeline uses, so that a clip has the embedding that evaluation gave it. All of
+it is core TensorFlow, and TF-Text for tokenizers that need it.
+"""
+
+import tensorflow as tf
+
+from vatt_tf import feature_names as names
+from vatt_tf.input_pipeline import audio as audio_lib
+from vatt_tf.input_pipeline import text as text_lib
+from vatt_tf.input_pipeline import video as video_lib
+from vatt_tf.models import classification
+
+DEFAULT = 'serving_default'
+
+# Inputs, which stand in the signatures.
+FRAMES = 'frames'
+WAVEFORM = 'waveform'
+SAMPLE_RATE = 'sample_rate'
+TEXT = 'text'
+
+# Outputs.
+FEATURE = 'feature'
+VIDEO_AUDIO = 'video_audio_embedding'
+VIDEO_TEXT = 'video_text_embedding'
+AUDIO_TEXT = 'audio_text_embedding'
+
+# An output's name, of what the model gives.
+_OUTPUTS = {
+  'video': {VIDEO_AUDIO: names.VIDEO_VA, VIDEO_TEXT: names.VIDEO_VT},
+  'audio': {VIDEO_AUDIO: names.AUDIO_VA, AUDIO_TEXT: names.AUDIO_VT},
+  'text': {VIDEO_TEXT: names.TEXT_VT},
+}
+_POOLING = (1, 2, 4, 8)
+
+
+def _check(condition, message, value):
+  """An operation that fails with a message, for the one who asked."""
+  return tf.debugging.Assert(condition, [message, value], summarize=8)
+
+
+# Video.
+
+
+def sample_clip(frames, config):
+  """Takes the frames of one clip out of what was sent.
+
+  As evaluation does: of more frames than the clip has the middle ones; fewer
+  start again from the first, or with `short_clip` 'hold' repeat the last.
+
+  Args:
+    frames: (B, T, ...), at the frame rate of the model, T at least 1.
+    config: `VideoConfig`.
+
+  Returns:
+    (B, num_frames, ...).
+  """
+  count = tf.shape(frames)[1]
+  first = tf.maximum(count - config.num_frames, 0) // 2
+  places = first + tf.range(config.num_frames)
+  if config.short_clip == video_lib.LOOP:
+    places %= tf.maximum(count, 1)
+  else:
+    places = tf.minimum(places, count - 1)
+  return tf.gather(frames, places, axis=1)
+
+
+def finish_raw_frames(frames, config):
+  """Cuts out the central window, resizes it, and scales the values.
+
+  Where the window is at least twice as large as the model's frames, whole
+  blocks of pixels are averaged first, as JPEG images are then decoded at half
+  (a quarter, an eighth) of their size.
+
+  Args:
+    frames: (B, T, h, w, 3) uint8.
+    config: `VideoConfig`.
+
+  Returns:
+    (B, T, H, W, 3) float32 in [-1, 1].
+  """
+  shape = tf.shape(frames)
+  window = video_lib.central_window(shape[2], shape[3], config)
+  flat = tf.reshape(frames, tf.concat([[-1], shape[2:4], [3]], axis=0))
+  branches = []
+  for ratio in _POOLING:
+
+    def branch(ratio=ratio):
+      top, left, height, width = tf.unstack(window // ratio)
+      whole = flat
+      if ratio > 1:
+        # JPEG too begins with a whole block and ends with a part of one.
+        after = -shape[2:4] % ratio
+        padding = [[0, 0], [0, after[0]], [0, after[1]], [0, 0]]
+        whole = tf.cast(tf.pad(whole, padding, 'SYMMETRIC'), tf.float32)
+        whole = tf.nn.avg_pool2d(whole, ratio, ratio, 'VALID')
+        whole = tf.cast(tf.round(whole), tf.uint8)
+      return whole[:, top : top + height, left : left + width]
+
+    branches.append(branch)
+  flat = tf.switch_case(video_lib.jpeg_ratio(window, config.size), branches)
+  flat = video_lib.resize(flat, config.size)  # (B * T, H, W, 3)
+  clips = tf.reshape(flat, [-1, *config.shape])
+  return video_lib.scale_values(clips)
+
+
+def decode_clips(frames, config):
+  """Decodes and finishes clips of JPEG images.
+
+  Args:
+    frames: (B, T) string, those of a clip of one size.
+    config: `VideoConfig`.
+
+  Returns:
+    (B, T, H, W, 3) float32 in [-1, 1].
+  """
+
+  def decode(clip):
+    indices = tf.range(config.num_frames)
+    return video_lib.finish_frames(
+      video_lib.load_frames(clip, indices, config), config
+    )
+
+  spec = tf.TensorSpec(config.shape, tf.float32)
+  return tf.map_fn(decode, frames, fn_output_signature=spec)
+
+
+# Sound.
+
+
+def finish_sounds(waveforms, sample_rates, config, is_looped):
+  """Cuts the middle out of sounds, at the model's rate and in its form.
+
+  Args:
+    waveforms: (B, S) float32 in [-1, 1].
+    sample_rates: (B,) int32, samples a second.
+    config: `AudioConfig`.
+    is_looped: whether sounds that are too short start again, or end in silence.
+
+  Returns:
+    (B, num_samples, 1) or (B, F, M) float32.
+  """
+
+  def finish(row):
+    waveform, rate = row
+    seconds = tf.cast(tf.size(waveform), tf.float64) / tf.cast(rate, tf.float64)
+    duration = tf.cast(seconds * 1e6, tf.int64)
+    room = tf.maximum(duration - round(config.seconds * 1e6), 0)
+    offset = tf.cast(0.5 * tf.cast(room, tf.float64), tf.int64)
+    samples = audio_lib.slice_waveform(
+      waveform, rate, offset, duration, config, is_looped
+    )
+    return audio_lib.finish_waveform(samples, config)
+
+  spec = tf.TensorSpec(config.shape, tf.float32)
+  return tf.map_fn(
+    finish, (waveforms, sample_rates), fn_output_signature=spec
+  )
+
+
+# All of it.
+
+
+class ServedModel(tf.Module):
+  """A model with its preprocessing, as functions of raw inputs.
+
+  Args:
+    model: built `models.vatt.VATT`, or `models.classification.Classifier`.
+    video: `VideoConfig` of evaluation, or None where the model has no video.
+    audio: `AudioConfig`, or None.
+    text: `TextConfig`, or None.
+
+  Attributes:
+    functions: dictionary from the names of signatures to `tf.function`s of
+      named inputs, which return dictionaries. `embed_video` takes raw frames,
+      `embed_video_jpeg` encoded ones, `embed_audio` waveforms and their rates,
+      `embed_text` strings; of a classifier they begin with `classify`.
+      `serving_default` is the first of them.
+    video: as given.
+    audio: as given.
+    text: as given.
+    num_parameters: int.
+
+  Raises:
+    ValueError: a modality of the model has no configuration, or takes another
+      form of sound.
+  """
+
+  def __init__(self, model, video=None, audio=None, text=None):
+    super().__init__(name='served_model')
+    self._is_classifier = isinstance(model, classification.Classifier)
+    # Only the values are saved: the layers would write functions of their own.
+    self._saved_variables = list(model.variables)
+    self.num_parameters = model.count_params()
+    towers = model.tower if self._is_classifier else model
+    configs = {'video': video, 'audio': audio, 'text': text}
+    for modality in towers.modalities:
+      if configs[modality] is None:
+        raise ValueError(
+          f'`{modality}` must be given, for the model has a tower for it. '
+          f'Received: {modality}=None'
+        )
+    if 'audio' in towers.modalities and audio.form != towers.audio_form:
+      raise ValueError(
+        f'`audio` must have the form of the model, {towers.audio_form!r}. '
+        f'Received: audio.form={audio.form!r}'
+      )
+    self.video, self.audio, self.text = video, audio, text
+    self._is_looped = video is None or video.short_clip == video_lib.LOOP
+    self.tokenizer = None
+    if 'text' in towers.modalities:
+      self.tokenizer = text_lib.make_tokenizer(text)
+    self.functions = self._make_signatures(model, towers)
+
+  def _make_signatures(self, model, towers):
+    """Functions by name; the first of them is the default too."""
+
+    def run(modality, value, mask=None):
+      if self._is_classifier:
+        return self._classify(model, towers.input_name(modality), value)
+      embed = getattr(model, f'embed_{modality}')
+      found = embed(value) if mask is None else embed(value, mask)
+      outputs = {FEATURE: found[f'{modality}_feature']}
+      for name, key in _OUTPUTS[modality].items():
+        if key in found:
+          outputs[name] = tf.math.l2_normalize(found[key], axis=-1)
+      return outputs
+
+    def of_frames(frames):
+      with tf.control_dependencies([_check_frames(frames)]):
+        frames = sample_clip(frames, self.video)
+      return run('video', finish_raw_frames(frames, self.video))
+
+    def of_jpeg(frames):
+      with tf.control_dependencies([_check_frames(frames)]):
+        frames = sample_clip(frames, self.video)
+      return run('video', decode_clips(frames, self.video))
+
+    def of_sound(waveform, sample_rate):
+      with tf.control_dependencies(_check_sounds(waveform, sample_rate)):
+        sounds = finish_sounds(
+          waveform, sample_rate, self.audio, self._is_looped
+        )
+      return run('audio', sounds)
+
+    def of_text(text):
+      ids, mask = text_lib.encode_texts(text, self.tokenizer, self.text)
+      found = _check(
+        tf.reduce_all(mask),
+        '`text` must hold a word in each row. Received:',
+        text,
+      )
+      with tf.control_dependencies([found]):
+        return run('text', tf.ensure_shape(ids, [None, self.text.max_words]))
+
+    verb = 'classify' if self._is_classifier else 'embed'
+    inputs = {
+      f'{verb}_video': (
+        of_frames,
+        {FRAMES: tf.TensorSpec([None, None, None, None, 3], tf.uint8)},
+      ),
+      f'{verb}_video_jpeg': (
+        of_jpeg,
+        {FRAMES: tf.TensorSpec([None, None], tf.string)},
+      ),
+      f'{verb}_audio': (
+        of_sound,
+        {
+          WAVEFORM: tf.TensorSpec([None, None], tf.float32),
+          SAMPLE_RATE: tf.TensorSpec([None], tf.int32),
+        },
+      ),
+      f'{verb}_text': (of_text, {TEXT: tf.TensorSpec([None], tf.string)}),
+    }
+    signatures = {}
+    for name, (function, specs) in inputs.items():
+      if name.split('_')[1] not in towers.modalities:
+        continue
+      named = [
+        tf.TensorSpec(spec.shape, spec.dtype, name=key)
+        for key, spec in specs.items()
+      ]
+      signatures[name] = tf.function(function, input_signature=named)
+      signatures.setdefault(DEFAULT, signatures[name])
+    return signatures
+
+  def _classify(self, model, name, value):
+    found = model({name: value})
+    logits = found[classification.LOGITS]
+    activate = tf.sigmoid if model.is_multi_label else tf.nn.softmax
+    return {
+      classification.LOGITS: logits,
+      classification.PROBABILITIES: activate(logits),
+      FEATURE: found[f'{model.modality}_feature'],
+    }
+
+
+def _check_frames(frames):
+  return _check(
+    tf.shape(frames)[1] > 0,
+    '`frames` must hold at least one frame of each clip. Received shape:',
+    tf.shape(frames),
+  )
+
+
+def _check_sounds(waveforms, sample_rates):
+  is_sound = tf.reduce_all(tf.math.is_finite(waveforms), axis=-1)
+  return [
+    _check(
+      tf.shape(waveforms)[1] > 0,
+      '`waveform` must hold at least one sample. Received shape:',
+      tf.shape(waveforms),
+    ),
+    _check(
+      tf.reduce_all(is_sound),
+      '`waveform` must be finite. Received rows that are not (0):',
+      tf.cast(is_sound, tf.int32),
+    ),
+    _check(
+      tf.reduce_all(sample_rates > 0),
+      '`sample_rate` must be samples a second, above 0. Received:',
+      sample_rates,
+    ),
+  ]

@@ -1,0 +1,138 @@
+"""Exports a checkpoint as a SavedModel for TF Serving.
+
+`python -m vatt_tf.export_saved_model --checkpoint=runs/quickstart/model
+--output=runs/quickstart/saved_model` writes the next version of a model whose
+signatures take raw frames, JPEG frames, waveforms and strings. The model is
+that of the `config.gin` beside the checkpoint, or of the gin files given.
+"""
+
+from absl import app, flags
+import gin
+import tf_keras
+
+from vatt_tf import (
+  command_line,
+  configurables,  # noqa: F401
+  gin_utils,
+)
+from vatt_tf.checkpoints import manager
+from vatt_tf.export import saved_model, signatures
+from vatt_tf.input_pipeline import audio, text, video
+from vatt_tf.models import classification
+
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint',
+  None,
+  'The directory of a run (its newest checkpoint is taken) or a checkpoint, '
+  'such as runs/NAME/ckpt-1000.',
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'The directory of the model; versions are folders in it.'
+)
+_NAME = flags.DEFINE_string(
+  'model_name', 'vatt', 'The name by which clients ask for the model.'
+)
+_VERSION = flags.DEFINE_integer(
+  'version', None, 'A number above 0; by default the next.', lower_bound=1
+)
+_PRECISION = flags.DEFINE_enum(
+  'precision',
+  'float32',
+  ('float32', 'bfloat16'),
+  'What the model computes in; outputs are float32.',
+)
+_LABELS = flags.DEFINE_string(
+  'label_names',
+  None,
+  'Of a classifier: the labels.txt of its records, for the model card.',
+)
+gin_utils.define_flags()
+
+# Of the gin scope of held-out data, as evaluation has them.
+_CONFIGS = {
+  'video': video.VideoConfig,
+  'audio': audio.AudioConfig,
+  'text': text.TextConfig,
+}
+
+
+def export(
+  checkpoint,
+  output,
+  gin_files=(),
+  gin_params=(),
+  model_name='vatt',
+  version=None,
+  precision='float32',
+  label_names=None,
+):
+  """Exports a checkpoint.
+
+  Args:
+    checkpoint: a run's directory, or a checkpoint's prefix.
+    output: directory of the model.
+    gin_files: list of paths; empty: the `config.gin` beside the checkpoint.
+    gin_params: list of bindings.
+    model_name: string.
+    version: int or None, see `saved_model.write`.
+    precision: `float32` or `bfloat16`.
+    label_names: path of a file with the name of a class in each line, or None.
+
+  Returns:
+    The path of the version.
+
+  Raises:
+    ValueError: there is no checkpoint, it is another model's, or there is such
+      a version.
+  """
+  path = manager.resolve(checkpoint)
+  gin_utils.parse(gin_files or [gin_utils.config_beside(path)], gin_params)
+  policy = 'mixed_bfloat16' if precision == 'bfloat16' else precision
+  tf_keras.mixed_precision.set_global_policy(policy)
+  model = gin.query_parameter('evaluate.model').scoped_configurable_fn()
+  manager.restore_model(model, path)
+  is_classifier = isinstance(model, classification.Classifier)
+  towers = model.tower if is_classifier else model
+  with gin.config_scope('eval'):
+    configs = {
+      modality: gin.get_configurable(_CONFIGS[modality])()
+      for modality in towers.modalities
+    }
+  names = None
+  if label_names is not None:
+    with open(label_names, encoding='utf-8') as file:
+      names = file.read().splitlines()
+  return saved_model.write(
+    signatures.ServedModel(model, **configs),
+    output,
+    path,
+    gin.config_str(),
+    model_name=model_name,
+    version=version,
+    precision=precision,
+    label_names=names,
+  )
+
+
+def main(argv):
+  """Parses the flags and exports."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_utils.quiet_logging()
+  with command_line.exit_on_error():
+    path = export(
+      _CHECKPOINT.value,
+      _OUTPUT.value,
+      flags.FLAGS.gin_file or [],
+      flags.FLAGS.gin_param,
+      model_name=_NAME.value,
+      version=_VERSION.value,
+      precision=_PRECISION.value,
+      label_names=_LABELS.value,
+    )
+  print(f'Written: {path}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['checkpoint', 'output'])
+  app.run(main)
