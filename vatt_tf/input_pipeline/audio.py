@@ -144,7 +144,7 @@ class AudioConfig:
       count = getattr(self, f'num_{axis}_masks')
       width = getattr(self, f'max_{axis}_mask')
       received = f'Received: num_{axis}_masks={count}, max_{axis}_mask={width}'
-      if count < 0 or not 0 <= width <= size:
+      if count < 0 or (count and not 0 <= width <= size):
         raise ValueError(
           f'`num_{axis}_masks` must be at least 0, and `max_{axis}_mask` in '
           f'[0, {size}], the size of the spectrogram. {received}'
