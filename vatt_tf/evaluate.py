@@ -2,18 +2,22 @@
 
 `python -m vatt_tf.evaluate --checkpoint=runs/quickstart/model` prints retrieval
 between video, audio and text, with pool size and chance beside each figure. The
-model and the records are those of the `config.gin` beside the checkpoint, or of
-the gin files that are given.
+model and the records are those of the `config.gin` beside the checkpoint; gin
+files that are given are read over it: `--gin_file=gin/eval/linear_probe.gin`
+says what to evaluate instead, and on what.
 """
 
+import os
+
 from absl import app, flags
+import gin
 
 from vatt_tf import (
   command_line,
   configurables,  # noqa: F401
   gin_utils,
 )
-from vatt_tf.evaluation import retrieval, runner
+from vatt_tf.evaluation import runner
 
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
@@ -21,10 +25,77 @@ _CHECKPOINT = flags.DEFINE_string(
   'The directory of a run (its newest checkpoint is taken) or a checkpoint, '
   'such as runs/NAME/ckpt-1000.',
 )
+_CHECKPOINTS = flags.DEFINE_enum(
+  'checkpoints',
+  runner.NEWEST,
+  [runner.NEWEST, runner.ALL],
+  'Which checkpoints of a run: the newest, or all that it has kept.',
+)
+_FOLLOW = flags.DEFINE_bool(
+  'follow',
+  False,
+  'Evaluate the checkpoints of a run as they are written, up to that of its '
+  'last step.',
+)
+_LAST_STEP = flags.DEFINE_integer(
+  'last_step',
+  None,
+  'The step with whose checkpoint --follow ends; by default TRAIN_STEPS of the '
+  'gin files.',
+)
+_TIMEOUT = flags.DEFINE_float(
+  'timeout',
+  60.0,
+  'Minutes without a new checkpoint after which --follow gives up.',
+)
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'A json file to write the figures to.'
 )
+_EVENT_DIR = flags.DEFINE_string(
+  'event_dir',
+  None,
+  'Where TensorBoard events of the figures go, such as runs/NAME/eval.',
+)
+_ALLOW_RANDOM_WEIGHTS = flags.DEFINE_bool(
+  'allow_random_weights',
+  False,
+  'Evaluate a model that has learned nothing, for comparison: give --gin_file '
+  'and no --checkpoint.',
+)
 gin_utils.define_flags()
+
+
+def _gin_files(timeout):
+  """The gin files to parse, in order."""
+  given = flags.FLAGS.gin_file or []
+  checkpoint = _CHECKPOINT.value
+  if checkpoint is None:
+    return given
+  if _FOLLOW.value and not given:
+    path = os.path.join(checkpoint, 'config.gin')
+    runner.wait_for(lambda: os.path.exists(path), path, timeout)
+  try:
+    return [gin_utils.config_beside(checkpoint), *given]
+  except ValueError:
+    if given:
+      return given
+    raise
+
+
+def _last_step():
+  """The step at which the followed run ends, or None."""
+  if _LAST_STEP.value is not None:
+    return _LAST_STEP.value
+  try:
+    return gin.query_parameter('%TRAIN_STEPS')
+  except ValueError:
+    return None
+
+
+def _print_tables(result):
+  """Prints what was found of a checkpoint."""
+  for title, table in result.tables():
+    print(f'{title}:\n{table}', flush=True)
 
 
 def main(argv):
@@ -33,15 +104,27 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
   with command_line.exit_on_error():
-    gin_files = flags.FLAGS.gin_file or [
-      gin_utils.config_beside(_CHECKPOINT.value)
-    ]
-    gin_utils.parse(gin_files, flags.FLAGS.gin_param)
-    metrics, path = runner.evaluate(_CHECKPOINT.value, output=_OUTPUT.value)
-  print(f'Retrieval on held-out clips, {path}:')
-  print(retrieval.format_table(metrics))
+    if _CHECKPOINT.value is None and not _ALLOW_RANDOM_WEIGHTS.value:
+      raise ValueError(
+        'Give --checkpoint, the directory of a run or a checkpoint in it. To '
+        'evaluate a model that has learned nothing, for comparison, give '
+        '--gin_file and --allow_random_weights instead.'
+      )
+    timeout = 60 * _TIMEOUT.value
+    gin_utils.parse(_gin_files(timeout), flags.FLAGS.gin_param)
+    follow = None
+    if _FOLLOW.value:
+      follow = runner.Follow(timeout, _last_step())
+    runner.evaluate(
+      _CHECKPOINT.value,
+      output=_OUTPUT.value,
+      which=_CHECKPOINTS.value,
+      follow=follow,
+      event_dir=_EVENT_DIR.value,
+      allow_random_weights=_ALLOW_RANDOM_WEIGHTS.value,
+      on_result=_print_tables,
+    )
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('checkpoint')
   app.run(main)

@@ -184,6 +184,10 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
         _Model(3, True), _batches(4, np.zeros([4, 3]), [0, 1, 2, 0])
       )
 
+  def test_model_without_classes(self):
+    with self.assertRaisesRegex(ValueError, 'fine-tuned.*linear_probe.gin'):
+      classification.ClassificationEvaluation()(object(), None)
+
   def test_no_labels(self):
     dataset = tf.data.Dataset.from_tensors({'audio': tf.zeros([2, 3])})
     with self.assertRaisesRegex(ValueError, 'LabelConfig'):

@@ -245,6 +245,8 @@ class KnnTest(tf.test.TestCase):
 class _Model:
   """Features are the inputs."""
 
+  modalities = ('video', 'audio')
+
   def input_name(self, modality):
     return modality
 
@@ -400,6 +402,12 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
       )
     with self.assertRaisesRegex(ValueError, '`features`.*video_feature'):
       self._evaluation(features=['text'])(_Model(), self.test_dataset)
+    with self.assertRaisesRegex(ValueError, "must have the input 'audio'"):
+      self._evaluation(features=['audio_feature'])(_Model(), self.test_dataset)
+    model = _Model()
+    model.modalities = ('audio',)
+    with self.assertRaisesRegex(ValueError, 'the modalities audio alone'):
+      self._evaluation()(model, self.test_dataset)
     with self.assertRaisesRegex(ValueError, 'does not give video_vt'):
       self._evaluation(features=['video_vt'])(_Model(), self.test_dataset)
     with self.assertRaisesRegex(ValueError, 'train_dataset'):

@@ -352,6 +352,18 @@ class EvaluateTest(tf.test.TestCase):
     self.assertLen(found[names.EXAMPLE_ID], 10)
     metrics = retrieval.evaluate_retrieval(model, dataset)
     self.assertCountEqual(metrics, ['text_to_video', 'video_to_text'])
+    self.assertEqual(metrics['text_to_video']['num_rows'], 10)
+    self.assertEqual(metrics['text_to_video']['num_rows_dropped'], 0)
+    evaluation = retrieval.RetrievalEvaluation()
+    self.assertEqual(evaluation(model, dataset), metrics)
+    self.assertEqual(
+      evaluation.scalars(metrics)['video_to_text/R@10'],
+      metrics['video_to_text']['R@10'],
+    )
+    table = evaluation.format_table(metrics)
+    self.assertIn('10 clips, 0 dropped (0.0%).', table)
+    with self.assertRaisesRegex(ValueError, '`combination`'):
+      retrieval.RetrievalEvaluation('median')(model, dataset)
 
     padded = dataset.map(
       lambda batch: {**batch, 'valid': batch['row'] % 5 != 0}

@@ -20,6 +20,8 @@ class _Model:
   def __init__(self, width=20):
     self.table = np.eye(width, dtype=np.float32)
 
+  modalities = ('video', 'audio')
+
   def input_name(self, modality):
     return modality
 

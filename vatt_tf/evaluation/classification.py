@@ -305,6 +305,12 @@ class ClassificationEvaluation:
 
   def __call__(self, model, dataset):
     """Evaluates; see the class."""
+    if not hasattr(model, 'num_classes'):
+      raise ValueError(
+        'Classification needs a fine-tuned model, a `Classifier`. One that was '
+        'pre-trained can be probed (gin/eval/linear_probe.gin), or told the '
+        f'names of the classes (gin/eval/zero_shot.gin). Received: {model!r}'
+      )
     label_names = read_label_names(self._label_names, model.num_classes)
     counted = outputs.CountedRows(dataset)
     clips = classify_dataset(model, counted, self._num_views)

@@ -45,7 +45,8 @@ def extract(model, dataset, feature_names):
   """Runs the towers that the features need over a data set.
 
   Args:
-    model: a `models.vatt.VATT`.
+    model: a `models.vatt.VATT`, or a `models.classification.Classifier`, whose
+      tower is taken.
     dataset: iterable of dictionaries of batches, as the input pipeline gives
       them in evaluation, with `example_id`; `label` is optional.
     feature_names: names, keys of `MODALITY_OF`: pooled features of the towers
@@ -66,6 +67,12 @@ def extract(model, dataset, feature_names):
       f'Received: features={list(feature_names)}'
     )
   modalities = sorted({MODALITY_OF[name] for name in feature_names})
+  model = getattr(model, 'tower', model)
+  if not set(modalities) <= set(model.modalities):
+    raise ValueError(
+      f'The model has the modalities {", ".join(model.modalities)} alone. '
+      f'Received: features={list(feature_names)}'
+    )
 
   def run(features, training):
     found = {}

@@ -394,7 +394,6 @@ def embed_dataset(model, dataset):
   return outputs.collect(model, dataset, _EMBEDDINGS, kept)
 
 
-@gin.register
 def evaluate_retrieval(model, dataset, combination='mean_embedding'):
   """Retrieval over a data set, in every direction the model allows.
 
@@ -427,7 +426,8 @@ class RetrievalEvaluation:
   """Retrieval, in the form that training and `vatt_tf.evaluate` ask for.
 
   Args:
-    combination: one of `COMBINATIONS`; None: that of `evaluate_retrieval`.
+    combination: one of `COMBINATIONS`, how the clips of a video are combined;
+      None: the default of `evaluate_retrieval`.
   """
 
   name = 'retrieval'
