@@ -22,12 +22,15 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_top_files_are_found(self):
     self.assertIn('pretrain_ma_medium.gin', _FILES)
-    self.assertLen(_FILES, 7)
+    self.assertIn('finetune_kinetics400.gin', _FILES)
+    self.assertLen(_FILES, 16)
 
   @parameterized.parameters(*_FILES)
   def test_top_file(self, name):
     gin_utils.parse([f'gin/{name}'])
-    gin.get_configurable('PretrainTask')()
+    is_pretraining = name.startswith('pretrain')
+    task = 'PretrainTask' if is_pretraining else 'FinetuneTask'
+    gin.get_configurable(task)()
     gin.get_configurable('make_optimizer')()
     self.assertGreaterEqual(gin.query_parameter('%BATCH_SIZE'), 4)
 
