@@ -107,6 +107,20 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
         gin.query_parameter('%LABEL_NAMES'), f'data/{name}/labels.txt'
       )
 
+  @parameterized.parameters(
+    (
+      'ucf101',
+      'ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi:0-2360000',
+      'v_ApplyEyeMakeup_g08',
+    ),
+    ('esc50', '1-100210-B-36.wav:0-5000000', '1-100210'),
+    ('esc50', 'audio/5-9032-A-0.wav:0-5000000', '5-9032'),
+  )
+  def test_groups_of_recordings(self, name, example_id, group):
+    gin_utils.parse([f'gin/data/{name}.gin'])
+    pattern = gin.query_parameter('%GROUP_PATTERN')
+    self.assertEqual(re.search(pattern, example_id).groups(), (group,))
+
   def test_table_and_links(self):
     table = (_PAGES / 'README.md').read_text('utf-8')
     for page in _PAGES.glob('*.md'):
