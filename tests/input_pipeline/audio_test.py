@@ -304,6 +304,87 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
     sound = tf.ones([9]) * 0.5
     self.assertAllEqual(audio.finish_waveform(sound, config)[:, 0], sound)
 
+  def test_shift_turns_the_clip(self):
+    config = audio.AudioConfig(num_samples=100, max_shift=0.3)
+    sound = tf.range(100, dtype=tf.float32) / 100
+    shifts = []
+    for number in range(60):
+      seed = tf.constant([0, number])
+      result = audio.augment(sound, config, seed).numpy()
+      shift = int(round(100 * result[0]))
+      self.assertAllEqual(result, np.roll(sound, -shift))
+      shifts.append((shift + 50) % 100 - 50)
+    self.assertBetween(min(shifts), -30, -20)
+    self.assertBetween(max(shifts), 20, 30)
+
+  def test_shift_leaves_the_other_draws(self):
+    arguments = {'num_samples': 50, 'noise_std': 0.1, 'max_gain_db': 6.0}
+    seed = tf.constant([3, 4])
+    silence = tf.zeros([50])
+    self.assertAllEqual(
+      audio.augment(silence, audio.AudioConfig(**arguments), seed),
+      audio.augment(
+        silence, audio.AudioConfig(**arguments, max_shift=1.0), seed
+      ),
+    )
+
+  def test_masks(self):
+    config = audio.AudioConfig(
+      num_samples=4000,
+      sample_rate=8000,
+      form='spectrogram',
+      max_frequency=4000.0,
+      num_mel_bins=12,
+      num_time_masks=1,
+      max_time_mask=6,
+      num_frequency_masks=1,
+      max_frequency_mask=4,
+    )
+    x = tf.constant(
+      np.random.RandomState(0).uniform(1, 2, [20, 12]).astype(np.float32)
+    )
+    widths = {0: set(), 1: set()}
+    masked = np.zeros([20, 12])
+    for number in range(300):
+      seed = tf.constant([1, number])
+      result = audio.mask_spectrogram(x, config, seed).numpy()
+      self.assertAllEqual(result, audio.mask_spectrogram(x, config, seed))
+      is_kept = result == x.numpy()
+      # What is masked are whole frames and whole bins, next to each other.
+      frames = np.flatnonzero(~is_kept.any(1))
+      bins = np.flatnonzero(~is_kept.any(0))
+      expected = np.ones([20, 12], bool)
+      expected[frames] = False
+      expected[:, bins] = False
+      self.assertAllEqual(is_kept, expected)
+      for axis, places in enumerate((frames, bins)):
+        self.assertAllEqual(np.diff(places), np.ones(max(len(places) - 1, 0)))
+        widths[axis].add(len(places))
+      masked += ~is_kept
+    self.assertEqual(widths, {0: set(range(7)), 1: set(range(5))})
+    self.assertAllGreater(masked, 0)  # everywhere, the ends too
+    one = audio.mask_axis(x, 0, 1, 6, tf.constant([1, 2])).numpy()
+    changed = one[one != x.numpy()]
+    self.assertNotEmpty(changed)
+    self.assertAllClose(changed, np.full(changed.shape, np.mean(x)))
+
+  def test_masks_in_training_only(self):
+    config = audio.AudioConfig(
+      num_samples=4000,
+      sample_rate=8000,
+      form='spectrogram',
+      max_frequency=4000.0,
+      num_time_masks=2,
+      max_time_mask=10,
+      max_shift=0.5,
+    )
+    sound = tf.constant(_tones(8000, 0.5, 1000.0))
+    plain = audio.spectrogram(sound, config)
+    self.assertAllClose(audio.finish_waveform(sound, config), plain)
+    self.assertNotAllClose(
+      audio.finish_waveform(sound, config, tf.constant([0, 1])), plain
+    )
+
   def test_mixup_weights(self):
     seeds = tf.stack([tf.zeros([500], tf.int32), tf.range(500)], axis=1)
     weights = audio.mixup_weights(seeds, 5.0)
@@ -320,6 +401,14 @@ class ConfigTest(tf.test.TestCase, parameterized.TestCase):
     ({'sample_rate': 0.5}, 'sample_rate=0.5'),
     ({'form': 'mfcc'}, "'waveform' or 'spectrogram'.*form='mfcc'"),
     ({'noise_std': -1.0}, 'noise_std=-1.0'),
+    ({'max_shift': 1.5}, 'max_shift=1.5'),
+    ({'num_clips': 0}, 'num_clips=0'),
+    ({'num_time_masks': 1}, "must be 0 for waveforms.*form='waveform'"),
+    (
+      {'form': 'spectrogram', 'num_frequency_masks': 1,
+       'max_frequency_mask': 81},
+      r'`max_frequency_mask` in \[0, 80\].*=81',
+    ),
     (
       {'form': 'spectrogram', 'sample_rate': 8000},
       'max_frequency=7600.0, sample_rate=8000',

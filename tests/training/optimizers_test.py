@@ -159,6 +159,57 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
     ):
       self.assertAllEqual(found, expected)
 
+  def test_sgd_equals_numpy(self):
+    model = _model()
+    optimizer = schedules.make_optimizer(
+      0.01,
+      kind='sgd',
+      momentum=0.9,
+      weight_decay=0.3,
+      decay_exclude=['norm', 'bias'],
+      learning_rate_multipliers=[('^model/lower/', 0.1)],
+    )
+    optimizer.prepare(model)
+    before = _values(model.trainable_variables)
+    steps = [_gradients(model, step) for step in range(4)]
+    for gradients in steps:
+      _apply(optimizer, gradients, model)
+    for index, (name, found) in enumerate(
+      _values(model.trainable_variables).items()
+    ):
+      rate = 0.001 if 'lower' in name else 0.01
+      decay = 0.3 * ('kernel' in name)
+      value, velocity = before[name], 0.0
+      for gradients in steps:
+        velocity = 0.9 * velocity - rate * gradients[index]
+        value = value - rate * decay * value + velocity
+      self.assertAllClose(found, value, rtol=2e-5, atol=2e-6, msg=name)
+
+  def test_sgd_with_frozen_weights_and_average(self):
+    model = _model()
+    optimizer = schedules.make_optimizer(
+      0.01, kind='sgd', frozen=['^model/lower/'], ema_decay=0.5
+    )
+    optimizer.prepare(model)
+    _apply(optimizer, [1.0 + 0 * w for w in model.trainable_variables], model)
+    self.assertLen(optimizer.weights, 1 + len(model.trainable_variables))
+    self.assertLen(optimizer.ema.values, 4 + 2)
+
+  def test_unknown_kind(self):
+    with self.assertRaisesRegex(ValueError, "'adam' or 'sgd'.*kind='lion'"):
+      schedules.make_optimizer(0.1, kind='lion')
+
+  def test_clip_pattern(self):
+    optimizer = _optimizer(clip_norm=2.0, clip_pattern='^model/lower/')
+    notes = optimizer.prepare(_model())
+    self.assertStartsWith(
+      notes[0], 'Gradient norm at most 2 (^model/lower/): 4 of 8 weights'
+    )
+    self.assertTrue(optimizer.is_clipped('model/lower/dense/kernel:0'))
+    self.assertFalse(optimizer.is_clipped('model/upper/dense/kernel:0'))
+    with self.assertRaisesRegex(ValueError, "`clip_pattern`.*'lowr'"):
+      _optimizer(clip_norm=2.0, clip_pattern='lowr').prepare(_model())
+
   def test_default_exclusions(self):
     optimizer = _optimizer(weight_decay=0.1)
     for name, is_decayed in (
