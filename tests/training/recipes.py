@@ -83,6 +83,7 @@ def run(recipe, folder, model_dir, *params, use_records=True):
     [
       *(paths if use_records else ()),
       f'NUM_CLASSES={NUM_CLASSES}',
+      'LABEL_NAMES=None',
       *_SMALL,
       *params,
     ],

@@ -2,6 +2,7 @@
 
 from absl.testing import parameterized
 import gin
+import numpy as np
 import tensorflow as tf
 
 from tests import logical_devices
@@ -10,6 +11,7 @@ from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
+from vatt_tf.evaluation import classification
 
 
 def setUpModule():
@@ -47,22 +49,35 @@ class VideoRecipesTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIn('Gradient norm at most 0.75 (^vatt/)', text)
     self.assertIn('accuracy', text)
 
-  @parameterized.parameters(
-    ('finetune_kinetics600', 'kinetics600', 600),
-    ('finetune_kinetics700', 'kinetics700', 700),
-    ('finetune_moments_in_time', 'moments_in_time', 339),
-  )
-  def test_others_differ_in_their_data_only(self, recipe, folder, num_classes):
-    gin_utils.parse([f'gin/{recipe}.gin'])
-    found = gin.config_str()
+  def test_views_give_the_mean_of_their_logits(self):
     gin_utils.parse(
       ['gin/finetune_kinetics400.gin'],
       [
-        f"TRAIN_RECORDS='data/{folder}/train-*.tfrecord'",
-        f"EVAL_RECORDS='data/{folder}/validation-*.tfrecord'",
-        f'NUM_CLASSES={num_classes}',
+        f"EVAL_RECORDS='{self.folder}/validation-*'",
+        f'NUM_CLASSES={recipes.NUM_CLASSES}',
+        'NUM_TEST_CLIPS=2',
+        *_SMALL,
       ],
     )
+    model = gin.get_configurable('build_classifier')()
+    with gin.config_scope('eval'):
+      dataset = gin.get_configurable('make_dataset')(global_batch_size=4)
+    clips = classification.classify_dataset(model, dataset, num_views=6)
+    single = []
+    for row in dataset.unbatch().batch(1):
+      if row['valid'][0]:
+        single.append(model({'video': row['video']})['logits'][0])
+    self.assertLen(single, 30)
+    # The clips and crops of a record are different views of it.
+    self.assertGreater(np.ptp(single[:6], axis=0).max(), 1e-4)
+    expected = np.reshape(single, [5, 6, recipes.NUM_CLASSES]).mean(1)
+    self.assertAllClose(clips.logits, expected, rtol=1e-5, atol=1e-6)
+
+  @parameterized.parameters('kinetics600', 'kinetics700', 'moments_in_time')
+  def test_others_differ_in_their_data_only(self, name):
+    gin_utils.parse([f'gin/finetune_{name}.gin'])
+    found = gin.config_str()
+    gin_utils.parse(['gin/finetune_kinetics400.gin', f'gin/data/{name}.gin'])
     self.assertEqual(found, gin.config_str())
 
 
