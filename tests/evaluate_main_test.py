@@ -148,6 +148,7 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
       'PROBE_CLIPS=2',
       'lrc.num_epochs=3',
       'svm.c_values=(1e-3, 1.0)',
+      r"GROUP_PATTERN=r'(\d+)\.mp4'",
     )
     self.assertStartsWith(title, 'Probes of frozen features, step 2')
     self.assertEqual(metrics['num_videos'], 24)
