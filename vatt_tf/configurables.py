@@ -1,5 +1,6 @@
 """Imports whatever gin files may configure; the mains import this module."""
 
+from vatt_tf.analysis import report  # noqa: F401
 from vatt_tf.evaluation import (
   classification,  # noqa: F401
   linear_probe,  # noqa: F401

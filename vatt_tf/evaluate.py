@@ -17,6 +17,7 @@ from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
+from vatt_tf.analysis import report
 from vatt_tf.evaluation import runner
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -62,6 +63,12 @@ _ALLOW_RANDOM_WEIGHTS = flags.DEFINE_bool(
   'Evaluate a model that has learned nothing, for comparison: give --gin_file '
   'and no --checkpoint.',
 )
+_REPORT = flags.DEFINE_string(
+  'report',
+  None,
+  'A directory for report.html: the figures with pictures of the model. Of '
+  'several checkpoints each has a directory in it.',
+)
 gin_utils.define_flags()
 
 
@@ -92,10 +99,18 @@ def _last_step():
     return None
 
 
-def _print_tables(result):
-  """Prints what was found of a checkpoint."""
+def _show(result):
+  """Prints what was found of a checkpoint, and writes the report of it."""
   for title, table in result.tables():
     print(f'{title}:\n{table}', flush=True)
+  if _REPORT.value is None:
+    return
+  directory = _REPORT.value
+  if _FOLLOW.value or _CHECKPOINTS.value == runner.ALL:
+    directory = os.path.join(directory, os.path.basename(result.path))
+  with gin.config_scope('eval'):
+    writer = gin.get_configurable(report.Report)()
+  print(f'Report: {writer.write(directory, result)}', flush=True)
 
 
 def main(argv):
@@ -122,7 +137,7 @@ def main(argv):
       follow=follow,
       event_dir=_EVENT_DIR.value,
       allow_random_weights=_ALLOW_RANDOM_WEIGHTS.value,
-      on_result=_print_tables,
+      on_result=_show,
     )
 
 

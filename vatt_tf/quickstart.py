@@ -1,9 +1,10 @@
 """The whole job at a small size: media, records, training, retrieval.
 
 `make quickstart` runs it: it renders sample media (data/make_sample_media.py),
-turns them into records, pre-trains a small VATT on them and searches held-out
-clips by text and by sound. What it writes stays in --output_dir, so that every
-step can be looked at, or done again with the commands that it prints.
+turns them into records, pre-trains a small VATT on them, searches held-out
+clips by text and by sound, and draws what the model has learned. What it writes
+stays in --output_dir, so that every step can be looked at, or done again with
+the commands that it prints.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import sys
 import time
 
 from absl import app, flags
+import gin
 
 from vatt_tf import (
   command_line,
@@ -22,7 +24,8 @@ from vatt_tf import (
   file_utils,
   gin_utils,
 )
-from vatt_tf.evaluation import retrieval
+from vatt_tf.analysis import report
+from vatt_tf.evaluation import retrieval, runner
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
 from vatt_tf.training import loop
@@ -166,6 +169,15 @@ def run(output_dir):
       time.time() - float(os.environ[_STARTED]),
     )
   params = make_data(output_dir, clock)
+  # The classes colour the pictures of the report.
+  labels = os.path.join(output_dir, 'records', 'labels.txt')
+  with open(labels, encoding='utf-8') as file:
+    num_classes = len(file.read().splitlines())
+  params += [
+    'eval/make_dataset.label=@LabelConfig()',
+    f'LabelConfig.num_classes={num_classes}',
+    f"Report.label_names='{labels}'",
+  ]
   with clock.part(
     'training and evaluation',
     f'python -m vatt_tf.train --gin_file={_GIN_FILE} --model_dir={model_dir} '
@@ -173,6 +185,19 @@ def run(output_dir):
   ):
     gin_utils.parse([_GIN_FILE], params)
     metrics = loop.train(model_dir)
+
+  report_dir = os.path.join(output_dir, 'report')
+  with clock.part(
+    'report',
+    f'python -m vatt_tf.evaluate --checkpoint={model_dir} '
+    f'--report={report_dir}',
+  ):
+    with gin.config_scope('eval'):
+      writer = gin.get_configurable(report.Report)()
+    runner.evaluate(
+      model_dir,
+      on_result=lambda result: print(writer.write(report_dir, result)),
+    )
 
   print('\n== held-out clips, found by text and by sound')
   print(retrieval.format_table(metrics))

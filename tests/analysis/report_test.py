@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf.analysis import activations, report
+from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import audio, pipeline, text, video
 from vatt_tf.models import build, classification
 
@@ -38,6 +39,13 @@ def _features(num_rows, label=None, seed=0):
     label,
     seed=seed,
   )
+
+
+class _Evaluation:
+  title = 'Retrieval <of clips>'
+
+  def format_table(self, unused_metrics):
+    return 'a  b\n1 < 2'
 
 
 class _Page(html.parser.HTMLParser):
@@ -103,11 +111,11 @@ class ReportTest(tf.test.TestCase):
   def _write(self, model, features, batch_size=4, **arguments):
     dataset = tf.data.Dataset.from_tensor_slices(features)
     dataset = dataset.batch(batch_size, drop_remainder=True)
-    tables = [('Retrieval <of clips>', 'a  b\n1 < 2')]
-    folder = os.path.join(self.get_temp_dir(), self.id(), 'new')
-    path = report.Report(**arguments).write(
-      folder, model, dataset, tables, 'runs/x/ckpt-7'
+    result = runner.Result(
+      'runs/x/ckpt-7', 7, False, [(_Evaluation(), {})], model, dataset
     )
+    folder = os.path.join(self.get_temp_dir(), self.id(), 'new')
+    path = report.Report(**arguments).write(folder, result)
     self.assertEqual(os.listdir(folder), [report.PAGE])
     page = _Page(path)
     self.assertEmpty(page.others)

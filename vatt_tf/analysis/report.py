@@ -63,15 +63,13 @@ class Report:
     self._num_queries = num_queries
     self._seed = seed
 
-  def write(self, directory, model, dataset, tables, checkpoint):
+  def write(self, directory, result):
     """Writes the page.
 
     Args:
       directory: of the page, made if it is not there.
-      model: `models.vatt.VATT` or `models.classification.Classifier`.
-      dataset: batches of the evaluation's clips.
-      tables: list of (title, text) of the evaluations.
-      checkpoint: prefix of the model's checkpoint, for the page.
+      result: `runner.Result`, of a `models.vatt.VATT` or a
+        `models.classification.Classifier`.
 
     Returns:
       The path of the page.
@@ -79,16 +77,13 @@ class Report:
     Raises:
       ValueError: the data set is empty, or a feature is not finite.
     """
-    clips = self._collect(model, dataset)
+    clips = self._collect(result.model, result.dataset)
     parts = [
-      f'<p class="note">Checkpoint: {html.escape(str(checkpoint))}</p>'
+      f'<h2>{html.escape(title)}</h2><pre>{html.escape(table)}</pre>'
+      for title, table in result.tables()
     ]
-    for title, table in tables:
-      parts.append(
-        f'<h2>{html.escape(title)}</h2><pre>{html.escape(table)}</pre>'
-      )
-    parts += self._pictures(model, clips)
-    heading = html.escape(tables[0][0] if tables else 'Evaluation')
+    parts += self._pictures(result.model, clips)
+    heading = html.escape(result.tables()[0][0])
     page = (
       '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
       '<meta name="viewport" content="width=device-width">'
