@@ -36,7 +36,7 @@ class Classifier(tf_keras.Model):
 
   Returns:
     Dictionary of float32 tensors: `logits` (B, num_classes), and
-    `video_feature` or `audio_feature` (B, d).
+    `video_feature` or `audio_feature` (B, d), in training after dropout.
 
   Raises:
     ValueError: the tower is not of one modality; an input is missing or does
@@ -85,6 +85,11 @@ class Classifier(tf_keras.Model):
     )
 
   @property
+  def modalities(self):
+    """Those of the tower, a tuple of one."""
+    return self.tower.modalities
+
+  @property
   def modality(self):
     """The modality that is classified, a string."""
     return self.tower.modalities[0]
@@ -105,20 +110,43 @@ class Classifier(tf_keras.Model):
 
   def call(self, features, training=False, rng=None):
     """Computes feature and logits; see the class."""
-    outputs = self.tower.encode(features, training, rng)
-    x = outputs[f'{self.modality}_feature']
-    rate = self.classifier_dropout_rate if training else 0.0
-    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'classifier'))
-    return {**outputs, LOGITS: self.logits(x)}
+    return self.project(self.encode(features, training, rng))
 
   def encode(self, features, training=False, rng=None):
-    """The call; no row depends on another, up to the logits."""
-    return self(features, training=training, rng=rng)
+    """Runs tower and dropout; no row depends on another.
 
-  def project(self, outputs, features, training=False):
-    """What `encode` returned: it is everything (see `gradient_caching`)."""
-    del features, training
-    return outputs
+    Args:
+      features: dictionary, as in the call.
+      training: bool.
+      rng: `randomness.Rng` or None.
+
+    Returns:
+      Dictionary with `video_feature` or `audio_feature` (B, d), float32.
+
+    Raises:
+      ValueError: the input is missing or does not fit.
+    """
+    pooled = self.tower.encode(features, training, rng)
+    rate = self.classifier_dropout_rate if training else 0.0
+    rng = randomness.fold_in(rng, 'classifier')
+    return {
+      name: randomness.dropout(x, rate, rng) for name, x in pooled.items()
+    }
+
+  def project(self, pooled, masks=None, training=False):
+    """Maps what `encode` returned to classes.
+
+    Args:
+      pooled: dictionary that `encode` returned.
+      masks: does not matter, nor does `training`.
+      training: bool.
+
+    Returns:
+      Dictionary of outputs, as the call's.
+    """
+    del masks, training
+    feature = pooled[f'{self.modality}_feature']
+    return {**pooled, LOGITS: self.logits(feature)}
 
   def classify(self, features, num_windows=1):
     """Classifies clips of which several windows were taken.
