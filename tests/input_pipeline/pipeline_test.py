@@ -11,7 +11,8 @@ import tensorflow as tf
 from vatt_tf import feature_names as names
 from vatt_tf.input_pipeline import (
   audio,
-  frame_cache,
+  class_balance,
+  clip_cache,
   pipeline,
   records,
   text,
@@ -407,65 +408,179 @@ class PositionTest(_Case):
 
 
 class CacheTest(_Case):
-  @parameterized.named_parameters(
-    ('window', {'frame_size': 8}),
-    ('half', {'frame_size': 4, 'scale_jitter': 0.4}),
-    ('area', {'frame_size': 3, 'area_range': (0.05, 1.0)}),
-  )
-  def test_batches_do_not_depend_on_it(self, changes):
-    config = video.VideoConfig(num_frames=3, **changes)
+  def _clips(self):
+    """Clips of which one has no sound, one no frames, and two are bad."""
     clips = [_clip(i, height=18, width=22) for i in range(7)]
+    clips[1] = _clip(1, num_frames=0, num_samples=500)
+    clips[2] = _clip(2, height=20, width=18, num_samples=0)
+    clips[4] = _clip(4, num_captions=5)
+    clips[5] = _clip(5, num_captions=0, sample_rate=600.0)
     frames = list(clips[3].frames)
     frames[1] = frames[1][: len(frames[1]) // 2]
     clips[3].frames = frames
+    return [*clips, b'no record at all']
+
+  def _expect_equal(self, found, expected):
+    for batch, wanted in zip(found, expected, strict=True):
+      self.assertEqual(batch.keys(), wanted.keys())
+      for key in wanted:
+        self.assertAllEqual(batch[key], wanted[key], msg=key)
+
+  def _keep(self):
+    """Records the caches that are made."""
+    made = []
+    make = clip_cache.ClipCache
+
+    def make_and_keep(*arguments):
+      made.append(make(*arguments))
+      return made[-1]
+
+    self.enter_context(
+      mock.patch.object(clip_cache, 'ClipCache', make_and_keep)
+    )
+    return made
+
+  @parameterized.named_parameters(
+    ('waveform', {'frame_size': 8, 'scale_jitter': 0.4}, {'noise_std': 0.1}),
+    (
+      'spectrogram',
+      {'frame_size': 3, 'area_range': (0.05, 1.0), 'short_clip': 'hold'},
+      {'form': audio.SPECTROGRAM, 'min_frequency': 0.0, 'max_frequency': 400.0},
+    ),
+  )
+  def test_batches_do_not_depend_on_it(self, of_video, of_audio):
+    clips = self._clips()
     sources = [
       pipeline.Source(self._write(clips[:5], 2, 'a')),
-      pipeline.Source(self._write(clips[5:], 1, 'b')),
+      pipeline.Source(self._write(clips[5:], 1, 'b'), weight=0.5),
     ]
+
+    def make(**arguments):
+      bad_records = pipeline.BadRecords(1.0)
+      dataset = self._make(
+        sources,
+        4,
+        video=video.VideoConfig(num_frames=3, **of_video),
+        audio=audio.AudioConfig(num_samples=240, sample_rate=800, **of_audio),
+        text=self._text,
+        label=_LABEL,
+        seed=3,
+        shuffle_buffer_size=2,
+        bad_records=bad_records,
+        **arguments,
+      )
+      return dataset, bad_records
+
+    dataset, bad_records = make()
+    whole = list(dataset.take(12))
+    self.assertLen(bad_records, 2)
+    caches = self._keep()
+    clip_gib = 6 * 18 * 22 * 3 / 2**30
+    # The second begins in the middle of an epoch of both sources.
+    for cache_gib, start, least, most in (
+      (2.9 * clip_gib, 0, 2, 4),
+      (0.1, 3, 8, 8),
+    ):
+      dataset, found_bad = make(cache_gib=cache_gib, start_step=start)
+      self._expect_equal(dataset.take(12 - start), whole[start:])
+      self.assertEqual(found_bad.reasons, bad_records.reasons)
+      self.assertBetween(len(caches[-1]), least, most)
+      self.assertBetween(caches[-1].gib, clip_gib, cache_gib)
+    for key in ('video_mask', 'audio_mask'):
+      masks = np.concatenate([b[key] for b in whole])
+      self.assertBetween(masks.mean(), 0.4, 0.9)
+
+  def test_mixup(self):
+    pattern = self._write(self._clips())
+    config = audio.AudioConfig(
+      num_samples=240, sample_rate=800, mixup_alpha=0.4, max_gain_db=6.0
+    )
 
     def make(cache_gib):
       return self._make(
-        sources, 4, video=config, max_bad_record_share=1.0, cache_gib=cache_gib
-      ).take(12)
-
-    whole = list(make(0.0))
-    frame_gib = 18 * 22 * 3 / 2**30
-    for cache_gib in (0.1, 2.5 * frame_gib):
-      with mock.patch.object(
-        frame_cache, 'FrameCache', wraps=frame_cache.FrameCache
-      ) as made:
-        for batch, expected in zip(make(cache_gib), whole, strict=True):
-          for key in expected:
-            self.assertAllEqual(batch[key], expected[key], msg=key)
-        made.assert_called_once_with(cache_gib)
-    masks = np.concatenate([b['video_mask'] for b in whole])
-    self.assertBetween(masks.mean(), 0.5, 0.99)
-
-  def test_decodes_once_up_to_the_limit(self):
-    clips = [_clip(i) for i in range(4)]
-    pattern = self._write(clips)
-    num_frames = sum(len(clip.frames) for clip in clips)
-    frame_size = 12 * 16 * 3
-    caches = []
-
-    def keep(limit_gib):
-      caches.append(self._cache(limit_gib))
-      return caches[-1]
-
-    config = video.VideoConfig(num_frames=6, frame_size=8)
-    # Records that are read at a time may both find room.
-    for room, at_least, at_most in ((1000, num_frames, num_frames), (5, 1, 12)):
-      with mock.patch.object(frame_cache, 'FrameCache', keep):
-        dataset = self._make(
-          pattern, 4, video=config, cache_gib=room * frame_size / 2**30
-        )
-      list(dataset.take(8))
-      self.assertBetween(len(caches[-1]), at_least, at_most)
-      self.assertGreaterEqual(
-        caches[-1].num_bytes, frame_size * len(caches[-1])
+        pattern,
+        4,
+        audio=config,
+        label=pipeline.LabelConfig(num_classes=10, is_multi_label=True),
+        max_bad_record_share=1.0,
+        cache_gib=cache_gib,
+        num_epochs=2,
       )
 
-  _cache = frame_cache.FrameCache
+    whole = list(make(0.0))
+    self.assertLen(whole, 4)
+    self._expect_equal(make(0.1), whole)
+
+  @parameterized.parameters(1, 3)
+  def test_input_pipelines(self, num_shards):
+    clips = [_clip(i, num_frames=0, num_samples=400) for i in range(9)]
+    pattern = self._write(clips, num_shards)
+    caches = self._keep()
+    for number in range(2):
+      context = tf.distribute.InputContext(2, number, 2)
+      whole, kept = (
+        self._make(
+          pattern, 4, input_context=context, cache_gib=cache_gib, seed=2
+        )
+        for cache_gib in (0.0, 0.1)
+      )
+      self._expect_equal(kept.take(7), list(whole.take(7)))
+    # Each pipeline keeps its own records.
+    self.assertEqual(sum(len(cache) for cache in caches), 9)
+    self.assertBetween(len(caches[0]), 3, 6)
+
+  def test_balance(self):
+    pattern = self._write(self._clips()[:7], 2)
+
+    def make(cache_gib):
+      return self._make(
+        pattern,
+        4,
+        audio=audio.AudioConfig(
+          num_samples=240, sample_rate=800, noise_std=0.1
+        ),
+        label=_LABEL,
+        balance=class_balance.ClassBalance(),
+        cache_gib=cache_gib,
+      )
+
+    self._expect_equal(make(0.1).take(6), list(make(0.0).take(6)))
+
+  def test_records_are_read_once(self):
+    pattern = self._write(self._clips(), 2)
+
+    def make(cache_gib):
+      return self._make(
+        pattern,
+        4,
+        video=_VIDEO,
+        text=self._text,
+        cache_gib=cache_gib,
+        max_bad_record_share=1.0,
+      ).take(6)
+
+    whole = list(make(0.0))
+    with self.assertLogs(level='INFO') as logs:
+      kept = make(0.1)
+    self.assertRegex('\n'.join(logs.output), 'All 8 decoded clips')
+    for path in tf.io.gfile.glob(pattern):
+      tf.io.gfile.remove(path)
+    self._expect_equal(kept, whole)
+    # A second run over the data set starts again, with the same clips.
+    self._expect_equal(kept, whole)
+
+  def test_too_large(self):
+    clip = _clip(0, num_frames=0, num_samples=10000)
+    pattern = self._write([clip] * 4)
+    caches = self._keep()
+    with self.assertLogs(level='WARNING') as logs:
+      self._make(pattern, cache_gib=100000 / 2**30)
+    self.assertRegex(
+      logs.output[0],
+      r'about 0.000149 GiB, more than `cache_gib`=9.31e-05: the first 2 of 4 '
+      'are in memory',
+    )
+    self.assertBetween(caches[0].num_bytes, 80000, 81000)
 
   @parameterized.parameters(-1.0, 1e6)
   def test_limits(self, cache_gib):
@@ -473,10 +588,9 @@ class CacheTest(_Case):
     with self.assertRaisesRegex(ValueError, 'memory of this machine'):
       self._make(pattern, video=_VIDEO, cache_gib=cache_gib)
 
-  def test_without_video(self):
-    pattern = self._write([_clip(0)])
-    with self.assertRaisesRegex(ValueError, 'cache_gib.*`video`'):
-      self._make(pattern, cache_gib=0.1)
+  def test_evaluation(self):
+    with self.assertRaisesRegex(ValueError, 'cache_gib.*evaluation.*=0.1'):
+      self._make('x', is_training=False, cache_gib=0.1)
 
 
 class BadInputTest(_Case):

@@ -4,7 +4,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import frame_cache, records, video
+from vatt_tf.input_pipeline import records, video
 
 
 def _seed(number=0):
@@ -126,10 +126,8 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class DecodeTest(tf.test.TestCase, parameterized.TestCase):
-  @parameterized.product(
-    sampling=[4, 0], is_cached=[False, True], ratio=[1, 2, 4, 8]
-  )
-  def test_window_is_that_of_the_whole_frame(self, sampling, is_cached, ratio):
+  @parameterized.product(sampling=[4, 0], ratio=[1, 2, 4, 8])
+  def test_window_is_that_of_the_whole_frame(self, sampling, ratio):
     rng = np.random.default_rng(ratio)
     images = rng.integers(0, 256, [2, 14, 17, 3])
     images = tf.image.resize(images, [205, 243])
@@ -141,12 +139,6 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
       ]
     )
     whole = tf.stack([tf.io.decode_jpeg(f, ratio=ratio) for f in frames])
-    cache = frame_cache.FrameCache(0.1)
-    cached = None
-    if is_cached:
-      cached = video.Cached(
-        cache, tf.constant(3, tf.int64), tf.constant([4, 9])
-      )
     decode = tf.function(video.decode_frames)
     windows = [(0, 0, 205, 243), (16, 32, 160, 176), (33, 63, 172, 180)]
     windows += [(100, 203, 40, 40), (44, 19, 161, 1)]
@@ -157,13 +149,37 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
       if min(height, width) < ratio:
         continue
       self.assertEqual(2 ** int(video.jpeg_ratio(window, size)), ratio)
-      decoded = decode(frames, window, size, cached)
+      decoded = decode(frames, window, size)
       top, left = top // ratio, left // ratio
       self.assertAllEqual(
         decoded,
         whole[:, top : top + height // ratio, left : left + width // ratio],
       )
-    self.assertLen(cache, 2 if is_cached else 0)
+
+  @parameterized.named_parameters(
+    ('full', {'frame_size': 40}, [0]),
+    ('jitter', {'frame_size': 16, 'scale_jitter': 0.5}, [0, 1]),
+    ('half', {'frame_size': 16, 'scale': 1.0}, [1]),
+    ('area', {'frame_size': 6, 'area_range': (0.02, 1.0)}, [0, 1, 2]),
+    ('small', {'frame_size': (4, 5), 'scale': 0.9}, [3]),
+  )
+  def test_clip_of_decoded_frames(self, changes, scales):
+    config = video.VideoConfig(num_frames=5, **changes)
+    clip = records.fake_clip(1, num_frames=6, height=46, width=60)
+    frames = tf.constant(clip.frames)
+    decoded, size = tf.function(video.decode_whole)(frames, config)
+    self.assertAllEqual(size, [46, 60])
+    self.assertEqual([i for i in range(4) if tf.size(decoded[i])], scales)
+    take, load = tf.function(video.take_frames), tf.function(video.load_frames)
+    shapes = set()
+    for number in range(40):
+      indices = tf.constant([number % 6, 5, 2, 2, 0])
+      seed = tf.constant([3, number])
+      found = take(decoded, size, indices, config, seed)
+      self.assertAllEqual(found, load(frames, indices, config, seed))
+      shapes.add(tuple(found.shape))
+    is_random = 'area_range' in changes or 'scale_jitter' in changes
+    self.assertEqual(len(shapes) > 1, is_random)
 
   def test_never_fewer_pixels_than_the_output_needs(self):
     ratio_of = tf.function(video.jpeg_ratio)

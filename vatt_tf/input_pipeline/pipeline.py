@@ -12,6 +12,9 @@ position), and all that is random about a clip from (seed, epoch, record): a
 record gets the same draws wherever in the batch, and in whichever input
 pipeline, it is read.
 
+With `cache_gib` all of a record that is not random is kept in memory, and the
+same functions draw a clip from it, by the number of the record.
+
 A record that cannot be used keeps its place in the batch, under a false mask.
 What is wrong with it travels with the batch to the process that trains, where
 it is counted and named in the log (`BadRecords`): all before that is a graph,
@@ -22,6 +25,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import threading
+import time
 import zlib
 
 from absl import logging
@@ -33,7 +37,7 @@ from vatt_tf import feature_names as names
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
   class_balance,
-  frame_cache,
+  clip_cache,
   records,
   service,
 )
@@ -62,6 +66,12 @@ _SEED = '_seed'
 # Key of what is wrong with a row: (6,) string, empty when nothing is.
 _REPORT = '_report'
 _REPORT_SIZE = 6
+
+# Keys of what `decode_clip` makes of frames and captions.
+_FRAMES = 'frames'
+_FRAME_SIZE = 'frame_size'
+_CAPTION_IDS = 'caption_ids'
+_CAPTION_MASK = 'caption_mask'
 
 # What can be wrong with a record, as numbers that leave the graph.
 _FAULTS = {
@@ -254,7 +264,6 @@ class _Plan:
   sources: tuple[Source, ...]
   paths: tuple[tuple[str, ...], ...]  # Of the shards of each source.
   counts: tuple[tuple[int, ...], ...]  # Of the records in them.
-  cache: frame_cache.FrameCache | None
   is_served: bool  # Runs on input machines.
   with_example_id: bool
 
@@ -360,20 +369,32 @@ def guarded(
 
 
 @_as_graph
-def _read_shard(shard, *, paths, counts, source, num_pipelines, pipeline):
+def _read_shard(
+  shard,
+  epoch,
+  *,
+  paths,
+  counts,
+  source,
+  num_pipelines,
+  pipeline,
+  is_kept=False,
+):
   """The records of a shard that this pipeline takes.
 
   Args:
     shard: () int64, number of the shard in its source.
+    epoch: () int64.
     paths: Paths of the shards.
     counts: Records of each.
     source: Number of the source.
     num_pipelines: Records are dealt out to so many pipelines.
     pipeline: Number of this one.
+    is_kept: The records are in memory; nothing is read.
 
   Returns:
-    A data set of dictionaries: `record` () string, and where it comes from,
-    `source`, `shard` and `index`, () int64.
+    A data set of dictionaries: `record` () string (not if `is_kept`), where it
+    comes from, `source`, `shard` and `index`, () int64, and `epoch`.
   """
   path = tf.gather(tf.constant(paths), shard)
   count = tf.gather(tf.constant(counts, tf.int64), shard)
@@ -399,23 +420,30 @@ def _read_shard(shard, *, paths, counts, source, num_pipelines, pipeline):
 
     # Not the whole record, which comparing would copy.
     start = tf.strings.substr(record, 0, len(_UNREADABLE))
+    record = tf.cond(tf.equal(start, _UNREADABLE), fail, as_is)
+    return {'record': record, **name_place(index)}
+
+  def name_place(index):
     return {
-      'record': tf.cond(tf.equal(start, _UNREADABLE), fail, as_is),
       'source': tf.constant(source, tf.int64),
       'shard': shard,
       'index': index,
+      'epoch': epoch,
     }
 
   def is_ours(element):
     number = element['index'] + element['shard']
     return tf.equal(number % num_pipelines, pipeline)
 
-  dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
-  # Reading stops at a corrupt record; the one that stands in for it is cut off
-  # when all records were there.
-  dataset = dataset.ignore_errors(log_warning=False)
-  dataset = dataset.concatenate(tf.data.Dataset.from_tensors(_UNREADABLE))
-  dataset = dataset.take(count).enumerate().map(name_record)
+  if is_kept:
+    dataset = tf.data.Dataset.range(count).map(name_place)
+  else:
+    dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
+    # Reading stops at a corrupt record; the one that stands in for it is cut
+    # off when all records were there.
+    dataset = dataset.ignore_errors(log_warning=False)
+    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(_UNREADABLE))
+    dataset = dataset.take(count).enumerate().map(name_record)
   return dataset.filter(is_ours) if num_pipelines > 1 else dataset
 
 
@@ -471,30 +499,29 @@ def _read_epoch(
   buffer_size,
   cycle_length,
   repeat=None,
+  is_kept=False,
 ):
   """The records of a source in the order of an epoch.
 
   Args:
     epoch: () int64.
-    read_shard: From the number of a shard to a data set of its records.
+    read_shard: From the number of a shard, and the epoch, to a data set of its
+      records.
     shards: Numbers of the shards that this pipeline reads.
     is_training: Whether they are shuffled.
     seed: (2,) int64.
     buffer_size: Records among which the next one is drawn.
     cycle_length: Shards that are open at a time.
     repeat: `_repeat_records` but for its `dataset` and `seed`, or None.
+    is_kept: The records are in memory; see `_read_shard`.
 
   Returns:
-    A data set of the elements of `read_shard`, with `epoch`, () int64.
+    A data set of the elements of `read_shard`.
   """
-
-  def add_epoch(element):
-    return {**element, 'epoch': epoch}
-
+  read_shard = functools.partial(read_shard, epoch=epoch, is_kept=is_kept)
   shards = tf.constant(shards, tf.int64)
   if not is_training:
-    dataset = tf.data.Dataset.from_tensor_slices(shards).flat_map(read_shard)
-    return dataset.map(add_epoch)
+    return tf.data.Dataset.from_tensor_slices(shards).flat_map(read_shard)
   seed = _fold_in(seed, epoch)
   shards = tf.random.experimental.stateless_shuffle(shards, seed)
   dataset = tf.data.Dataset.from_tensor_slices(shards)
@@ -511,10 +538,9 @@ def _read_epoch(
   # TensorFlow's global one. The order is to depend on `seed` alone, so this
   # graph, which is that of the mapped function, gets a seed of its own.
   tf.compat.v1.set_random_seed(1)
-  dataset = dataset.shuffle(
+  return dataset.shuffle(
     buffer_size, seed=order, reshuffle_each_iteration=False
   )
-  return dataset.map(add_epoch)
 
 
 # Mixtures.
@@ -805,7 +831,7 @@ def load_video(
   """Decodes and finishes the frames of a clip.
 
   Args:
-    features: Of `prepare_frames`.
+    features: Of `prepare`, or a decoded clip.
     offset: () int64, µs.
     duration: () int64, µs.
     plan: Of the pipeline.
@@ -830,30 +856,31 @@ def load_video(
       config.short_clip,
     )
 
-    def decode(frames, indices, record):
-      return video_lib.load_frames(
-        frames, indices, config, seed, crop, plan.cache, record
+    finish_seed = None if seed is None else _fold_in(seed, 1)
+    if _FRAMES in features:
+      frames = video_lib.take_frames(
+        features[_FRAMES], features[_FRAME_SIZE], indices, config, seed
       )
+      return video_lib.finish_frames(frames, config, finish_seed), True, 0
+
+    def decode(frames, indices):
+      return video_lib.load_frames(frames, indices, config, seed, crop)
 
     def nothing(_):
       return tf.zeros([0, 0, 0, 3], tf.uint8)
 
-    record = _number_of(features, plan)
-    frames = guarded(
-      decode, (features['image_encoded'], indices, record), nothing
-    )
+    frames = guarded(decode, (features['image_encoded'], indices), nothing)
 
     def corrupt():
       return tf.zeros(config.shape), False, _FRAME_CORRUPT
 
     def finish():
-      finish_seed = None if seed is None else _fold_in(seed, 1)
       video = video_lib.finish_frames(frames, config, finish_seed)
       return video, True, 0
 
     return tf.cond(tf.size(frames) > 0, finish, corrupt)
 
-  return tf.cond(tf.size(features['image_encoded']) > 0, load, missing)
+  return tf.cond(tf.size(features['image_timestamp']) > 0, load, missing)
 
 
 def load_audio(
@@ -866,7 +893,7 @@ def load_audio(
   """Cuts and finishes the sound of a clip.
 
   Args:
-    features: Of `prepare_sound`.
+    features: Of `prepare`, or a decoded clip.
     offset: () int64, µs.
     duration: () int64, µs.
     plan: Of the pipeline.
@@ -905,7 +932,7 @@ def load_text(
   """Chooses and tokenizes the captions of a clip.
 
   Args:
-    features: Of `parse`.
+    features: Of `prepare`, or a decoded clip.
     offset: () int64, µs.
     duration: () int64, µs.
     plan: Of the pipeline.
@@ -916,19 +943,26 @@ def load_text(
   """
   span = round(plan.span * records.MICROSECONDS)
   center = offset + tf.minimum(tf.constant(span, tf.int64), duration) // 2
-  texts = features['caption_text']
-  is_read = _is_read(features, plan.sources, TEXT)
-  count = tf.where(is_read, tf.size(texts), 0)
+  is_decoded = _CAPTION_IDS in features
+  texts = features[_CAPTION_IDS if is_decoded else 'caption_text']
   chosen = text_lib.nearest_captions(
     features['caption_start'],
     features['caption_end'],
-    count,
+    tf.shape(texts)[0],
     center,
     plan.text.num_captions,
     seed,
   )
   texts = tf.gather(texts, chosen)
-  return text_lib.encode_captions(texts, plan.tokenizer, plan.text)
+  if not is_decoded:
+    return text_lib.encode_captions(texts, plan.tokenizer, plan.text)
+  missing = plan.text.num_captions - tf.size(chosen)
+  ids = tf.pad(texts, [[0, missing], [0, 0]])  # (C, L)
+  mask = tf.gather(features[_CAPTION_MASK], chosen)
+  return (
+    tf.ensure_shape(ids, plan.text.shape),
+    tf.ensure_shape(tf.pad(mask, [[0, missing]]), [plan.text.num_captions]),
+  )
 
 
 def load_label(
@@ -968,13 +1002,13 @@ def _frame_reason(frames):
 
 
 def make_report(
-  features: dict[str, tf.Tensor], faults: Sequence[tf.Tensor], plan: _Plan
+  features: dict[str, tf.Tensor], faults: tf.Tensor, plan: _Plan
 ) -> tf.Tensor:
   """Writes down what is wrong with a record.
 
   Args:
     features: Of `parse`.
-    faults: () int32 each; 0 is none.
+    faults: (n,) int32; 0 is none.
     plan: Of the pipeline.
 
   Returns:
@@ -982,7 +1016,6 @@ def make_report(
     sound, and the frames if one is corrupt. Empty strings when nothing is
     wrong.
   """
-  faults = tf.stack(faults)
 
   def report():
     paths = tf.constant([path for group in plan.paths for path in group])
@@ -1054,20 +1087,51 @@ def take_reports(
 
 
 @_as_graph
-def load_record(
+def prepare(
   element: dict[str, tf.Tensor], plan: _Plan
 ) -> dict[str, tf.Tensor]:
-  """Turns a record into the row, or the rows, that it gives.
+  """Reads all of a record that is not random.
 
   Args:
     element: Of `_read_epoch`.
     plan: Of the pipeline.
 
   Returns:
+    The features of `parse`, `prepare_frames` and `prepare_sound`, `label` as a
+    row has it, and `faults` (n,) int32.
+  """
+  features = parse(element, plan)
+  faults = [features['fault']]
+  if plan.video is not None:
+    features = prepare_frames(features, plan)
+    faults.append(features['video_fault'])
+  if plan.audio is not None:
+    features = prepare_sound(features, plan)
+    faults.append(features['audio_fault'])
+  if plan.text is not None:
+    texts = features['caption_text']
+    is_read = _is_read(features, plan.sources, TEXT)
+    features['caption_text'] = texts[: tf.where(is_read, tf.size(texts), 0)]
+  if plan.label is not None:
+    features[names.LABEL], fault = load_label(features, plan.label)
+    faults.append(fault)
+  return {**features, 'faults': tf.stack(faults)}
+
+
+@_as_graph
+def sample(
+  features: dict[str, tf.Tensor], plan: _Plan
+) -> dict[str, tf.Tensor]:
+  """Makes the row, or the rows, that a record gives.
+
+  Args:
+    features: Of `prepare`, or a decoded clip.
+    plan: Of the pipeline.
+
+  Returns:
     The tensors of `row_spec`; in evaluation with more than one clip or crop,
     with an axis of `num_clips * num_crops` in front (crops change fastest).
   """
-  features = parse(element, plan)
   seed = None
   seeds = [None] * 4
   if plan.is_training:
@@ -1080,13 +1144,7 @@ def load_record(
     for key in keys:
       seed = _fold_in(seed, features[key])
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-  faults = [features['fault']]
-  if plan.video is not None:
-    features = prepare_frames(features, plan)
-    faults.append(features['video_fault'])
-  if plan.audio is not None:
-    features = prepare_sound(features, plan)
-    faults.append(features['audio_fault'])
+  faults = [features['faults']] if 'faults' in features else []
   offsets, duration = clip_offsets(features, plan, seeds[0])
   num_crops = plan.num_views // offsets.shape[0]
   views = []
@@ -1102,17 +1160,20 @@ def load_record(
         features, offset, duration, plan, seeds[3]
       )
     if plan.label is not None:
-      row[names.LABEL], fault = load_label(features, plan.label)
-      faults.append(fault)
+      row[names.LABEL] = features[names.LABEL]
     for crop in range(num_crops):
       view = dict(row)
       if plan.video is not None:
         view[names.VIDEO], view[names.VIDEO_MASK], fault = load_video(
           features, offset, duration, plan, seeds[1], crop
         )
-        faults.append(fault)
+        faults.append(fault[None])
       views.append(view)
-  report = make_report(features, faults, plan)
+  # What is wrong with a decoded clip, its record still says: see `decode_clip`.
+  if 'faults' in features:
+    report = make_report(features, tf.concat(faults, axis=0), plan)
+  else:
+    report = tf.fill([_REPORT_SIZE], '')
   for view in views:
     view[_REPORT] = report
     if plan.with_example_id:
@@ -1124,6 +1185,232 @@ def load_record(
   if len(views) == 1:
     return views[0]
   return {key: tf.stack([v[key] for v in views]) for key in views[0]}
+
+
+def load_records(dataset: tf.data.Dataset, plan: _Plan) -> tf.data.Dataset:
+  """Turns the elements of `_read_epoch` into the rows of `sample`.
+
+  In two steps: TensorFlow does not optimize the arithmetic of a function that
+  calls Python, as `prepare` does. What a clip holds is to be the same, to the
+  last bit, on input machines and when it is drawn from memory.
+  """
+  for step in (prepare, sample):
+    dataset = dataset.map(
+      functools.partial(step, plan=plan),
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
+  return dataset
+
+
+# Clips in memory.
+
+
+def clip_spec(plan: _Plan) -> dict[str, tf.TensorSpec]:
+  """Shapes and types of a clip of `decode_clip`."""
+  number = tf.TensorSpec([], tf.int64)
+  numbers = tf.TensorSpec([None], tf.int64)
+  spec = {
+    'record': tf.TensorSpec([], tf.string),
+    'example_id': tf.TensorSpec([None], tf.string),
+  }
+  if plan.video is not None:
+    spec['image_timestamp'] = numbers
+    spec['video_end'] = number
+    spec[_FRAME_SIZE] = tf.TensorSpec([2], tf.int32)
+    frames = tf.TensorSpec([None, None, None, 3], tf.uint8)
+    for scale in range(video_lib.NUM_SCALES):
+      spec[f'{_FRAMES}_{scale}'] = frames
+  if plan.audio is not None:
+    spec['waveform'] = tf.TensorSpec([None], tf.float32)
+    spec['waveform_rate'] = tf.TensorSpec([], tf.int32)
+  if plan.text is not None:
+    spec['caption_start'] = spec['caption_end'] = numbers
+    length = plan.text.max_words
+    spec[_CAPTION_IDS] = tf.TensorSpec([None, length], tf.int32)
+    spec[_CAPTION_MASK] = tf.TensorSpec([None], tf.bool)
+  if plan.label is not None:
+    spec[names.LABEL] = row_spec(label=plan.label)[names.LABEL]
+  return spec
+
+
+def _decode_frames(frames, config):
+  """All frames of a record at all scales, their size, and whether all went."""
+
+  def decode(frames):
+    decoded, size = video_lib.decode_whole(frames, config)
+    return *decoded, size, True
+
+  def nothing(is_right):
+    empty = tf.zeros([0, 0, 0, 3], tf.uint8)
+    return *[empty] * video_lib.NUM_SCALES, tf.zeros([2], tf.int32), is_right
+
+  def some():
+    return guarded(decode, (frames,), lambda _: nothing(False))
+
+  return tf.cond(tf.size(frames) > 0, some, lambda: nothing(True))
+
+
+def decode_clip(
+  element: dict[str, tf.Tensor], plan: _Plan
+) -> dict[str, tf.Tensor]:
+  """Reads and decodes all of a record that is not random.
+
+  Args:
+    element: Of `_read_epoch`.
+    plan: Of the pipeline; of training.
+
+  Returns:
+    The tensors of `clip_spec`. `record` is empty; but when something is wrong
+    with the record it is the record, to be loaded as others are, and what is
+    decoded is empty.
+  """
+  features = prepare(element, plan)
+  is_right = tf.reduce_all(tf.equal(features['faults'], 0))
+  if plan.video is not None:
+    *decoded, features[_FRAME_SIZE], is_decoded = _decode_frames(
+      features['image_encoded'], plan.video
+    )
+    for scale, frames in enumerate(decoded):
+      features[f'{_FRAMES}_{scale}'] = frames
+    is_right &= is_decoded
+  if plan.text is not None:
+
+    def encode(caption):
+      ids, mask = text_lib.encode_captions(
+        caption[None], plan.tokenizer, plan.text
+      )
+      return ids[0], mask[0]
+
+    features[_CAPTION_IDS], features[_CAPTION_MASK] = tf.map_fn(
+      encode,
+      features['caption_text'],
+      fn_output_signature=(
+        tf.TensorSpec([plan.text.max_words], tf.int32),
+        tf.TensorSpec([], tf.bool),
+      ),
+    )
+
+  def right():
+    return {
+      key: tf.constant('') if key == 'record' else features[key]
+      for key in clip_spec(plan)
+    }
+
+  def wrong():
+    return _undecoded(element, plan)
+
+  return tf.cond(is_right, right, wrong)
+
+
+def _undecoded(element, plan):
+  """A clip of `decode_clip` that holds nothing but its record."""
+  clip = {key: _zeros_of(spec) for key, spec in clip_spec(plan).items()}
+  return {**clip, 'record': element['record']}
+
+
+def _zeros_of(spec):
+  """A tensor of a specification, its dynamic axes of length 0."""
+  shape = [size or 0 for size in spec.shape]
+  if spec.dtype == tf.string:
+    return tf.fill(shape, '')
+  return tf.zeros(shape, spec.dtype)
+
+
+@_as_graph
+def _load_kept(element, *, plan, cache):
+  """The row of a record that may be in the cache; it is if it was not read."""
+  found = cache.find(_number_of(element, plan))
+
+  def kept():
+    return cache.take(found)
+
+  def not_kept():
+    return _undecoded(element, plan)
+
+  if 'record' in element:
+    clip = tf.cond(cache.is_found(found), kept, not_kept)
+  else:
+    clip = kept()
+  element = {**element, 'record': clip.pop('record')}
+  features = {**element, **clip}
+  if plan.video is not None:
+    features[_FRAMES] = [
+      features.pop(f'{_FRAMES}_{scale}')
+      for scale in range(video_lib.NUM_SCALES)
+    ]
+
+  def decoded():
+    return sample(features, plan)
+
+  def read():
+    dataset = load_records(tf.data.Dataset.from_tensors(element), plan)
+    return dataset.get_single_element()
+
+  return tf.cond(tf.equal(element['record'], ''), decoded, read)
+
+
+def load_kept(
+  dataset: tf.data.Dataset, plan: _Plan, cache: clip_cache.ClipCache
+) -> tf.data.Dataset:
+  """`load_records`, where the clips of all records or some are in memory."""
+  return dataset.map(
+    functools.partial(_load_kept, plan=plan, cache=cache),
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+
+
+def _fill_cache(cache, readers, plan, num_records):
+  """Decodes the clips of this pipeline into the cache, while there is room.
+
+  Args:
+    cache: Of the clips.
+    readers: For each source `read_shard` and the numbers of its shards.
+    plan: Of the pipeline.
+    num_records: That this pipeline reads.
+
+  Returns:
+    Whether all of them are there.
+  """
+  start = time.monotonic()
+  read_all = []
+  for read_shard, shards in readers:
+    shards = tf.data.Dataset.from_tensor_slices(tf.constant(shards, tf.int64))
+    epoch = tf.constant(0, tf.int64)
+    read_all.append(
+      shards.flat_map(functools.partial(read_shard, epoch=epoch))
+    )
+  dataset = functools.reduce(tf.data.Dataset.concatenate, read_all)
+
+  @_as_graph
+  def decode(element):
+    return _number_of(element, plan), decode_clip(element, plan)
+
+  dataset = dataset.map(
+    decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  )
+  count = 0
+  for number, clip in dataset:
+    if not cache.add(number, clip):
+      logging.warning(
+        'The decoded clips take about %.3g GiB, more than `cache_gib`=%.3g: '
+        'the first %d of %d are in memory, the others are read and decoded '
+        'each time.',
+        cache.gib * num_records / max(count, 1),
+        cache.limit_gib,
+        count,
+        num_records,
+      )
+      return False
+    count += 1
+  logging.info(
+    'All %d decoded clips are in memory: %.3g GiB, after %.1f s.',
+    count,
+    cache.gib,
+    time.monotonic() - start,
+  )
+  return True
 
 
 @_as_graph
@@ -1230,13 +1517,9 @@ def _batches_of_machine(dataset, batch_size, num_machines, machine):
   return dataset.enumerate().filter(is_ours).map(_without_position)
 
 
-def _load_batches(dataset, plan, batch_size, num_missing=0):
+def _load_batches(dataset, load, plan, batch_size, num_missing=0):
   """Loads records, fills up with rows of zeros, and makes batches."""
-  dataset = dataset.map(
-    functools.partial(load_record, plan=plan),
-    num_parallel_calls=tf.data.AUTOTUNE,
-    deterministic=True,
-  )
+  dataset = load(dataset, plan=plan)
   if plan.num_views > 1:
     dataset = dataset.unbatch()
   if not plan.is_training:
@@ -1305,8 +1588,9 @@ def make_dataset(
     cycle_length: Shards that are read from at a time.
     max_bad_record_share: See `BadRecords`.
     bad_records: Counts the bad records; a new one by default.
-    cache_gib: Decoded frames to keep in memory, in GiB, so that later epochs
-      need not decode them; 0 for none. What a batch holds does not change.
+    cache_gib: Memory for decoded clips, in GiB; 0 for none. They are decoded
+      at the start; when all fit, records are not read again. What a batch holds
+      does not change. Training only.
     data_service: Addresses of the input machines that make the batches of
       training, such as 'grpc://host:5050', separated by commas; '' to make
       them in this process. What a batch holds does not change.
@@ -1341,9 +1625,9 @@ def make_dataset(
       f'that decodes. Received: is_training={is_training}, '
       f'cache_gib={cache_gib}, data_service={data_service!r}'
     )
-  if cache_gib and video is None:
+  if cache_gib and not is_training:
     raise ValueError(
-      '`cache_gib` keeps frames and needs `video`; it must be 0 without. '
+      '`cache_gib` must be 0 in evaluation, which reads each record once. '
       f'Received: cache_gib={cache_gib}'
     )
   if balance is not None and (label is None or not is_training):
@@ -1378,7 +1662,6 @@ def make_dataset(
     sources=sources,
     paths=paths,
     counts=tuple(tuple(of_group) for of_group in counts),
-    cache=frame_cache.FrameCache(cache_gib) if cache_gib else None,
     is_served=bool(data_service),
     with_example_id=(
       not is_training if with_example_id is None else with_example_id
@@ -1393,7 +1676,7 @@ def make_dataset(
     _deal_out(group, of_group, num_pipelines)
     for group, of_group in zip(paths, counts)
   ]
-  streams, lengths = [], []
+  readers, streams, lengths = [], [], []
   start = start_step * (global_batch_size // num_pipelines)
   weights = [source.weight for source in sources]
   mixture_seed = _seed_of(seed, f'mixture {pipeline}')
@@ -1436,6 +1719,7 @@ def make_dataset(
       num_pipelines=num_pipelines if deals_records else 1,
       pipeline=pipeline,
     )
+    readers.append((read_shard, shards[pipeline]))
     read_epoch = functools.partial(
       _read_epoch,
       read_shard=read_shard,
@@ -1451,7 +1735,17 @@ def make_dataset(
     epochs = tf.data.Dataset.range(
       first_epoch, _MAX_EPOCHS if last_epoch is None else last_epoch
     )
-    streams.append(epochs.flat_map(read_epoch).skip(passed))
+    streams.append((epochs, read_epoch, passed))
+  load, is_kept = load_records, False
+  if cache_gib:
+    cache = clip_cache.ClipCache(cache_gib, clip_spec(plan))
+    num_own = sum(of_pipelines[pipeline] for of_pipelines in lengths)
+    is_kept = _fill_cache(cache, readers, plan, num_own)
+    load = functools.partial(load_kept, cache=cache)
+  streams = [
+    epochs.flat_map(functools.partial(read_epoch, is_kept=is_kept)).skip(passed)
+    for epochs, read_epoch, passed in streams
+  ]
   if len(streams) == 1:
     dataset = streams[0]
   elif is_training:
@@ -1463,6 +1757,7 @@ def make_dataset(
     dataset = functools.reduce(tf.data.Dataset.concatenate, streams)
   options = tf.data.Options()
   options.deterministic = True
+  options.experimental_optimization.map_fusion = False  # See `load_records`.
   options.experimental_distribute.auto_shard_policy = (
     tf.data.experimental.AutoShardPolicy.OFF
   )
@@ -1471,6 +1766,7 @@ def make_dataset(
     parts = [
       _load_batches(
         _batches_of_machine(dataset, batch_size, len(addresses), machine),
+        load,
         plan,
         batch_size,
       ).with_options(options)
@@ -1483,7 +1779,7 @@ def make_dataset(
       rows = [sum(group) * plan.num_views for group in zip(*lengths)]
       wanted = -(-max(rows) // batch_size) * batch_size
       num_missing = wanted - rows[pipeline]
-    dataset = _load_batches(dataset, plan, batch_size, num_missing)
+    dataset = _load_batches(dataset, load, plan, batch_size, num_missing)
   dataset = dataset.map(
     functools.partial(take_reports, bad_records=bad_records)
   )

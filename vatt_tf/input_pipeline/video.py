@@ -5,20 +5,19 @@ tensor as TensorFlow's stateless functions take it: equal seeds, equal results.
 One draw serves all frames of a clip.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import math
-from typing import NamedTuple
 
 import gin
 import tensorflow as tf
-
-from vatt_tf.input_pipeline import frame_cache
 
 LOOP = 'loop'
 HOLD = 'hold'
 
 # The scales at which a JPEG can be decoded directly from its coefficients.
 _JPEG_RATIOS = (1, 2, 4, 8)
+NUM_SCALES = len(_JPEG_RATIOS)
 
 # Colours as brightness and two axes of chroma (YIQ), and back.
 _RGB_TO_YIQ = (
@@ -266,6 +265,30 @@ def random_window(
   return tf.stack([top, left, window_height, window_width])
 
 
+def _extreme_windows(height, width, config):
+  """Windows, (4,) int32, that no one of training is smaller or larger than."""
+  height_f, width_f = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+  if config.area_range is None:
+    jitter = config.scale_jitter
+    sizes = [
+      window_of(height, width, config.size, tf.constant(config.scale / factor))
+      for factor in (1.0 + jitter, 1.0 - jitter)
+    ]
+  else:
+    (small, large), ratios = config.area_range, config.aspect_ratio_range
+    sizes = []
+    for share, ratio in ((small, ratios), (large, ratios[::-1])):
+      area = share * height_f * width_f
+      sides = tf.sqrt(area / ratio[1]), tf.sqrt(area * ratio[0])
+      sizes.append([tf.cast(tf.round(side), tf.int32) for side in sides])
+  # A pixel to spare, for what rounding may do in another order.
+  (low, narrow), (high, wide) = sizes
+  return (
+    tf.stack([0, 0, tf.maximum(low - 1, 1), tf.maximum(narrow - 1, 1)]),
+    tf.stack([0, 0, tf.minimum(high + 1, height), tf.minimum(wide + 1, width)]),
+  )
+
+
 def central_window(
   height: tf.Tensor, width: tf.Tensor, config: VideoConfig, crop: int = 0
 ) -> tf.Tensor:
@@ -323,52 +346,8 @@ def _decode_window(frame, window, ratio):
   return image[:, left - start : left - start + columns]
 
 
-def _decode_at(scale, frames, window, cached):
-  """Decodes the window of all frames at one of the scales."""
-  ratio = _JPEG_RATIOS[scale]
-  window = window // ratio
-
-  def decode(frame):
-    return _decode_window(frame, window, ratio)
-
-  def take(element):
-    frame, number = element
-
-    def decode_whole():
-      return tf.io.decode_jpeg(frame, channels=3, ratio=ratio)
-
-    image = cached.cache.get(cached.record, number, scale, decode_whole)
-    return tf.slice(
-      image,
-      tf.concat([window[:2], [0]], axis=0),
-      tf.concat([window[2:], [3]], axis=0),
-    )
-
-  spec = tf.TensorSpec([None, None, 3], tf.uint8)
-  if cached is None:
-    return tf.map_fn(decode, frames, fn_output_signature=spec)
-  return tf.map_fn(take, (frames, cached.numbers), fn_output_signature=spec)
-
-
-class Cached(NamedTuple):
-  """Where the frames of a record are kept.
-
-  Attributes:
-    cache: The frames of all records.
-    record: () int64, number of the record.
-    numbers: (n,) int32, numbers of the frames in the record.
-  """
-
-  cache: frame_cache.FrameCache
-  record: tf.Tensor
-  numbers: tf.Tensor
-
-
 def decode_frames(
-  frames: tf.Tensor,
-  window: tf.Tensor,
-  size: tuple[int, int],
-  cached: Cached | None = None,
+  frames: tf.Tensor, window: tf.Tensor, size: tuple[int, int]
 ) -> tf.Tensor:
   """Decodes a window of JPEG frames.
 
@@ -380,7 +359,6 @@ def decode_frames(
     frames: (n,) string, JPEG images of one size.
     window: (4,) int32: top, left, height, width.
     size: Height and width that the frames are going to have.
-    cached: Where whole frames are kept, or None to keep nothing.
 
   Returns:
     (n, h, w, 3) uint8; h and w are those of the window, or the half (...) of
@@ -390,14 +368,95 @@ def decode_frames(
     tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or
       smaller than the window. Raised when it runs.
   """
+  spec = tf.TensorSpec([None, None, 3], tf.uint8)
   branches = []
-  for scale in range(len(_JPEG_RATIOS)):
+  for ratio in _JPEG_RATIOS:
 
-    def branch(scale=scale):
-      return _decode_at(scale, frames, window, cached)
+    def decode(frame, ratio=ratio):
+      return _decode_window(frame, window // ratio, ratio)
+
+    def branch(decode=decode):
+      return tf.map_fn(decode, frames, fn_output_signature=spec)
 
     branches.append(branch)
   return tf.switch_case(jpeg_ratio(window, size), branches)
+
+
+def decode_whole(
+  frames: tf.Tensor, config: VideoConfig
+) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+  """Decodes whole frames, at all the scales that training clips may want.
+
+  Args:
+    frames: (n,) string, JPEG images of one size; n > 0.
+    config: See `VideoConfig`.
+
+  Returns:
+    (n, h, w, 3) uint8 for each of `NUM_SCALES` scales, (0, 0, 0, 3) for those
+    that no window of training is decoded at; and the size of the frames, (2,)
+    int32.
+
+  Raises:
+    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or of
+      another size. Raised when it runs.
+  """
+  height, width = frame_shape(frames)
+  low, high = (
+    jpeg_ratio(window, config.size)
+    for window in _extreme_windows(height, width, config)
+  )
+  spec = tf.TensorSpec([None, None, 3], tf.uint8)
+  decoded = []
+  for scale, ratio in enumerate(_JPEG_RATIOS):
+
+    def decode(frame, ratio=ratio):
+      return tf.io.decode_jpeg(frame, channels=3, ratio=ratio)
+
+    def all_frames(decode=decode):
+      return tf.map_fn(decode, frames, fn_output_signature=spec)
+
+    def nothing():
+      return tf.zeros([0, 0, 0, 3], tf.uint8)
+
+    decoded.append(
+      tf.cond((low <= scale) & (scale <= high), all_frames, nothing)
+    )
+  return tuple(decoded), tf.stack([height, width])
+
+
+def take_frames(
+  decoded: Sequence[tf.Tensor],
+  frame_size: tf.Tensor,
+  indices: tf.Tensor,
+  config: VideoConfig,
+  seed: tf.Tensor,
+) -> tf.Tensor:
+  """Cuts a training clip out of frames that are decoded already.
+
+  Args:
+    decoded: Of `decode_whole`.
+    frame_size: Of `decode_whole`.
+    indices: (T,) int32, the frames of the clip.
+    config: See `VideoConfig`.
+    seed: (2,) integer.
+
+  Returns:
+    (T, h, w, 3) uint8, what `load_frames` gives for the same seed.
+  """
+  window = random_window(frame_size[0], frame_size[1], config, seed)
+  branches = []
+  for frames, ratio in zip(decoded, _JPEG_RATIOS, strict=True):
+
+    def branch(frames=frames, ratio=ratio):
+      place = window // ratio
+      return tf.slice(
+        tf.gather(frames, indices),
+        tf.concat([[0], place[:2], [0]], axis=0),
+        tf.concat([[-1], place[2:], [3]], axis=0),
+      )
+
+    branches.append(branch)
+  return tf.switch_case(jpeg_ratio(window, config.size), branches)
 
 
 def resize(frames: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -566,8 +625,6 @@ def load_frames(
   config: VideoConfig,
   seed: tf.Tensor | None = None,
   crop: int = 0,
-  cache: frame_cache.FrameCache | None = None,
-  record: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Decodes the sampled frames of a record, each stored frame at most once.
 
@@ -577,8 +634,6 @@ def load_frames(
     config: See `VideoConfig`.
     seed: (2,) integer, or None for the central window of evaluation.
     crop: Which window of evaluation (`central_window`).
-    cache: Keeps decoded frames; None for none.
-    record: () int64, number of the record in the cache.
 
   Returns:
     (T, h, w, 3) uint8.
@@ -593,8 +648,7 @@ def load_frames(
     window = central_window(height, width, config, crop)
   else:
     window = random_window(height, width, config, seed)
-  cached = None if cache is None else Cached(cache, record, wanted)
-  frames = decode_frames(frames, window, config.size, cached)
+  frames = decode_frames(frames, window, config.size)
   return tf.gather(frames, places)
 
 
