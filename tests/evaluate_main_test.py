@@ -211,6 +211,15 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_label_outside_the_range(self):
     with self.assertRaisesRegex(
+      ValueError, '2 of 8 records are bad.*validation/.*not among the classes'
+    ):
+      self._evaluate(
+        'zero_shot',
+        f'EVAL_RECORDS={self._records("validation")}',
+        'NUM_CLASSES=3',
+        "LABEL_NAMES=('circle', 'cross', 'ring')",
+      )
+    with self.assertRaisesRegex(
       ValueError, r'in \[0, 3\).*have none: validation/0000'
     ):
       self._evaluate(

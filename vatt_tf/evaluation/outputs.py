@@ -1,5 +1,7 @@
 """What a model gives for all rows of a data set, collected on the host."""
 
+import re
+
 import numpy as np
 import tensorflow as tf
 
@@ -22,7 +24,7 @@ def collect(model, dataset, output_names, kept):
     they are.
 
   Raises:
-    ValueError: the data set is empty.
+    ValueError: the data set is empty, or too many of its records are bad.
   """
 
   @tf.function(reduce_retracing=True)
@@ -35,7 +37,7 @@ def collect(model, dataset, output_names, kept):
     }
 
   batches = []
-  for features in dataset:
+  for features in _readable(dataset):
     batch = run(
       {
         key: value
@@ -57,6 +59,18 @@ def collect(model, dataset, output_names, kept):
   return {
     key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
   }
+
+
+def _readable(dataset):
+  """The batches of a data set, whose errors are those of Python again."""
+  try:
+    yield from dataset
+  except tf.errors.InvalidArgumentError as error:
+    # What Python raises inside the pipeline comes with the trace of its graph.
+    found = re.search('ValueError: (.+)', error.message)
+    if not found:
+      raise
+    raise ValueError(found.group(1)) from error
 
 
 class CountedRows:
