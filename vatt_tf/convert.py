@@ -122,7 +122,12 @@ def import_checkpoint(
     options['factorize_positions'] = factorize_positions
   gin_files, gin_params = list(gin_files or []), list(gin_params)
   if not gin_files:
-    gin_files, bindings = module.gin_config(found, **options)
+    gin_options = dict(options)
+    if source == 'released_vatt':
+      gin_options['given'] = [
+        binding.partition('=')[0].strip() for binding in gin_params
+      ]
+    gin_files, bindings = module.gin_config(found, **gin_options)
     gin_params = bindings + gin_params
   if tokenizer is not None:
     t5.check_tokenizer(tokenizer, found)

@@ -232,6 +232,13 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     )
     with self.assertRaisesRegex(ValueError, 'does not tell Size.num_heads'):
       released_vatt.gin_config(found)
+    with self.assertRaisesRegex(ValueError, 'does not tell Size.d_kv'):
+      released_vatt.gin_config(found, ['Size.num_heads'])
+    _, bindings = released_vatt.gin_config(
+      found, ['Size.num_heads', 'Size.d_kv', 'Size.d_model']
+    )
+    self.assertIn('Size.d_model = 32', bindings)
+    self.assertFalse([b for b in bindings if 'num_heads' in b or 'd_kv' in b])
 
   def test_other_family(self):
     sizes = {

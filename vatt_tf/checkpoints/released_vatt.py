@@ -375,25 +375,32 @@ def detect(shapes, config=None):
   return Released(kind, sizes)
 
 
-def gin_config(released):
+def gin_config(released, given=()):
   """The gin files and bindings that build the model of a checkpoint.
 
   Args:
     released: `Released`, from `detect`.
+    given: names of gin parameters that the user binds, such as
+      `Size.num_heads`, so that the checkpoint need not tell them.
 
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
 
   Raises:
-    ValueError: the checkpoint does not tell the number of heads.
+    ValueError: the checkpoint does not tell the number of heads, and nobody
+      else does.
   """
-  sizes = dict(released.sizes)
+  sizes = {
+    name: size
+    for name, size in released.sizes.items()
+    if size is not None or name not in given
+  }
   unknown = [name for name, size in sizes.items() if size is None]
   if unknown:
     raise ValueError(
       f'The checkpoint does not tell {", ".join(unknown)}: the width of its '
-      f'attention is no multiple of {D_KV}, as in all released models. Give a '
-      '`gin_file` that says it.'
+      f'attention is no multiple of {D_KV}, as in all released models. Give '
+      f'them, such as --gin_param={unknown[0]}=4, or a `gin_file` that says it.'
     )
   frame_size = next(
     (name for name in sizes if name.endswith('.frame_size')), None

@@ -59,6 +59,14 @@ class T5:
   epsilon: float
   agg_id: int | None
 
+  def __str__(self):
+    return (
+      f'T5 {"v1.1" if self.kind == "t5_v1_1" else "v1.0"}, its encoder: '
+      f'num_layers = {self.num_layers}, d_model = {self.d_model}, d_ff = '
+      f'{self.d_ff}, num_heads = {self.num_heads}, d_kv = {self.d_kv}, '
+      f'vocabulary_size = {self.vocabulary_size}'
+    )
+
 
 def _strip_prefix(shapes):
   """Names without what stands before `encoder.block`, to whole names."""

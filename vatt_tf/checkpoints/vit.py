@@ -103,6 +103,13 @@ class ViT:
   grid: tuple[int, int]
   epsilon: float | None
 
+  def __str__(self):
+    return (
+      f'ViT ({self.kind}): num_layers = {self.num_layers}, d_model = '
+      f'{self.d_model}, d_ff = {self.d_ff}, num_heads = {self.num_heads}, '
+      f'patch_size = {self.patch_size}, images of {self.frame_size}'
+    )
+
   @property
   def frame_size(self):
     """(height, width) of the images in pixels."""
@@ -351,9 +358,9 @@ def plan(
   if found.kind == 'npz':
     made.notes.append(
       "An npz file does not say which GeLU and epsilon it needs. The model's "
-      'are the exact GeLU and '
-      f'{tower.video_encoder.epsilon}; the code that trained the published '
-      'files had the tanh form and 1e-6.'
+      'are the exact GeLU, not its tanh form, and '
+      f'{tower.video_encoder.epsilon}: look up whether the code that trained '
+      'it has the same.'
     )
   special = _embedding_assignments(
     found, tower, factorize_positions, made.notes
