@@ -138,7 +138,7 @@ def import_checkpoint(
   if source == 'released_vatt':
     # Inputs larger than the tables get the numbers that the release gives.
     builder = 'build_classifier' if is_classifier else 'build_model'
-    _bind_default(f'{builder}.position_interpolation', 'release')
+    gin_utils.bind_default(f'{builder}.position_interpolation', 'release')
   model = _build(is_classifier)
   try:
     report = module.load(model, opened, allow_partial, **options)
@@ -156,15 +156,6 @@ def import_checkpoint(
     model, output, origin, gin.config_str(), report
   )
   return path, report
-
-
-def _bind_default(name, value):
-  """Binds a gin parameter that is not bound yet."""
-  try:
-    gin.query_parameter(name)
-  except ValueError:
-    with gin.unlock_config():
-      gin.bind_parameter(name, value)
 
 
 def _write_report(path, report):

@@ -194,6 +194,20 @@ def parse(gin_files, gin_params=()):
     raise ValueError(_explain(error, gin_files, gin_params)) from error
 
 
+def bind_default(name, value):
+  """Binds a parameter, unless what was parsed binds it already.
+
+  Args:
+    name: such as `TextConfig.kind`.
+    value: what it becomes.
+  """
+  try:
+    gin.query_parameter(name)
+  except ValueError:
+    with gin.unlock_config():
+      gin.bind_parameter(name, value)
+
+
 def write_config(model_dir):
   """Writes what was parsed to `model_dir/config.gin`."""
   file_utils.write_text(

@@ -39,6 +39,7 @@ DISTRIBUTIONS = {
   'google.protobuf': 'protobuf',
   'official': 'tf-models-official',
   'orbit': 'tf-models-official',
+  'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
   'tensorflow_io': 'tensorflow-io',
   'tensorflow_metadata': 'tensorflow-metadata',

@@ -190,7 +190,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       with mock.patch.object(
         retrieval,
         'evaluate_retrieval',
-        lambda model, _: {'gamma': model.encoder.norm.gamma.numpy().tolist()},
+        lambda model, *_: {'gamma': model.encoder.norm.gamma.numpy().tolist()},
       ):
         return runner.evaluate(self.model_dir, **options)[0]['gamma']
 

@@ -426,19 +426,18 @@ class RetrievalEvaluation:
   """Retrieval, in the form that training and `vatt_tf.evaluate` ask for.
 
   Args:
-    combination: one of `COMBINATIONS`, how the clips of a video are combined;
-      None: the default of `evaluate_retrieval`.
+    combination: one of `COMBINATIONS`, how the clips of a video are combined.
   """
 
   name = 'retrieval'
   title = 'Retrieval on held-out clips'
 
-  def __init__(self, combination=None):
-    self._options = {} if combination is None else {'combination': combination}
+  def __init__(self, combination='mean_embedding'):
+    self._combination = combination
 
   def __call__(self, model, dataset):
     """Evaluates: metrics as `evaluate_retrieval` gives them."""
-    return evaluate_retrieval(model, dataset, **self._options)
+    return evaluate_retrieval(model, dataset, self._combination)
 
   def scalars(self, metrics):
     """The figures by flat names, such as `text_to_video/R@10`: floats."""
