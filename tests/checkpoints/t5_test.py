@@ -314,7 +314,10 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
       _load(_tower('t5_v1_0', **overrides), _fixture('t5_v1_0'))
 
   @parameterized.parameters(
-    ({'relative_attention_max_distance': 64}, '`max_relative_distance` is 64'),
+    (
+      {'relative_attention_max_distance': 64},
+      '`build_model.max_relative_distance` is 64',
+    ),
     ({'layer_norm_epsilon': 1e-5}, '`epsilon` is 1e-05 .* and 1e-06'),
     ({'feed_forward_proj': 'gated-silu'}, "Received: .*'gated-silu'"),
   )

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests import shared_data
 from vatt_tf import feature_names
 from vatt_tf.checkpoints import conversion, released_vatt
-from vatt_tf.models import build, classification, vatt
+from vatt_tf.models import build, classification
 
 
 def _size(numbers):
@@ -40,24 +40,16 @@ def _released_model(config, position_interpolation='release'):
     return build.build_model(
       _size(numbers), d_post_projection=numbers['d_post_proj'], **common
     )
+  # The fixture's buckets are smaller than the release's: 8, up to 16.
+  text = numbers['t5_small']
   return build.build_model(
     video_size=_size(numbers['vit_base']),
     audio_size=_size(numbers['wat_base']),
-    text_size=_size(numbers['t5_small']),
+    text_size=_size(text),
+    num_relative_buckets=text['num_relative_buckets'],
+    max_relative_distance=text['max_relative_distance'],
     **common,
   )
-
-
-def _resize_relative_bias(model, numbers):
-  """The fixture's buckets are smaller than the release's: 8, up to 16."""
-  config = model.get_config()
-  config['text']['encoder'].update(
-    num_relative_buckets=numbers['num_relative_buckets'],
-    max_relative_distance=numbers['max_relative_distance'],
-  )
-  model = vatt.VATT.from_config(config)
-  model.build()
-  return model
 
 
 class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
@@ -75,8 +67,6 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
     folder = shared_data.path('fixtures', fixture)
     config = json.loads((folder / 'config.json').read_text())
     model = _released_model(config, interpolation)
-    if config['arch'] == 'tx_fac':
-      model = _resize_relative_bias(model, config['overrides']['t5_small'])
     released_vatt.load(model, conversion.open_source(folder / 'ckpt-3'))
     data = np.load(folder / 'io.npz')
     video, audio, text = (data[f'in/{m}'] for m in ('video', 'audio', 'text'))

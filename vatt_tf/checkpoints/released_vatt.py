@@ -283,6 +283,12 @@ def _sizes(shapes, kind, builder, modalities):
       if kind == 'tx_fac' and modality == 'text':
         attention = 'self_attention/attention'
       encoder(scope, roots['encoder'], attention)
+      if attention != 'mha':
+        sizes['build_model.num_relative_buckets'] = axis(
+          f'{roots["encoder"]}layers/0/{attention}/relative_attention_bias/'
+          'embeddings',
+          0,
+        )
     tokenizer = roots['tokenizer'] + 'kernel'
     positions, table = roots.get('position_embedding'), {}
     if positions is not None:

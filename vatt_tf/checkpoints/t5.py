@@ -176,6 +176,8 @@ def gin_config(found):
     },
     'build_model.text_form': found.kind,
     'build_model.d_embedding': None,
+    'build_model.num_relative_buckets': found.num_relative_buckets,
+    'build_model.max_relative_distance': found.max_relative_distance,
     'VOCABULARY_SIZE': found.vocabulary_size,
   }
   return ['gin/pretrain_ms_mbs.gin'], gin_sizes.bindings(sizes)
@@ -388,7 +390,7 @@ def _check_sizes(found, model, allow_partial):
     'text/Size.d_kv': found.d_kv,
     'build_model.text_form': found.kind,
     'build_model.d_embedding': None,
-    'max_relative_distance': found.max_relative_distance,
+    'build_model.max_relative_distance': found.max_relative_distance,
     'epsilon': found.epsilon,
   }
   if not allow_partial:
@@ -398,7 +400,7 @@ def _check_sizes(found, model, allow_partial):
       'text/Size.d_ff': found.d_ff,
       **theirs,
       'build_model.vocabulary_size': found.vocabulary_size,
-      'num_relative_buckets': found.num_relative_buckets,
+      'build_model.num_relative_buckets': found.num_relative_buckets,
     }
   form = _form(encoder)
   ours = {
@@ -410,13 +412,13 @@ def _check_sizes(found, model, allow_partial):
     'build_model.text_form': form,
     'build_model.d_embedding': embedding.d_embedding or None,
     'build_model.vocabulary_size': embedding.vocabulary_size,
-    'num_relative_buckets': encoder.num_relative_buckets,
-    'max_relative_distance': encoder.max_relative_distance,
+    'build_model.num_relative_buckets': encoder.num_relative_buckets,
+    'build_model.max_relative_distance': encoder.max_relative_distance,
     'epsilon': encoder.epsilon,
   }
   if form != found.kind:
     # Its own values are those of the other form.
-    for name in ('max_relative_distance', 'epsilon'):
+    for name in ('build_model.max_relative_distance', 'epsilon'):
       theirs.pop(name)
   gin_sizes.check(theirs, ours, gin_sizes.advise(gin_config(found)[1]))
 

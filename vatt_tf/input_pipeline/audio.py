@@ -649,7 +649,10 @@ def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
   windows = _windows(waveform, config.window_length, config.hop_length)
   size = 1 << (config.window_length - 1).bit_length()
   transform = tf.signal.rfft(windows, [size])  # (..., F, size / 2 + 1)
-  mel = tf.abs(transform) @ _mel_weights(config, size // 2 + 1)  # (..., F, M)
+  # `tf.abs` guards against overflow too, at twice the time.
+  power = tf.square(tf.math.real(transform))
+  power += tf.square(tf.math.imag(transform))
+  mel = tf.sqrt(power) @ _mel_weights(config, size // 2 + 1)  # (..., F, M)
   mel = tf.math.log1p(1e4 * mel)
   low = tf.reduce_min(mel, axis=[-2, -1], keepdims=True)
   high = tf.reduce_max(mel, axis=[-2, -1], keepdims=True)

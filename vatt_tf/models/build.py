@@ -126,6 +126,8 @@ def build_model(
   is_table_frozen=False,
   video_form='release',
   text_form='release',
+  num_relative_buckets=None,
+  max_relative_distance=None,
   d_post_projection=1024,
   position_interpolation='exact',
   drop_token_rate=0.5,
@@ -178,6 +180,10 @@ def build_model(
       no norm of positions, norms with an epsilon of 1e-12.
     text_form: `release`, `t5_v1_0` or `t5_v1_1`: form of the modality-specific
       model's text encoder.
+    num_relative_buckets: int, buckets of that encoder's relative positions;
+      None: 32.
+    max_relative_distance: int, of these buckets; None: 64 of the form
+      `release`, 128 of T5's.
     d_post_projection: int, width of the features of the modality-agnostic
       model; None: no Dense + GeLU behind the encoder.
     position_interpolation: `exact` or `release`: how inputs larger than the
@@ -287,6 +293,12 @@ def build_model(
         'dropout_rate': dropout_rate,
       }
       others = transformer_encoder.t5_arguments(text_form)
+      for name, value in (
+        ('num_relative_buckets', num_relative_buckets),
+        ('max_relative_distance', max_relative_distance),
+      ):
+        if value is not None:
+          others[name] = value
     parts[modality] = {'embedding': embedding}
     if not is_agnostic:
       parts[modality]['encoder'] = encoder_arguments(numbers, **others)
