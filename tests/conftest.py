@@ -1,5 +1,6 @@
 """Settings of every test process, made before TensorFlow starts."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -30,6 +31,14 @@ def pytest_collection_finish():
   imported now, and TensorFlow has not started yet."""
   if 'tensorflow' in sys.modules:
     importlib.import_module('tests.logical_devices').make()
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """Keeps what test files leave behind, such as TensorFlow's graphs, out of
+  later garbage collections, which otherwise make up most of the time."""
+  if nextitem is None or nextitem.path != item.path:
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure():
