@@ -1,0 +1,1 @@
+"""Embeddings of media files and records, as Parquet files."""
