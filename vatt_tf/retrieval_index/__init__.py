@@ -1,0 +1,1 @@
+"""Search in embeddings: an index, queries, and a web page."""

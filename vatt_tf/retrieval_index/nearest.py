@@ -1,0 +1,205 @@
+"""The vectors nearest to a query, by the dot product: exact, or with ScaNN.
+
+Both give the same scores in the same order, of what they find: candidates are
+compared in float64, to six decimals, and of equal ones the first row comes
+first. ScaNN may miss some.
+"""
+
+import os
+
+import numpy as np
+
+EXACT = 'exact'
+SCANN = 'scann'
+
+# Scores closer than this are equal.
+TIE = 1e-6
+_DECIMALS = 6
+
+_MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
+# Of more equal candidates than this the first rows are taken.
+_MAX_TIES = 1000
+
+# ScaNN looks at codes of all vectors, a few bits for each block of dimensions,
+# learned such that errors along a vector count more than those across; then it
+# compares the best by these codes exactly. There are no leaves of which only
+# some are searched: vectors without clusters would be missed, and codes alone
+# are fast enough. docs/search.md has the figures.
+_DIMENSIONS_PER_BLOCK = 2
+_ANISOTROPIC_THRESHOLD = 0.2
+_NUM_REORDERED = 500
+_ASSETS = 'scann_assets.pbtxt'
+_DATASET = 'dataset.npy'
+
+
+def rank(query, vectors, rows, count):
+  """Orders candidates.
+
+  Args:
+    query: (D,) float array.
+    vectors: (N, D) float32 array.
+    rows: (C,) integer array, the candidates, each once.
+    count: int, how many to return at most.
+
+  Returns:
+    (K,) float64 scores, rounded to six decimals, descending, and (K,) int64
+    rows; of equal scores the lower row comes first.
+  """
+  rows = np.sort(np.asarray(rows, np.int64))
+  # Row by row: a matrix product may differ between equal rows.
+  products = vectors[rows].astype(np.float64) * np.asarray(query, np.float64)
+  scores = np.round(products.sum(axis=1), _DECIMALS)
+  order = np.argsort(-scores, kind='stable')[:count]
+  return scores[order], rows[order]
+
+
+def exact(queries, vectors, count):
+  """Compares queries with every vector.
+
+  Args:
+    queries: (Q, D) float array.
+    vectors: (N, D) float32 array, may be mapped from a file.
+    count: int, how many to return at most.
+
+  Returns:
+    A list of what `rank` returns, for each query.
+  """
+  queries = np.asarray(queries, np.float32)
+  count = min(count, len(vectors))
+  if not count:
+    return [(np.zeros([0]), np.zeros([0], np.int64)) for _ in queries]
+  size = max(1, _MAX_SIMILARITIES // len(vectors))
+  found = []
+  for start in range(0, len(queries), size):
+    chunk = queries[start : start + size]
+    for query, scores in zip(chunk, chunk @ vectors.T):  # (N,)
+      found.append(rank(query, vectors, _candidates(scores, count), count))
+  return found
+
+
+def _candidates(scores, count):
+  """Rows that may be among the first `count`, those that tie included."""
+  least = np.partition(scores, -count)[-count]
+  rows = np.flatnonzero(scores >= least - TIE)
+  if len(rows) <= count + _MAX_TIES:
+    return rows
+  is_ahead = scores[rows] > least + TIE  # fewer than `count`
+  tied = rows[~is_ahead]
+  return np.concatenate([rows[is_ahead], tied[: count + _MAX_TIES]])
+
+
+def import_scann():
+  """The package, or an error that says how to get it.
+
+  Raises:
+    ValueError: it is not installed.
+  """
+  try:
+    from scann.scann_ops.py import scann_ops_pybind
+  except ImportError as e:
+    raise ValueError(
+      'ScaNN is needed and cannot be imported. Install it: `pip install '
+      "'vatt_tf[search]'`, or search exactly: --method=exact, which takes "
+      f'time in proportion to the vectors. Received: {e}'
+    ) from e
+  return scann_ops_pybind
+
+
+class Approximate:
+  """A ScaNN index of one set of vectors.
+
+  Args:
+    searcher: ScaNN's.
+    vectors: (N, D) float32 array, what it was made of.
+  """
+
+  def __init__(self, searcher, vectors):
+    self._searcher = searcher
+    self._vectors = vectors
+
+  @classmethod
+  def build(cls, vectors):
+    """Makes an index: codes are learned from the vectors.
+
+    Args:
+      vectors: (N, D) float32 array of unit rows.
+
+    Raises:
+      ValueError: ScaNN is not installed.
+    """
+    scann = import_scann()
+    builder = (
+      scann.builder(vectors, 10, 'dot_product')
+      .score_ah(
+        _DIMENSIONS_PER_BLOCK,
+        anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD,
+      )
+      .reorder(_NUM_REORDERED)
+    )
+    return cls(builder.build(), vectors)
+
+  def save(self, folder, vectors_path):
+    """Writes it to a folder, which is made.
+
+    Args:
+      folder: where to.
+      vectors_path: of the vectors in a .npy file, which is not written twice:
+        it must stay where it is, as seen from the folder.
+    """
+    os.makedirs(folder)
+    self._searcher.serialize(folder)
+    # ScaNN writes absolute paths: a folder may be moved.
+    path = os.path.join(folder, _ASSETS)
+    with open(path, encoding='utf-8') as file:
+      text = file.read()
+    own = os.path.join(folder, _DATASET)
+    shared = os.path.relpath(vectors_path, folder)
+    text = text.replace(f'"{own}"', f'"{shared}"')
+    text = text.replace(f'"{os.path.join(folder, "")}', '"')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write(text)
+    os.remove(own)
+
+  @classmethod
+  def load(cls, folder, vectors):
+    """Reads what `save` wrote.
+
+    Args:
+      folder: where it is.
+      vectors: (N, D) float32 array, what it was made of.
+
+    Raises:
+      ValueError: ScaNN is not installed.
+    """
+    scann = import_scann()
+    import scann_pybind  # what ScaNN's own import puts on the path
+
+    with open(os.path.join(folder, _ASSETS), encoding='utf-8') as file:
+      text = file.read()
+    start = 'asset_path: "'
+    text = text.replace(start, f'{start}{os.path.join(folder, "")}')
+    # Not `load_searcher`: it reads pickles, and an index may be a stranger's.
+    return cls(
+      scann.ScannSearcher(scann_pybind.ScannNumpy(folder, text)), vectors
+    )
+
+  def search(self, queries, count):
+    """As `exact`, but some of the nearest may be missing.
+
+    Args:
+      queries: (Q, D) float array.
+      count: int, how many to return at most.
+
+    Returns:
+      A list of what `rank` returns, for each query.
+    """
+    queries = np.asarray(queries, np.float32)
+    count = min(count, len(self._vectors))
+    wanted = max(count, _NUM_REORDERED)
+    rows, scores = self._searcher.search_batched(
+      queries, final_num_neighbors=count, pre_reorder_num_neighbors=wanted
+    )
+    return [
+      rank(query, self._vectors, own_rows[np.isfinite(own_scores)], count)
+      for query, own_rows, own_scores in zip(queries, rows, scores)
+    ]
