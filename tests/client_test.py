@@ -1,0 +1,132 @@
+"""The client, over gRPC and REST, at a server with a tiny VATT."""
+
+import subprocess
+import sys
+
+from absl.testing import parameterized
+import grpc
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tests import shared_data
+from tests.serving import served_models
+from vatt_tf import client
+
+
+class ClientTest(parameterized.TestCase, tf.test.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    tf_keras.utils.set_random_seed(0)
+    cls.vatt = served_models.Vatt()
+    base_path = f'{tf.compat.v1.test.get_temp_dir()}/client_test'
+    cls.vatt.write(base_path)
+    cls.server = served_models.start(cls, base_path)
+
+  def _client(self, kind, **arguments):
+    if kind == 'grpc':
+      made = client.GrpcClient(f'localhost:{self.server.port}', **arguments)
+    else:
+      url = f'http://localhost:{self.server.rest_port}'
+      made = client.RestClient(url, **arguments)
+    self.addCleanup(made.close)
+    return made
+
+  def _check(self, name, found, rows):
+    expected = self.vatt.expected[name]
+    self.assertEqual(set(found), set(expected))
+    for key, value in expected.items():
+      self.assertEqual(found[key].dtype, np.float32)
+      self.assertAllClose(found[key], value[:rows], atol=1e-5)
+
+  @parameterized.parameters('grpc', 'rest')
+  def test_embeds(self, kind):
+    inputs = self.vatt.inputs
+    asked = self._client(kind, version=1)
+    raw = inputs['embed_video']['frames'][:2]
+    self._check('embed_video', asked.embed_video(raw), 2)
+    jpeg = inputs['embed_video_jpeg']['frames'][:3]
+    for frames in (jpeg, jpeg.tolist()):
+      self._check('embed_video', asked.embed_video(frames), 3)
+    sounds = inputs['embed_audio']['waveform'][:4]
+    for rates in (16000, [16000] * 4):
+      found = asked.embed_audio(sounds.astype(np.float64), rates)
+      self._check('embed_audio', found, 4)
+    texts = [text.decode() for text in inputs['embed_text']['text']]
+    self._check('embed_text', asked.embed_text(texts), 8)
+
+  @parameterized.parameters('grpc', 'rest')
+  def test_metadata_and_status(self, kind):
+    asked = self._client(kind)
+    self.assertEqual(asked.status(), {1: 'AVAILABLE'})
+    found = asked.metadata()
+    self.assertContainsSubset(['embed_audio', 'embed_text'], found)
+    text = found['embed_text']
+    outputs = text['outputs'] if kind == 'rest' else text.outputs
+    self.assertEqual(set(outputs), {'feature', 'video_text_embedding'})
+
+  @parameterized.parameters('grpc', 'rest')
+  def test_errors(self, kind):
+    asked = self._client(kind)
+    with self.assertRaisesRegex(
+      client.ServerError, 'INVALID_ARGUMENT: `text` must hold a word'
+    ) as caught:
+      asked.embed_text(['a star', ''])
+    self.assertEqual(caught.exception.code, grpc.StatusCode.INVALID_ARGUMENT)
+    with self.assertRaisesRegex(client.ServerError, 'NOT_FOUND: .*bert'):
+      self._client(kind, model_name='bert').embed_text(['a'])
+    with self.assertRaisesRegex(ValueError, r'one length. Received: \[1, 2\]'):
+      asked.embed_video([[b'a'], [b'a', b'b']])
+    self._check(
+      'embed_text',
+      asked.embed_text([self.vatt.inputs['embed_text']['text'][0].decode()]),
+      1,
+    )
+
+  def test_one_output(self):
+    base_path = f'{self.get_temp_dir()}/plain'
+    served_models.write_plain(base_path, 1)
+    plain = served_models.start(self, base_path, 'plain')
+    for asked in (
+      client.GrpcClient(f'localhost:{plain.port}', 'plain'),
+      client.RestClient(f'http://localhost:{plain.rest_port}', 'plain'),
+    ):
+      with asked:
+        found = asked.predict('serving_default', x=np.ones([2, 1], np.float32))
+        self.assertAllEqual(found['sum'], [[2], [2]])
+        with self.assertRaises(client.ServerError) as caught:
+          asked._timeout = 0.2
+          asked.predict('sleep', x=[1.0])
+        self.assertEqual(
+          caught.exception.code, grpc.StatusCode.DEADLINE_EXCEEDED
+        )
+
+  def test_no_server(self):
+    for asked in (
+      client.GrpcClient('localhost:1', timeout=5),
+      client.RestClient('http://localhost:1'),
+    ):
+      with asked, self.assertRaises(client.ServerError) as caught:
+        asked.status()
+      self.assertEqual(caught.exception.code, grpc.StatusCode.UNAVAILABLE)
+
+  def test_imports_no_tensorflow(self):
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-c',
+        'import sys; from vatt_tf import client; client.RestClient(); '
+        'print([n for n in sys.modules if n.startswith("tensorflow")])',
+      ],
+      cwd=shared_data.REPOSITORY,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    self.assertEqual(done.stdout, '[]\n')
+
+
+if __name__ == '__main__':
+  tf.test.main()

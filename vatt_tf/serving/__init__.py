@@ -1,0 +1,1 @@
+"""TensorFlow Serving's API over exported models, in one local process."""

@@ -1,0 +1,266 @@
+"""Computes requests that wait at the same time together.
+
+Requests of one key (a model's version, a signature, the shapes of a row) are
+merged along their first dimension, and the result is split again. A request
+waits until the batch is full, but no longer than the timeout. A merged batch
+that fails is computed again one request at a time, so that a request fails for
+its own faults only.
+"""
+
+import collections
+from concurrent import futures
+import dataclasses
+import re
+import threading
+import time
+
+import grpc
+import numpy as np
+
+from vatt_tf.serving import errors
+
+_FIELD = re.compile(r'(\w+)\s*:?\s*\{\s*value\s*:\s*(\d+)\s*\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+  """How requests are merged, by the names of TensorFlow Serving.
+
+  Args:
+    max_batch_size: rows of a batch. A request of more is computed alone.
+    batch_timeout_micros: for how long a request waits for others, µs.
+    max_enqueued_batches: so many full batches may wait; what comes then is
+      refused.
+    num_batch_threads: so many batches are computed at a time.
+
+  Raises:
+    ValueError: a value is out of its range.
+  """
+
+  max_batch_size: int = 32
+  batch_timeout_micros: int = 5000
+  max_enqueued_batches: int = 64
+  num_batch_threads: int = 2
+
+  def __post_init__(self):
+    for name, value in dataclasses.asdict(self).items():
+      least = 0 if name == 'batch_timeout_micros' else 1
+      if value < least:
+        raise ValueError(
+          f'`{name}` must be at least {least}. Received: {name}={value}'
+        )
+
+
+def parse_parameters(text):
+  """Reads a batching parameters file.
+
+  Args:
+    text: such as `max_batch_size { value: 32 }`, a field a line.
+
+  Returns:
+    `Parameters`.
+
+  Raises:
+    ValueError: a field is not known, or there is something else in it.
+  """
+  text = re.sub(r'#.*', '', text)
+  found = {name: int(value) for name, value in _FIELD.findall(text)}
+  rest = _FIELD.sub('', text).strip(' \t\r\n,;')
+  known = [field.name for field in dataclasses.fields(Parameters)]
+  unknown = sorted(set(found) - set(known))
+  if rest or unknown:
+    raise ValueError(
+      'The batching parameters must be lines such as `max_batch_size { value: '
+      f'32 }}`, of {", ".join(known)}. Received: {", ".join(unknown) or rest}'
+    )
+  return Parameters(**found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """A request that waits."""
+
+  inputs: dict
+  num_rows: int
+  due: float
+  future: futures.Future
+
+
+class _Group:
+  """Requests of one key, in the order in which they came."""
+
+  def __init__(self):
+    self.tasks = collections.deque()
+    self.num_rows = 0
+
+  def add(self, task):
+    self.tasks.append(task)
+    self.num_rows += task.num_rows
+
+  def take(self, max_rows):
+    """The first requests, of `max_rows` together, or the first alone."""
+    taken, num_rows = [], 0
+    while self.tasks:
+      if taken and num_rows + self.tasks[0].num_rows > max_rows:
+        break
+      task = self.tasks.popleft()
+      taken.append(task)
+      num_rows += task.num_rows
+    self.num_rows -= num_rows
+    return taken
+
+
+class Batcher:
+  """Merges requests and computes them in a few threads.
+
+  Args:
+    compute: function of a key and a dictionary of arrays (rows, ...), which
+      returns a dictionary of arrays (rows, ...).
+    parameters: `Parameters`.
+    on_batch: function of a key and the number of rows, called of each batch
+      that is computed, or None.
+  """
+
+  def __init__(self, compute, parameters, on_batch=None):
+    self._compute = compute
+    self._parameters = parameters
+    self._on_batch = on_batch
+    self._max_waiting = (
+      parameters.max_batch_size * parameters.max_enqueued_batches
+    )
+    self._groups = {}
+    self._num_waiting = 0
+    self._is_closed = False
+    self._condition = threading.Condition()
+    self._threads = [
+      threading.Thread(target=self._work, name=f'batch-{i}', daemon=True)
+      for i in range(parameters.num_batch_threads)
+    ]
+    for thread in self._threads:
+      thread.start()
+
+  @property
+  def num_waiting(self):
+    """Rows that wait."""
+    return self._num_waiting
+
+  def submit(self, key, inputs, num_rows):
+    """Hands a request over.
+
+    Args:
+      key: hashable; requests of equal keys can be merged.
+      inputs: dictionary of arrays (num_rows, ...).
+      num_rows: int.
+
+    Returns:
+      `concurrent.futures.Future` of the dictionary of outputs. A request whose
+      future is cancelled before its batch begins is left out.
+
+    Raises:
+      errors.StatusError: UNAVAILABLE, the queue is full or closed.
+    """
+    due = time.monotonic() + self._parameters.batch_timeout_micros / 1e6
+    task = _Task(inputs, num_rows, due, futures.Future())
+    with self._condition:
+      if self._is_closed:
+        raise errors.StatusError(
+          grpc.StatusCode.UNAVAILABLE, 'The server shuts down.'
+        )
+      waiting = self._num_waiting
+      if waiting and waiting + num_rows > self._max_waiting:
+        raise errors.StatusError(
+          grpc.StatusCode.UNAVAILABLE,
+          f'The queue is full: {waiting} rows wait, of at most '
+          f'{self._max_waiting}. Try again later.',
+        )
+      self._groups.setdefault(key, _Group()).add(task)
+      self._num_waiting += num_rows
+      self._condition.notify()
+    return task.future
+
+  def close(self):
+    """Computes what waits, takes nothing more, and ends the threads."""
+    with self._condition:
+      self._is_closed = True
+      self._condition.notify_all()
+    for thread in self._threads:
+      thread.join()
+
+  def _work(self):
+    while True:
+      key, tasks = self._take()
+      if tasks is None:
+        return
+      tasks = [t for t in tasks if t.future.set_running_or_notify_cancel()]
+      if tasks:
+        self._settle(key, tasks)
+
+  def _take(self):
+    """Waits for a batch: `(key, tasks)`, or `(None, None)` at the end."""
+    with self._condition:
+      while True:
+        now = time.monotonic()
+        ready = [
+          key
+          for key, group in self._groups.items()
+          if self._is_ready(group, now)
+        ]
+        if ready:
+          key = min(ready, key=lambda key: self._groups[key].tasks[0].due)
+          return key, self._pop(key)
+        if self._is_closed:
+          return None, None
+        dues = [group.tasks[0].due for group in self._groups.values()]
+        self._condition.wait(min(dues) - now if dues else None)
+
+  def _is_ready(self, group, now):
+    is_full = group.num_rows >= self._parameters.max_batch_size
+    return is_full or self._is_closed or group.tasks[0].due <= now
+
+  def _pop(self, key):
+    group = self._groups[key]
+    tasks = group.take(self._parameters.max_batch_size)
+    if not group.tasks:
+      del self._groups[key]
+    self._num_waiting -= sum(task.num_rows for task in tasks)
+    # What is left is another thread's to wait for.
+    self._condition.notify()
+    return tasks
+
+  def _settle(self, key, tasks):
+    """Computes requests together, or each alone if that fails."""
+    try:
+      results = self._compute_merged(key, tasks)
+    except Exception as e:  # noqa: BLE001, whatever it is, the client is told
+      if len(tasks) == 1:
+        tasks[0].future.set_exception(e)
+        return
+      for task in tasks:
+        self._settle(key, [task])
+      return
+    for task, result in zip(tasks, results):
+      task.future.set_result(result)
+
+  def _compute_merged(self, key, tasks):
+    inputs = tasks[0].inputs
+    num_rows = sum(task.num_rows for task in tasks)
+    if len(tasks) > 1:
+      inputs = {
+        name: np.concatenate([task.inputs[name] for task in tasks])
+        for name in inputs
+      }
+    outputs = self._compute(key, inputs)
+    if self._on_batch is not None:
+      self._on_batch(key, num_rows)
+    for name, value in outputs.items():
+      if value.shape[:1] != (num_rows,):
+        raise ValueError(
+          f'The output `{name}` must have {num_rows} rows, as the inputs have. '
+          f'Received: an array of shape {value.shape}'
+        )
+    results, first = [], 0
+    for task in tasks:
+      rows = slice(first, first + task.num_rows)
+      results.append({name: value[rows] for name, value in outputs.items()})
+      first += task.num_rows
+    return results

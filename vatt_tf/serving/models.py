@@ -1,0 +1,404 @@
+"""Versions of models: found in folders, loaded, warmed up, used and unloaded.
+
+A model is a folder with a folder for each version, named by its number. The
+folders are looked at again and again: a new version is loaded and answers its
+warm-up requests before an older one is unloaded, which happens once nobody uses
+that any more. A version that cannot be loaded is reported, and the next older
+one serves.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import os
+import threading
+
+from absl import logging
+from google.protobuf import text_format
+import grpc
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+import tensorflow_text  # noqa: F401, registers the operations of tokenizers
+
+from vatt_tf.serving import errors, requests
+
+State = get_model_status_pb2.ModelVersionStatus.State
+
+DEFAULT_SIGNATURE = 'serving_default'
+_WARMUP = os.path.join('assets.extra', 'tf_serving_warmup_requests')
+
+
+class Version:
+  """A loaded SavedModel.
+
+  Args:
+    model_name: string.
+    number: int.
+    path: folder of the SavedModel.
+
+  Attributes:
+    model_name: as given.
+    number: as given.
+    specs: dictionary from the names of signatures to dictionaries from the
+      names of inputs to `tf.TensorSpec`.
+    signature_defs: dictionary of `SignatureDef`, as they are in the file.
+  """
+
+  def __init__(self, model_name, number, path):
+    self.model_name = model_name
+    self.number = number
+    saved = saved_model_pb2.SavedModel()
+    with tf.io.gfile.GFile(os.path.join(path, 'saved_model.pb'), 'rb') as file:
+      saved.ParseFromString(file.read())
+    self.signature_defs = dict(saved.meta_graphs[0].signature_def)
+    self._loaded = tf.saved_model.load(path)
+    self._functions = dict(self._loaded.signatures)
+    self.specs = {
+      name: function.structured_input_signature[1]
+      for name, function in self._functions.items()
+    }
+
+  def compute(self, signature, inputs):
+    """Computes a signature.
+
+    Args:
+      signature: its name.
+      inputs: dictionary of arrays.
+
+    Returns:
+      Dictionary of arrays.
+    """
+    specs = self.specs[signature]
+    outputs = self._functions[signature](
+      **{
+        name: tf.constant(value, specs[name].dtype)
+        for name, value in inputs.items()
+      }
+    )
+    return {name: value.numpy() for name, value in outputs.items()}
+
+  def warm_up(self, path):
+    """Answers the warm-up requests of the SavedModel, if it has any.
+
+    Args:
+      path: folder of the SavedModel.
+
+    Returns:
+      How many there were.
+    """
+    path = os.path.join(path, _WARMUP)
+    if not tf.io.gfile.exists(path):
+      return 0
+    count = 0
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+      log = prediction_log_pb2.PredictionLog.FromString(record)
+      request = log.predict_log.request
+      signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+      specs = self.specs[signature]
+      inputs = requests.from_protos(request.inputs, specs, len(record) + 2**20)
+      self.compute(signature, inputs)
+      count += 1
+    return count
+
+
+@dataclasses.dataclass
+class _Entry:
+  """What is known of a version."""
+
+  state: int = State.START
+  error: errors.StatusError | None = None
+  files: tuple = ()  # of the folder when it failed to load
+  version: Version | None = None
+  num_users: int = 0
+
+
+@dataclasses.dataclass
+class _Model:
+  """A model, and its versions by number."""
+
+  name: str
+  base_path: str
+  max_versions: int | None  # None: all
+  numbers: tuple  # those to serve; empty: any
+  entries: dict = dataclasses.field(default_factory=dict)
+
+
+def model_config(name, base_path):
+  """The `ModelServerConfig` of one model, of which the newest version serves.
+
+  Args:
+    name: string.
+    base_path: folder with the folders of versions.
+  """
+  config = model_server_config_pb2.ModelServerConfig()
+  config.model_config_list.config.add(name=name, base_path=base_path)
+  return config
+
+
+def read_config(path):
+  """Reads a model config file.
+
+  Args:
+    path: of a `ModelServerConfig` in text format.
+
+  Returns:
+    `ModelServerConfig`.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  config = model_server_config_pb2.ModelServerConfig()
+  with tf.io.gfile.GFile(path) as file:
+    try:
+      text_format.Parse(file.read(), config)
+    except text_format.ParseError as e:
+      raise ValueError(
+        f'{path} must be a `model_config_list` in text format, such as the '
+        f'models.config that export_saved_model writes. Received: {e}'
+      ) from e
+  return config
+
+
+class Models:
+  """The models of a server.
+
+  Args:
+    config: `ModelServerConfig`. Of the version policies, `latest` (by default,
+      1), `all` and `specific` are known.
+    poll_seconds: between looks at the folders; 0 looks once.
+  """
+
+  def __init__(self, config, poll_seconds=1.0):
+    self._models = {}
+    for model in config.model_config_list.config:
+      self._add(model)
+    if not self._models:
+      raise ValueError('There must be a model to serve. Received: none')
+    self._poll_seconds = poll_seconds
+    self._condition = threading.Condition()
+    self._stop = threading.Event()
+    self._thread = None
+
+  def _add(self, config):
+    for key, value in (('name', config.name), ('base_path', config.base_path)):
+      if not value:
+        raise ValueError(
+          f'`{key}` must be given of each model. Received: '
+          f'{text_format.MessageToString(config, as_one_line=True)}'
+        )
+    if config.name in self._models:
+      raise ValueError(
+        f'`name` must differ of each model. Received: {config.name} twice'
+      )
+    policy = config.model_version_policy
+    max_versions, numbers = 1, ()
+    kind = policy.WhichOneof('policy_choice')
+    if kind == 'latest':
+      max_versions = policy.latest.num_versions or 1
+    elif kind == 'all':
+      max_versions = None
+    elif kind == 'specific':
+      max_versions, numbers = None, tuple(policy.specific.versions)
+    self._models[config.name] = _Model(
+      config.name, config.base_path, max_versions, numbers
+    )
+
+  @property
+  def names(self):
+    """The names of the models."""
+    return list(self._models)
+
+  def start(self):
+    """Loads the models, and watches their folders from then on.
+
+    Raises:
+      ValueError: of a model no version can be served.
+    """
+    for model in self._models.values():
+      self._update(model)
+      if not any(e.version for e in model.entries.values()):
+        causes = [
+          f'version {number}: {entry.error.message}'
+          for number, entry in model.entries.items()
+        ]
+        causes = '; '.join(causes) or 'there is no folder named by a number'
+        raise ValueError(
+          f'`{model.name}` must have a version that loads, in '
+          f'{model.base_path}. Received: {causes}. `python -m '
+          'vatt_tf.export_saved_model` writes one.'
+        )
+    if self._poll_seconds:
+      self._thread = threading.Thread(target=self._watch, daemon=True)
+      self._thread.start()
+
+  def close(self):
+    """Stops to watch the folders."""
+    self._stop.set()
+    if self._thread is not None:
+      self._thread.join()
+
+  def _watch(self):
+    while not self._stop.wait(self._poll_seconds):
+      for model in self._models.values():
+        try:
+          self._update(model)
+        except (OSError, tf.errors.OpError) as e:
+          logging.error('%s: cannot look at its folder: %s', model.name, e)
+
+  def _update(self, model):
+    """Loads and unloads versions, by what is in the folder."""
+    kept = set()
+    for number in sorted(_find_versions(model), reverse=True):
+      if self._ensure(model, number):
+        kept.add(number)
+      if len(kept) == model.max_versions:
+        break
+    if not kept:  # whatever serves goes on
+      return
+    for number, entry in model.entries.items():
+      if entry.state == State.AVAILABLE and number not in kept:
+        self._unload(model, number, entry)
+
+  def _ensure(self, model, number):
+    """Loads a version if it is not; returns whether it serves."""
+    entry = model.entries.get(number, _Entry())
+    if entry.state == State.AVAILABLE:
+      return True
+    path = os.path.join(model.base_path, str(number))
+    files = _fingerprint(path)
+    if entry.error is not None and entry.files == files:
+      return False
+    logging.info('%s version %d: loading %s', model.name, number, path)
+    with self._condition:
+      model.entries[number] = _Entry(State.LOADING)
+    try:
+      version = Version(model.name, number, path)
+      count = version.warm_up(path)
+    except Exception as e:  # noqa: BLE001, any file of it may be anything
+      error = errors.from_exception(e)
+      logging.error(
+        '%s version %d cannot be loaded: %s', model.name, number, error.message
+      )
+      with self._condition:
+        model.entries[number] = _Entry(State.END, error, files)
+      return False
+    with self._condition:
+      model.entries[number] = _Entry(State.AVAILABLE, version=version)
+    logging.info(
+      '%s version %d: available, after %d warm-up requests',
+      model.name, number, count,
+    )
+    return True
+
+  def _unload(self, model, number, entry):
+    """Waits until nobody uses a version, and lets it go."""
+    with self._condition:
+      entry.state = State.UNLOADING
+      self._condition.wait_for(lambda: not entry.num_users)
+      entry.version, entry.state = None, State.END
+    gc.collect()  # a loaded model is a circle of references
+    logging.info('%s version %d: unloaded', model.name, number)
+
+  @contextlib.contextmanager
+  def use(self, name, number=None):
+    """A version that stays loaded for the time of a `with` statement.
+
+    Args:
+      name: of a model.
+      number: of a version, or None for the newest that is available.
+
+    Yields:
+      `Version`.
+
+    Raises:
+      errors.StatusError: NOT_FOUND.
+    """
+    model = self._find(name, number)
+    with self._condition:
+      available = [
+        n for n, e in model.entries.items() if e.state == State.AVAILABLE
+      ]
+      chosen = max(available) if number is None else number
+      if chosen not in available:
+        raise _not_found(
+          name, number, f'Available: {", ".join(map(str, sorted(available)))}'
+        )
+      entry = model.entries[chosen]
+      entry.num_users += 1
+    try:
+      yield entry.version
+    finally:
+      with self._condition:
+        entry.num_users -= 1
+        self._condition.notify_all()
+
+  def _find(self, name, number):
+    if not name:
+      raise errors.invalid('The request must name a model. Received: none')
+    if name not in self._models:
+      raise _not_found(
+        name, number, f'Models: {", ".join(sorted(self._models))}'
+      )
+    return self._models[name]
+
+  def status(self, name, number=None):
+    """What is known of the versions of a model.
+
+    Args:
+      name: of a model.
+      number: of a version, or None for all.
+
+    Returns:
+      `GetModelStatusResponse`, the newest version first.
+
+    Raises:
+      errors.StatusError: NOT_FOUND.
+    """
+    model = self._find(name, number)
+    response = get_model_status_pb2.GetModelStatusResponse()
+    with self._condition:
+      for each in sorted(model.entries, reverse=True):
+        if number in (None, each):
+          entry = model.entries[each]
+          status = response.model_version_status.add()
+          status.version, status.state = each, entry.state
+          if entry.error is not None:
+            status.status.error_code = entry.error.code.value[0]
+            status.status.error_message = entry.error.message
+    if not response.model_version_status:
+      raise _not_found(
+        name, number, f'Versions: {", ".join(map(str, model.entries))}'
+      )
+    return response
+
+
+def _not_found(name, number, known):
+  wanted = f'Specific({name}, {number})'
+  if number is None:
+    wanted = f'Latest({name})'
+  return errors.StatusError(
+    grpc.StatusCode.NOT_FOUND,
+    f'Servable not found for request: {wanted}. {known}',
+  )
+
+
+def _find_versions(model):
+  """Numbers of the versions in a model's folder that may serve."""
+  if not tf.io.gfile.isdir(model.base_path):
+    return []
+  names = [name.rstrip('/') for name in tf.io.gfile.listdir(model.base_path)]
+  numbers = [int(name) for name in names if name.isdecimal()]
+  return [n for n in numbers if not model.numbers or n in model.numbers]
+
+
+def _fingerprint(path):
+  """Sizes and times of the files of a version: a broken one is tried again
+  when they change."""
+  found = []
+  for folder, _, names in tf.io.gfile.walk(path):
+    for name in names:
+      stat = tf.io.gfile.stat(os.path.join(folder, name))
+      found.append((folder, name, stat.length, stat.mtime_nsec))
+  return tuple(sorted(found))

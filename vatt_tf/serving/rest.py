@@ -1,0 +1,208 @@
+"""The REST API of TensorFlow Serving, and the page that Prometheus reads."""
+
+import asyncio
+import json
+
+from absl import logging
+from google.protobuf import json_format
+import grpc
+import prometheus_client
+from starlette import applications, responses, routing
+from starlette import requests as http_requests
+
+from vatt_tf.serving import errors, metrics, prediction_service, requests
+
+_TOO_LARGE = 413
+_HTTP = {
+  grpc.StatusCode.INVALID_ARGUMENT: 400,
+  grpc.StatusCode.FAILED_PRECONDITION: 400,
+  grpc.StatusCode.OUT_OF_RANGE: 400,
+  grpc.StatusCode.NOT_FOUND: 404,
+  grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+  grpc.StatusCode.UNIMPLEMENTED: 501,
+  grpc.StatusCode.UNAVAILABLE: 503,
+  grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+_MODEL = '/v1/models/{name}'
+_VERSION = _MODEL + '/versions/{number:int}'
+_METHODS = ['GET', 'POST', 'PUT', 'DELETE', 'PATCH']
+
+
+class _TooLargeError(errors.StatusError):
+  """A body that is over the limit."""
+
+
+def _answer(content, status=200):
+  text = json.dumps(content)
+  return responses.Response(text, status, media_type='application/json')
+
+
+def _message_to_dict(message):
+  return json_format.MessageToDict(
+    message,
+    preserving_proto_field_name=True,
+    including_default_value_fields=True,
+  )
+
+
+class Rest:
+  """The endpoints.
+
+  Args:
+    predictor: `predictor.Predictor`.
+    served: `models.Models`.
+    figures: `metrics.Metrics`.
+    max_bytes: of the body of a request.
+
+  Attributes:
+    app: the ASGI application.
+  """
+
+  def __init__(self, predictor, served, figures, max_bytes):
+    self._predictor = predictor
+    self._models = served
+    self._figures = figures
+    self._max_bytes = max_bytes
+    routes = []
+    for model in (_VERSION, _MODEL):
+      for suffix, method, function in (
+        (':predict', 'POST', self._predict),
+        ('/metadata', 'GET', self._metadata),
+        ('', 'GET', self._status),
+      ):
+        routes.append(self._route(model + suffix, function, [method]))
+    routes.append(self._route('/v1/{path:path}', self._malformed, _METHODS))
+    routes.append(routing.Route(metrics.PATH, self._metrics))
+    self.app = applications.Starlette(routes=routes)
+
+  def _route(self, path, function, methods):
+    """A route whose errors are answered in JSON, and that is counted."""
+    label = {
+      self._predict: 'Predict',
+      self._metadata: 'GetModelMetadata',
+      self._status: 'GetModelStatus',
+    }.get(function, '')
+
+    async def endpoint(request):
+      with self._figures.request(label, 'REST') as labels:
+        try:
+          response = await function(request, labels)
+        except http_requests.ClientDisconnect:
+          return responses.Response(status_code=499)
+        except Exception as e:  # noqa: BLE001, the server goes on
+          error = errors.from_exception(e)
+          labels.status = error.code.name
+          if error.code == grpc.StatusCode.INTERNAL:
+            logging.exception('%s failed', request.url.path)
+          status = _HTTP.get(error.code, 500)
+          if isinstance(error, _TooLargeError):
+            status = _TOO_LARGE
+          return _answer({'error': error.message}, status)
+        labels.status = 'OK'
+        return response
+
+    return routing.Route(path, endpoint, methods=methods)
+
+  async def _predict(self, request, labels):
+    name, number = _model(request)
+    data = await self._read(request)
+    # Large bodies take a while: other requests go on meanwhile.
+    body = await asyncio.to_thread(_parse, data)
+    is_row_format = False
+
+    async def parse(specs):
+      nonlocal is_row_format
+      inputs, is_row_format = await asyncio.to_thread(
+        requests.from_json, body, specs
+      )
+      return inputs
+
+    found = await self._predictor.predict(
+      name, number, body.get('signature_name', ''), parse, labels
+    )
+    return _answer(requests.to_json(found.outputs, is_row_format))
+
+  async def _read(self, request):
+    """The body. What is over the limit is read too, but not kept: clients
+    look at the answer only when they have sent everything."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+      size += len(chunk)
+      if size <= self._max_bytes:
+        chunks.append(chunk)
+      else:
+        chunks.clear()
+    if size > self._max_bytes:
+      raise _TooLargeError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f'The body must be of at most {self._max_bytes:,} bytes. Received: '
+        f'{size:,}',
+      )
+    return b''.join(chunks)
+
+  async def _metadata(self, request, labels):
+    name, number = _model(request)
+    response, signatures = prediction_service.metadata(
+      self._models, name, number
+    )
+    labels.model_name = name
+    spec = {
+      'name': name,
+      'signature_name': '',
+      'version': str(response.model_spec.version.value),
+    }
+    found = {'signature_def': _message_to_dict(signatures)}
+    return _answer({'model_spec': spec, 'metadata': found})
+
+  async def _status(self, request, labels):
+    name, number = _model(request)
+    response = self._models.status(name, number)
+    labels.model_name = name
+    content = _message_to_dict(response)
+    for status in content['model_version_status']:
+      status.setdefault('status', {'error_code': 'OK', 'error_message': ''})
+    return _answer(content)
+
+  async def _malformed(self, request, labels):
+    del labels
+    raise _malformed(request)
+
+  async def _metrics(self, request):
+    del request
+    return responses.Response(
+      self._figures.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST
+    )
+
+
+def _malformed(request):
+  return errors.invalid(
+    f'Malformed request: {request.method} {request.url.path}. Expected: POST '
+    '/v1/models/NAME[/versions/N]:predict, or GET /v1/models/NAME'
+    '[/versions/N][/metadata]'
+  )
+
+
+def _model(request):
+  """Name and version of the path."""
+  if ':' in request.path_params['name']:  # another method's path
+    raise _malformed(request)
+  return request.path_params['name'], request.path_params.get('number')
+
+
+def _parse(data):
+  """The JSON object of a body."""
+  try:
+    body = json.loads(data)
+  except (ValueError, RecursionError) as e:
+    raise errors.invalid(
+      "JSON Parse error: the body must be a JSON object with 'instances' or "
+      f"'inputs'. Received: {len(data)} bytes: {e}"
+    ) from e
+  if not isinstance(body, dict):
+    raise errors.invalid(
+      "The body must be a JSON object with 'instances' or 'inputs'. Received: "
+      f'a {type(body).__name__}'
+    )
+  if not isinstance(body.get('signature_name', ''), str):
+    raise errors.invalid("'signature_name' must be a string")
+  return body

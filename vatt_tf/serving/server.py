@@ -1,0 +1,222 @@
+"""A server: models, the gRPC and the REST service, from start to drain."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import socket
+import threading
+
+from absl import logging
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import (
+  model_service_pb2_grpc,
+  prediction_service_pb2_grpc,
+)
+import uvicorn
+
+from vatt_tf.serving import (
+  batching,
+  metrics,
+  models,
+  prediction_service,
+  predictor,
+  rest,
+)
+
+_SERVICES = (
+  '',  # the server as a whole
+  'tensorflow.serving.PredictionService',
+  'tensorflow.serving.ModelService',
+)
+_Status = health_pb2.HealthCheckResponse
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a server does.
+
+  Args:
+    host: address to listen at.
+    port: of gRPC; 0 is any free one.
+    rest_port: of REST and metrics; 0 is any free one.
+    parameters: `batching.Parameters`.
+    poll_seconds: between looks for new versions.
+    ssl_cert: path of a PEM file with the certificate (and those it is signed
+      by), or None: no TLS.
+    ssl_key: path of a PEM file with its private key, or None.
+    max_message_bytes: of a request.
+    drain_seconds: requests that run have so long to finish when the server
+      stops.
+
+  Raises:
+    ValueError: a certificate without a key, or the reverse.
+  """
+
+  host: str = '127.0.0.1'
+  port: int = 0
+  rest_port: int = 0
+  parameters: batching.Parameters = batching.Parameters()
+  poll_seconds: float = 1.0
+  ssl_cert: str | None = None
+  ssl_key: str | None = None
+  max_message_bytes: int = 64 * 2**20
+  drain_seconds: float = 60.0
+
+  def __post_init__(self):
+    if (self.ssl_cert is None) != (self.ssl_key is None):
+      raise ValueError(
+        '`ssl_cert` and `ssl_key` must be given together. Received: '
+        f'ssl_cert={self.ssl_cert}, ssl_key={self.ssl_key}'
+      )
+
+
+class _RestServer(uvicorn.Server):
+  """uvicorn, but signals are left to the process."""
+
+  @contextlib.contextmanager
+  def capture_signals(self):
+    yield
+
+
+class Server:
+  """Serves models until it is stopped.
+
+  Args:
+    config: `ModelServerConfig`, the models.
+    options: `Options`.
+
+  Attributes:
+    port: of gRPC, once it has started.
+    rest_port: of REST, once it has started.
+  """
+
+  def __init__(self, config, options):
+    self._options = options
+    self._models = models.Models(config, options.poll_seconds)
+    self._figures = metrics.Metrics()
+    self._predictor = None
+    self._started = concurrent.futures.Future()
+    self._thread = threading.Thread(target=self._run, name='serving')
+    self._loop = None
+    self._stopping = None
+    self.port = None
+    self.rest_port = None
+
+  def start(self):
+    """Loads the models and starts to listen.
+
+    Raises:
+      ValueError: a model cannot be served.
+      OSError: a port is taken, or the certificate cannot be used.
+    """
+    self._models.start()
+    self._predictor = predictor.Predictor(
+      self._models, self._options.parameters, self._figures
+    )
+    self._thread.start()
+    try:
+      self._started.result()
+    except BaseException:
+      self._models.close()
+      self._predictor.close()
+      raise
+
+  def stop(self):
+    """Takes no more requests, answers those that came, and ends."""
+    self._loop.call_soon_threadsafe(self._stopping.set)
+    self._thread.join()
+    self._models.close()
+    self._predictor.close()
+
+  def _run(self):
+    try:
+      asyncio.run(self._serve())
+    except BaseException as e:
+      if self._started.done():
+        raise
+      self._started.set_exception(e)
+
+  async def _serve(self):
+    self._loop = asyncio.get_running_loop()
+    self._stopping = asyncio.Event()
+    options = self._options
+    rest_server, rest_socket = self._make_rest()
+    with rest_socket:
+      grpc_server, health_servicer = self._make_grpc()
+      await grpc_server.start()
+      serving = asyncio.create_task(rest_server.serve([rest_socket]))
+      for name in _SERVICES:
+        await health_servicer.set(name, _Status.SERVING)
+      self._started.set_result(None)
+      await self._stopping.wait()
+      logging.info('Draining.')
+      await health_servicer.enter_graceful_shutdown()
+      rest_server.should_exit = True
+      await asyncio.gather(grpc_server.stop(options.drain_seconds), serving)
+
+  def _make_grpc(self):
+    options = self._options
+    server = grpc.aio.server(
+      interceptors=[prediction_service.Interceptor(self._figures)],
+      options=[
+        ('grpc.max_receive_message_length', options.max_message_bytes),
+        ('grpc.max_send_message_length', -1),
+        ('grpc.so_reuseport', 0),  # a port that is taken is an error
+      ],
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+      prediction_service.PredictionService(
+        self._predictor, self._models, options.max_message_bytes
+      ),
+      server,
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+      prediction_service.ModelService(self._models), server
+    )
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    address = f'{options.host}:{options.port}'
+    try:
+      if options.ssl_cert is None:
+        self.port = server.add_insecure_port(address)
+      else:
+        pair = (_read(options.ssl_key), _read(options.ssl_cert))
+        self.port = server.add_secure_port(
+          address, grpc.ssl_server_credentials([pair])
+        )
+    except RuntimeError as e:
+      raise OSError(f'Cannot listen at {address}: {e}') from e
+    return server, health_servicer
+
+  def _make_rest(self):
+    options = self._options
+    app = rest.Rest(
+      self._predictor, self._models, self._figures, options.max_message_bytes
+    ).app
+    config = uvicorn.Config(
+      app,
+      lifespan='off',
+      log_config=None,
+      access_log=False,
+      server_header=False,
+      timeout_graceful_shutdown=options.drain_seconds,
+      ssl_certfile=options.ssl_cert,
+      ssl_keyfile=options.ssl_key,
+    )
+    config.load()
+    address = (options.host, options.rest_port)
+    try:
+      listening = socket.create_server(address, backlog=config.backlog)
+    except OSError as e:
+      raise OSError(
+        f'Cannot listen at {options.host}:{options.rest_port}: {e}'
+      ) from e
+    self.rest_port = listening.getsockname()[1]
+    return _RestServer(config), listening
+
+
+def _read(path):
+  with open(path, 'rb') as file:
+    return file.read()
