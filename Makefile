@@ -124,7 +124,7 @@ COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 \
 .PHONY: lock
 lock: $(BIN)/python
 	$(PIP) uv==$(UV_VERSION)
-	$(COMPILE) --extra test -o requirements-test.txt >/dev/null
+	$(COMPILE) --extra test --extra beam --extra search -o requirements-test.txt >/dev/null
 	$(COMPILE) -c requirements-test.txt -o requirements.txt >/dev/null
 
 .PHONY: clean

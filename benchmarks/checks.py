@@ -77,6 +77,18 @@ class Checks:
     return 1 if failed else 0
 
 
+def ingest(found, name, *arguments):
+  """Runs ingest and checks its exit code.
+
+  Args:
+    found: `Checks`.
+    name: Name of the records, such as `train`.
+    *arguments: Of ingest, without `--name`.
+  """
+  _, code = run_module('ingest', f'--name={name}', '--num_shards=4', *arguments)
+  found.check(f'exit code of ingest, {name}', code, equal=0)
+
+
 def start_module(module: str, *arguments: str, **variables: str):
   """Starts `python -m vatt_tf.MODULE`.
 

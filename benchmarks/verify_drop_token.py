@@ -37,16 +37,14 @@ def _make_records(found, folder):
     check=True,
   )
   for name in ('train', 'validation'):
-    _, code = checks.run_module(
-      'ingest',
+    checks.ingest(
+      found,
+      name,
       f'--manifest={media}/{name}.csv',
       f'--output_dir={records}',
-      f'--name={name}',
-      '--num_shards=4',
       '--shorter_side=96',
       '--audio_rate=16000',
     )
-    found.check(f'exit code of ingest, {name}', code, equal=0)
   return records
 
 

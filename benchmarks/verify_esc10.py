@@ -40,17 +40,15 @@ def _make_records(found, media, folder):
         for row in rows
         if int(row['fold']) == fold
       )
-    _, code = checks.run_module(
-      'ingest',
+    checks.ingest(
+      found,
+      f'fold{fold}',
       f'--manifest={manifest}',
       f'--media_root={media}',
       f'--output_dir={folder}/records',
-      f'--name=fold{fold}',
-      '--num_shards=4',
       '--use_video=false',
       '--audio_rate=16000',
     )
-    found.check(f'exit code of ingest, fold {fold}', code, equal=0)
 
 
 def _train(found, folder, form, fold, seed):

@@ -64,17 +64,15 @@ def _make_records(found, media, folder):
   records = folder / 'records'
   counts = {}
   for name in ('train', 'validation'):
-    _, code = checks.run_module(
-      'ingest',
+    checks.ingest(
+      found,
+      name,
       f'--manifest={folder / name}.csv',
       f'--media_root={media}',
       f'--output_dir={records}',
-      f'--name={name}',
-      '--num_shards=4',
       '--shorter_side=64',
       '--audio_rate=16000',
     )
-    found.check(f'exit code of ingest, {name}', code, equal=0)
     info = json.loads((records / 'dataset_info.json').read_text())
     counts[name] = info['splits'][name]['num_examples']
   found.check('clips', sum(counts.values()), equal=_NUM_CLIPS)

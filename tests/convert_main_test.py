@@ -2,15 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 from absl.testing import parameterized
 import gin
 import numpy as np
 import tensorflow as tf
 
-from tests import sentence_pieces, shared_data
+from tests import mains, sentence_pieces, shared_data
 from tests.checkpoints import checkpoint_files
 from vatt_tf import convert, gin_utils
 from vatt_tf.checkpoints import conversion, manager, t5, vit
@@ -51,16 +49,6 @@ def _classifier(modality, size, **others):
     'build_classifier.num_audio_samples=1280',
     *(f'build_classifier.{name}={value}' for name, value in others.items()),
   ]
-
-
-def _run(module, *arguments):
-  return subprocess.run(
-    [sys.executable, '-m', f'vatt_tf.{module}', *arguments],
-    cwd=shared_data.REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 def _params(*params):
@@ -348,7 +336,7 @@ class CommandTest(tf.test.TestCase):
     )
 
   def test_converts_then_evaluates_and_trains_from_either(self):
-    result = _run(
+    result = mains.run(
       'convert',
       '--source=released_vatt',
       f'--checkpoint={self.released}',
@@ -391,7 +379,7 @@ class CommandTest(tf.test.TestCase):
     self.assertBetween(moved, 1e-12, 1e-3)
 
   def test_what_does_not_fit_ends_with_1(self):
-    result = _run(
+    result = mains.run(
       'convert',
       '--source=released_vatt',
       f'--checkpoint={self.released}',

@@ -4,15 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import parameterized
 import gin
 import tensorflow as tf
 
-from tests import shared_data
+from tests import mains, shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
@@ -32,16 +30,6 @@ _SMALL = (
   'Size.num_heads=2',
   'Size.d_kv=8',
 )
-
-
-def _run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'vatt_tf.evaluate', *arguments],
-    cwd=shared_data.REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
@@ -94,7 +82,8 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_follows_until_the_last_step(self):
     output = os.path.join(self.dir, 'followed.json')
-    result = _run(
+    result = mains.run(
+      'evaluate',
       f'--checkpoint={self.model_dir}',
       '--follow',
       '--timeout=1',
@@ -120,16 +109,19 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_gives_up_waiting(self):
     missing = os.path.join(self.dir, 'missing')
-    result = _run(f'--checkpoint={missing}', '--follow', '--timeout=0.02')
+    result = mains.run(
+      'evaluate', f'--checkpoint={missing}', '--follow', '--timeout=0.02'
+    )
     self.assertEqual(result.returncode, 1)
     self.assertIn(f'Waiting for {missing}/config.gin: 0 s', result.stdout)
     self.assertIn('--timeout', result.stderr)
 
   def test_random_weights(self):
-    result = _run(f'--gin_file={self.model_dir}/config.gin')
+    result = mains.run('evaluate', f'--gin_file={self.model_dir}/config.gin')
     self.assertEqual(result.returncode, 1)
     self.assertIn('--allow_random_weights', result.stderr)
-    result = _run(
+    result = mains.run(
+      'evaluate',
       f'--gin_file={self.model_dir}/config.gin', '--allow_random_weights'
     )
     self.assertEqual(result.returncode, 0, result.stderr)

@@ -2,32 +2,21 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 from absl.testing import parameterized
 import tensorflow as tf
 
-from tests import shared_data
+from tests import mains
 
 _GOLDEN = pathlib.Path(__file__).parent / 'models' / 'golden'
-
-
-def _run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'vatt_tf.summarize', *arguments],
-    cwd=shared_data.REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 class SummarizeMainTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_json_of_the_papers_model_and_run(self):
     # Neither the records nor the vocabulary of these files are there.
-    result = _run(
+    result = mains.run(
+      'summarize',
       '--gin_file=gin/pretrain_ms_mbs.gin',
       '--gin_file=gin/runs/paper.gin',
       '--gin_file=gin/data/howto100m_audioset.gin',
@@ -52,7 +41,7 @@ class SummarizeMainTest(parameterized.TestCase, tf.test.TestCase):
     )
 
   def test_table_of_a_spectrogram_model(self):
-    result = _run('--gin_file=gin/pretrain_sample.gin')
+    result = mains.run('summarize', '--gin_file=gin/pretrain_sample.gin')
     self.assertEqual(result.returncode, 0, result.stderr)
     self.assertIn('audio 76 x 80', result.stdout)
     self.assertIn('648,896', result.stdout)
@@ -60,7 +49,7 @@ class SummarizeMainTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_a_file_without_a_run(self):
     path = self.create_tempfile(content='build_model.d_va = 8').full_path
-    result = _run(f'--gin_file={path}')
+    result = mains.run('summarize', f'--gin_file={path}')
     self.assertEqual(result.returncode, 1)
     self.assertIn('`gin_file` must describe a run', result.stderr)
 

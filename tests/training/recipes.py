@@ -5,6 +5,9 @@ import io
 import os
 from unittest import mock
 
+import gin
+import tensorflow as tf
+
 from vatt_tf import gin_utils
 from vatt_tf.input_pipeline import records
 from vatt_tf.training import loop, progress
@@ -22,6 +25,19 @@ _SMALL = (
   'LEARNING_RATE=0.05',
   'EVAL_BATCH_SIZE=6',
 )
+
+
+class RecordsCase(tf.test.TestCase):
+  """A test with records in `folder`, and no gin left over afterwards."""
+
+  def setUp(self):
+    super().setUp()
+    self.folder = self.create_tempdir().full_path
+    write_records(self.folder)
+
+  def tearDown(self):
+    gin.clear_config()
+    super().tearDown()
 
 
 def sizes(scope):

@@ -1,7 +1,6 @@
 """The recipes of fine-tuning on sound, on one device and on two."""
 
 from absl.testing import parameterized
-import gin
 import tensorflow as tf
 
 from tests import logical_devices
@@ -26,16 +25,7 @@ _SPECTROGRAM = (
 )
 
 
-class AudioRecipesTest(tf.test.TestCase, parameterized.TestCase):
-
-  def setUp(self):
-    super().setUp()
-    self.folder = self.create_tempdir().full_path
-    recipes.write_records(self.folder)
-
-  def tearDown(self):
-    gin.clear_config()
-    super().tearDown()
+class AudioRecipesTest(recipes.RecordsCase, parameterized.TestCase):
 
   @parameterized.parameters(
     ('finetune_audioset', 'audio/', _WAVEFORM, 4),

@@ -28,16 +28,7 @@ _SMALL = (
 )
 
 
-class VideoRecipesTest(tf.test.TestCase, parameterized.TestCase):
-
-  def setUp(self):
-    super().setUp()
-    self.folder = self.create_tempdir().full_path
-    recipes.write_records(self.folder)
-
-  def tearDown(self):
-    gin.clear_config()
-    super().tearDown()
+class VideoRecipesTest(recipes.RecordsCase, parameterized.TestCase):
 
   def test_one_and_two_devices(self):
     _, metrics, text = recipes.check_devices(

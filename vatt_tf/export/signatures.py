@@ -33,7 +33,6 @@ _OUTPUTS = {
   'audio': {VIDEO_AUDIO: names.AUDIO_VA, AUDIO_TEXT: names.AUDIO_VT},
   'text': {VIDEO_TEXT: names.TEXT_VT},
 }
-_POOLING = (1, 2, 4, 8)
 
 
 def _check(condition, message, value):
@@ -85,7 +84,7 @@ def finish_raw_frames(frames, config):
   window = video_lib.central_window(shape[2], shape[3], config)
   flat = tf.reshape(frames, tf.concat([[-1], shape[2:4], [3]], axis=0))
   branches = []
-  for ratio in _POOLING:
+  for ratio in video_lib.JPEG_RATIOS:
 
     def branch(ratio=ratio):
       top, left, height, width = tf.unstack(window // ratio)
@@ -289,10 +288,9 @@ class ServedModel(tf.Module):
   def _classify(self, model, name, value):
     found = model({name: value})
     logits = found[classification.LOGITS]
-    activate = tf.sigmoid if model.is_multi_label else tf.nn.softmax
     return {
       classification.LOGITS: logits,
-      classification.PROBABILITIES: activate(logits),
+      classification.PROBABILITIES: model.probabilities(logits),
       FEATURE: found[f'{model.modality}_feature'],
     }
 

@@ -16,8 +16,8 @@ LOOP = 'loop'
 HOLD = 'hold'
 
 # The scales at which a JPEG can be decoded directly from its coefficients.
-_JPEG_RATIOS = (1, 2, 4, 8)
-NUM_SCALES = len(_JPEG_RATIOS)
+JPEG_RATIOS = (1, 2, 4, 8)
+NUM_SCALES = len(JPEG_RATIOS)
 
 # Colours as brightness and two axes of chroma (YIQ), and back.
 _RGB_TO_YIQ = (
@@ -325,7 +325,7 @@ def jpeg_ratio(window: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
   """
   times = tf.minimum(window[2] // size[0], window[3] // size[1])
   return tf.reduce_sum(
-    tf.cast(times >= tf.constant(_JPEG_RATIOS[1:]), tf.int32)
+    tf.cast(times >= tf.constant(JPEG_RATIOS[1:]), tf.int32)
   )
 
 
@@ -370,7 +370,7 @@ def decode_frames(
   """
   spec = tf.TensorSpec([None, None, 3], tf.uint8)
   branches = []
-  for ratio in _JPEG_RATIOS:
+  for ratio in JPEG_RATIOS:
 
     def decode(frame, ratio=ratio):
       return _decode_window(frame, window // ratio, ratio)
@@ -407,7 +407,7 @@ def decode_whole(
   )
   spec = tf.TensorSpec([None, None, 3], tf.uint8)
   decoded = []
-  for scale, ratio in enumerate(_JPEG_RATIOS):
+  for scale, ratio in enumerate(JPEG_RATIOS):
 
     def decode(frame, ratio=ratio):
       return tf.io.decode_jpeg(frame, channels=3, ratio=ratio)
@@ -445,7 +445,7 @@ def take_frames(
   """
   window = random_window(frame_size[0], frame_size[1], config, seed)
   branches = []
-  for frames, ratio in zip(decoded, _JPEG_RATIOS, strict=True):
+  for frames, ratio in zip(decoded, JPEG_RATIOS, strict=True):
 
     def branch(frames=frames, ratio=ratio):
       place = window // ratio

@@ -166,8 +166,12 @@ class Classifier(tf_keras.Model):
     logits = self(features)[LOGITS]
     logits = tf.reshape(logits, [-1, num_windows, self.num_classes])
     logits = tf.reduce_mean(logits, 1)  # (B / num_windows, num_classes)
+    return {LOGITS: logits, PROBABILITIES: self.probabilities(logits)}
+
+  def probabilities(self, logits):
+    """The probabilities of classes, of logits (B, num_classes)."""
     activation = tf.sigmoid if self.is_multi_label else tf.nn.softmax
-    return {LOGITS: logits, PROBABILITIES: activation(logits)}
+    return activation(logits)
 
   def get_config(self):
     """The arguments of the model."""
