@@ -37,7 +37,8 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
       served_models.make_request(signature, inputs or _X, 'plain', version),
       timeout=60,
     )
-    [found] = served_models.outputs(response).values()
+    found = served_models.outputs(response)
+    found = found.get('sum', found.get('value'))
     [added] = set((found - (inputs or _X)['x']).ravel().tolist())
     return response.model_spec.version.value, added
 
