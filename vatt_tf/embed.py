@@ -1,0 +1,193 @@
+"""Embeds clips with an exported model: `python -m vatt_tf.embed`.
+
+A folder of media files, cut into windows of the length that the model takes:
+
+    python -m vatt_tf.embed --saved_model=runs/quickstart/saved_model \\
+        --media=/data/videos --output=runs/embeddings
+
+The rows of a manifest, as `python -m vatt_tf.ingest` takes it, or shards of
+records:
+
+    python -m vatt_tf.embed --saved_model=... --manifest=/data/train.csv ...
+    python -m vatt_tf.embed --saved_model=... --records='/data/train-*' ...
+
+The output is a folder with Parquet files. Typed again, a command that was
+interrupted goes on where it stopped. docs/embedding.md says more.
+"""
+
+import shlex
+import sys
+
+from absl import app, flags, logging
+import gin
+
+from vatt_tf import (
+  command_line,
+  configurables,  # noqa: F401
+  gin_utils,
+)
+from vatt_tf.embedding import model, run, table
+from vatt_tf.input_pipeline import audio, video
+from vatt_tf.media import planning
+
+flags.DEFINE_string(
+  'saved_model',
+  None,
+  'Folder of an exported model, of which the newest version is taken, or a '
+  'version in it.',
+)
+flags.DEFINE_string('output', None, 'Folder to write the Parquet files to.')
+flags.DEFINE_string(
+  'media',
+  '',
+  'Media files: a folder, a file, or a pattern in quotes (** for folders of '
+  'any depth).',
+)
+flags.DEFINE_string(
+  'manifest', '', 'Csv of media files and times, as ingest takes it.'
+)
+flags.DEFINE_string(
+  'records',
+  '',
+  'Shards of records: a pattern; several are separated by commas.',
+)
+flags.DEFINE_string(
+  'media_root',
+  '',
+  'Folder of the media files, which the paths of the manifest (by default its '
+  'own folder) or of the records are relative to.',
+)
+flags.DEFINE_list(
+  'modalities',
+  [],
+  f'Of {", ".join(table.MODALITIES)}. By default all that the model has.',
+)
+flags.DEFINE_float(
+  'clip_seconds',
+  None,
+  'What is longer is cut into windows of this length. By default what the '
+  'model takes. 0: no cutting; of a longer clip the model takes the middle.',
+)
+flags.DEFINE_float(
+  'stride_seconds',
+  None,
+  'From the start of a window to that of the next. By default --clip_seconds: '
+  'no overlap.',
+)
+flags.DEFINE_string(
+  'captions',
+  planning.AUTO,
+  'Where the captions of media files come from, as ingest takes it: auto (a '
+  'file beside the media file or a track in it), a folder, a .json or .csv '
+  'file, or none.',
+)
+flags.DEFINE_integer(
+  'shorter_side', 256, "Pixels of a frame's shorter side, as ingest stores it."
+)
+flags.DEFINE_integer(
+  'jpeg_quality', 90, 'Quality of the frames, 1 to 100, as ingest stores them.'
+)
+flags.DEFINE_integer(
+  'audio_rate',
+  None,
+  'Samples a second that sound is decoded at. By default those of the model.',
+)
+flags.DEFINE_integer(
+  'batch_size', run.DEFAULT_BATCH_SIZE, 'Clips that are computed together.'
+)
+flags.DEFINE_integer(
+  'clips_per_file',
+  run.DEFAULT_CLIPS_PER_FILE,
+  'About so many clips go into a Parquet file; a run that was interrupted goes '
+  'on after the last whole one.',
+)
+flags.DEFINE_integer(
+  'num_workers',
+  None,
+  'Processes that decode media files. By default one a core; 0 decodes in the '
+  'main process.',
+)
+flags.DEFINE_float(
+  'max_failed_share',
+  0.1,
+  'When more of the clips fail, the exit code is 1 (all others are written).',
+)
+flags.DEFINE_bool(
+  'overwrite', False, 'Remove the table in --output and start again.'
+)
+flags.DEFINE_string(
+  'runner',
+  '',
+  'Runner of Apache Beam: DirectRunner, FlinkRunner, SparkRunner, '
+  'DataflowRunner. By default Beam is not used.',
+)
+flags.DEFINE_string(
+  'pipeline_options',
+  '',
+  'Of Beam, as on its own command line: '
+  '"--flink_master=host:8081 --parallelism=8".',
+)
+
+# The flags that have the names of the arguments of `run.Options`.
+ARGUMENTS = (
+  'saved_model output media manifest records media_root modalities '
+  'clip_seconds stride_seconds captions shorter_side jpeg_quality audio_rate '
+  'batch_size clips_per_file num_workers max_failed_share overwrite'
+).split()
+
+
+def read_form(saved_model: str) -> model.Form:
+  """What a model takes of a clip, by the configuration beside it.
+
+  Args:
+    saved_model: Folder of the model, or of a version.
+
+  Raises:
+    ValueError: There is no model, or no configuration.
+  """
+  gin_utils.parse([model.find_config(model.find_version(saved_model))])
+  with gin.config_scope('eval'):
+    return model.Form(
+      gin.get_configurable(video.VideoConfig)(),
+      gin.get_configurable(audio.AudioConfig)(),
+    )
+
+
+def _embed() -> run.Result:
+  """Embeds what the flags say."""
+  arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
+  arguments['modalities'] = tuple(arguments['modalities'])
+  options = run.Options(**arguments)
+  runner = flags.FLAGS.runner
+  pipeline_options = shlex.split(flags.FLAGS.pipeline_options)
+  if pipeline_options and not runner:
+    raise ValueError(
+      '`pipeline_options` needs a `runner` (--runner=DirectRunner). Received: '
+      f'pipeline_options={flags.FLAGS.pipeline_options!r}'
+    )
+  form = read_form(options.saved_model)
+  if not runner:
+    return run.embed(options, form)
+  # Beam is an extra.
+  from vatt_tf.embedding import beam
+
+  return beam.embed(options, form, runner, pipeline_options)
+
+
+def main(argv):
+  """Parses the flags and embeds."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  gin_utils.quiet_logging()
+  try:
+    with command_line.exit_on_error(run.TooManyFailedError, ImportError):
+      result = _embed()
+  except KeyboardInterrupt:
+    logging.error('Interrupted. The same command goes on where this stopped.')
+    sys.exit(130)
+  print(result.describe())
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['saved_model', 'output'])
+  app.run(main)
