@@ -1,0 +1,359 @@
+"""Queries: words, a sound or a clip, and what they are compared with.
+
+A query is compared in one space, so that all that it finds has comparable
+scores:
+
+- Words meet pictures and sounds in the space of video and text. A sound is
+  there by the map that carries it over from the space of video and sound.
+- A sound, or a clip, meets sounds and pictures in the space of video and sound,
+  which is the finer one and was trained on such pairs. Where the model or the
+  index has no such space, they meet in that of video and text.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from vatt_tf.embedding import model as model_lib
+from vatt_tf.embedding import table
+from vatt_tf.input_pipeline import records
+from vatt_tf.media import decode, errors, worker
+from vatt_tf.retrieval_index import index as index_lib
+
+TEXT = 'text'
+VIDEO = index_lib.VIDEO
+AUDIO = index_lib.AUDIO
+KINDS = (TEXT, VIDEO, AUDIO)
+ANY = 'any'
+# What may be searched for.
+TARGETS = (ANY, VIDEO, AUDIO)
+
+MAX_COUNT = 1000
+
+# The spaces that a kind of query may be compared in, the better one first.
+_SPACES = {
+  TEXT: (index_lib.VIDEO_TEXT,),
+  VIDEO: (index_lib.VIDEO_AUDIO, index_lib.VIDEO_TEXT),
+  AUDIO: (index_lib.VIDEO_AUDIO, index_lib.VIDEO_TEXT),
+}
+_SPACE_OF_OUTPUT = {
+  table.VIDEO_AUDIO: index_lib.VIDEO_AUDIO,
+  table.VIDEO_TEXT: index_lib.VIDEO_TEXT,
+  table.AUDIO_TEXT: index_lib.VIDEO_TEXT,
+}
+
+
+class Answer(NamedTuple):
+  """What was found.
+
+  Attributes:
+    query: what was asked, for people.
+    kind: one of `KINDS`.
+    space: one of `index.SPACES`, in which it was compared.
+    hits: list of `index.Hit`, the most similar first.
+  """
+
+  query: str
+  kind: str
+  space: str
+  hits: list[index_lib.Hit]
+
+
+def read_clip(path, kind, form, start=None, perform=worker.perform):
+  """Reads from a media file the part that is searched with.
+
+  Args:
+    path: of the file.
+    kind: `video` for its frames, `audio` for its sound, None for what it has.
+    form: `embedding.model.Form`, what the model takes.
+    start: seconds from where; None for the middle of a file that is longer
+      than what the model takes.
+    perform: does a `worker.Task`, as `worker.perform` does.
+
+  Returns:
+    `records.Clip`.
+
+  Raises:
+    ValueError: the file has none, or it cannot be read.
+  """
+  # What the model does not take is not decoded.
+  use_video = kind != AUDIO and form.video is not None
+  use_audio = kind != VIDEO and form.audio is not None
+  settings = decode.Settings(use_video=use_video, use_audio=use_audio)
+  if use_video:
+    settings = dataclasses.replace(settings, frame_rate=form.video.frame_rate)
+  if use_audio:
+    settings = dataclasses.replace(settings, audio_rate=form.audio.sample_rate)
+
+  def ask(spans):
+    task = worker.Task(path=path, audio_path='', spans=spans, settings=settings)
+    (result,) = perform(task)
+    if isinstance(result, errors.MediaError):
+      raise ValueError(f'It cannot be searched with: {result}.')
+    return result
+
+  config = form.video if use_video else form.audio
+  length = round(config.seconds * decode.SECOND)
+  if start is None:
+    first = max(0, (ask(None) - length) // 2)
+  elif start >= 0:
+    first = round(start * decode.SECOND)
+  else:
+    raise ValueError(f'`start` must be 0 or more. Received: start={start}')
+  clip = ask((decode.Span(first, first + length, is_exact=False),))
+  return records.Clip(
+    frames=clip.frames,
+    timestamps=records.frame_times(len(clip.frames), settings.frame_rate),
+    frame_rate=settings.frame_rate if clip.frames else 0.0,
+    height=clip.height,
+    width=clip.width,
+    waveform=clip.audio,
+    sample_rate=0.0 if clip.audio is None else settings.audio_rate,
+    start=clip.start,
+    end=clip.end,
+  )
+
+
+class Searcher:
+  """An index and the model of its vectors.
+
+  Args:
+    index: `index.Index`.
+    embedder: `embedding.model.Embedder` of queries.
+    form: `embedding.model.Form`, what the model takes.
+
+  Attributes:
+    index: as given.
+    kinds: tuple of the `KINDS` of query that the model and the index allow.
+
+  Raises:
+    ValueError: the vectors of the index are another model's.
+  """
+
+  def __init__(
+    self,
+    index: index_lib.Index,
+    embedder: model_lib.Embedder,
+    form: model_lib.Form,
+  ):
+    if embedder.name != index.model_version:
+      raise ValueError(
+        '`saved_model` must be the model that the embeddings of the index are '
+        'of: vectors of two models cannot be compared. Received: the model '
+        f'{embedder.name}, and an index of {index.model_version}. Give that '
+        'model, or embed and build anew with this one.'
+      )
+    self.index = index
+    self._form = form
+    self._embedder = embedder
+    self.kinds = tuple(
+      kind
+      for kind in KINDS
+      if kind in embedder.modalities
+      and any(index.modalities(space) for space in _SPACES[kind])
+    )
+
+  def by_text(self, text: str, target: str = ANY, count: int = 10) -> Answer:
+    """Searches with words.
+
+    Args:
+      text: the words.
+      target: one of `TARGETS`.
+      count: how many to find at most.
+
+    Raises:
+      ValueError: there are no words, the model knows none, or an argument is
+        wrong.
+    """
+    if not text.strip():
+      raise ValueError(f'`text` must hold a word. Received: text={text!r}')
+    clip = records.Clip(captions=[records.Caption(text, 0, 0)])
+    return self._search(text, TEXT, self._embed(clip, TEXT), target, count)
+
+  def by_file(
+    self,
+    path: str,
+    kind: str | None,
+    target: str = ANY,
+    count: int = 10,
+    start: float | None = None,
+    perform: Callable[[worker.Task], list] = worker.perform,
+    name: str = '',
+  ) -> Answer:
+    """Searches with the frames or the sound of a file.
+
+    Args:
+      path: of the file.
+      kind: `video` or `audio`; None for the frames of a file that has some,
+        else its sound.
+      target: one of `TARGETS`.
+      count: how many to find at most.
+      start: seconds in the file; None for its middle.
+      perform: see `read_clip`.
+      name: what people call the file; by default its path.
+
+    Raises:
+      ValueError: it cannot be read, the model does not take it, or an argument
+        is wrong.
+    """
+    self._check(target, count)
+    kinds = [each for each in self.kinds if each != TEXT]
+    if kind not in (None, *kinds):
+      raise ValueError(
+        'This model and index take queries by '
+        f'{", ".join(self.kinds)} alone. Received: {kind}'
+      )
+    if kind is None and len(kinds) == 1:
+      (kind,) = kinds
+    clip = read_clip(path, kind, self._form, start, perform)
+    kind = kind or (VIDEO if clip.frames else AUDIO)
+    query = _describe(
+      name or path, clip.start / decode.SECOND, clip.end / decode.SECOND
+    )
+    return self._search(query, kind, self._embed(clip, kind), target, count)
+
+  def like(
+    self, row: int, kind: str, target: str = ANY, count: int = 10
+  ) -> Answer:
+    """Searches with the picture or the sound of a moment of the index.
+
+    Args:
+      row: the moment's number. It is not found itself.
+      kind: `video` or `audio`.
+      target: one of `TARGETS`.
+      count: how many to find at most.
+
+    Raises:
+      ValueError: the moment has no such vector, or an argument is wrong.
+    """
+    vectors = {
+      space: self.index.vector(row, space, kind) for space in index_lib.SPACES
+    }
+    vectors = {key: each for key, each in vectors.items() if each is not None}
+    moment = self.index.moment(row)
+    query = _describe(moment.path, moment.start, moment.end)
+    if not vectors:
+      raise ValueError(f'There is no {kind} of this moment: {query}')
+    return self._search(query, kind, vectors, target, count, row)
+
+  def kinds_of(self, row: int) -> tuple[str, ...]:
+    """What of a moment can be searched with: `video`, `audio`."""
+    return tuple(
+      kind
+      for kind in index_lib.MODALITIES
+      if any(
+        self.index.vector(row, space, kind) is not None
+        for space in index_lib.SPACES
+      )
+    )
+
+  def _check(self, target, count):
+    if target not in TARGETS:
+      raise ValueError(
+        f'`modality` must be one of {", ".join(TARGETS)}. '
+        f'Received: modality={target!r}'
+      )
+    if not 1 <= count <= MAX_COUNT:
+      raise ValueError(
+        f'`top` must be in [1, {MAX_COUNT}]. Received: top={count}'
+      )
+    there = self.index.modalities()
+    if target != ANY and target not in there:
+      raise ValueError(
+        f'`modality` must be one that the index holds: {", ".join(there)}. '
+        f'Received: modality={target!r}'
+      )
+
+  def _embed(self, clip, kind):
+    """The vectors of a query by space."""
+    if kind not in self._embedder.modalities:
+      raise ValueError(
+        f'The model cannot search with {kind}: it embeds '
+        f'{", ".join(self._embedder.modalities)}.'
+      )
+    (found,) = self._embedder.embed([clip])
+    vectors = {
+      _SPACE_OF_OUTPUT[row[table.SPACE]]: row[table.EMBEDDING]
+      for row in found.rows
+      if row[table.MODALITY] == kind
+    }
+    if not vectors:
+      reasons = [*found.faults, *found.notes] or [f'it has no {kind}']
+      raise ValueError(f'It cannot be searched with: {"; ".join(reasons)}.')
+    return vectors
+
+  def _search(self, query, kind, vectors, target, count, without=None):
+    self._check(target, count)
+    for space in _SPACES[kind]:
+      there = self.index.modalities(space)
+      wanted = there if target == ANY else tuple({target} & set(there))
+      if space in vectors and wanted:
+        hits = self.index.search(
+          np.asarray(vectors[space]), space, wanted, count, without
+        )
+        return Answer(query, kind, space, hits)
+    raise ValueError(
+      f'A query by {kind} cannot be compared with {target} in this index: it '
+      f'needs the space {" or ".join(_SPACES[kind])}, and these are there: '
+      + ', '.join(
+        f'{each["modality"]} in {each["space"]}' for each in self.index.shelves
+      )
+    )
+
+
+def _describe(path, start, end):
+  return f'{path}, {start:.1f}-{end:.1f} s'
+
+
+def as_dict(answer: Answer) -> dict:
+  """An answer as JSON has it."""
+  return {
+    'query': answer.query,
+    'kind': answer.kind,
+    'space': answer.space,
+    'results': [
+      {
+        'rank': rank,
+        'score': hit.score,
+        'modality': hit.modality,
+        'id': format_id(hit.moment.id),
+        'path': hit.moment.path,
+        'start': hit.moment.start,
+        'end': hit.moment.end,
+        'caption': hit.moment.caption,
+      }
+      for rank, hit in enumerate(answer.hits, 1)
+    ],
+  }
+
+
+def format_id(moment_id: int) -> str:
+  """A moment's id as 16 hexadecimal digits."""
+  return f'{moment_id:016x}'
+
+
+def format_table(answer: Answer) -> str:
+  """An answer for a terminal: score, path, start-end, modality, caption."""
+  header = ('', 'score', 'path', 'seconds', 'by', 'caption')
+  rows = [
+    (
+      str(rank),
+      f'{hit.score:.3f}',
+      hit.moment.path,
+      f'{hit.moment.start:.1f}-{hit.moment.end:.1f}',
+      hit.modality,
+      ' '.join(hit.moment.caption.split()),
+    )
+    for rank, hit in enumerate(answer.hits, 1)
+  ]
+  widths = [max(map(len, column)) for column in zip(header, *rows)]
+  lines = [f'Nearest to {answer.query!r} in the {answer.space} space:']
+  for row in (header, *rows):
+    cells = [
+      cell.rjust(width) if i < 2 else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(row, widths))
+    ]
+    lines.append('  '.join(cells).rstrip())
+  return '\n'.join(lines)

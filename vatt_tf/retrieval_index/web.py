@@ -1,0 +1,396 @@
+"""The web page of an index, and the requests that it makes.
+
+    GET  /                                  the page
+    GET  /api/index                         what can be searched, and how
+    GET  /api/search?text=&modality=&top=   words
+    GET  /api/search?like=ID&by=            picture or sound of a result
+    POST /api/search?by=                    a file: the body, with its name in
+                                            the header X-File-Name
+    GET  /media/ID                          the file of a result, or parts of it
+
+A file is named by the id of a moment of the index, never by its path: only
+files that were indexed can be had. What is sent is written to a temporary file,
+decoded in a process of its own, and removed.
+"""
+
+import contextlib
+import functools
+import importlib.resources
+import ipaddress
+import mimetypes
+import os
+import socket
+import tempfile
+import threading
+import urllib.parse
+
+from absl import logging
+import anyio
+from starlette import (
+  applications,
+  exceptions,
+  middleware,
+  responses,
+  routing,
+)
+from starlette.middleware import trustedhost
+
+from vatt_tf.media import worker
+from vatt_tf.retrieval_index import query
+
+MAX_UPLOAD_BYTES = 256 << 20
+MAX_TEXT_LENGTH = 1000
+
+# The files of the page, by the path that they are served at.
+_PAGE = {
+  '/': ('index.html', 'text/html'),
+  '/search.css': ('search.css', 'text/css'),
+  '/search.js': ('search.js', 'text/javascript'),
+}
+# Nothing comes from elsewhere, and nothing that is sent can run.
+_HEADERS = {
+  'Content-Security-Policy': (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
+    "data:; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action "
+    "'self'; frame-ancestors 'none'"
+  ),
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+}
+# Those that Python may not know.
+_TYPES = {
+  '.flac': 'audio/flac',
+  '.m4a': 'audio/mp4',
+  '.mkv': 'video/x-matroska',
+  '.oga': 'audio/ogg',
+  '.ogg': 'audio/ogg',
+  '.opus': 'audio/ogg',
+  '.webm': 'video/webm',
+}
+_OTHER_TYPE = 'application/octet-stream'
+_NUM_EXAMPLES = 6
+_DEFAULT_COUNT = 24
+_MAX_COUNT = 200
+# A header that pages of other sites cannot send without being asked first, and
+# nobody here says yes.
+_FILE_NAME = 'x-file-name'
+
+
+class _Server:
+  """What the requests share."""
+
+  def __init__(self, searcher, media_root, max_upload_bytes):
+    self._searcher = searcher
+    self._media_root = media_root or searcher.index.media_root
+    self._max_upload_bytes = max_upload_bytes
+    self._limiter = anyio.CapacityLimiter(2)
+    self._decoding = threading.Lock()
+    self._pool = worker.Pool(1)
+
+  @contextlib.asynccontextmanager
+  async def lifespan(self, app):
+    """Keeps a process for decoding while the server runs."""
+    del app
+    with self._pool:
+      yield
+
+  def _perform(self, task):
+    """Decodes in the process; a file that kills it takes nothing with it."""
+    with self._decoding:
+      ((_, results),) = self._pool.map([task])
+    return results
+
+  async def _run(self, function, *arguments, **keywords):
+    """Calls a function in one of a few threads."""
+    return await anyio.to_thread.run_sync(
+      functools.partial(function, *arguments, **keywords),
+      limiter=self._limiter,
+    )
+
+  # Files of the index.
+
+  def _path(self, moment):
+    return os.path.join(self._media_root, moment.path)
+
+  def _row(self, text):
+    """The number of the moment of an id; 404 where there is none."""
+    row = None
+    if len(text) == 16 and set(text) <= set('0123456789abcdef'):
+      row = self._searcher.index.find(int(text, 16))
+    if row is None:
+      raise exceptions.HTTPException(
+        404,
+        f'There is no moment {text!r} in this index: the link is of another '
+        'one, or of one that was made again from other files.',
+      )
+    return row
+
+  async def media(self, request):
+    """GET /media/ID."""
+    moment = self._searcher.index.moment(self._row(request.path_params['id']))
+    path = self._path(moment)
+    if not await anyio.to_thread.run_sync(os.path.isfile, path):
+      raise exceptions.HTTPException(404, f'The file is not there: {path}')
+    return responses.FileResponse(path, media_type=media_type(path))
+
+  # Searching.
+
+  async def index(self, request):
+    """GET /api/index."""
+    del request
+    found = self._searcher.index
+    return responses.JSONResponse(
+      {
+        'num_moments': found.num_moments,
+        'model': found.model_version,
+        'kinds': self._searcher.kinds,
+        'modalities': found.modalities(),
+        'examples': await self._run(found.captions, _NUM_EXAMPLES),
+        'max_upload_bytes': self._max_upload_bytes,
+      }
+    )
+
+  async def search(self, request):
+    """GET /api/search."""
+    values = request.query_params
+    target, count = _target_and_count(values)
+    if 'like' in values:
+      row = self._row(values['like'])
+      kinds = await self._run(self._searcher.kinds_of, row)
+      by = values.get('by') or kinds[0]
+      answer = await self._run(self._searcher.like, row, by, target, count)
+      return await self._answer(answer, like=self._result(row))
+    text = values.get('text', '')
+    if len(text) > MAX_TEXT_LENGTH:
+      raise exceptions.HTTPException(
+        400, f'The words are longer than {MAX_TEXT_LENGTH} characters.'
+      )
+    answer = await self._run(self._searcher.by_text, text, target, count)
+    return await self._answer(answer)
+
+  async def search_with_file(self, request):
+    """POST /api/search."""
+    values = request.query_params
+    target, count = _target_and_count(values)
+    by = values.get('by') or None
+    if by is not None and by not in (query.VIDEO, query.AUDIO):
+      raise exceptions.HTTPException(
+        400, f'`by` must be video or audio. Received: by={by!r}'
+      )
+    name = request.headers.get(_FILE_NAME)
+    if name is None:
+      raise exceptions.HTTPException(
+        400, 'The header X-File-Name must hold the name of the file.'
+      )
+    name = os.path.basename(urllib.parse.unquote(name)) or 'file'
+    with tempfile.TemporaryDirectory(prefix='vatt_tf_search_') as folder:
+      path = os.path.join(folder, 'file')
+      await self._receive(request, path)
+      answer = await self._run(
+        self._searcher.by_file,
+        path,
+        by,
+        target,
+        count,
+        perform=self._perform,
+        name=name,
+      )
+    return await self._answer(answer)
+
+  async def _receive(self, request, path):
+    """Writes the body to a file, up to the limit."""
+    limit = self._max_upload_bytes
+    error = exceptions.HTTPException(
+      413, f'The file is larger than {limit >> 20} MB, the most that is taken.'
+    )
+    if int(request.headers.get('content-length') or 0) > limit:
+      raise error
+    size = 0
+    async with await anyio.open_file(path, 'wb') as file:
+      async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+          raise error
+        await file.write(chunk)
+    if not size:
+      raise exceptions.HTTPException(400, 'The file is empty (0 bytes).')
+
+  async def _answer(self, answer, **more):
+    found = query.as_dict(answer)
+    await self._run(self._complete, found['results'])
+    return responses.JSONResponse({**found, **more})
+
+  def _complete(self, results):
+    """Adds to results what the page needs to show them."""
+    for result in results:
+      row = self._searcher.index.find(int(result['id'], 16))
+      result |= self._result(row)
+
+  def _result(self, row):
+    moment = self._searcher.index.moment(row)
+    path = self._path(moment)
+    return {
+      'id': query.format_id(moment.id),
+      'path': moment.path,
+      'start': moment.start,
+      'end': moment.end,
+      'caption': moment.caption,
+      'kinds': self._searcher.kinds_of(row),
+      'type': media_type(path),
+      'problem': '' if os.path.isfile(path) else f'The file is not at {path}.',
+    }
+
+
+def media_type(path):
+  """The type of a media file by its name; never one that a browser runs."""
+  extension = os.path.splitext(path)[1].lower()
+  found = _TYPES.get(extension) or mimetypes.guess_type(path)[0] or ''
+  return found if found.startswith(('audio/', 'video/')) else _OTHER_TYPE
+
+
+def _target_and_count(values):
+  try:
+    count = int(values.get('top') or _DEFAULT_COUNT)
+  except ValueError:
+    count = 0
+  if not 1 <= count <= _MAX_COUNT:
+    raise exceptions.HTTPException(
+      400,
+      f'`top` must be a number in [1, {_MAX_COUNT}]. '
+      f'Received: top={values["top"]!r}',
+    )
+  return values.get('modality') or query.ANY, count
+
+
+def _allowed_hosts(host):
+  """Names by which the server may be called, or `*` for any.
+
+  A server on this machine alone answers to its own names only: otherwise a page
+  of another site could have its name lead here, and read the media.
+  """
+  try:
+    is_local = ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    is_local = host == 'localhost'
+  return ['localhost', '127.0.0.1', '[::1]', '::1', host] if is_local else ['*']
+
+
+def listen(host, port):
+  """A socket that listens; it may be used in a `with` statement.
+
+  Args:
+    host: name or address.
+    port: int; 0 for any free one.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  try:
+    family, _, _, _, where = socket.getaddrinfo(
+      host, port, type=socket.SOCK_STREAM
+    )[0]
+    return socket.create_server(where[:2], family=family)
+  except (OSError, OverflowError) as e:
+    raise ValueError(
+      f'`host` and `port` must be an address of this machine and a free port: '
+      f'{e}. Received: host={host!r}, port={port}'
+    ) from e
+
+
+def address(listener):
+  """Where a browser finds what listens at a socket."""
+  host, port = listener.getsockname()[:2]
+  host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
+  return f'http://{f"[{host}]" if ":" in host else host}:{port}/'
+
+
+def _page(path):
+  name, kind = _PAGE[path]
+  folder = importlib.resources.files(__package__) / 'page'
+  content = (folder / name).read_bytes()
+
+  async def answer(request):
+    del request
+    return responses.Response(
+      content, media_type=kind, headers={'Cache-Control': 'no-cache'}
+    )
+
+  return answer
+
+
+def _as_error(message, status):
+  return responses.JSONResponse({'error': message}, status)
+
+
+async def _http_error(request, error):
+  del request
+  return _as_error(error.detail, error.status_code)
+
+
+async def _value_error(request, error):
+  del request
+  return _as_error(str(error), 400)
+
+
+async def _other_error(request, error):
+  logging.error('%s %s', request.method, request.url.path, exc_info=error)
+  return _as_error(
+    'The server failed at this request. Its log says why; it goes on.', 500
+  )
+
+
+class _Headers:
+  """Adds `_HEADERS` to every response."""
+
+  def __init__(self, app):
+    self._app = app
+
+  async def __call__(self, scope, receive, send):
+    async def send_more(message):
+      if message['type'] == 'http.response.start':
+        message['headers'] = [
+          *message['headers'],
+          *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items()),
+        ]
+      await send(message)
+
+    await self._app(scope, receive, send_more)
+
+
+def make_app(
+  searcher, host='127.0.0.1', media_root='', max_upload_bytes=MAX_UPLOAD_BYTES
+):
+  """The application, for a server such as uvicorn.
+
+  Args:
+    searcher: `query.Searcher`.
+    host: name or address that the server listens at.
+    media_root: folder that the paths of the index are relative to; by default
+      the one that the media were embedded from.
+    max_upload_bytes: int, of a file that is searched with.
+
+  Returns:
+    `starlette.applications.Starlette`.
+  """
+  server = _Server(searcher, media_root, max_upload_bytes)
+  return applications.Starlette(
+    routes=[
+      *(routing.Route(path, _page(path)) for path in _PAGE),
+      routing.Route('/api/index', server.index),
+      routing.Route('/api/search', server.search, methods=['GET']),
+      routing.Route('/api/search', server.search_with_file, methods=['POST']),
+      routing.Route('/media/{id}', server.media),
+    ],
+    middleware=[
+      middleware.Middleware(_Headers),
+      middleware.Middleware(
+        trustedhost.TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host)
+      ),
+    ],
+    exception_handlers={
+      exceptions.HTTPException: _http_error,
+      ValueError: _value_error,
+      Exception: _other_error,
+    },
+    lifespan=server.lifespan,
+  )
