@@ -1,6 +1,7 @@
 """The gRPC services of TensorFlow Serving: PredictionService, ModelService."""
 
 import asyncio
+import contextlib
 
 from absl import logging
 from google.protobuf import message
@@ -138,6 +139,22 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
   def __init__(self, figures):
     self._figures = figures
+    self._num_running = 0
+
+  @contextlib.contextmanager
+  def _running(self):
+    self._num_running += 1
+    try:
+      yield
+    finally:
+      self._num_running -= 1
+
+  async def wait_until_idle(self):
+    """Waits until no request runs, nor comes within a moment."""
+    num_idle = 0
+    while num_idle < 5:
+      await asyncio.sleep(0.05)
+      num_idle = 0 if self._num_running else num_idle + 1
 
   async def intercept_service(self, continuation, handler_call_details):
     """Returns the handler of a method."""
@@ -149,7 +166,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     answer = handler.unary_unary
 
     async def handle(data, context):
-      with self._figures.request(method, 'GRPC') as labels:
+      with self._running(), self._figures.request(method, 'GRPC') as labels:
         try:
           if not asyncio.iscoroutinefunction(answer):
             raise errors.StatusError(

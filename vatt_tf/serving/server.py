@@ -30,6 +30,8 @@ _SERVICES = (
   'tensorflow.serving.PredictionService',
   'tensorflow.serving.ModelService',
 )
+# For the last bytes of answers, once all requests are answered.
+_LAST_SECONDS = 0.5
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -144,7 +146,8 @@ class Server:
     options = self._options
     rest_server, rest_socket = self._make_rest()
     with rest_socket:
-      grpc_server, health_servicer = self._make_grpc()
+      interceptor = prediction_service.Interceptor(self._figures)
+      grpc_server, health_servicer = self._make_grpc(interceptor)
       await grpc_server.start()
       serving = asyncio.create_task(rest_server.serve([rest_socket]))
       for name in _SERVICES:
@@ -154,12 +157,14 @@ class Server:
       logging.info('Draining.')
       await health_servicer.enter_graceful_shutdown()
       rest_server.should_exit = True
-      await asyncio.gather(grpc_server.stop(options.drain_seconds), serving)
+      await asyncio.gather(
+        _drain(grpc_server, interceptor, options.drain_seconds), serving
+      )
 
-  def _make_grpc(self):
+  def _make_grpc(self, interceptor):
     options = self._options
     server = grpc.aio.server(
-      interceptors=[prediction_service.Interceptor(self._figures)],
+      interceptors=[interceptor],
       options=[
         ('grpc.max_receive_message_length', options.max_message_bytes),
         ('grpc.max_send_message_length', -1),
@@ -215,6 +220,17 @@ class Server:
       ) from e
     self.rest_port = listening.getsockname()[1]
     return _RestServer(config), listening
+
+
+async def _drain(server, interceptor, seconds):
+  """Ends a gRPC server once its requests are answered."""
+  ending = asyncio.create_task(server.stop(seconds))
+  idle = asyncio.create_task(interceptor.wait_until_idle())
+  await asyncio.wait([ending, idle], return_when=asyncio.FIRST_COMPLETED)
+  idle.cancel()
+  # Who watches the health would stay for as long as it is let.
+  await server.stop(_LAST_SECONDS)
+  await ending
 
 
 def _read(path):
