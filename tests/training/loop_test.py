@@ -44,8 +44,10 @@ _SMALL = (
   'Size.d_ff=16',
   'Size.num_heads=2',
   'Size.d_kv=8',
+  'CACHE_GIB=0.0',
   "STRATEGY='cpu'",
 )
+_NO_EVALUATION = 'train.eval_dataset=None'
 
 _OPTIONS = (
   'make_optimizer.weight_decay=0.1',
@@ -53,6 +55,7 @@ _OPTIONS = (
   "make_optimizer.frozen=['text_embedding/table']",
   'make_optimizer.ema_decay=0.5',
   'make_optimizer.clip_norm=1.0',
+  'CACHE_GIB=0.1',
 )
 
 
@@ -139,7 +142,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIn('Done: step 4', self.out)
 
   def test_interrupted_equals_uninterrupted(self):
-    self._train()
+    self._train(_NO_EVALUATION)
     other = os.path.join(self.dir, 'interrupted')
     update = progress.Progress.update
 
@@ -149,10 +152,10 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       return update(line, step, *others)
 
     with mock.patch.object(progress.Progress, 'update', interrupt):
-      self._train(model_dir=other)
+      self._train(_NO_EVALUATION, model_dir=other)
     self.assertIn('Stopped by SIGINT at step 2', self.out)
     self.assertEndsWith(manager.latest(other), 'ckpt-2')
-    self._train(model_dir=other)
+    self._train(_NO_EVALUATION, model_dir=other)
     whole = checkpoint_files.trained_values(self.model_dir)
     parts = checkpoint_files.trained_values(other)
     self.assertEqual(set(whole), set(parts))
@@ -215,7 +218,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(second[name], first[name])
 
   def test_average_of_a_run_that_had_none(self):
-    self._train('TRAIN_STEPS=1')
+    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
     with self.assertRaisesRegex(ValueError, 'another model or optimizer'):
       self._train('TRAIN_STEPS=2', 'make_optimizer.ema_decay=0.5')
 
@@ -224,16 +227,17 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.addCleanup(
       tf_keras.mixed_precision.set_global_policy, 'float32'
     )
-    self._train('TRAIN_STEPS=1', 'train.eval_dataset=None', *options)
-    self._train('TRAIN_STEPS=2', 'train.eval_dataset=None', *options)
+    self._train('TRAIN_STEPS=1', _NO_EVALUATION, *options)
+    self._train('TRAIN_STEPS=2', _NO_EVALUATION, *options)
     self.assertIn('Going on at step 1', self.out)
     self.assertIn('Done: step 2', self.out)
 
   def test_two_devices_train_as_one(self):
-    self._train('TRAIN_STEPS=2')
+    self._train('TRAIN_STEPS=2', _NO_EVALUATION)
     other = os.path.join(self.dir, 'mirrored')
     self._train(
       'TRAIN_STEPS=2',
+      _NO_EVALUATION,
       "STRATEGY='mirrored'",
       'NUM_DEVICES=2',
       model_dir=other,
@@ -262,7 +266,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         'TRAIN_STEPS=30',
         'STEPS_PER_LOOP=5',
         'train.overfit_one_batch=True',
-        'train.eval_dataset=None',
+        _NO_EVALUATION,
         'build_model.dropout_rate=0.1',
         'build_model.drop_token_rate=0.5',
         "WarmupCosine.shape='constant'",
@@ -283,10 +287,11 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       self.assertIn('text_to_video', json.load(file)['retrieval'])
 
   def test_starts_from_the_weights_of_another_run(self):
-    self._train('TRAIN_STEPS=1')
+    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
     other = os.path.join(self.dir, 'second')
     self._train(
       'TRAIN_STEPS=2',
+      _NO_EVALUATION,
       f"INIT_CHECKPOINT='{self.model_dir}'",
       'WarmupCosine.peak_learning_rate=0.0',
       'WarmupCosine.final_learning_rate=0.0',
@@ -299,7 +304,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertGreater(np.abs(first[name] - 1).max(), 0)
 
   def test_checkpoint_of_another_model(self):
-    self._train('TRAIN_STEPS=1')
+    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
     with self.assertRaisesRegex(ValueError, 'written by another model'):
       self._train('TRAIN_STEPS=2', 'Size.d_ff=24')
 
