@@ -48,7 +48,7 @@ def open_searcher(index_path, saved_model):
       gin.get_configurable(video.VideoConfig)(),
       gin.get_configurable(audio.AudioConfig)(),
     )
-  return query.Searcher(opened, model.Embedder(version, form), form)
+  return query.Searcher(opened, model.Embedder(version, form))
 
 
 def build_and_show(embeddings, index_path, saved_model, text, count=5):

@@ -122,7 +122,6 @@ class Searcher:
   Args:
     index: `index.Index`.
     embedder: `embedding.model.Embedder` of queries.
-    form: `embedding.model.Form`, what the model takes.
 
   Attributes:
     index: as given.
@@ -132,12 +131,7 @@ class Searcher:
     ValueError: the vectors of the index are another model's.
   """
 
-  def __init__(
-    self,
-    index: index_lib.Index,
-    embedder: model_lib.Embedder,
-    form: model_lib.Form,
-  ):
+  def __init__(self, index: index_lib.Index, embedder: model_lib.Embedder):
     if embedder.name != index.model_version:
       raise ValueError(
         '`saved_model` must be the model that the embeddings of the index are '
@@ -146,7 +140,6 @@ class Searcher:
         'model, or embed and build anew with this one.'
       )
     self.index = index
-    self._form = form
     self._embedder = embedder
     self.kinds = tuple(
       kind
@@ -207,7 +200,7 @@ class Searcher:
       )
     if kind is None and len(kinds) == 1:
       (kind,) = kinds
-    clip = read_clip(path, kind, self._form, start, perform)
+    clip = read_clip(path, kind, self._embedder.form, start, perform)
     kind = kind or (VIDEO if clip.frames else AUDIO)
     query = _describe(
       name or path, clip.start / decode.SECOND, clip.end / decode.SECOND
