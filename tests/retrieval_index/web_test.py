@@ -122,6 +122,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     ('text=a&top=many', 400, "top='many'"),
     ('text=a&top=201', 400, 'in \\[1, 200\\]'),
     (f'like={"0" * 16}', 404, 'another one'),
+    (f'like={"f" * 16}', 404, 'another one'),
     ('like=..%2Findex.json', 404, 'no moment'),
     ('like=-000000000000001', 404, 'no moment'),
   )

@@ -172,15 +172,13 @@ class Approximate:
       ValueError: ScaNN is not installed.
     """
     scann = import_scann()
-    import scann_pybind  # what ScaNN's own import puts on the path
-
     with open(os.path.join(folder, _ASSETS), encoding='utf-8') as file:
       text = file.read()
     start = 'asset_path: "'
     text = text.replace(start, f'{start}{os.path.join(folder, "")}')
     # Not `load_searcher`: it reads pickles, and an index may be a stranger's.
     return cls(
-      scann.ScannSearcher(scann_pybind.ScannNumpy(folder, text)), vectors
+      scann.ScannSearcher(scann.scann_pybind.ScannNumpy(folder, text)), vectors
     )
 
   def search(self, queries, count):

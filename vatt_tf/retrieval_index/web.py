@@ -13,21 +13,20 @@ files that were indexed can be had. What is sent is written to a temporary file,
 decoded in a process of its own, and removed.
 """
 
+import asyncio
 import contextlib
-import functools
 import importlib.resources
 import ipaddress
 import mimetypes
 import os
 import socket
 import tempfile
-import threading
 import urllib.parse
 
 from absl import logging
-import anyio
 from starlette import (
   applications,
+  concurrency,
   exceptions,
   middleware,
   responses,
@@ -83,8 +82,9 @@ class _Server:
     self._searcher = searcher
     self._media_root = media_root or searcher.index.media_root
     self._max_upload_bytes = max_upload_bytes
-    self._limiter = anyio.CapacityLimiter(2)
-    self._decoding = threading.Lock()
+    self._turns = asyncio.Semaphore(2)
+    # Files wait for each other, so that words never wait for all of them.
+    self._decoding = asyncio.Lock()
     self._pool = worker.Pool(1)
 
   @contextlib.asynccontextmanager
@@ -96,16 +96,15 @@ class _Server:
 
   def _perform(self, task):
     """Decodes in the process; a file that kills it takes nothing with it."""
-    with self._decoding:
-      ((_, results),) = self._pool.map([task])
+    ((_, results),) = self._pool.map([task])
     return results
 
   async def _run(self, function, *arguments, **keywords):
-    """Calls a function in one of a few threads."""
-    return await anyio.to_thread.run_sync(
-      functools.partial(function, *arguments, **keywords),
-      limiter=self._limiter,
-    )
+    """Calls a function in a thread, not more than a few at a time."""
+    async with self._turns:
+      return await concurrency.run_in_threadpool(
+        function, *arguments, **keywords
+      )
 
   # Files of the index.
 
@@ -129,7 +128,7 @@ class _Server:
     """GET /media/ID."""
     moment = self._searcher.index.moment(self._row(request.path_params['id']))
     path = self._path(moment)
-    if not await anyio.to_thread.run_sync(os.path.isfile, path):
+    if not os.path.isfile(path):
       raise exceptions.HTTPException(404, f'The file is not there: {path}')
     return responses.FileResponse(path, media_type=media_type(path))
 
@@ -186,15 +185,16 @@ class _Server:
     with tempfile.TemporaryDirectory(prefix='vatt_tf_search_') as folder:
       path = os.path.join(folder, 'file')
       await self._receive(request, path)
-      answer = await self._run(
-        self._searcher.by_file,
-        path,
-        by,
-        target,
-        count,
-        perform=self._perform,
-        name=name,
-      )
+      async with self._decoding:
+        answer = await self._run(
+          self._searcher.by_file,
+          path,
+          by,
+          target,
+          count,
+          perform=self._perform,
+          name=name,
+        )
     return await self._answer(answer)
 
   async def _receive(self, request, path):
@@ -206,12 +206,12 @@ class _Server:
     if int(request.headers.get('content-length') or 0) > limit:
       raise error
     size = 0
-    async with await anyio.open_file(path, 'wb') as file:
+    with open(path, 'wb') as file:
       async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
           raise error
-        await file.write(chunk)
+        file.write(chunk)
     if not size:
       raise exceptions.HTTPException(400, 'The file is empty (0 bytes).')
 
