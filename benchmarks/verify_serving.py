@@ -39,7 +39,7 @@ def _export(found, folder):
   )
   gin_utils.write_config(run)
   model = gin.get_configurable('build_model')()
-  tf.train.Checkpoint(model=model).write(os.path.join(run, 'ckpt-1'))
+  tf.train.Checkpoint(model=model).save(os.path.join(run, 'ckpt'))
   _, code = checks.run_module(
     'export_saved_model',
     f'--checkpoint={run}/ckpt-1',

@@ -69,20 +69,20 @@ class ServeMainTest(tf.test.TestCase):
     serving = health_pb2.HealthCheckResponse
     self.assertEqual(next(watched).status, serving.SERVING)
     slow = served_models.make_request(
-      'sleep', {'x': np.array([2.0])}, name='plain'
+      'sleep', {'x': np.array([3.0])}, name='plain'
     )
     call = stub.Predict.future(slow)
     answers = []
     rest = threading.Thread(
       target=lambda: answers.append(
-        client.RestClient(self.url, 'plain').predict('sleep', x=[2.0])
+        client.RestClient(self.url, 'plain').predict('sleep', x=[3.0])
       )
     )
     rest.start()
     time.sleep(0.7)
     self.process.send_signal(signal.SIGTERM)
     self.assertEqual(next(watched).status, serving.NOT_SERVING)
-    time.sleep(0.3)
+    time.sleep(1.0)
     with self.assertRaises(client.ServerError) as caught:
       client.RestClient(self.url, 'plain').predict('sleep', x=[0.0])
     self.assertEqual(caught.exception.code, grpc.StatusCode.UNAVAILABLE)
@@ -90,9 +90,9 @@ class ServeMainTest(tf.test.TestCase):
       served_models.stub(self, self.port).Predict(slow, timeout=10)
     self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
     self.assertFalse(call.done())
-    self.assertAllEqual(served_models.outputs(call.result())['value'], [3])
+    self.assertAllEqual(served_models.outputs(call.result())['value'], [4])
     rest.join()
-    self.assertAllEqual(answers[0]['value'], [3])
+    self.assertAllEqual(answers[0]['value'], [4])
     out, err = self.process.communicate(timeout=30)
     self.assertEqual(self.process.returncode, 0, err)
     self.assertEqual(out, 'Stopped.\n')

@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 import time
+import weakref
 
 from absl.testing import parameterized
 from google.protobuf import text_format
@@ -155,9 +156,12 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
     self._start()
     self.assertEqual(self._ask(), (2, 2.0))
     self.assertEqual(self._states(), {2: 'AVAILABLE'})
+    entries = self.server._models._models['plain'].entries
+    graph = weakref.ref(entries[2].version._session.graph)
     shutil.rmtree(os.path.join(self.base_path, '2'))
     served_models.wait_until(lambda: self._states().get(2) == 'END')
     self.assertEqual(self._ask(), (1, 1.0))
+    served_models.wait_until(lambda: graph() is None)  # nothing is left of it
     shutil.rmtree(self.base_path)
     time.sleep(0.3)
     self.assertEqual(self._ask(), (1, 1.0))

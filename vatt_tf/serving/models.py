@@ -17,7 +17,6 @@ from absl import logging
 from google.protobuf import text_format
 import grpc
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 import tensorflow_text  # noqa: F401, registers the operations of tokenizers
@@ -27,11 +26,16 @@ from vatt_tf.serving import errors, requests
 State = get_model_status_pb2.ModelVersionStatus.State
 
 DEFAULT_SIGNATURE = 'serving_default'
+_METHOD_NAME = 'tensorflow/serving/predict'
 _WARMUP = os.path.join('assets.extra', 'tf_serving_warmup_requests')
 
 
 class Version:
   """A loaded SavedModel.
+
+  It is loaded into a session, as TensorFlow Serving does. Loaded as an object
+  it would leave the graphs of its gradients behind, which TensorFlow keeps
+  forever.
 
   Args:
     model_name: string.
@@ -49,16 +53,33 @@ class Version:
   def __init__(self, model_name, number, path):
     self.model_name = model_name
     self.number = number
-    saved = saved_model_pb2.SavedModel()
-    with tf.io.gfile.GFile(os.path.join(path, 'saved_model.pb'), 'rb') as file:
-      saved.ParseFromString(file.read())
-    self.signature_defs = dict(saved.meta_graphs[0].signature_def)
-    self._loaded = tf.saved_model.load(path)
-    self._functions = dict(self._loaded.signatures)
-    self.specs = {
-      name: function.structured_input_signature[1]
-      for name, function in self._functions.items()
-    }
+    graph = tf.Graph()
+    self._session = tf.compat.v1.Session(graph=graph)
+    try:
+      with graph.as_default():
+        loaded = tf.compat.v1.saved_model.load(
+          self._session, [tf.saved_model.SERVING], path
+        )
+    except BaseException:
+      self.close()
+      raise
+    self.signature_defs = dict(loaded.signature_def)
+    self._inputs, self._outputs, self.specs = {}, {}, {}
+    for name, signature in self.signature_defs.items():
+      if signature.method_name != _METHOD_NAME:  # such as what initialises
+        continue
+      self._inputs[name], self._outputs[name] = (
+        {key: graph.get_tensor_by_name(t.name) for key, t in tensors.items()}
+        for tensors in (signature.inputs, signature.outputs)
+      )
+      self.specs[name] = {
+        key: tf.TensorSpec(tensor.tensor_shape, tensor.dtype, key)
+        for key, tensor in sorted(signature.inputs.items())
+      }
+
+  def close(self):
+    """Frees the variables."""
+    self._session.close()
 
   def compute(self, signature, inputs):
     """Computes a signature.
@@ -70,28 +91,21 @@ class Version:
     Returns:
       Dictionary of arrays.
     """
-    specs = self.specs[signature]
-    outputs = self._functions[signature](
-      **{
-        name: tf.constant(value, specs[name].dtype)
-        for name, value in inputs.items()
-      }
+    tensors = self._inputs[signature]
+    return self._session.run(
+      self._outputs[signature],
+      {tensors[name]: value for name, value in inputs.items()},
     )
-    return {name: value.numpy() for name, value in outputs.items()}
 
   def warm_up(self, path):
     """Answers the warm-up requests of the SavedModel, if it has any.
 
     Args:
       path: folder of the SavedModel.
-
-    Returns:
-      How many there were.
     """
     path = os.path.join(path, _WARMUP)
     if not tf.io.gfile.exists(path):
-      return 0
-    count = 0
+      return
     for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
       log = prediction_log_pb2.PredictionLog.FromString(record)
       request = log.predict_log.request
@@ -99,8 +113,17 @@ class Version:
       specs = self.specs[signature]
       inputs = requests.from_protos(request.inputs, specs, len(record) + 2**20)
       self.compute(signature, inputs)
-      count += 1
-    return count
+
+
+def _load(model_name, number, path):
+  """A `Version` that is warm."""
+  version = Version(model_name, number, path)
+  try:
+    version.warm_up(path)
+  except BaseException:
+    version.close()
+    raise
+  return version
 
 
 @dataclasses.dataclass
@@ -274,8 +297,7 @@ class Models:
     with self._condition:
       model.entries[number] = _Entry(State.LOADING)
     try:
-      version = Version(model.name, number, path)
-      count = version.warm_up(path)
+      version = _load(model.name, number, path)
     except Exception as e:  # noqa: BLE001, any file of it may be anything
       error = errors.from_exception(e)
       logging.error(
@@ -286,10 +308,7 @@ class Models:
       return False
     with self._condition:
       model.entries[number] = _Entry(State.AVAILABLE, version=version)
-    logging.info(
-      '%s version %d: available, after %d warm-up requests',
-      model.name, number, count,
-    )
+    logging.info('%s version %d: available', model.name, number)
     return True
 
   def _unload(self, model, number, entry):
@@ -297,8 +316,9 @@ class Models:
     with self._condition:
       entry.state = State.UNLOADING
       self._condition.wait_for(lambda: not entry.num_users)
+      entry.version.close()
       entry.version, entry.state = None, State.END
-    gc.collect()  # a loaded model is a circle of references
+    gc.collect()  # a graph is a circle of references
     logging.info('%s version %d: unloaded', model.name, number)
 
   @contextlib.contextmanager

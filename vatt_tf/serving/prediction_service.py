@@ -140,6 +140,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
   def __init__(self, figures):
     self._figures = figures
     self._num_running = 0
+    self._is_refusing = False
 
   @contextlib.contextmanager
   def _running(self):
@@ -149,12 +150,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
     finally:
       self._num_running -= 1
 
+  def refuse(self):
+    """Answers UNAVAILABLE to whatever comes from now on."""
+    self._is_refusing = True
+
   async def wait_until_idle(self):
-    """Waits until no request runs, nor comes within a moment."""
-    num_idle = 0
-    while num_idle < 5:
-      await asyncio.sleep(0.05)
-      num_idle = 0 if self._num_running else num_idle + 1
+    """Waits until no request runs."""
+    while self._num_running:
+      await asyncio.sleep(0.02)
 
   async def intercept_service(self, continuation, handler_call_details):
     """Returns the handler of a method."""
@@ -166,6 +169,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
     answer = handler.unary_unary
 
     async def handle(data, context):
+      if self._is_refusing:
+        await context.abort(
+          grpc.StatusCode.UNAVAILABLE, 'The server shuts down.'
+        )
       with self._running(), self._figures.request(method, 'GRPC') as labels:
         try:
           if not asyncio.iscoroutinefunction(answer):

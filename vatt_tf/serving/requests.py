@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from vatt_tf.serving import errors
 
@@ -118,8 +119,7 @@ def to_proto(array):
   """
   if array.dtype != np.float32:
     return tf.make_tensor_proto(array)
-  proto = tf.make_tensor_proto(0.0, shape=())
-  del proto.float_val[:]
+  proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT)
   proto.float_val.extend(array.ravel().tolist())
   for size in array.shape:
     proto.tensor_shape.dim.add().size = size

@@ -30,6 +30,8 @@ _SERVICES = (
   'tensorflow.serving.PredictionService',
   'tensorflow.serving.ModelService',
 )
+# What was sent before the end was announced may still be on its way.
+_LATE_SECONDS = 0.5
 # For the last bytes of answers, once all requests are answered.
 _LAST_SECONDS = 0.5
 _Status = health_pb2.HealthCheckResponse
@@ -156,6 +158,8 @@ class Server:
       await self._stopping.wait()
       logging.info('Draining.')
       await health_servicer.enter_graceful_shutdown()
+      await asyncio.sleep(_LATE_SECONDS)
+      interceptor.refuse()
       rest_server.should_exit = True
       await asyncio.gather(
         _drain(grpc_server, interceptor, options.drain_seconds), serving
@@ -224,13 +228,10 @@ class Server:
 
 async def _drain(server, interceptor, seconds):
   """Ends a gRPC server once its requests are answered."""
-  ending = asyncio.create_task(server.stop(seconds))
-  idle = asyncio.create_task(interceptor.wait_until_idle())
-  await asyncio.wait([ending, idle], return_when=asyncio.FIRST_COMPLETED)
-  idle.cancel()
+  with contextlib.suppress(TimeoutError):
+    await asyncio.wait_for(interceptor.wait_until_idle(), seconds)
   # Who watches the health would stay for as long as it is let.
   await server.stop(_LAST_SECONDS)
-  await ending
 
 
 def _read(path):
