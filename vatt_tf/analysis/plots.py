@@ -8,7 +8,6 @@ import textwrap
 import matplotlib
 from matplotlib import figure
 import numpy as np
-from sklearn import decomposition, manifold
 
 # t-SNE works on so many principal components at most.
 _NUM_COMPONENTS = 50
@@ -44,6 +43,9 @@ def embed_in_plane(features, seed=0):
     raise ValueError(
       f'`features` must be finite. Received: row {row} is not.'
     )
+  # It takes seconds to import, which nothing else should wait for.
+  from sklearn import decomposition, manifold
+
   if min(features.shape) > _NUM_COMPONENTS:
     reduction = decomposition.PCA(_NUM_COMPONENTS, random_state=seed)
     features = reduction.fit_transform(features)

@@ -13,7 +13,6 @@ import os
 
 import gin
 import numpy as np
-from sklearn import preprocessing
 import tensorflow as tf
 
 from vatt_tf import feature_names as names
@@ -228,7 +227,7 @@ class Report:
         value = value[:, 0] if value.ndim == 3 else value  # the first caption
         value = value[activations.has_input(clips, modality)]
         if key[-2:] in ('va', 'vt'):
-          value = preprocessing.normalize(value)
+          value = retrieval.unit(value)
         values.append(value)
         groups += [modality] * len(value)
       widths = {value.shape[1] for value in values}
@@ -265,9 +264,9 @@ class Report:
     num_queries = min(self._num_queries, len(usable))
     picked = np.linspace(0, len(usable) - 1, num_queries).round().astype(int)
     picked = usable[picked]
-    scores = preprocessing.normalize(queries[picked]) @ preprocessing.normalize(
-      clips[video_key][in_pool]
-    ).T  # (Q, P)
+    videos = clips[video_key][in_pool]
+    # (Q, P)
+    scores = retrieval.unit(queries[picked]) @ retrieval.unit(videos).T
     is_own = picked[:, None] == in_pool[None]
     ranks = retrieval.rank_of_matches(scores, is_own)
     best = np.argsort(-scores, axis=1, kind='stable')[:, :_NUM_FOUND]

@@ -13,8 +13,6 @@ import warnings
 
 import gin
 import numpy as np
-from sklearn import exceptions, preprocessing
-from sklearn import svm as sklearn_svm
 import tensorflow as tf
 import tf_keras
 
@@ -280,6 +278,10 @@ def svm(train, test, num_classes, c_values=C_VALUES, max_iter=5000, seed=0):
 
 def _svm_scores(train, test, num_classes, c, max_iter, seed):
   """Scores of the test videos, and whether the solver converged."""
+  # It takes seconds to import, which no other evaluation should wait for.
+  from sklearn import exceptions, preprocessing
+  from sklearn import svm as sklearn_svm
+
   labels = train.labels[train.videos]
   scaler = preprocessing.StandardScaler().fit(train.values)
   machine = sklearn_svm.LinearSVC(

@@ -334,7 +334,7 @@ def _items(embeddings, modality, key, ids, combination):
     )
   if modality == names.TEXT:
     rows = np.broadcast_to(ids[:, np.newaxis], mask.shape)[mask]
-    values = _unit(values[mask])
+    values = unit(values[mask])
     if names.TEXT in embeddings:
       tokens = embeddings[names.TEXT][mask]
       keys = np.concatenate([rows[:, np.newaxis], tokens], axis=1)
@@ -345,7 +345,7 @@ def _items(embeddings, modality, key, ids, combination):
   return _Items(values, ids, num_left_out)
 
 
-def _unit(x):
+def unit(x):
   """Unit rows; zero where the row is zero."""
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
@@ -363,13 +363,13 @@ def combine(values, ids, combination):
     and (V,), the ids in ascending order.
   """
   if combination != 'mean_embedding':
-    values = _unit(values)
+    values = unit(values)
   ids, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
   total = np.zeros([len(ids), values.shape[-1]])
   np.add.at(total, inverse, values)
   mean = total / counts[:, np.newaxis]
   if combination != 'mean_similarity':
-    mean = _unit(mean)
+    mean = unit(mean)
   return mean.astype(np.float32), ids
 
 
