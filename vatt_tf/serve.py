@@ -11,6 +11,7 @@ docs/serving.md says more.
 
 import dataclasses
 import signal
+import sys
 import threading
 
 from absl import app, flags, logging
@@ -71,6 +72,10 @@ _DRAIN = flags.DEFINE_integer(
   lower_bound=0,
 )
 
+# The threads that compute batches must not wait for long, at each step of
+# Python, for the one that talks to clients.
+_SWITCH_SECONDS = 0.0005
+
 
 def _read_config():
   if (_BASE_PATH.value is None) == (_CONFIG.value is None):
@@ -107,6 +112,7 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
+  sys.setswitchinterval(_SWITCH_SECONDS)
   stopping = threading.Event()
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: stopping.set())

@@ -162,7 +162,7 @@ def write_plain(base_path, version, value=None, warmup=None):
   if warmup is not None:
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.CopyFrom(
-      make_request('', {'x': warmup}, name='plain')
+      make_request('serving_default', {'x': warmup}, name='plain')
     )
     extra = os.path.join(temporary, 'assets.extra')
     os.makedirs(extra)
