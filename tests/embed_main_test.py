@@ -66,7 +66,7 @@ class EmbedMainTest(tf.test.TestCase):
     self.assertEqual(code, 0)
     self.assertIn('2 clips in ', text)
     self.assertIn('1 with video, 0 with sound, 0 captions; 1 rows in ', text)
-    self.assertIn('1 clips failed, in part or whole', text)
+    self.assertIn('1 clip failed, in part or whole', text)
     # The model takes 0.8 s, as the gin file in it says.
     found = table.read(self.out, space=table.VIDEO_TEXT)
     self.assertEqual(found.metadata['clip_seconds'], '0.8')
@@ -98,7 +98,7 @@ class EmbedMainTest(tf.test.TestCase):
     self.assertIn('`pipeline_options` needs a `runner`', error)
     code, text, _ = self.run_main(**values, runner='DirectRunner')
     self.assertEqual(code, 0)
-    self.assertIn('1 clips in ', text)
+    self.assertIn('1 clip in ', text)
     self.assertLen(table.read(self.out, space=table.VIDEO_TEXT), 1)
     with mock.patch.dict(sys.modules, {'vatt_tf.embedding.beam': None}):
       code, _, error = self.run_main(**values, runner='DirectRunner')

@@ -175,8 +175,12 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
           frames=tf.constant([frames], tf.uint8)
         )['video_audio_embedding'][0]
       if clip.waveform is not None:
+        # In `short.mp4` it ends before the last frame: it starts again with
+        # the first one.
+        missing = len(clip.frames) * 1600 - clip.waveform.size
+        waveform = np.pad(clip.waveform, [0, max(missing, 0)])
         expected[*key, 'audio'] = loaded.signatures['embed_audio'](
-          waveform=tf.constant([clip.waveform]),
+          waveform=tf.constant([waveform]),
           sample_rate=tf.constant([16000]),
         )['video_audio_embedding'][0]
     found = tiny_model.rows(table.read(self.plain, space=table.VIDEO_AUDIO))
@@ -255,6 +259,15 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     with open(result.skip_report, encoding='utf-8') as file:
       skips = list(csv.DictReader(file))
     self.assertIn('not there', skips[-1]['reason'])
+
+  def test_a_table_among_the_media(self):
+    media = self.create_tempdir().full_path
+    shutil.copy(os.path.join(self.media, 'short.mp4'), media)
+    output = os.path.join(media, 'embeddings')
+    for num_resumed in (0, 1):
+      result = self.embed(media=media, output=output)
+      self.assertEqual((result.num_clips, result.num_others), (1, 0))
+      self.assertEqual(result.num_resumed, num_resumed)
 
   # What fails.
 
@@ -440,6 +453,14 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       with self.assertRaisesRegex(OSError, 'No space left.*goes on from there'):
         self.embed(media=self.media)
 
+  def test_memory_runs_out(self):
+    embedder = model_lib.Embedder(self.version, tiny_model.FORM)
+    error = tf.errors.ResourceExhaustedError(None, None, 'OOM')
+    functions = {'video': mock.Mock(side_effect=error)}
+    with mock.patch.object(embedder, '_functions', functions):
+      with self.assertRaisesRegex(ValueError, 'smaller `batch_size`'):
+        embedder.embed([records.fake_clip(0, 8, num_samples=0)])
+
   @parameterized.parameters(
     ({}, 'One of `media`, `manifest` and `records` must be given.*none'),
     ({'media': '.', 'records': 'x'}, 'Received: media, records'),
@@ -450,6 +471,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     ({'media': '.', 'stride_seconds': 1.0}, '`stride_seconds` must be above 0'),
     ({'media': '.', 'stride_seconds': 0.0}, '`stride_seconds` must be above 0'),
     ({'media': '.', 'batch_size': 0}, '`batch_size` must be at least 1'),
+    ({'media': '.', 'audio_rate': 0}, '`audio_rate` must be in'),
     ({'media': '.', 'jpeg_quality': 0}, '`jpeg_quality` must be in'),
     ({'media': '.', 'max_failed_share': 2.0}, '`max_failed_share` must be in'),
     ({'media': '.', 'saved_model': '/nowhere'}, '`saved_model` must be a fold'),

@@ -32,9 +32,8 @@ _GRAPH = 'saved_model.pb'
 # What stands in `assets.extra` beside a model; it says what the model takes.
 _CONFIG = os.path.join('assets.extra', 'config.gin')
 # Of what an operation said.
-_PREFIX = re.compile(
-  r'^(\(\d+\) )?(INVALID_ARGUMENT: )?\s*(assertion failed: )?'
-)
+_PREFIX = re.compile(r'^(\(\d+\) )?(INVALID_ARGUMENT: )?\s*')
+_ASSERTION = re.compile(r'^assertion failed: ')
 # Of the digest, as hexadecimal digits.
 _DIGEST_LENGTH = 12
 
@@ -353,6 +352,11 @@ class Embedder:
         return [_reason(e.message)]
       # One of them is at fault: the others are not lost.
       return [self._run(modality, [value])[0] for value in values]
+    except tf.errors.ResourceExhaustedError as e:
+      raise ValueError(
+        f'Memory ran out for {len(values)} clips at once ({modality}). Give a '
+        'smaller `batch_size` (--batch_size); what is done is kept.'
+      ) from e
     outputs = {
       space: outputs[space].numpy()
       for space in table.SPACES
@@ -394,4 +398,7 @@ def _find_faults(clip: records.Clip) -> dict[str, str]:
 def _reason(message: str) -> str:
   """What an operation said, without where in the graph that was."""
   said = message.partition('[[{{node')[0].strip().splitlines()[-1]
-  return _PREFIX.sub('', said.strip())[:200]
+  said, num_prefixes = _ASSERTION.subn('', _PREFIX.sub('', said.strip()))
+  if num_prefixes:  # [words] [values]
+    said = said.replace('] [', ' ').strip('[]')
+  return said[:200]

@@ -48,6 +48,10 @@ class TooManyFailedError(RuntimeError):
     self.result = result
 
 
+def _count(number: int, noun: str) -> str:
+  return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
 @dataclasses.dataclass
 class Result:
   """What a run made.
@@ -78,18 +82,20 @@ class Result:
   def describe(self) -> str:
     """One paragraph for people."""
     rows = [f'{count} rows in {name}' for name, count in self.num_rows.items()]
+    num_clips = _count(self.num_clips + self.num_failed, 'clip')
     text = (
-      f'{self.num_clips + self.num_failed} clips in {self.output}, by model '
-      f'{self.model_version}: {self.num_of.get(table.VIDEO, 0)} with video, '
+      f'{num_clips} in {self.output}, by model {self.model_version}: '
+      f'{self.num_of.get(table.VIDEO, 0)} with video, '
       f'{self.num_of.get(table.AUDIO, 0)} with sound, '
-      f'{self.num_of.get(table.CAPTION, 0)} captions; {", ".join(rows)}'
+      f'{_count(self.num_of.get(table.CAPTION, 0), "caption")}; '
+      f'{", ".join(rows)}'
     )
     if self.num_resumed:
       text += f'; {self.num_resumed} of the clips were there from earlier'
     text += '.'
     if self.num_failed or self.num_others:
       text += (
-        f' {self.num_failed} clips failed, in part or whole, and '
+        f' {_count(self.num_failed, "clip")} failed, in part or whole, and '
         f'{self.num_others} files and captions hold nothing to embed: see '
         f'{self.skip_report}.'
       )
@@ -98,7 +104,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What is embedded, and how; `embed` describes the arguments.
+  """What is embedded, and how.
 
   Attributes:
     saved_model: Folder of the model, or of a version of it.
@@ -115,7 +121,7 @@ class Options:
     jpeg_quality: 1 to 100.
     audio_rate: Samples a second, or None for those of the model.
     batch_size: Clips that are computed together.
-    clips_per_file: At most about so many in a Parquet file.
+    clips_per_file: About so many in a Parquet file.
     num_workers: Processes that decode, or None for one a core.
     max_failed_share: Of the clips.
     overwrite: Whether to remove the table that is there.
@@ -332,13 +338,14 @@ def prepare(options: Options, embedder: model_lib.Embedder) -> Job:
   form = embedder.form
   modalities = embedder.modalities
   is_text = modalities == (table.CAPTION,)
+  audio_rate = options.audio_rate
+  if audio_rate is None:
+    audio_rate = form.audio.sample_rate if form.audio else 48000
   settings = media_file.Settings(
     frame_rate=form.video.frame_rate if form.video else 10.0,
     shorter_side=options.shorter_side,
     jpeg_quality=options.jpeg_quality,
-    audio_rate=(
-      options.audio_rate or (form.audio.sample_rate if form.audio else 48000)
-    ),
+    audio_rate=audio_rate,
     # Captions belong to clips, whichever of the two these have.
     use_video=table.VIDEO in modalities or is_text,
     use_audio=table.AUDIO in modalities or is_text,
@@ -357,6 +364,13 @@ def prepare(options: Options, embedder: model_lib.Embedder) -> Job:
     media_root = media_root or os.path.dirname(options.manifest)
   else:
     media_root, segments = sources.find_media(options.media)
+    # The table may lie among the media.
+    own = os.path.join(os.path.abspath(options.output), '')
+    segments = [
+      segment
+      for segment in segments
+      if not os.path.join(media_root, segment.path).startswith(own)
+    ]
   if media_root or not options.records:
     media_root = os.path.abspath(media_root)
     if not os.path.isdir(media_root):
@@ -628,7 +642,7 @@ def check_share(
     f'  {skip.file}: {skip.reason}' for skip in itertools.islice(examples, 5)
   )
   raise TooManyFailedError(
-    f'{result.num_failed} of {total} clips failed, more than '
+    f'{result.num_failed} of {_count(total, "clip")} failed, more than '
     f'`max_failed_share`={max_failed_share:g} allows; the others are written. '
     f'{result.skip_report} says why each one did:\n{lines}',
     result,

@@ -151,10 +151,11 @@ class Reader:
         if not clip.end:
           clip.end = clip.start + round(clip.duration * records.MICROSECONDS)
         yield from cut_clip(clip, self.windows)
-    except tf.errors.DataLossError as e:
+    except tf.errors.OpError as e:
       raise ValueError(
-        f'The shard {item.path} is truncated or corrupt ({e.message}). Make it '
-        'again with `python -m vatt_tf.ingest`; then the same command goes on.'
+        f'The shard {item.path} cannot be read, or is truncated or corrupt '
+        f'({e.message}). Make it again with `python -m vatt_tf.ingest`; then '
+        'the same command goes on.'
       ) from e
 
 
