@@ -1,5 +1,6 @@
 """Versions that come and go while a server runs."""
 
+import gc
 import os
 import shutil
 import socket
@@ -161,7 +162,12 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
     shutil.rmtree(os.path.join(self.base_path, '2'))
     served_models.wait_until(lambda: self._states().get(2) == 'END')
     self.assertEqual(self._ask(), (1, 1.0))
-    served_models.wait_until(lambda: graph() is None)  # nothing is left of it
+
+    def is_gone():
+      gc.collect()
+      return graph() is None
+
+    served_models.wait_until(is_gone)  # nothing is left of it
     shutil.rmtree(self.base_path)
     time.sleep(0.3)
     self.assertEqual(self._ask(), (1, 1.0))

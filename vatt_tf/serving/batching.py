@@ -187,13 +187,18 @@ class Batcher:
       thread.join()
 
   def _work(self):
-    while True:
-      key, tasks = self._take()
-      if tasks is None:
-        return
-      tasks = [t for t in tasks if t.future.set_running_or_notify_cancel()]
-      if tasks:
-        self._settle(key, tasks)
+    while self._work_once():
+      pass  # and nothing of the last batch, such as its model, is held on to
+
+  def _work_once(self):
+    """Computes a batch; returns whether there may be more."""
+    key, tasks = self._take()
+    if tasks is None:
+      return False
+    tasks = [t for t in tasks if t.future.set_running_or_notify_cancel()]
+    if tasks:
+      self._settle(key, tasks)
+    return True
 
   def _take(self):
     """Waits for a batch: `(key, tasks)`, or `(None, None)` at the end."""
