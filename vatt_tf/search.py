@@ -11,6 +11,7 @@ prints what is nearest to words (--text), to a sound (--audio) or to a clip
 finds. docs/search.md says what is compared with what.
 """
 
+import contextlib
 import json
 
 from absl import app
@@ -106,11 +107,19 @@ def _serve(arguments):
     print(index.describe(arguments.index))
     print(f'Search at {web.address(listener)} (Ctrl-C ends it)', flush=True)
     config = uvicorn.Config(web_app, log_level='warning')
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, once it has ended
+      uvicorn.Server(config).run(sockets=[listener])
 
 
-def _parse(argv):
-  """The command line: a command and its flags."""
+def parse(argv):
+  """Parses the command line: a command and its flags.
+
+  Args:
+    argv: list of strings, of which the first is the program.
+
+  Returns:
+    A namespace of the flags, with the function of the command as `run`.
+  """
   parser = argparse_flags.ArgumentParser(
     prog='python -m vatt_tf.search', description=__doc__.split('\n')[0]
   )
@@ -193,4 +202,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=parse)

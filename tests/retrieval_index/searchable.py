@@ -152,6 +152,8 @@ class Searchable:
         output=self.embeddings,
         manifest=os.path.join(self.media, 'media.csv'),
         num_workers=0,
+        shorter_side=48,
+        jpeg_quality=40,
       ),
       tiny_model.FORM,
     )

@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import tempfile
 import threading
 import urllib.parse
@@ -20,6 +19,18 @@ from tests.retrieval_index import searchable
 from vatt_tf.retrieval_index import query, web
 
 _LIMIT = 1 << 20
+
+
+def _decoder():
+  """The id of the process that decodes what is sent."""
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    with contextlib.suppress(OSError):  # it may have ended meanwhile
+      stat = (path / 'stat').read_text(errors='replace')
+      command = (path / 'cmdline').read_text(errors='replace')
+      parent = int(stat.rsplit(')', 1)[1].split()[1])
+      if parent == os.getpid() and 'vatt_tf.media.worker' in command:
+        return int(path.name)
+  raise ValueError('No process decodes.')
 
 
 class WebTest(parameterized.TestCase, tf.test.TestCase):
@@ -236,13 +247,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     self._send(whole)
 
   def test_file_that_kills_its_decoder(self):
-    (pid,) = subprocess.run(
-      ['pgrep', '-P', str(os.getpid()), '-f', 'vatt_tf.media.worker'],
-      capture_output=True,
-      text=True,
-      check=True,
-    ).stdout.split()
-    os.kill(int(pid), signal.SIGKILL)
+    os.kill(_decoder(), signal.SIGKILL)
     whole = self._read('bell.wav')
     self.assertRegex(self._send(whole, status=400)['error'], 'process died')
     self._send(whole)

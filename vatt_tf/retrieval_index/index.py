@@ -56,6 +56,13 @@ _ROWS = 'rows.npy'
 _SCANN = 'scann'
 # In the metadata of embeddings: the folder that paths are relative to.
 _MEDIA_ROOT = 'media_root'
+# There too, if media were embedded: how they were decoded.
+_DECODING = {
+  'frame_rate': float,
+  'shorter_side': int,
+  'jpeg_quality': int,
+  'audio_rate': int,
+}
 # Of a unit vector's length.
 _LENGTH_TOLERANCE = 1e-3
 
@@ -166,6 +173,7 @@ def _write(embeddings, folder, method):
     for path in table.find_files(embeddings)
   }
   shelves, kept, versions, roots = [], [], set(), set()
+  decoding = {}
   for (space, modality), source in _SOURCES.items():
     if source not in there:
       continue
@@ -175,6 +183,11 @@ def _write(embeddings, folder, method):
     _check_unit(rows)
     versions |= set(rows.model_version)
     roots.add(rows.metadata.get(_MEDIA_ROOT, ''))
+    decoding = {
+      name: kind(rows.metadata[name])
+      for name, kind in _DECODING.items()
+      if name in rows.metadata
+    }
     order, *keys = _keys(rows)
     own = os.path.join(folder, _shelf_name(space, modality))
     os.makedirs(own)
@@ -221,6 +234,7 @@ def _write(embeddings, folder, method):
     'format': _FORMAT,
     'model_version': versions.pop(),
     'media_root': roots.pop(),
+    'decoding': decoding,
     'num_moments': moments.num_rows,
     'shelves': shelves,
   }
@@ -412,6 +426,8 @@ class Index:
   Attributes:
     model_version: of the model that made the vectors.
     media_root: folder that paths are relative to, or ''.
+    decoding: dict of fields of `media.decode.Settings`, with which the media
+      were decoded; empty where records were embedded.
     num_moments: int.
     shelves: list of dicts of `space`, `modality`, `method`, `num_vectors` and
       `num_dimensions`.
@@ -425,6 +441,7 @@ class Index:
     found = _read_description(path)
     self.model_version = found['model_version']
     self.media_root = found['media_root']
+    self.decoding = found['decoding']
     self.num_moments = found['num_moments']
     self.shelves = found['shelves']
     self._moments = parquet.read_table(os.path.join(path, _MOMENTS))

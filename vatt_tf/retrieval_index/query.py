@@ -61,7 +61,9 @@ class Answer(NamedTuple):
   hits: list[index_lib.Hit]
 
 
-def read_clip(path, kind, form, start=None, perform=worker.perform):
+def read_clip(
+  path, kind, form, start=None, perform=worker.perform, decoding=None
+):
   """Reads from a media file the part that is searched with.
 
   Args:
@@ -71,6 +73,7 @@ def read_clip(path, kind, form, start=None, perform=worker.perform):
     start: seconds from where; None for the middle of a file that is longer
       than what the model takes.
     perform: does a `worker.Task`, as `worker.perform` does.
+    decoding: dict of fields of `decode.Settings`, or None.
 
   Returns:
     `records.Clip`.
@@ -86,6 +89,7 @@ def read_clip(path, kind, form, start=None, perform=worker.perform):
     settings = dataclasses.replace(settings, frame_rate=form.video.frame_rate)
   if use_audio:
     settings = dataclasses.replace(settings, audio_rate=form.audio.sample_rate)
+  settings = dataclasses.replace(settings, **(decoding or {}))
 
   def ask(spans):
     task = worker.Task(path=path, audio_path='', spans=spans, settings=settings)
@@ -200,7 +204,10 @@ class Searcher:
       )
     if kind is None and len(kinds) == 1:
       (kind,) = kinds
-    clip = read_clip(path, kind, self._embedder.form, start, perform)
+    # As the media of the index were, so that a file finds itself.
+    clip = read_clip(
+      path, kind, self._embedder.form, start, perform, self.index.decoding
+    )
     kind = kind or (VIDEO if clip.frames else AUDIO)
     query = _describe(
       name or path, clip.start / decode.SECOND, clip.end / decode.SECOND
