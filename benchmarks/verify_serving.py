@@ -6,6 +6,7 @@ The model is that of gin/pretrain_sample.gin with random weights; clients and
 server share the machine.
 """
 
+import collections
 import functools
 import os
 import shutil
@@ -26,6 +27,10 @@ from vatt_tf import (
 _NUM_CLIENTS = 64
 _SECONDS = 60
 _SIGNATURE = 'embed_text'
+# Answers that a new version must give, and for how many times ten seconds it is
+# waited for.
+_NUM_NEW = 100
+_MAX_ROUNDS = 12
 # As many seconds before a signal a request is surely received.
 _SURELY_RECEIVED = 0.2
 
@@ -66,15 +71,19 @@ def _check_reload_and_drain(found, output):
   )
   whole, part = os.path.join(output, '2'), os.path.join(output, '.2.part')
   shutil.copytree(path, part)
-  load = ask(20, [(5, lambda: os.rename(part, whole))])
-  found.note('reload', {**load.summary(), 'versions': dict(load.versions)})
-  found.check('reload: errors', len(load.errors), equal=0)
-  found.check('reload: wrong answers', load.num_wrong, equal=0)
+  loads = [ask(10, [(5, lambda: os.rename(part, whole))])]
+  # Loading goes slowly on a machine that has much else to do.
+  while loads[-1].versions[2] < _NUM_NEW and len(loads) < _MAX_ROUNDS:
+    loads.append(ask(10))
+  versions = sum((load.versions for load in loads), collections.Counter())
+  found.note('reload', [load.summary() for load in loads])
+  found.check('reload: errors', sum(len(x.errors) for x in loads), equal=0)
+  found.check('reload: wrong answers', sum(x.num_wrong for x in loads), equal=0)
   for version in (1, 2):
     found.check(
       f'reload: answers of version {version}',
-      load.versions[version],
-      at_least=100,
+      versions[version],
+      at_least=_NUM_NEW,
     )
 
   stopped = []
@@ -89,11 +98,13 @@ def _check_reload_and_drain(found, output):
     for start, text in load.errors
     if start < stopped[0] - _SURELY_RECEIVED
   ]
-  others = [text for _, text in load.errors if 'UNAVAILABLE' not in text]
+  # gRPC cancels what comes while it closes.
+  refusals = ('UNAVAILABLE', 'CANCELLED')
+  others = [text for _, text in load.errors if not text.startswith(refusals)]
   found.note('drain', {**load.summary(), 'first_errors': load.errors[:3]})
   found.check('drain: requests that were lost', len(lost), equal=0)
   found.check('drain: wrong answers', load.num_wrong, equal=0)
-  found.check('drain: refused other than UNAVAILABLE', len(others), equal=0)
+  found.check('drain: errors that are no refusals', len(others), equal=0)
   found.check('drain: refused', len(load.errors), at_least=_NUM_CLIENTS)
   found.check('drain: exit code', server.process.wait(), equal=0)
 
