@@ -106,7 +106,10 @@ def _serve(arguments):
   with web.listen(arguments.host, arguments.port) as listener:
     print(index.describe(arguments.index))
     print(f'Search at {web.address(listener)} (Ctrl-C ends it)', flush=True)
-    config = uvicorn.Config(web_app, log_level='warning')
+    # Browsers keep the connections of players open.
+    config = uvicorn.Config(
+      web_app, log_level='warning', timeout_graceful_shutdown=2
+    )
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, once it has ended
       uvicorn.Server(config).run(sockets=[listener])
 
