@@ -1,7 +1,8 @@
 # What people type; `make help` lists it.
 #
 # Variables: PYTHON (a Python 3.11), VENV (where the environment goes),
-# INSTALLER (uv, or pip: one tool fewer, but slower), PYTEST_FLAGS.
+# INSTALLER (uv, or pip: one tool fewer, but slower), PYTEST_FLAGS, DEMO_FLAGS
+# (such as --port=8080).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +15,8 @@ INSTALLER ?= uv
 PYTEST_FLAGS ?= -q -n 2 --dist loadfile
 UV_VERSION := 0.13.9
 
+QUICKSTART := runs/quickstart
+
 BIN := $(VENV)/bin
 BASE_STAMP := $(VENV)/.requirements.stamp
 TEST_STAMP := $(VENV)/.requirements-test.stamp
@@ -21,7 +24,8 @@ VERIFY := $(sort $(wildcard benchmarks/verify_*.py))
 
 .PHONY: help
 help:
-	@echo 'make quickstart  environment, sample media, training, retrieval'
+	@echo 'make quickstart  environment, sample media, training, search'
+	@echo 'make demo        a page that searches what the quickstart made'
 	@echo 'make venv        the environment alone: requirements.txt in $(VENV)'
 	@echo 'make test        every test'
 	@echo 'make lint        style, layout, and BUILD against the imports'
@@ -89,6 +93,15 @@ venv-test: $(TEST_STAMP)
 quickstart: export VATT_TF_STARTED := $(shell date +%s)
 quickstart: venv
 	$(BIN)/python -m vatt_tf.quickstart
+
+# The page over the held-out clips of the quickstart.
+.PHONY: demo
+demo: venv
+	@test -d $(QUICKSTART)/index || \
+	  { echo "There is no $(QUICKSTART)/index: type \`make quickstart\` first."; \
+	  exit 1; }
+	$(BIN)/python -m vatt_tf.search serve --index=$(QUICKSTART)/index \
+	  --saved_model=$(QUICKSTART)/saved_model $(DEMO_FLAGS)
 
 # One process at a time runs the tests of a file: some files make their own
 # logical devices.

@@ -19,7 +19,6 @@ import shlex
 import sys
 
 from absl import app, flags, logging
-import gin
 
 from vatt_tf import (
   command_line,
@@ -27,7 +26,6 @@ from vatt_tf import (
   gin_utils,
 )
 from vatt_tf.embedding import model, run, table
-from vatt_tf.input_pipeline import audio, video
 from vatt_tf.media import planning
 
 flags.DEFINE_string(
@@ -136,23 +134,6 @@ ARGUMENTS = (
 ).split()
 
 
-def read_form(saved_model: str) -> model.Form:
-  """What a model takes of a clip, by the configuration beside it.
-
-  Args:
-    saved_model: Folder of the model, or of a version.
-
-  Raises:
-    ValueError: There is no model, or no configuration.
-  """
-  gin_utils.parse([model.find_config(model.find_version(saved_model))])
-  with gin.config_scope('eval'):
-    return model.Form(
-      gin.get_configurable(video.VideoConfig)(),
-      gin.get_configurable(audio.AudioConfig)(),
-    )
-
-
 def _embed() -> run.Result:
   """Embeds what the flags say."""
   arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
@@ -165,7 +146,8 @@ def _embed() -> run.Result:
       '`pipeline_options` needs a `runner` (--runner=DirectRunner). Received: '
       f'pipeline_options={flags.FLAGS.pipeline_options!r}'
     )
-  form = read_form(options.saved_model)
+  gin_utils.parse([model.find_config(model.find_version(options.saved_model))])
+  form = model.Form.configured()
   if not runner:
     return run.embed(options, form)
   # Beam is an extra.

@@ -1,13 +1,15 @@
-"""The whole job at a small size: media, records, training, retrieval.
+"""The whole job at a small size: media, records, training, retrieval, search.
 
 `make quickstart` runs it: it renders sample media (data/make_sample_media.py),
 turns them into records, pre-trains a small VATT on them, searches held-out
-clips by text and by sound, and draws what the model has learned. What it writes
-stays in --output_dir, so that every step can be looked at, or done again with
-the commands that it prints.
+clips by text and by sound, draws what the model has learned, exports it, and
+makes an index of the held-out clips for the search page (`make demo`). What it
+writes stays in --output_dir, so that every step can be looked at, or done again
+with the commands that it prints.
 """
 
 import contextlib
+import csv
 import importlib.util
 import json
 import os
@@ -21,10 +23,14 @@ import gin
 from vatt_tf import (
   command_line,
   configurables,  # noqa: F401
+  export_saved_model,
   file_utils,
   gin_utils,
+  search,
 )
 from vatt_tf.analysis import report
+from vatt_tf.embedding import model as embedding_model
+from vatt_tf.embedding import run as embedding_run
 from vatt_tf.evaluation import retrieval, runner
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
@@ -38,6 +44,8 @@ _OUTPUT_DIR = flags.DEFINE_string(
 )
 _GIN_FILE = 'gin/pretrain_sample.gin'
 _SPLITS = ('train', 'validation')
+# How media are kept in records, and embedded.
+_FORM = {'shorter_side': 48, 'audio_rate': 16000}
 # What make exported when it was typed: seconds since the epoch.
 _STARTED = 'VATT_TF_STARTED'
 _MARKER = 'made_by_quickstart.txt'
@@ -117,7 +125,7 @@ def make_data(output_dir, clock=None):
   ):
     _load_sample_media().make_sample_media(media)
 
-  options = {'num_shards': 4, 'shorter_side': 48, 'audio_rate': 16000}
+  options = {'num_shards': 4, **_FORM}
   arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
   for split in _SPLITS:
     manifest = os.path.join(media, f'{split}.csv')
@@ -144,6 +152,52 @@ def make_data(output_dir, clock=None):
     f"EVAL_RECORDS='{os.path.join(records, 'validation-*.tfrecord')}'",
     f"VOCABULARY='{vocabulary_path}'",
   ]
+
+
+def make_searchable(output_dir, clock=None):
+  """Exports the model, embeds the held-out clips and searches them once.
+
+  Args:
+    output_dir: folder of `make_data`, with a trained model in `model`, for
+      `saved_model`, `embeddings` and `index`.
+    clock: counts the seconds of each part; None: nothing does.
+  """
+  clock = clock or _Clock()
+  model_dir, saved_model, embeddings, index = (
+    os.path.join(output_dir, name)
+    for name in ('model', 'saved_model', 'embeddings', 'index')
+  )
+  with clock.part(
+    'export',
+    f'python -m vatt_tf.export_saved_model --checkpoint={model_dir} '
+    f'--output={saved_model}',
+  ):
+    print(export_saved_model.export(model_dir, saved_model))
+
+  manifest = os.path.join(output_dir, 'media', 'validation.csv')
+  arguments = ' '.join(f'--{name}={value}' for name, value in _FORM.items())
+  with clock.part(
+    'embeddings of held-out clips',
+    f'python -m vatt_tf.embed --saved_model={saved_model} '
+    f'--manifest={manifest} --output={embeddings} {arguments}',
+  ):
+    options = embedding_run.Options(
+      saved_model, embeddings, manifest=manifest, **_FORM
+    )
+    # Its configuration is that of the run, which export has parsed.
+    made = embedding_run.embed(options, embedding_model.Form.configured())
+    print(made.describe())
+
+  with open(manifest, encoding='utf-8', newline='') as file:
+    captions = [row['caption'] for row in csv.DictReader(file)]
+  caption = next(filter(None, captions))  # some have theirs in a .vtt file
+  with clock.part(
+    'index and search',
+    f'python -m vatt_tf.search build --embeddings={embeddings} '
+    f'--output={index}\n   python -m vatt_tf.search query --index={index} '
+    f"--saved_model={saved_model} --text='{caption}'",
+  ):
+    search.build_and_show(embeddings, index, saved_model, caption)
 
 
 def run(output_dir):
@@ -199,10 +253,13 @@ def run(output_dir):
       on_result=lambda result: print(writer.write(report_dir, result)),
     )
 
+  make_searchable(output_dir, clock)
+
   print('\n== held-out clips, found by text and by sound')
   print(retrieval.format_table(metrics))
   print()
   clock.report()
+  print('\n`make demo` opens a page on which the held-out clips are searched.')
   result = {'seconds': clock.seconds(), 'retrieval': metrics}
   file_utils.write_text(
     os.path.join(output_dir, _RESULT), json.dumps(result, indent=2) + '\n'

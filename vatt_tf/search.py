@@ -16,7 +16,6 @@ import json
 
 from absl import app
 from absl.flags import argparse_flags
-import gin
 
 from vatt_tf import (
   command_line,
@@ -24,7 +23,6 @@ from vatt_tf import (
   gin_utils,
 )
 from vatt_tf.embedding import model
-from vatt_tf.input_pipeline import audio, video
 from vatt_tf.retrieval_index import index, query
 
 
@@ -44,12 +42,8 @@ def open_searcher(index_path, saved_model):
   opened = index.Index(index_path)
   version = model.find_version(saved_model)
   gin_utils.parse([model.find_config(version)])
-  with gin.config_scope('eval'):
-    form = model.Form(
-      gin.get_configurable(video.VideoConfig)(),
-      gin.get_configurable(audio.AudioConfig)(),
-    )
-  return query.Searcher(opened, model.Embedder(version, form))
+  embedder = model.Embedder(version, model.Form.configured())
+  return query.Searcher(opened, embedder)
 
 
 def build_and_show(embeddings, index_path, saved_model, text, count=5):

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 
+import gin
 import numpy as np
 import tensorflow as tf
 
@@ -122,6 +123,15 @@ class Form:
 
   video: video_lib.VideoConfig | None = None
   audio: audio_lib.AudioConfig | None = None
+
+  @classmethod
+  def configured(cls) -> 'Form':
+    """That of the configuration which was parsed last, in the scope `eval`."""
+    with gin.config_scope('eval'):
+      return cls(
+        gin.get_configurable(video_lib.VideoConfig)(),
+        gin.get_configurable(audio_lib.AudioConfig)(),
+      )
 
   @property
   def seconds(self) -> float:
