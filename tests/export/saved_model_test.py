@@ -316,7 +316,8 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
     wrong = {
       'must be finite': ('embed_audio', [[[0.0, np.nan]], rate]),
       'at least one sample': ('embed_audio', [np.zeros([1, 0]), rate]),
-      'above 0': ('embed_audio', [np.zeros([1, 9]), rate * 0]),
+      '384000': ('embed_audio', [np.zeros([1, 9]), rate * 0 + 384_001]),
+      'in .1000': ('embed_audio', [np.zeros([1, 9]), rate * 0]),
       'at least one frame': ('embed_video', [np.zeros([1, 0, 9, 9, 3])]),
       'a word in each row': ('embed_text', [['a star', ' ']]),
       'JPEG': ('embed_video_jpeg', [[['no picture']]]),

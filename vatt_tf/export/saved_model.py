@@ -49,7 +49,10 @@ _INPUTS = {
     'mono samples in [-1, 1]; the model takes {seconds:g} seconds, the middle '
     'of more'
   ),
-  'sample_rate/int32': 'samples a second of each waveform, any rate',
+  'sample_rate/int32': (
+    'samples a second of each waveform, any rate in '
+    f'[{signatures.MIN_SAMPLE_RATE}, {signatures.MAX_SAMPLE_RATE}]'
+  ),
   'text/string': 'UTF-8 text; the model takes {max_words} tokens of it',
 }
 _OUTPUTS = {

@@ -21,6 +21,9 @@ WAVEFORM = 'waveform'
 SAMPLE_RATE = 'sample_rate'
 TEXT = 'text'
 
+# Beyond these a sound is a mistake, and would take much memory to resample.
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
+
 # Outputs.
 FEATURE = 'feature'
 VIDEO_AUDIO = 'video_audio_embedding'
@@ -317,8 +320,11 @@ def _check_sounds(waveforms, sample_rates):
       tf.cast(is_sound, tf.int32),
     ),
     _check(
-      tf.reduce_all(sample_rates > 0),
-      '`sample_rate` must be samples a second, above 0. Received:',
+      tf.reduce_all(
+        (sample_rates >= MIN_SAMPLE_RATE) & (sample_rates <= MAX_SAMPLE_RATE)
+      ),
+      f'`sample_rate` must be samples a second, in [{MIN_SAMPLE_RATE}, '
+      f'{MAX_SAMPLE_RATE}]. Received:',
       sample_rates,
     ),
   ]

@@ -12,10 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from vatt_tf.export import signatures
 from vatt_tf.serving import errors
-
-# Beyond these a sound is a mistake, and would take much memory to resample.
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
 
 _JPEG = b'\xff\xd8\xff'
 
@@ -334,12 +332,13 @@ def _check_waveform(waveform):
 
 
 def _check_sample_rate(rates):
-  is_rate = (rates >= MIN_SAMPLE_RATE) & (rates <= MAX_SAMPLE_RATE)
+  low, high = signatures.MIN_SAMPLE_RATE, signatures.MAX_SAMPLE_RATE
+  is_rate = (rates >= low) & (rates <= high)
   if not is_rate.all():
     row = np.argmin(is_rate)
     raise errors.invalid(
-      f'`sample_rate` must be samples a second, in [{MIN_SAMPLE_RATE}, '
-      f'{MAX_SAMPLE_RATE}]. Received: {rates[row]} in row {row}'
+      f'`sample_rate` must be samples a second, in [{low}, {high}]. Received: '
+      f'{rates[row]} in row {row}'
     )
 
 
