@@ -3,7 +3,9 @@
     python -m benchmarks.verify_quickstart --output=found.json
 
 It clones what is committed into a temporary folder and types the command
-there, so that the environment is made anew too.
+there, so that the environment is made anew too. Then it searches the held-out
+clips for each one's caption: the first ten hold the clip as often as evaluation
+says, whose clips are whole where those of the search page are windows.
 """
 
 import json
@@ -14,8 +16,48 @@ import tempfile
 import time
 
 from benchmarks import checks
+from vatt_tf import search
+from vatt_tf.retrieval_index import query
 
 _DIRECTIONS = ('text_to_video', 'audio_to_video')
+
+
+def _search_for_captions(index, saved_model):
+  """The share of captions whose clip is among the first ten that are found."""
+  searcher = search.open_searcher(index, saved_model)
+  moments = map(searcher.index.moment, range(searcher.index.num_moments))
+  captions = {(each.path, each.caption) for each in moments if each.caption}
+  is_found = [
+    any(
+      hit.moment.path == path
+      for hit in searcher.by_text(caption, query.VIDEO, count=10).hits
+    )
+    for path, caption in sorted(captions)
+  ]
+  return sum(is_found) / len(is_found)
+
+
+def _check_search(found, folder, recall):
+  """Searches whole clips, as evaluation does, and windows, as the page does."""
+  saved_model = f'{folder}/saved_model'
+  whole = f'{folder}/whole'
+  _, code = checks.run_module(
+    'embed',
+    f'--saved_model={saved_model}',
+    f'--records={folder}/records/validation-*',
+    f'--output={whole}',
+    '--clip_seconds=0',
+  )
+  found.check('exit code of embed', code, equal=0)
+  index = f'{folder}/whole_index'
+  _, code = checks.run_module(
+    'search', 'build', f'--embeddings={whole}', f'--output={index}'
+  )
+  found.check('exit code of search build', code, equal=0)
+  share = _search_for_captions(index, saved_model)
+  found.check('search of whole clips: R@10', round(share, 4), equal=recall)
+  share = _search_for_captions(f'{folder}/index', saved_model)
+  found.note('search page, windows of 1.6 s: clip among the first ten', share)
 
 
 def main():
@@ -30,7 +72,10 @@ def main():
     start = time.monotonic()
     subprocess.run(['make', 'quickstart'], cwd=clone, check=True)
     seconds = time.monotonic() - start
-    result = json.loads((clone / 'runs/quickstart/result.json').read_text())
+    made = clone / 'runs' / 'quickstart'
+    result = json.loads((made / 'result.json').read_text())
+    recall = result['retrieval']['text_to_video']['R@10']
+    _check_search(found, made, round(recall, 4))
   found.check('seconds in all', round(seconds), at_most=600)
   found.note('seconds', result['seconds'])
   found.note('retrieval', result['retrieval'])
