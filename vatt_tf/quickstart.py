@@ -259,7 +259,7 @@ def run(output_dir):
   print(retrieval.format_table(metrics))
   print()
   clock.report()
-  print('\n`make demo` opens a page on which the held-out clips are searched.')
+  print('\n`make demo` serves a page on which they are searched.')
   result = {'seconds': clock.seconds(), 'retrieval': metrics}
   file_utils.write_text(
     os.path.join(output_dir, _RESULT), json.dumps(result, indent=2) + '\n'
