@@ -34,7 +34,12 @@ flags.DEFINE_string(
   'Folder of an exported model, of which the newest version is taken, or a '
   'version in it.',
 )
-flags.DEFINE_string('output', None, 'Folder to write the Parquet files to.')
+flags.DEFINE_string(
+  'output',
+  None,
+  'Folder to write the Parquet files to.',
+  allow_override=True,  # Other mains have one too.
+)
 flags.DEFINE_string(
   'media',
   '',

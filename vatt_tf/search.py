@@ -123,7 +123,10 @@ def parse(argv):
   commands = parser.add_subparsers(dest='command', required=True)
 
   def add(name, run, text):
-    command = commands.add_parser(name, help=text, description=text)
+    # Other mains, where they are imported too, have flags of these names.
+    command = commands.add_parser(
+      name, help=text, description=text, conflict_handler='resolve'
+    )
     command.set_defaults(run=run)
     return command
 

@@ -178,8 +178,9 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertTrue(any(name.startswith('ema/') for name in whole))
     frozen = [name for name in whole if 'text_embedding/table' in name]
     self.assertLen(frozen, 1)  # no moments, no average
+    # Threads add up in any order.
     for name, value in whole.items():
-      self.assertAllClose(value, parts[name], atol=1e-6, msg=name)
+      self.assertAllClose(value, parts[name], rtol=1e-4, atol=1e-5, msg=name)
 
   def test_evaluation_uses_the_average(self):
     trained = self._train('TRAIN_STEPS=2', 'make_optimizer.ema_decay=0.999')
