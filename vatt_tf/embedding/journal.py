@@ -5,56 +5,62 @@ files are, and for each part that is whole what it holds and what failed. It
 stays when all is done, so that the same command finds nothing left to do.
 """
 
+from collections.abc import Iterator
 import contextlib
-import fcntl
 import json
 import os
+
+from vatt_tf.media import journal
 
 FILE = 'progress.jsonl'
 
 
-class Journal:
+@contextlib.contextmanager
+def writing(folder: str) -> Iterator[None]:
+  """Says of an `OSError` that it is that of a folder which is written."""
+  try:
+    yield
+  except OSError as e:
+    raise OSError(
+      f'{folder} cannot be written: {e}. What is done is kept: once that is '
+      'mended (a full disk, most often) the same command goes on from there.'
+    ) from e
+
+
+class Journal(journal.JsonLines):
   """The file, open and held against other processes.
 
   Args:
     folder: Of the table; it is there.
-    options: What the rows depend on: JSON values by the names of arguments.
 
   Attributes:
     ends: From (video_path, audio_path) to where the file ends, or the error.
     parts: What each part holds, by its number.
 
   Raises:
-    ValueError: Another process has it, or it is of other options.
+    ValueError: Another process has it.
   """
 
-  def __init__(self, folder: str, options: dict):
+  def __init__(self, folder: str):
+    super().__init__(
+      os.path.join(folder, FILE),
+      f'Another process is writing {folder}: let it end, or give another '
+      '`output` (--output).',
+    )
     self._folder = folder
-    self.ends = {}
     self.parts = {}
-    path = os.path.join(folder, FILE)
-    self._file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
-    try:
-      try:
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError as e:
-        raise ValueError(
-          f'Another process is writing {folder}: let it end, or give another '
-          '`output` (--output).'
-        ) from e
-      self._load(json.loads(json.dumps(options)))
-    except BaseException:
-      self._file.close()
-      raise
 
-  def _load(self, options: dict) -> None:
-    self._file.seek(0)
-    text = self._file.read()
-    # A line that a killed run left half-written is as good as not there.
-    whole = text[: text.rfind('\n') + 1]
-    if whole != text:
-      self._file.truncate(len(whole.encode('utf-8')))
-    lines = [json.loads(line) for line in whole.splitlines()]
+  def begin(self, options: dict) -> None:
+    """Reads what is done, or notes the options where nothing is.
+
+    Args:
+      options: What the rows depend on: JSON values by the names of arguments.
+
+    Raises:
+      ValueError: It is of other options.
+    """
+    options = json.loads(json.dumps(options))
+    lines = self._read()
     if not lines:
       self._write({'options': options})
       return
@@ -82,24 +88,12 @@ class Journal:
       '`overwrite` (--overwrite) to remove it and start again.'
     )
 
-  def _write(self, line: dict) -> None:
-    self._file.write(json.dumps(line, ensure_ascii=False) + '\n')
-    self._file.flush()
-
-  def add_end(self, key: tuple[str, str], end: int | str) -> None:
-    """Notes where a file ends."""
-    self.ends[key] = end
-    self._write({'file': key, 'end': end})
+  def _write(self, *values) -> None:
+    with writing(self._folder):
+      super()._write(*values)
 
   def add_part(self, number: int, content: dict) -> None:
     """Notes a part whose files are written."""
     line = {'part': number, **content}
     self.parts[number] = line
     self._write(line)
-
-  def close(self) -> None:
-    """Closes the file and lets others have it."""
-    # Every line was flushed when it was added: what is left is one whose error
-    # was raised there, such as that of a full disk.
-    with contextlib.suppress(OSError):
-      self._file.close()

@@ -37,6 +37,9 @@ _PREFIX = re.compile(r'^(\(\d+\) )?(INVALID_ARGUMENT: )?\s*')
 _ASSERTION = re.compile(r'^assertion failed: ')
 # Of the digest, as hexadecimal digits.
 _DIGEST_LENGTH = 12
+# Beyond these a rate is a mistake; the times of frames are whole µs.
+_MIN_FRAME_RATE, _MAX_FRAME_RATE = 1e-3, 1e6
+_MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 768_000
 
 
 def find_version(path: str) -> str:
@@ -247,12 +250,13 @@ class Embedder:
       )
     )
     times, duration = np.zeros([0], np.int64), 0
-    rate = round(clip.sample_rate)
     if use_video:
       times = np.asarray(_frame_times(clip), np.int64)
       period = int(1e6 / clip.frame_rate) if clip.frame_rate else 0
       duration = int(times[-1]) + period
+    rate = 0
     if use_audio:
+      rate = round(clip.sample_rate)
       duration = max(duration, int(clip.waveform.size / rate * 1e6))
     room = max(duration - round(self.form.seconds * 1e6), 0)
     offset = int(0.5 * room)
@@ -386,20 +390,39 @@ def _frame_times(clip: records.Clip) -> Sequence[int]:
   )
 
 
-def _find_faults(clip: records.Clip) -> dict[str, str]:
-  """What is wrong with the numbers of a clip, by modality."""
+def time_faults(clip: records.Clip) -> dict[str, str]:
+  """What is wrong with the times and rates of a clip, by modality."""
   faults = {}
   if clip.frames:
-    if not clip.timestamps and not clip.frame_rate > 0:
+    rate = clip.frame_rate
+    if rate and not _MIN_FRAME_RATE <= rate <= _MAX_FRAME_RATE:
+      faults[table.VIDEO] = (
+        f'its frame rate, {rate:g}, is not in '
+        f'[{_MIN_FRAME_RATE:g}, {_MAX_FRAME_RATE:g}]'
+      )
+    elif not clip.timestamps and not rate:
       faults[table.VIDEO] = 'its frames have neither times nor a rate'
     elif len(_frame_times(clip)) != len(clip.frames):
       faults[table.VIDEO] = 'it has more times than frames, or less'
     elif (np.diff(_frame_times(clip)) < 0).any():
       faults[table.VIDEO] = 'the times of its frames fall'
   if clip.waveform is not None:
+    rate = clip.sample_rate
+    if not rate:
+      faults[table.AUDIO] = 'it has no sample rate'
+    elif not _MIN_SAMPLE_RATE <= rate <= _MAX_SAMPLE_RATE:
+      faults[table.AUDIO] = (
+        f'its sample rate, {rate:g}, is not in '
+        f'[{_MIN_SAMPLE_RATE}, {_MAX_SAMPLE_RATE}]'
+      )
+  return faults
+
+
+def _find_faults(clip: records.Clip) -> dict[str, str]:
+  """What is wrong with the numbers of a clip, by modality."""
+  faults = time_faults(clip)
+  if clip.waveform is not None and table.AUDIO not in faults:
     fault = records.waveform_fault(clip.waveform)
-    if not round(clip.sample_rate) > 0:
-      fault = 'it has no sample rate'
     if fault:
       faults[table.AUDIO] = fault
   return faults

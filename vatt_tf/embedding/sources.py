@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 from google.protobuf import message
 import tensorflow as tf
 
+from vatt_tf.embedding import model as model_lib
+from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
@@ -149,7 +151,7 @@ class Reader:
         except (ValueError, EOFError, audio_lib.wave.Error) as e:
           yield planning.Skip(clip.data_path, '', '', f'audio: {e}')
         if not clip.end:
-          clip.end = clip.start + round(clip.duration * records.MICROSECONDS)
+          clip.end = clip.start + _duration(clip)
         yield from cut_clip(clip, self.windows)
     except tf.errors.OpError as e:
       raise ValueError(
@@ -169,6 +171,17 @@ def _decode_sound(clip: records.Clip, record: bytes) -> None:
     clip.waveform, clip.sample_rate = waveform, float(rate)
 
 
+def _duration(clip: records.Clip) -> int:
+  """How long a clip is, µs, by that of it which has times and rates."""
+  faults = model_lib.time_faults(clip)
+  timed = dataclasses.replace(
+    clip,
+    frames=() if table.VIDEO in faults else clip.frames,
+    waveform=None if table.AUDIO in faults else clip.waveform,
+  )
+  return round(timed.duration * records.MICROSECONDS)
+
+
 def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
   """Cuts a clip into windows, as media files are cut.
 
@@ -177,23 +190,28 @@ def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
     windows: How.
 
   Returns:
-    The clip itself where it gives one window; otherwise its parts.
+    The clip itself where it gives one window; otherwise its parts. Frames and
+    sound that cannot be cut, for their times or rates are wrong, stand in each
+    of them as they are, so that each is found to have failed.
   """
   # Frames and samples may last a little longer than the clip that they fill.
-  duration = min(
-    clip.end - clip.start, round(clip.duration * records.MICROSECONDS)
-  )
+  duration = min(clip.end - clip.start, _duration(clip))
   pieces = planning.cut(0, duration, windows.length, windows.overlap)
   if len(pieces) == 1:
     return [clip]
+  faults = model_lib.time_faults(clip)
   times = list(clip.timestamps)
-  if clip.frames and not times:
+  if clip.frames and not times and table.VIDEO not in faults:
     times = records.frame_times(len(clip.frames), clip.frame_rate)
   parts = []
   for start, end in pieces:
-    inside = [i for i, time in enumerate(times) if start <= time < end]
+    frames, timestamps = clip.frames, times
+    if table.VIDEO not in faults:
+      inside = [i for i, time in enumerate(times) if start <= time < end]
+      frames = [frames[i] for i in inside]
+      timestamps = [times[i] - start for i in inside]
     waveform = clip.waveform
-    if waveform is not None:
+    if waveform is not None and table.AUDIO not in faults:
       first, last = (
         round(time * clip.sample_rate / records.MICROSECONDS)
         for time in (start, end)
@@ -210,8 +228,8 @@ def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
     parts.append(
       dataclasses.replace(
         clip,
-        frames=[clip.frames[i] for i in inside],
-        timestamps=[times[i] - start for i in inside],
+        frames=frames,
+        timestamps=timestamps,
         waveform=waveform,
         captions=[
           records.Caption(cue.text, cue.start - start, cue.end - start)

@@ -1,4 +1,4 @@
-"""What an unfinished ingest has done so far, in a file."""
+"""What an unfinished run has done so far, in a file."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,66 @@ def describe_change(path: str) -> str:
   )
 
 
-class Journal:
+class JsonLines:
+  """A file of JSON values, one a line, held against other processes.
+
+  Args:
+    path: The file; it is made if it is not there.
+    held: What the error says if another process has it.
+
+  Attributes:
+    ends: From (video_path, audio_path) to where the file ends, or the error.
+
+  Raises:
+    ValueError: Another process has it.
+  """
+
+  def __init__(self, path: str, held: str):
+    self.ends = {}
+    # Bytes: a write may stop in the middle of a character.
+    self._file = open(path, 'a+b')  # noqa: SIM115
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+      self._file.close()
+      raise ValueError(held) from e
+    except BaseException:
+      self._file.close()
+      raise
+
+  def _read(self) -> list:
+    """The values of the file."""
+    self._file.seek(0)
+    content = self._file.read()
+    # A line that a killed run left half-written is as good as not there.
+    whole = content[: content.rfind(b'\n') + 1]
+    if whole != content:
+      self._file.truncate(len(whole))
+    return [json.loads(line) for line in whole.split(b'\n')[:-1]]
+
+  def _write(self, *values) -> None:
+    lines = [json.dumps(value, ensure_ascii=False) + '\n' for value in values]
+    self._file.write(''.join(lines).encode('utf-8'))
+    self._file.flush()
+
+  def clear(self) -> None:
+    """Takes every line out."""
+    self._file.truncate(0)
+
+  def add_end(self, key: tuple[str, str], end: int | str) -> None:
+    """Notes where a file ends."""
+    self.ends[key] = end
+    self._write({'file': key, 'end': end})
+
+  def close(self) -> None:
+    """Closes the file and lets others have it."""
+    # Every line was flushed when it was added: what is left is one whose error
+    # was raised there, such as that of a full disk.
+    with contextlib.suppress(OSError):
+      self._file.close()
+
+
+class Journal(JsonLines):
   """`NAME.progress.jsonl`: what an unfinished ingest has done so far.
 
   Args:
@@ -26,35 +85,27 @@ class Journal:
   Attributes:
     ends: From (video_path, audio_path) to where the file ends, or the error.
     tasks: What each finished task gave, in order.
+
+  Raises:
+    ValueError: Another process has it, or it is of other options.
   """
 
   def __init__(self, path: str, fingerprint: str):
+    super().__init__(
+      path,
+      f'Another ingest is writing {path}: let it end, or give another '
+      '`name` or `output_dir`.',
+    )
     self._path = path
-    self.ends = {}
     self.tasks = []
-    self._file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-      self._file.close()
-      raise ValueError(
-        f'Another ingest is writing {path}: let it end, or give another '
-        '`name` or `output_dir`.'
-      ) from e
     try:
       self._load(fingerprint)
-    except ValueError:
-      self._file.close()
+    except BaseException:
+      self.close()
       raise
 
   def _load(self, fingerprint: str) -> None:
-    self._file.seek(0)
-    text = self._file.read()
-    # A line that a killed run left half-written is as good as not there.
-    whole = text[: text.rfind('\n') + 1]
-    if whole != text:
-      self._file.truncate(len(whole.encode('utf-8')))
-    lines = [json.loads(line) for line in whole.splitlines()]
+    lines = self._read()
     if not lines:
       self._write({'fingerprint': fingerprint})
       return
@@ -62,7 +113,7 @@ class Journal:
       if any('records' in line for line in lines):
         raise ValueError(describe_change(self._path))
       # Nothing was made yet: nothing is lost.
-      self._file.truncate(0)
+      self.clear()
       self._write({'fingerprint': fingerprint})
       return
     for line in lines[1:]:
@@ -70,15 +121,6 @@ class Journal:
         self.ends[tuple(line['file'])] = line['end']
       else:
         self.tasks.append(line)
-
-  def _write(self, line: dict) -> None:
-    self._file.write(json.dumps(line, ensure_ascii=False) + '\n')
-    self._file.flush()
-
-  def add_end(self, key: tuple[str, str], end: int | str) -> None:
-    """Notes where a file ends."""
-    self.ends[key] = end
-    self._write({'file': key, 'end': end})
 
   def add_task(self, line: dict) -> None:
     """Notes a task that is done."""
@@ -89,25 +131,10 @@ class Journal:
     """Takes back tasks whose records were not saved."""
     if index == len(self.tasks):
       return
-    kept, self.tasks = self.tasks[:index], []
-    self._file.seek(0)
-    head = [
-      line
-      for line in self._file.read().splitlines()
-      if 'records' not in json.loads(line)
-    ]
-    self._file.seek(0)
-    self._file.truncate()
-    self._file.write(''.join(line + '\n' for line in head))
-    for line in kept:
-      self.add_task(line)
-
-  def close(self) -> None:
-    """Closes the file and lets others have it."""
-    # Every line was flushed when it was added: what is left is one whose error
-    # was raised there, such as that of a full disk.
-    with contextlib.suppress(OSError):
-      self._file.close()
+    self.tasks = self.tasks[:index]
+    head = [line for line in self._read() if 'records' not in line]
+    self.clear()
+    self._write(*head, *self.tasks)
 
   def remove(self) -> None:
     """Removes the file: the work is finished."""
