@@ -203,7 +203,7 @@ def embed(
   Raises:
     ValueError: An argument is wrong, or the folder holds another table.
     TooManyFailedError: More than `max_failed_share` of the clips failed, or
-      all of them. All others are written.
+      nothing was embedded. All others are written.
   """
   options.check()
   version = model_lib.find_version(options.saved_model)

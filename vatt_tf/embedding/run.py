@@ -7,12 +7,15 @@ otherwise. While the model computes, worker processes decode what comes next.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import itertools
 import json
 import os
+
+import tensorflow as tf
 
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
@@ -37,7 +40,7 @@ _COUNTS = ('clips', 'failed', 'others', *table.MODALITIES)
 
 
 class TooManyFailedError(RuntimeError):
-  """More clips failed than `max_failed_share` allows.
+  """More clips failed than `max_failed_share` allows, or there is no row.
 
   Attributes:
     result: The `Result`: the table is complete but for these clips.
@@ -185,6 +188,11 @@ class Options:
         )
 
 
+def _file_size(path: str) -> int:
+  """Bytes of a file; 0 where there is none."""
+  return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
   """What is to be done, as far as it is known without a look at the files.
@@ -215,7 +223,10 @@ class Job:
 
   @property
   def fixed(self) -> dict:
-    """What the rows depend on, by the names of arguments."""
+    """What the rows depend on, by the names of arguments.
+
+    Files are told apart by their names and sizes, so that a folder may move.
+    """
     options, settings = self.options, self.reader.settings
     values = {
       'saved_model': self.model_version,
@@ -225,17 +236,25 @@ class Job:
       'clips_per_file': options.clips_per_file,
     }
     if options.records:
+      sizes = {path: tf.io.gfile.stat(path).length for path in self.shards}
       inputs = [
-        [os.path.basename(path), count] for path, count in self.shards.items()
+        [os.path.basename(path), count, sizes[path]]
+        for path, count in self.shards.items()
       ]
       name, what = 'records', f'{sum(self.shards.values())} records'
     else:
-      inputs = [dataclasses.astuple(segment) for segment in self.segments]
+      sizes = self._media_sizes()
+      inputs = [
+        *(dataclasses.astuple(segment) for segment in self.segments),
+        sizes,
+      ]
       name = 'manifest' if options.manifest else 'media'
       what = f'{len(self.segments)} {"rows" if options.manifest else "files"}'
       captions = options.captions
       if captions not in (planning.AUTO, planning.NONE):
+        size = _file_size(captions)
         captions = os.path.basename(os.path.normpath(captions))
+        captions += f' ({size} bytes)' if size else ''
       values |= {
         'captions': captions,
         'shorter_side': settings.shorter_side,
@@ -243,8 +262,21 @@ class Job:
         'audio_rate': settings.audio_rate,
       }
     digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-    values[name] = f'{what} ({digest[:12]})'
+    values[name] = f'{what} of {sum(sizes.values())} bytes ({digest[:12]})'
     return values
+
+  def _media_sizes(self) -> dict[str, int]:
+    """The bytes of each file of the segments; 0 where there is none."""
+    paths = {
+      path
+      for segment in self.segments
+      for path in (segment.video_path, segment.audio_path)
+      if path
+    }
+    return {
+      path: _file_size(os.path.join(self.media_root, path))
+      for path in sorted(paths)
+    }
 
   @property
   def _stride(self) -> int:
@@ -325,6 +357,18 @@ def _windows(options: Options, form: model_lib.Form) -> sources.Windows:
   return sources.Windows(length, length - round(stride * decode.SECOND))
 
 
+def _match_shards(pattern: str) -> list[str]:
+  try:
+    return records.match_shards(pattern)
+  except ValueError as e:
+    # It speaks of gin, for the commands that are configured by it.
+    raise ValueError(
+      '`records` (--records) must be a pattern that matches shards, or several '
+      f'separated by commas, each of which does. Received: records={pattern!r}.'
+      ' `python -m vatt_tf.ingest` makes shards.'
+    ) from e
+
+
 def prepare(options: Options, embedder: model_lib.Embedder) -> Job:
   """Finds what is to be embedded.
 
@@ -352,7 +396,7 @@ def prepare(options: Options, embedder: model_lib.Embedder) -> Job:
   )
   media_root, segments, shards = options.media_root, [], {}
   if options.records:
-    paths = records.match_shards(options.records, macro='EVAL_RECORDS')
+    paths = _match_shards(options.records)
     shards = dict(zip(paths, records.count_all_records(paths)))
     if not sum(shards.values()):
       raise ValueError(
@@ -481,11 +525,8 @@ def _embed_batch(
 
 
 def _remove_table(output: str) -> None:
-  """Removes the files of a table."""
-  paths = [
-    os.path.join(output, journal_lib.FILE),
-    os.path.join(output, SKIP_REPORT),
-  ]
+  """Removes the files of a table, but for the journal that holds it."""
+  paths = [os.path.join(output, SKIP_REPORT)]
   for space in table.SPACES:
     folder = os.path.join(glob.escape(output), space)
     paths += glob.glob(os.path.join(folder, 'part-*.parquet'))
@@ -495,9 +536,7 @@ def _remove_table(output: str) -> None:
 
 
 def _check_free(output: str) -> None:
-  """Raises `ValueError` if a table is there that no journal speaks of."""
-  if os.path.exists(os.path.join(output, journal_lib.FILE)):
-    return
+  """Raises `ValueError` if a table is there."""
   for space in table.SPACES:
     folder = os.path.join(glob.escape(output), space)
     found = glob.glob(os.path.join(folder, '*.parquet'))
@@ -580,7 +619,8 @@ def _make_parts(
         of_space = [row for row in total.rows if row[table.SPACE] == space]
         if of_space:
           path = table.part_path(output, space, number)
-          table.write_file(path, of_space, schema)
+          with journal_lib.writing(output):
+            table.write_file(path, of_space, schema)
           rows[space] = len(of_space)
       journal.add_part(
         number, {**total.counts, 'rows': rows, 'skips': total.skips}
@@ -602,7 +642,8 @@ def _finish(
     *(planning.Skip(*skip) for part in parts for skip in part['skips']),
   ]
   report = os.path.join(output, SKIP_REPORT)
-  ingest.write_skip_report(report, skips)
+  with journal_lib.writing(output):
+    ingest.write_skip_report(report, skips)
   totals = {name: sum(part[name] for part in parts) for name in _COUNTS}
   result = Result(
     output=output,
@@ -626,27 +667,31 @@ def _finish(
 def check_share(
   result: Result, max_failed_share: float, examples: Iterable[planning.Skip]
 ) -> None:
-  """Raises `TooManyFailedError` if more of the clips failed.
+  """Raises `TooManyFailedError` if too many clips failed or there is no row.
 
   Args:
     result: Of the run.
     max_failed_share: At most so many may have failed.
-    examples: What failed, for the message.
+    examples: What has no row, for the message.
   """
   total = result.num_clips + result.num_failed
-  if sum(result.num_rows.values()) and (
-    result.num_failed <= max_failed_share * total
-  ):
+  failed = f'{result.num_failed} of {_count(total, "clip")} failed'
+  if result.num_failed > max_failed_share * total:
+    message = (
+      f'{failed}, more than `max_failed_share`={max_failed_share:g} allows; '
+      f'the others are written. {result.skip_report} says why each one did:'
+    )
+  elif not sum(result.num_rows.values()):
+    message = (
+      f'Nothing was embedded: {failed}, and the others hold nothing of '
+      f'{", ".join(result.num_of)}. {result.skip_report} names each one:'
+    )
+  else:
     return
-  lines = '\n'.join(
+  lines = [
     f'  {skip.file}: {skip.reason}' for skip in itertools.islice(examples, 5)
-  )
-  raise TooManyFailedError(
-    f'{result.num_failed} of {_count(total, "clip")} failed, more than '
-    f'`max_failed_share`={max_failed_share:g} allows; the others are written. '
-    f'{result.skip_report} says why each one did:\n{lines}',
-    result,
-  )
+  ]
+  raise TooManyFailedError('\n'.join([message, *lines]), result)
 
 
 def embed(
@@ -668,7 +713,7 @@ def embed(
   Raises:
     ValueError: An argument is wrong, or the folder holds another table.
     TooManyFailedError: More than `max_failed_share` of the clips failed, or
-      all of them. All others are written.
+      nothing was embedded. All others are written.
   """
   options.check()
   output = options.output
@@ -687,28 +732,26 @@ def embed(
   with worker.Pool(num_workers) as pool:
     embedder = model_lib.Embedder(version, form, options.modalities)
     job = prepare(options, embedder)
-    try:
+    with journal_lib.writing(output):
       os.makedirs(output, exist_ok=True)
-      if options.overwrite:
-        _remove_table(output)
-      _check_free(output)
-      journal = journal_lib.Journal(output, job.fixed)
-      try:
+      journal = journal_lib.Journal(output)
+    with contextlib.closing(journal):
+      with journal_lib.writing(output):
+        if options.overwrite:
+          # The journal last: a run that is killed between the two goes on.
+          _remove_table(output)
+          journal.clear()
+        if journal.is_empty():
+          _check_free(output)
         _remove_leftovers(output)
-        parts, plan_skips = job.plan(
-          pool, journal, show_progress, options.clips_per_file
-        )
-        num_resumed = _make_parts(
-          job, parts, embedder, pool, journal, show_progress
-        )
-        result, skips = _finish(job, journal, plan_skips, num_resumed)
-      finally:
-        journal.close()
-    except OSError as e:
-      raise OSError(
-        f'{output} cannot be written: {e}. What is done is kept: once that is '
-        'mended (a full disk, most often) the same command goes on from there.'
-      ) from e
+      journal.begin(job.fixed)
+      parts, plan_skips = job.plan(
+        pool, journal, show_progress, options.clips_per_file
+      )
+      num_resumed = _make_parts(
+        job, parts, embedder, pool, journal, show_progress
+      )
+      result, skips = _finish(job, journal, plan_skips, num_resumed)
   failures = [skip for skip in skips if skip.is_failure]
-  check_share(result, options.max_failed_share, failures)
+  check_share(result, options.max_failed_share, failures or skips)
   return result

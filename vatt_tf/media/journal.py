@@ -58,6 +58,10 @@ class JsonLines:
     self._file.write(''.join(lines).encode('utf-8'))
     self._file.flush()
 
+  def is_empty(self) -> bool:
+    """Whether nothing is noted."""
+    return not os.fstat(self._file.fileno()).st_size
+
   def clear(self) -> None:
     """Takes every line out."""
     self._file.truncate(0)
