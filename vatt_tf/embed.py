@@ -12,7 +12,8 @@ records:
     python -m vatt_tf.embed --saved_model=... --records='/data/train-*' ...
 
 The output is a folder with Parquet files. Typed again, a command that was
-interrupted goes on where it stopped. docs/embedding.md says more.
+interrupted goes on where it stopped, unless a --runner did the work.
+docs/embedding.md says more.
 """
 
 import shlex
@@ -170,7 +171,13 @@ def main(argv):
     with command_line.exit_on_error(run.TooManyFailedError, ImportError):
       result = _embed()
   except KeyboardInterrupt:
-    logging.error('Interrupted. The same command goes on where this stopped.')
+    advice = 'The same command goes on where this stopped.'
+    if flags.FLAGS.runner:
+      advice = (
+        'A pipeline cannot go on: give another --output, or --overwrite to '
+        'begin again.'
+      )
+    logging.error('Interrupted. %s', advice)
     sys.exit(130)
   print(result.describe())
 
