@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tests import sample_media, shared_data
 from tests.embedding import tiny_model
-from vatt_tf import embed
+from vatt_tf import embed, embedding
 from vatt_tf.embedding import run, table
 
 
@@ -100,9 +100,31 @@ class EmbedMainTest(tf.test.TestCase):
     self.assertEqual(code, 0)
     self.assertIn('1 clip in ', text)
     self.assertLen(table.read(self.out, space=table.VIDEO_TEXT), 1)
-    with mock.patch.dict(sys.modules, {'vatt_tf.embedding.beam': None}):
-      code, _, error = self.run_main(**values, runner='DirectRunner')
+    # Where Beam is not installed; the package knows the module from above.
+    with (
+      mock.patch.dict(sys.modules, {'apache_beam': None}),
+      mock.patch.object(embedding, 'beam'),
+    ):
+      del sys.modules['vatt_tf.embedding.beam'], embedding.beam
+      code, _, error = self.run_main(
+        **values, runner='DirectRunner', output=f'{self.out}-2'
+      )
     self.assertEqual(code, 1)
+    self.assertIn("pip install 'vatt_tf[beam]'", error)
+
+  def test_interrupted(self):
+    for runner, advice in (
+      ('', 'The same command goes on where this stopped'),
+      ('DirectRunner', 'A pipeline cannot go on'),
+    ):
+      with (
+        mock.patch.object(embed, '_embed', side_effect=KeyboardInterrupt),
+        self.assertLogs('absl', 'ERROR') as logs,
+      ):
+        code, _, _ = self.run_main(media=self.media, runner=runner)
+      self.assertEqual(code, 130)
+      self.assertLen(logs.output, 1)
+      self.assertIn(advice, logs.output[0])
 
   def test_killed_it_goes_on(self):
     rng = np.random.default_rng(0)

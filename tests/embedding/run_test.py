@@ -1,10 +1,13 @@
 """Tests of `vatt_tf.embedding`: what is embedded, and how a run goes on."""
 
+import contextlib
 import csv
 import functools
 import glob
+import math
 import os
 import shutil
+import signal
 import tempfile
 from unittest import mock
 
@@ -14,10 +17,12 @@ import tensorflow as tf
 
 from tests import sample_media
 from tests.embedding import tiny_model
+from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
-from vatt_tf.embedding import run, table
+from vatt_tf.embedding import run, sources, table
 from vatt_tf.input_pipeline import pipeline, records
-from vatt_tf.media import ingest
+from vatt_tf.media import ingest, worker
+from vatt_tf.media import journal as ingest_journal
 
 
 class RunTest(parameterized.TestCase, tf.test.TestCase):
@@ -339,6 +344,46 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(result.num_failed, 0 if is_caption else 1)
     self.assertEqual(result.num_others, 1 if is_caption else 0)
 
+  @parameterized.parameters(
+    (
+      {'timestamps': [100_000 * i for i in range(12)]},
+      'video: it has more times than frames',
+      (6, 8, 8),
+    ),
+    ({'frame_rate': math.nan}, 'video: its frame rate, nan, is not', (6, 8, 8)),
+    ({'frame_rate': 1e-10}, 'video: its frame rate, .* is not', (6, 8, 8)),
+    ({'sample_rate': math.nan}, 'audio: its sample rate, nan, is', (8, 6, 8)),
+    ({'sample_rate': math.inf}, 'audio: its sample rate, inf, is', (8, 6, 8)),
+    ({'sample_rate': 0.0}, 'audio: it has no sample rate', (8, 6, 8)),
+  )
+  def test_a_bad_record_of_several_windows(self, changes, reason, counts):
+    """The other of frames and sound is cut as it would be without a fault."""
+    path = self._write_records(**changes)
+    result = self.embed(records=path, clip_seconds=0.4, max_failed_share=0.3)
+    self.assertEqual(tuple(result.num_of.values()), counts)
+    self.assertEqual((result.num_clips, result.num_failed), (6, 2))
+    with open(result.skip_report, encoding='utf-8') as file:
+      rows = list(csv.DictReader(file))
+    self.assertEqual(
+      [(row['file'], row['start'], row['end']) for row in rows],
+      [('fake/000002.mp4', '0', '0.4'), ('fake/000002.mp4', '0.4', '0.8')],
+    )
+    for row in rows:
+      self.assertRegex(row['reason'], reason)
+    found = table.read(self.out, space=table.VIDEO_AUDIO)
+    of_file = found.path == 'fake/000002.mp4'
+    self.assertAllClose(found.clip_start[of_file], [0.0, 0.4])
+    self.assertAllClose(found.clip_end[of_file], [0.4, 0.8])
+
+  def test_frames_without_times_are_not_cut(self):
+    clip = records.fake_clip(0, 8, height=40, width=60, sample_rate=16000.0)
+    clip.timestamps, clip.frame_rate = (), math.nan
+    parts = sources.cut_clip(clip, sources.Windows(400_000, 0))
+    self.assertLen(parts, 2)
+    for part, samples in zip(parts, np.split(clip.waveform, 2)):
+      self.assertEqual(part.frames, clip.frames)
+      self.assertAllEqual(part.waveform, samples)
+
   def test_no_record_and_no_shard(self):
     path = self._write_records()
     with tf.io.TFRecordWriter(path) as writer:
@@ -351,6 +396,17 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       file.write(b'xxxx')
     with self.assertRaisesRegex(ValueError, 'truncated or corrupt'):
       self.embed(records=path, output=f'{self.out}-2')
+
+  def test_nothing_to_embed(self):
+    """Captions of a file that has none: nothing has failed."""
+    path = os.path.join(self.media, 'short.mp4')
+    with self.assertRaisesRegex(
+      run.TooManyFailedError,
+      'Nothing was embedded: 0 of 1 clip failed, and the others hold nothing '
+      'of text(.|\n)*short.mp4: it has nothing of text',
+    ) as raised:
+      self.embed(media=path, modalities=('text',))
+    self.assertNotIn('max_failed_share', str(raised.exception))
 
   # How a run goes on.
 
@@ -436,6 +492,80 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual((result.num_clips, result.num_resumed), (4, 0))
     self.assertStartsWith(result.model_version, '2-')
 
+  def test_other_files_of_the_same_names_are_refused(self):
+    folders = [self.create_tempdir().full_path for _ in range(2)]
+    for folder, seconds in zip(folders, (0.5, 0.7)):
+      sample_media.write(os.path.join(folder, 'a.mp4'), seconds)
+    self.embed(media=folders[0])
+    with self.assertRaisesRegex(
+      ValueError,
+      r"`media` was '1 files of \d+ bytes .*, and is '1 files of .*`overwrite`",
+    ):
+      self.embed(media=folders[1])
+    # The same ones in another place.
+    moved = os.path.join(folders[1], 'moved')
+    shutil.move(folders[0], moved)
+    self.assertEqual(self.embed(media=moved).num_resumed, 1)
+
+  def test_other_files_of_a_manifest_are_refused(self):
+    media = self.create_tempdir().full_path
+    path = os.path.join(media, '.manifest.csv')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write('video_path\na.mp4\n')
+    sample_media.write(os.path.join(media, 'a.mp4'), 0.5)
+    self.embed(manifest=path)
+    self.assertEqual(self.embed(manifest=path).num_resumed, 1)
+    sample_media.write(os.path.join(media, 'a.mp4'), 0.7)
+    with self.assertRaisesRegex(ValueError, "`manifest` was '1 rows of "):
+      self.embed(manifest=path)
+
+  def test_other_records_of_the_same_names_are_refused(self):
+    path = self._write_records()
+    self.embed(records=path)
+    other = self._write_records(captions=[])
+    self.assertEqual(os.path.basename(path), os.path.basename(other))
+    with self.assertRaisesRegex(
+      ValueError,
+      r"`records` was '4 records of \d+ bytes .*, and is '4 records of ",
+    ):
+      self.embed(records=other)
+    moved = os.path.join(
+      self.create_tempdir().full_path, os.path.basename(path)
+    )
+    shutil.move(path, moved)
+    self.assertEqual(self.embed(records=moved).num_resumed, 4)
+
+  def test_a_run_in_progress_is_not_overwritten(self):
+    media = self.create_tempdir().full_path
+    for name in ('a.mp4', 'b.mp4'):
+      sample_media.write(os.path.join(media, name), 0.5)
+    self.embed(media=media, clips_per_file=1)
+    before = self.files(self.out)
+    self.assertLen(before, 4)  # Two parts in the two spaces of video.
+    with contextlib.closing(journal_lib.Journal(self.out)):
+      for overwrite in (False, True):
+        with self.assertRaisesRegex(ValueError, 'Another process is writing'):
+          self.embed(media=media, clips_per_file=1, overwrite=overwrite)
+    self.assertEqual(self.files(self.out), before)
+    result = self.embed(media=media, clips_per_file=1)
+    self.assertEqual(result.num_resumed, 2)
+    result = self.embed(media=media, overwrite=True)
+    self.assertEqual((result.num_clips, result.num_resumed), (2, 0))
+    self.assertLen(self.files(self.out), 2)
+    self.assertEqual(self.embed(media=media).num_resumed, 2)
+
+  def test_files_of_others_are_not_overwritten(self):
+    media = os.path.join(self.media, 'short.mp4')
+    self.embed(media=media)
+    other = os.path.join(self.out, table.VIDEO_TEXT, 'other.parquet')
+    with open(other, 'wb') as file:
+      file.write(b'other')
+    for overwrite in (True, False):
+      with self.assertRaisesRegex(ValueError, 'already.*other.parquet'):
+        self.embed(media=media, overwrite=overwrite)
+    os.remove(other)
+    self.assertEqual(self.embed(media=media).num_resumed, 0)
+
   def test_a_table_of_unknown_origin_is_kept(self):
     table.write_file(
       table.part_path(self.out, table.VIDEO_TEXT, 0),
@@ -446,12 +576,26 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       self.embed(media=self.media)
     self.assertEqual(len(self.files(self.out)), 1)
 
-  def test_full_disk(self):
+  @parameterized.parameters(
+    (table, 'write_file'),
+    (ingest, 'write_skip_report'),
+    (ingest_journal.JsonLines, '_write'),
+  )
+  def test_full_disk(self, where, name):
     with mock.patch.object(
-      table, 'write_file', side_effect=OSError(28, 'No space left on device')
+      where, name, side_effect=OSError(28, 'No space left on device')
     ):
-      with self.assertRaisesRegex(OSError, 'No space left.*goes on from there'):
+      with self.assertRaisesRegex(
+        OSError, f'^{self.out} cannot be written.*No space left.*goes on from'
+      ):
+        self.embed(media=os.path.join(self.media, 'short.mp4'))
+
+  def test_what_cannot_be_read_is_not_the_output(self):
+    error = PermissionError(13, 'Permission denied', 'captions.json')
+    with mock.patch.object(sources, 'plan_media', side_effect=error):
+      with self.assertRaises(PermissionError) as raised:
         self.embed(media=self.media)
+    self.assertEqual(raised.exception.filename, 'captions.json')
 
   def test_memory_runs_out(self):
     embedder = model_lib.Embedder(self.version, tiny_model.FORM)
@@ -476,7 +620,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     ({'media': '.', 'max_failed_share': 2.0}, '`max_failed_share` must be in'),
     ({'media': '.', 'saved_model': '/nowhere'}, '`saved_model` must be a fold'),
     ({'media': '.', 'output': 'gs://x/y'}, '`output` must be a folder of this'),
-    ({'records': '/nowhere-*'}, 'No file matches the record pattern'),
+    ({'records': '/nowhere-*'}, '`records` .* must be a pattern'),
   )
   def test_wrong_arguments(self, values, message):
     with self.assertRaisesRegex(ValueError, message):
@@ -500,13 +644,30 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       self.embed(media=self.media, saved_model=path)
 
   def test_a_decoder_that_dies_takes_one_file_with_it(self):
-    """A long silent file among others, in processes of their own."""
     media = self.create_tempdir().full_path
-    sample_media.write(os.path.join(media, 'b.mp4'), 4.0)
-    result = self.embed(media=media, num_workers=1, clip_seconds=0.0)
-    self.assertEqual(result.num_clips, 1)
+    for name, seconds in (('a.mp4', 1.0), ('b.mp4', 1.0), ('c.mp4', 4.0)):
+      sample_media.write(os.path.join(media, name), seconds)
+    call, killed = worker._Process.call, []
+
+    def killing(process, task):
+      if task.path.endswith('b.mp4'):
+        os.kill(process._process.pid, signal.SIGKILL)
+        killed.append(task.path)
+      return call(process, task)
+
+    # Not cut: each file is opened once.
+    values = {'media': media, 'num_workers': 1, 'clip_seconds': 0.0}
+    with mock.patch.object(worker._Process, 'call', killing):
+      result = self.embed(**values, max_failed_share=0.5)
+    self.assertEqual(killed, [os.path.join(media, 'b.mp4')])
+    self.assertEqual((result.num_clips, result.num_failed), (2, 1))
+    with open(result.skip_report, encoding='utf-8') as file:
+      [row] = csv.DictReader(file)
+    self.assertEqual(row['file'], 'b.mp4')
+    self.assertRegex(row['reason'], 'decoding process died .*SIGKILL')
     found = table.read(self.out, space=table.VIDEO_TEXT)
-    self.assertAllClose(found.clip_end, [4.0], atol=0.05)
+    self.assertEqual(list(found.path), ['a.mp4', 'c.mp4'])
+    self.assertAllClose(found.clip_end, [1.0, 4.0], atol=0.05)
 
 
 if __name__ == '__main__':

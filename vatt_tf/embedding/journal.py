@@ -17,7 +17,7 @@ FILE = 'progress.jsonl'
 
 @contextlib.contextmanager
 def writing(folder: str) -> Iterator[None]:
-  """Says of an `OSError` that it is that of a folder which is written."""
+  """Names the folder in the `OSError` of a write, and says what to do."""
   try:
     yield
   except OSError as e:
