@@ -30,6 +30,7 @@ import tensorflow_text  # noqa: F401, registers operations of the model
 
 from benchmarks import checks
 from vatt_tf import file_utils
+from vatt_tf.export import saved_model as model_files
 
 _NUM_REQUESTS = 200
 _WARM_UP_SECONDS = 3
@@ -49,13 +50,13 @@ _WORDS = (
 
 def newest_version(saved_model):
   """The folder of the newest version of a model."""
-  numbers = [int(name) for name in os.listdir(saved_model) if name.isdecimal()]
+  numbers = model_files.find_versions(saved_model)
   if not numbers:
     raise ValueError(
       '`saved_model` must be a folder that export_saved_model wrote. Received: '
       f'{saved_model}, which has no version'
     )
-  return os.path.join(saved_model, str(max(numbers)))
+  return os.path.join(saved_model, str(numbers[-1]))
 
 
 def _example(path, signature):

@@ -151,6 +151,10 @@ class ServeMainTest(tf.test.TestCase):
     result = mains.run('serve')
     self.assertEqual(result.returncode, 1)
     self.assertIn('Give --model_base_path', result.stderr)
+    result = mains.run('serve', '--model_config_file=missing.config')
+    self.assertEqual(result.returncode, 1)
+    self.assertIn('Error: Cannot read missing.config: ', result.stderr)
+    self.assertNotIn('Traceback', result.stderr)
 
 
 if __name__ == '__main__':

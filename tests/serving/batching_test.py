@@ -1,5 +1,6 @@
 """The batcher: what is merged, when, and what becomes of failures."""
 
+import concurrent.futures
 import threading
 import time
 
@@ -157,21 +158,21 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
     batcher = self._make(
       compute, max_batch_size=8, batch_timeout_micros=500, num_batch_threads=3
     )
-    wrong = []
 
     def ask(thread):
+      found = []
       for i in range(100):
         key, value = 1 + i % 3, thread * 1000 + i
-        found = batcher.submit(key, _rows(value), 1).result(30)['y']
-        if found.tolist() != [key * value]:
-          wrong.append((key, value, found))
+        answer = batcher.submit(key, _rows(value), 1).result(30)['y']
+        found.append((key * value, answer.tolist()))
+      return found
 
-    threads = [threading.Thread(target=ask, args=[i]) for i in range(16)]
-    for thread in threads:
-      thread.start()
-    for thread in threads:
-      thread.join()
-    self.assertEqual(wrong, [])
+    # An answer that does not come is an error of the thread, raised here.
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+      found = sum(pool.map(ask, range(16)), [])
+    self.assertLen(found, 1600)
+    for expected, answer in found:
+      self.assertEqual(answer, [expected])
 
 
 class ParametersTest(parameterized.TestCase, tf.test.TestCase):

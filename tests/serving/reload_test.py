@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 import time
+from unittest import mock
 import weakref
 
 from absl.testing import parameterized
@@ -63,9 +64,9 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
       while not done.is_set():
         try:
           version, added = self._ask()
-        except grpc.RpcError as e:
+        except Exception as e:  # noqa: BLE001, whatever it is, it is wrong
           wrong.append(e)
-          continue
+          return
         if added != version or version < last:
           wrong.append((version, added, last))
         last = version
@@ -77,7 +78,9 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
     try:
       for version in (2, 3):
         served_models.write_plain(self.base_path, version, warmup=[[0.0]])
-        served_models.wait_until(lambda v=version: counts.get(v, 0) > 20)
+        served_models.wait_until(
+          lambda v=version: wrong or counts.get(v, 0) > 20
+        )
     finally:
       done.set()
       for thread in threads:
@@ -230,6 +233,21 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
       file.write('models: 3')
     with self.assertRaisesRegex(ValueError, 'must be a `model_config_list`'):
       models.read_config(path)
+    for missing in (f'{path}.missing', self.get_temp_dir()):
+      with self.assertRaisesRegex(OSError, f'Cannot read {missing}: '):
+        models.read_config(missing)
+
+  @parameterized.parameters('listdir', 'stat')
+  def test_refuses_folders_that_cannot_be_read(self, function):
+    base_path = os.path.join(self.get_temp_dir(), f'unreadable_{function}')
+    os.makedirs(os.path.join(base_path, '1'))
+    with open(os.path.join(base_path, '1', 'saved_model.pb'), 'w'):
+      pass
+    served = models.Models(models.model_config('plain', base_path))
+    denied = tf.errors.PermissionDeniedError(None, None, 'not yours')
+    with mock.patch.object(tf.io.gfile, function, side_effect=denied):
+      with self.assertRaisesRegex(OSError, f'{base_path}.*plain.*not yours'):
+        served.start()
 
   def test_refuses_ports_that_are_taken(self):
     base_path = os.path.join(self.get_temp_dir(), 'taken')

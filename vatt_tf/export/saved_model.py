@@ -67,12 +67,19 @@ _OUTPUTS = {
 }
 
 
-def next_version(output):
-  """One more than the largest version in a directory, 1 in an empty one."""
-  if not tf.io.gfile.isdir(output):
-    return 1
-  names = [name.rstrip('/') for name in tf.io.gfile.listdir(output)]
-  return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+def find_versions(base_path):
+  """The numbers of the versions in the folder of a model, the smallest first.
+
+  Args:
+    base_path: the folder; it need not be there.
+
+  Returns:
+    List of int.
+  """
+  if not tf.io.gfile.isdir(base_path):
+    return []
+  names = [name.rstrip('/') for name in tf.io.gfile.listdir(base_path)]
+  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def warmup_requests(served, model_name):
@@ -220,7 +227,8 @@ def write(
   Raises:
     ValueError: there is such a version, or it is not above 0.
   """
-  version = next_version(output) if version is None else version
+  if version is None:
+    version = max(find_versions(output), default=0) + 1
   if version < 1:
     raise ValueError(f'`version` must be above 0. Received: version={version}')
   path = os.path.join(output, str(version))

@@ -21,6 +21,7 @@ from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 import tensorflow_text  # noqa: F401, registers the operations of tokenizers
 
+from vatt_tf.export import saved_model
 from vatt_tf.serving import errors, requests
 
 State = get_model_status_pb2.ModelVersionStatus.State
@@ -170,17 +171,22 @@ def read_config(path):
     `ModelServerConfig`.
 
   Raises:
+    OSError: it cannot be read.
     ValueError: it is something else.
   """
+  try:
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      text = file.read()
+  except tf.errors.OpError as e:
+    raise OSError(f'Cannot read {path}: {e.message}') from e
   config = model_server_config_pb2.ModelServerConfig()
-  with tf.io.gfile.GFile(path) as file:
-    try:
-      text_format.Parse(file.read(), config)
-    except text_format.ParseError as e:
-      raise ValueError(
-        f'{path} must be a `model_config_list` in text format, such as the '
-        f'models.config that export_saved_model writes. Received: {e}'
-      ) from e
+  try:
+    text_format.Parse(text, config)
+  except (text_format.ParseError, UnicodeDecodeError) as e:
+    raise ValueError(
+      f'{path} must be a `model_config_list` in text format, such as the '
+      f'models.config that export_saved_model writes. Received: {e}'
+    ) from e
   return config
 
 
@@ -237,10 +243,17 @@ class Models:
     """Loads the models, and watches their folders from then on.
 
     Raises:
+      OSError: the folder of a model cannot be read.
       ValueError: of a model no version can be served.
     """
     for model in self._models.values():
-      self._update(model)
+      try:
+        self._update(model)
+      except tf.errors.OpError as e:
+        raise OSError(
+          f'Cannot read {model.base_path}, the folder of `{model.name}`: '
+          f'{e.message}'
+        ) from e
       if not any(e.version for e in model.entries.values()):
         causes = [
           f'version {number}: {entry.error.message}'
@@ -273,7 +286,9 @@ class Models:
   def _update(self, model):
     """Loads and unloads versions, by what is in the folder."""
     kept = set()
-    for number in sorted(_find_versions(model), reverse=True):
+    for number in reversed(saved_model.find_versions(model.base_path)):
+      if model.numbers and number not in model.numbers:
+        continue
       if self._ensure(model, number):
         kept.add(number)
       if len(kept) == model.max_versions:
@@ -402,15 +417,6 @@ def _not_found(name, number, known):
     grpc.StatusCode.NOT_FOUND,
     f'Servable not found for request: {wanted}. {known}',
   )
-
-
-def _find_versions(model):
-  """Numbers of the versions in a model's folder that may serve."""
-  if not tf.io.gfile.isdir(model.base_path):
-    return []
-  names = [name.rstrip('/') for name in tf.io.gfile.listdir(model.base_path)]
-  numbers = [int(name) for name in names if name.isdecimal()]
-  return [n for n in numbers if not model.numbers or n in model.numbers]
 
 
 def _fingerprint(path):
