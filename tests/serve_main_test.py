@@ -21,6 +21,20 @@ from tests.serving import certificates, served_models
 from vatt_tf import client
 
 
+# The command, but REST fails as soon as it is served.
+_FAILS = """
+from absl import app
+from vatt_tf import serve
+from vatt_tf.serving import server
+
+async def fail(self):
+  raise OSError('broken')
+
+server._RestServer.main_loop = fail
+app.run(serve.main)
+"""
+
+
 class ServeMainTest(tf.test.TestCase):
 
   def setUp(self):
@@ -155,6 +169,29 @@ class ServeMainTest(tf.test.TestCase):
     self.assertEqual(result.returncode, 1)
     self.assertIn('Error: Cannot read missing.config: ', result.stderr)
     self.assertNotIn('Traceback', result.stderr)
+
+  def test_ends_when_it_no_longer_serves(self):
+    served_models.write_plain(self.base_path, 1)
+    result = subprocess.run(
+      [
+        sys.executable,
+        '-c',
+        _FAILS,
+        '--port=0',
+        '--rest_api_port=0',
+        '--model_name=plain',
+        f'--model_base_path={self.base_path}',
+      ],
+      cwd=shared_data.REPOSITORY,
+      capture_output=True,
+      text=True,
+      timeout=120,
+      check=False,
+    )
+    self.assertEqual(result.returncode, 1, result.stderr)
+    self.assertIn('Metrics: ', result.stdout)
+    self.assertNotIn('Stopped.', result.stdout)
+    self.assertIn("ended by itself: OSError('broken')", result.stderr)
 
 
 if __name__ == '__main__':

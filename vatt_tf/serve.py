@@ -131,6 +131,7 @@ def main(argv):
         max_message_bytes=_MAX_BYTES.value,
         drain_seconds=_DRAIN.value,
       ),
+      on_end=stopping.set,
     )
     serving.start()
   scheme = 'http' if _SSL_CERT.value is None else 'https'
@@ -140,7 +141,7 @@ def main(argv):
     print(f'REST: {rest}/v1/models/{model.name}')
   print(f'Metrics: {rest}{metrics.PATH}', flush=True)
   stopping.wait()
-  serving.stop()
+  serving.stop()  # raises what ended it, if that was no signal
   print('Stopped.', flush=True)
 
 

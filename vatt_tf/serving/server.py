@@ -90,14 +90,18 @@ class Server:
   Args:
     config: `ModelServerConfig`, the models.
     options: `Options`.
+    on_end: function, called when it no longer serves, also if it fails; from a
+      thread of its own.
 
   Attributes:
     port: of gRPC, once it has started.
     rest_port: of REST, once it has started.
   """
 
-  def __init__(self, config, options):
+  def __init__(self, config, options, on_end=lambda: None):
     self._options = options
+    self._on_end = on_end
+    self._error = None
     self._models = models.Models(config, options.poll_seconds)
     self._figures = metrics.Metrics()
     self._predictor = None
@@ -128,19 +132,31 @@ class Server:
       raise
 
   def stop(self):
-    """Takes no more requests, answers those that came, and ends."""
-    self._loop.call_soon_threadsafe(self._stopping.set)
+    """Takes no more requests, answers those that came, and ends.
+
+    Raises:
+      RuntimeError: it had ended by itself.
+    """
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+      self._loop.call_soon_threadsafe(self._stopping.set)
     self._thread.join()
     self._models.close()
     self._predictor.close()
+    if self._error is not None:
+      raise RuntimeError(
+        f'The server ended by itself: {self._error!r}'
+      ) from self._error
 
   def _run(self):
     try:
       asyncio.run(self._serve())
-    except BaseException as e:
+    except BaseException as e:  # noqa: BLE001, it is raised by who waits
       if self._started.done():
-        raise
-      self._started.set_exception(e)
+        self._error = e
+      else:
+        self._started.set_exception(e)
+    finally:
+      self._on_end()
 
   async def _serve(self):
     self._loop = asyncio.get_running_loop()
@@ -155,15 +171,23 @@ class Server:
       for name in _SERVICES:
         await health_servicer.set(name, _Status.SERVING)
       self._started.set_result(None)
-      await self._stopping.wait()
+      stopping = asyncio.create_task(self._stopping.wait())
+      await asyncio.wait(
+        [stopping, serving], return_when=asyncio.FIRST_COMPLETED
+      )
+      stopping.cancel()
+      has_failed = serving.done()  # nobody has told it to end
+      if has_failed:
+        logging.error('REST is no longer served: the server ends.')
       logging.info('Draining.')
       await health_servicer.enter_graceful_shutdown()
       await asyncio.sleep(_LATE_SECONDS)
       interceptor.refuse()
       rest_server.should_exit = True
-      await asyncio.gather(
-        _drain(grpc_server, interceptor, options.drain_seconds), serving
-      )
+      await _drain(grpc_server, interceptor, options.drain_seconds)
+      await serving
+      if has_failed:
+        raise RuntimeError('REST is no longer served')
 
   def _make_grpc(self, interceptor):
     options = self._options
