@@ -20,7 +20,6 @@ from tests import mains, shared_data
 from tests.serving import certificates, served_models
 from vatt_tf import client
 
-
 # The command, but REST fails as soon as it is served.
 _FAILS = """
 from absl import app

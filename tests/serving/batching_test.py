@@ -19,7 +19,13 @@ def _rows(*values):
 
 class BatcherTest(parameterized.TestCase, tf.test.TestCase):
 
-  def _make(self, compute=None, on_batch=None, **parameters):
+  def _make(
+    self,
+    compute=None,
+    on_batch=None,
+    max_waiting_bytes=batching.MAX_WAITING_BYTES,
+    **parameters,
+  ):
     parameters = {'num_batch_threads': 1, **parameters}
     self.batches = []
 
@@ -28,7 +34,10 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
       return {'y': inputs['x'] + 1}
 
     batcher = batching.Batcher(
-      compute or add_one, batching.Parameters(**parameters), on_batch
+      compute or add_one,
+      batching.Parameters(**parameters),
+      on_batch,
+      max_waiting_bytes,
     )
     self.addCleanup(batcher.close)
     return batcher
@@ -133,6 +142,46 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
     for future in futures:
       future.result(10)
     self.assertEqual(batcher.num_waiting, 0)
+
+  def test_the_queue_has_a_limit_of_bytes(self):
+    go = threading.Event()
+    self.addCleanup(go.set)
+
+    def compute(key, inputs):
+      del key
+      go.wait(20)
+      return inputs
+
+    batcher = self._make(
+      compute, max_batch_size=1, batch_timeout_micros=0, max_waiting_bytes=100
+    )
+    futures = [batcher.submit('a', _rows(0), 1)]
+    while batcher.num_waiting:
+      time.sleep(0.01)
+    # One that is larger than the limit waits if nothing else does.
+    large = {'x': np.zeros([1, 30], np.float32)}
+    futures.append(batcher.submit('a', large, 1))
+    with self.assertRaisesRegex(
+      errors.StatusError, '120 bytes wait, and 4 more are over 100'
+    ) as caught:
+      batcher.submit('a', _rows(9), 1)
+    self.assertEqual(caught.exception.code, grpc.StatusCode.UNAVAILABLE)
+    go.set()
+    for future in futures:
+      future.result(10)
+    # What was computed no longer counts; strings count by their length.
+    go.clear()
+    futures = [batcher.submit('a', _rows(0), 1)]
+    while batcher.num_waiting:
+      time.sleep(0.01)
+    text = {'x': np.array([b'a' * 90], object)}
+    futures.append(batcher.submit('a', text, 1))
+    futures.append(batcher.submit('a', _rows(1, 2), 2))
+    with self.assertRaisesRegex(errors.StatusError, '98 bytes wait, and 4'):
+      batcher.submit('a', _rows(9), 1)
+    go.set()
+    for future in futures:
+      future.result(10)
 
   def test_what_is_cancelled_is_left_out(self):
     batcher = self._make(batch_timeout_micros=300_000)

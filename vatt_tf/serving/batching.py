@@ -19,6 +19,9 @@ import numpy as np
 
 from vatt_tf.serving import errors
 
+# Arrays of so many bytes together may wait for their batch.
+MAX_WAITING_BYTES = 2**30
+
 _FIELD = re.compile(r'(\w+)\s*:?\s*\{\s*value\s*:\s*(\d+)\s*\}')
 
 
@@ -82,6 +85,7 @@ class _Task:
 
   inputs: dict
   num_rows: int
+  num_bytes: int
   due: float
   future: futures.Future
 
@@ -119,17 +123,26 @@ class Batcher:
     parameters: `Parameters`.
     on_batch: function of a key and the number of rows, called of each batch
       that is computed, or None.
+    max_waiting_bytes: what comes while inputs of so many bytes wait is refused.
   """
 
-  def __init__(self, compute, parameters, on_batch=None):
+  def __init__(
+    self,
+    compute,
+    parameters,
+    on_batch=None,
+    max_waiting_bytes=MAX_WAITING_BYTES,
+  ):
     self._compute = compute
     self._parameters = parameters
     self._on_batch = on_batch
     self._max_waiting = (
       parameters.max_batch_size * parameters.max_enqueued_batches
     )
+    self._max_bytes = max_waiting_bytes
     self._groups = {}
     self._num_waiting = 0
+    self._num_bytes = 0
     self._is_closed = False
     self._condition = threading.Condition()
     self._threads = [
@@ -160,7 +173,8 @@ class Batcher:
       errors.StatusError: UNAVAILABLE, the queue is full or closed.
     """
     due = time.monotonic() + self._parameters.batch_timeout_micros / 1e6
-    task = _Task(inputs, num_rows, due, futures.Future())
+    num_bytes = sum(map(_count_bytes, inputs.values()))
+    task = _Task(inputs, num_rows, num_bytes, due, futures.Future())
     with self._condition:
       if self._is_closed:
         raise errors.StatusError(
@@ -173,8 +187,15 @@ class Batcher:
           f'The queue is full: {waiting} rows wait, of at most '
           f'{self._max_waiting}. Try again later.',
         )
+      if waiting and self._num_bytes + num_bytes > self._max_bytes:
+        raise errors.StatusError(
+          grpc.StatusCode.UNAVAILABLE,
+          f'The queue is full: {self._num_bytes:,} bytes wait, and '
+          f'{num_bytes:,} more are over {self._max_bytes:,}. Try again later.',
+        )
       self._groups.setdefault(key, _Group()).add(task)
       self._num_waiting += num_rows
+      self._num_bytes += num_bytes
       self._condition.notify()
     return task.future
 
@@ -228,6 +249,7 @@ class Batcher:
     if not group.tasks:
       del self._groups[key]
     self._num_waiting -= sum(task.num_rows for task in tasks)
+    self._num_bytes -= sum(task.num_bytes for task in tasks)
     # What is left is another thread's to wait for.
     self._condition.notify()
     return tasks
@@ -269,3 +291,10 @@ class Batcher:
       results.append({name: value[rows] for name, value in outputs.items()})
       first += task.num_rows
     return results
+
+
+def _count_bytes(array):
+  """Of an array; one of objects holds `bytes`."""
+  if array.dtype == object:
+    return sum(map(len, array.flat))
+  return array.nbytes

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import (
   prediction_service_pb2_grpc,
 )
 
-from vatt_tf.serving import errors, requests
+from vatt_tf.serving import errors, offload, requests
 
 _SERVICES = '/tensorflow.serving.'
 _SIGNATURES = 'signature_def'
@@ -71,15 +71,20 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     self._models = served
     self._max_bytes = max_bytes
 
-  async def Predict(self, request, labels):  # noqa: N802
+  async def Predict(self, request, num_bytes, labels):  # noqa: N802
     """Answers a `PredictRequest`."""
     spec = request.model_spec
 
-    async def parse(specs):
+    def parse(specs):
       return requests.from_protos(request.inputs, specs, self._max_bytes)
 
     found = await self._predictor.predict(
-      spec.name, _number(spec), spec.signature_name, parse, labels
+      spec.name,
+      _number(spec),
+      spec.signature_name,
+      parse,
+      num_bytes,
+      labels,
     )
     wanted = request.output_filter or sorted(found.outputs)
     unknown = sorted(set(wanted) - set(found.outputs))
@@ -88,16 +93,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         '`output_filter` must name outputs of the signature: '
         f'{", ".join(sorted(found.outputs))}. Received: {", ".join(unknown)}'
       )
-    response = predict_pb2.PredictResponse()
-    response.model_spec.name = spec.name
-    response.model_spec.version.value = found.version
-    response.model_spec.signature_name = found.signature
-    for key in wanted:
-      response.outputs[key].CopyFrom(requests.to_proto(found.outputs[key]))
-    return response
+    num_bytes = sum(found.outputs[key].nbytes for key in wanted)
+    return await offload.call(
+      num_bytes, _make_response, spec.name, found, wanted
+    )
 
-  async def GetModelMetadata(self, request, labels):  # noqa: N802
+  async def GetModelMetadata(self, request, num_bytes, labels):  # noqa: N802
     """Answers a `GetModelMetadataRequest`."""
+    del num_bytes
     if list(request.metadata_field) != [_SIGNATURES]:
       raise errors.invalid(
         f"`metadata_field` must be ['{_SIGNATURES}']. Received: "
@@ -107,6 +110,16 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     response, _ = metadata(self._models, spec.name, _number(spec))
     labels.model_name = spec.name
     return response
+
+
+def _make_response(name, found, wanted):
+  response = predict_pb2.PredictResponse()
+  response.model_spec.name = name
+  response.model_spec.version.value = found.version
+  response.model_spec.signature_name = found.signature
+  for key in wanted:
+    response.outputs[key].CopyFrom(requests.to_proto(found.outputs[key]))
+  return response
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -119,8 +132,9 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
   def __init__(self, served):
     self._models = served
 
-  async def GetModelStatus(self, request, labels):  # noqa: N802
+  async def GetModelStatus(self, request, num_bytes, labels):  # noqa: N802
     """Answers a `GetModelStatusRequest`."""
+    del num_bytes
     spec = request.model_spec
     response = self._models.status(spec.name, _number(spec))
     labels.model_name = spec.name
@@ -181,9 +195,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
               f'{method} is not served. Use Predict, GetModelMetadata or '
               'GetModelStatus.',
             )
-          response = await answer(
-            _parse(handler.request_deserializer, data, path), labels
+          request = await offload.call(
+            len(data), _parse, handler.request_deserializer, data, path
           )
+          response = await answer(request, len(data), labels)
         except Exception as e:  # noqa: BLE001, the server goes on
           error = errors.from_exception(e)
           labels.status = error.code.name

@@ -6,7 +6,7 @@ import dataclasses
 import grpc
 import numpy as np
 
-from vatt_tf.serving import batching, errors, models, requests
+from vatt_tf.serving import batching, errors, models, offload, requests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +57,16 @@ class Predictor:
     """Computes what waits, and takes nothing more."""
     self._batcher.close()
 
-  async def predict(self, name, number, signature, parse, labels):
+  async def predict(self, name, number, signature, parse, num_bytes, labels):
     """Answers a request.
 
     Args:
       name: of the model.
       number: of its version, or None for the newest.
       signature: name; empty for the default.
-      parse: coroutine function of the signature's `specs` (see
-        `models.Version`) that returns a dictionary of arrays.
+      parse: function of the signature's `specs` (see `models.Version`) that
+        returns a dictionary of arrays.
+      num_bytes: of the request: a large one is parsed in a thread.
       labels: `metrics.Labels`, which gets what is known.
 
     Returns:
@@ -85,13 +86,17 @@ class Predictor:
         )
       labels.signature_name = signature
       specs = version.specs[signature]
-      inputs = await parse(specs)
-      num_rows = requests.check(inputs, specs)
+      inputs, num_rows = await offload.call(num_bytes, _read, parse, specs)
       shapes = tuple((name, inputs[name].shape[1:]) for name in sorted(inputs))
       key = _Key(version, signature, shapes)
       future = self._batcher.submit(key, inputs, num_rows)
       outputs = await asyncio.wrap_future(future)
       return Prediction(version.number, signature, outputs)
+
+
+def _read(parse, specs):
+  inputs = parse(specs)
+  return inputs, requests.check(inputs, specs)
 
 
 def _compute(key, inputs):

@@ -10,9 +10,16 @@ import prometheus_client
 from starlette import applications, responses, routing
 from starlette import requests as http_requests
 
-from vatt_tf.serving import errors, metrics, prediction_service, requests
+from vatt_tf.serving import (
+  errors,
+  metrics,
+  offload,
+  prediction_service,
+  requests,
+)
 
 _TOO_LARGE = 413
+_BYTES_PER_NUMBER = 20  # of JSON
 _HTTP = {
   grpc.StatusCode.INVALID_ARGUMENT: 400,
   grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -106,21 +113,30 @@ class Rest:
   async def _predict(self, request, labels):
     name, number = _model(request)
     data = await self._read(request)
-    # Large bodies take a while: other requests go on meanwhile.
-    body = await asyncio.to_thread(_parse, data)
+    body = await offload.call(len(data), _parse, data)
     is_row_format = False
 
-    async def parse(specs):
+    def parse(specs):
       nonlocal is_row_format
-      inputs, is_row_format = await asyncio.to_thread(
-        requests.from_json, body, specs
-      )
+      inputs, is_row_format = requests.from_json(body, specs)
       return inputs
 
-    found = await self._predictor.predict(
-      name, number, body.get('signature_name', ''), parse, labels
+    found = await _unless_gone(
+      request,
+      self._predictor.predict(
+        name,
+        number,
+        body.get('signature_name', ''),
+        parse,
+        len(data),
+        labels,
+      ),
     )
-    return _answer(requests.to_json(found.outputs, is_row_format))
+    num_values = sum(value.size for value in found.outputs.values())
+    return await offload.call(
+      num_values * _BYTES_PER_NUMBER,
+      lambda: _answer(requests.to_json(found.outputs, is_row_format)),
+    )
 
   async def _read(self, request):
     """The body. What is over the limit is read too, but not kept: clients
@@ -187,6 +203,33 @@ def _model(request):
   if ':' in request.path_params['name']:  # another method's path
     raise _malformed(request)
   return request.path_params['name'], request.path_params.get('number')
+
+
+async def _unless_gone(request, coroutine):
+  """What a coroutine returns; it is cancelled if the client goes before.
+
+  Args:
+    request: of which the body is read.
+    coroutine: what answers it.
+
+  Raises:
+    starlette.requests.ClientDisconnect: the client is gone.
+  """
+  answer = asyncio.ensure_future(coroutine)
+  gone = asyncio.ensure_future(_wait_until_gone(request))
+  try:
+    await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
+    if not answer.done():
+      raise http_requests.ClientDisconnect
+    return answer.result()
+  finally:
+    answer.cancel()
+    gone.cancel()
+
+
+async def _wait_until_gone(request):
+  while (await request.receive())['type'] != 'http.disconnect':
+    pass
 
 
 def _parse(data):
