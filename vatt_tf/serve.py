@@ -19,17 +19,26 @@ from absl import app, flags, logging
 from vatt_tf import command_line
 from vatt_tf.serving import batching, metrics, models, server
 
+_MAX_PORT = 65535
+
 _HOST = flags.DEFINE_string(
-  'host', '127.0.0.1', 'Address to listen at; 0.0.0.0 is every network.'
+  'host',
+  '127.0.0.1',
+  'Address of IPv4 or IPv6, or name, to listen at; 0.0.0.0 is every network.',
 )
 _PORT = flags.DEFINE_integer(
-  'port', 8500, 'Port of gRPC; 0 takes any free one.', lower_bound=0
+  'port',
+  8500,
+  'Port of gRPC; 0 takes any free one.',
+  lower_bound=0,
+  upper_bound=_MAX_PORT,
 )
 _REST_PORT = flags.DEFINE_integer(
   'rest_api_port',
   8501,
   'Port of REST and metrics; 0 takes any free one.',
   lower_bound=0,
+  upper_bound=_MAX_PORT,
 )
 _NAME = flags.DEFINE_string(
   'model_name', 'vatt', 'With --model_base_path: the name of the model.'
@@ -135,8 +144,8 @@ def main(argv):
     )
     serving.start()
   scheme = 'http' if _SSL_CERT.value is None else 'https'
-  rest = f'{scheme}://{_HOST.value}:{serving.rest_port}'
-  print(f'gRPC: {_HOST.value}:{serving.port}')
+  rest = f'{scheme}://{server.join_address(_HOST.value, serving.rest_port)}'
+  print(f'gRPC: {server.join_address(_HOST.value, serving.port)}')
   for model in config.model_config_list.config:
     print(f'REST: {rest}/v1/models/{model.name}')
   print(f'Metrics: {rest}{metrics.PATH}', flush=True)

@@ -145,7 +145,6 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_the_queue_has_a_limit_of_bytes(self):
     go = threading.Event()
-    self.addCleanup(go.set)
 
     def compute(key, inputs):
       del key
@@ -155,6 +154,7 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
     batcher = self._make(
       compute, max_batch_size=1, batch_timeout_micros=0, max_waiting_bytes=100
     )
+    self.addCleanup(go.set)
     futures = [batcher.submit('a', _rows(0), 1)]
     while batcher.num_waiting:
       time.sleep(0.01)

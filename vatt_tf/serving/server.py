@@ -43,8 +43,8 @@ class Options:
 
   Args:
     host: address to listen at.
-    port: of gRPC; 0 is any free one.
-    rest_port: of REST and metrics; 0 is any free one.
+    port: of gRPC, at most 65535; 0 is any free one.
+    rest_port: of REST and metrics; the same.
     parameters: `batching.Parameters`.
     poll_seconds: between looks for new versions.
     ssl_cert: path of a PEM file with the certificate (and those it is signed
@@ -210,7 +210,7 @@ class Server:
     )
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    address = f'{options.host}:{options.port}'
+    address = join_address(options.host, options.port)
     try:
       if options.ssl_cert is None:
         self.port = server.add_insecure_port(address)
@@ -239,15 +239,27 @@ class Server:
       ssl_keyfile=options.ssl_key,
     )
     config.load()
-    address = (options.host, options.rest_port)
-    try:
-      listening = socket.create_server(address, backlog=config.backlog)
-    except OSError as e:
-      raise OSError(
-        f'Cannot listen at {options.host}:{options.rest_port}: {e}'
-      ) from e
+    listening = _listen(options.host, options.rest_port, config.backlog)
     self.rest_port = listening.getsockname()[1]
     return _RestServer(config), listening
+
+
+def join_address(host, port):
+  """`host:port`; an address of IPv6 stands in brackets there."""
+  return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
+def _listen(host, port, backlog):
+  """A socket that listens; the host is a name, or an address of IPv4 or 6."""
+  try:
+    family, _, _, _, where = socket.getaddrinfo(
+      host, port, type=socket.SOCK_STREAM
+    )[0]
+    return socket.create_server(where[:2], family=family, backlog=backlog)
+  except OSError as e:
+    raise OSError(
+      f'Cannot listen at {join_address(host, port)}: {e}'
+    ) from e
 
 
 async def _drain(server, interceptor, seconds):
