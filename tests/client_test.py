@@ -103,6 +103,37 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
           caught.exception.code, grpc.StatusCode.DEADLINE_EXCEEDED
         )
 
+  def test_outputs_of_other_types(self):
+    base_path = f'{self.get_temp_dir()}/types'
+    served_models.write_plain(base_path, 1)
+    plain = served_models.start(self, base_path, 'plain')
+    x = np.array([2, 2**40, -(2**62)])
+    for asked, double in (
+      (client.GrpcClient(f'localhost:{plain.port}', 'plain'), np.float64),
+      (
+        client.RestClient(f'http://localhost:{plain.rest_port}', 'plain'),
+        np.float32,
+      ),
+    ):
+      with asked:
+        found = asked.predict('types', x=x)
+        self.assertEqual(
+          {key: value.dtype for key, value in found.items()},
+          {'int64': np.int64, 'float64': double, 'bool': np.bool_},
+        )
+        self.assertAllEqual(found['int64'], x + 1)
+        self.assertAllEqual(found['float64'], (x + 0.25).astype(double))
+        self.assertAllEqual(found['bool'], [False, True, False])
+        # One value is sent in another field than several.
+        found = asked.predict('types', x=x[1:2])
+        self.assertAllEqual(found['int64'], x[1:2] + 1)
+    with client.GrpcClient(f'localhost:{plain.port}', 'plain') as asked:
+      found = asked.predict('text', x=[b'a', b'\xff\0'])['text']
+      self.assertEqual(found.tolist(), [b'a', b'\xff\0'])
+    self.assertAllEqual(client._from_json('y', [[1.5], [2.0]]), [[1.5], [2.0]])
+    with self.assertRaisesRegex(ValueError, '`y` must hold numbers.*GrpcCl'):
+      client._from_json('y', ['a'])
+
   def test_no_server(self):
     for asked in (
       client.GrpcClient('localhost:1', timeout=5),

@@ -168,6 +168,10 @@ class ServeMainTest(tf.test.TestCase):
     self.assertEqual(result.returncode, 1)
     self.assertIn('Error: Cannot read missing.config: ', result.stderr)
     self.assertNotIn('Traceback', result.stderr)
+    for flag in ('port', 'rest_api_port'):
+      result = mains.run('serve', f'--{flag}=85010')
+      self.assertEqual(result.returncode, 1)
+      self.assertIn('in the range [0, 65535]', result.stderr)
 
   def test_ends_when_it_no_longer_serves(self):
     served_models.write_plain(self.base_path, 1)

@@ -150,6 +150,7 @@ class GrpcClient(_Client):
     ca_certificate=None,
   ):
     # All of TensorFlow comes with its messages.
+    import tensorflow as tf
     from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow_serving.apis import (
       get_model_metadata_pb2,
@@ -160,6 +161,7 @@ class GrpcClient(_Client):
       prediction_service_pb2_grpc,
     )
 
+    self._make_ndarray = tf.make_ndarray
     self._tensor = tensor_pb2.TensorProto
     self._types = types_pb2
     self._predict = predict_pb2
@@ -196,7 +198,7 @@ class GrpcClient(_Client):
       **inputs: arrays, or nested lists; strings are bytes.
 
     Returns:
-      Dictionary of float32 arrays.
+      Dictionary of arrays, of the types of the outputs.
 
     Raises:
       ServerError: it was not answered.
@@ -206,7 +208,9 @@ class GrpcClient(_Client):
     for name, value in inputs.items():
       request.inputs[name].CopyFrom(self._to_proto(_array(value)))
     response = self._call(self._predictions.Predict, request)
-    return {key: _from_proto(each) for key, each in response.outputs.items()}
+    return {
+      key: self._make_ndarray(each) for key, each in response.outputs.items()
+    }
 
   def metadata(self):
     """The inputs and outputs of the signatures, by their names.
@@ -263,13 +267,6 @@ class GrpcClient(_Client):
     return proto
 
 
-def _from_proto(proto):
-  shape = [dim.size for dim in proto.tensor_shape.dim]
-  if proto.tensor_content:
-    return np.frombuffer(proto.tensor_content, np.float32).reshape(shape)
-  return np.array(proto.float_val, np.float32).reshape(shape)
-
-
 class RestClient(_Client):
   """Asks over REST.
 
@@ -307,10 +304,12 @@ class RestClient(_Client):
       **inputs: arrays, or nested lists; strings are bytes.
 
     Returns:
-      Dictionary of float32 arrays.
+      Dictionary of arrays: JSON knows no types, so that integers are int64, and
+      other numbers float32.
 
     Raises:
       ServerError: it was not answered.
+      ValueError: an output holds no numbers.
     """
     body = {
       'signature_name': signature,
@@ -321,8 +320,8 @@ class RestClient(_Client):
     }
     outputs = self._ask(':predict', json.dumps(body).encode())['outputs']
     if not isinstance(outputs, dict):
-      return {self._only_output(signature): np.array(outputs, np.float32)}
-    return {key: np.array(each, np.float32) for key, each in outputs.items()}
+      outputs = {self._only_output(signature): outputs}
+    return {key: _from_json(key, each) for key, each in outputs.items()}
 
   def metadata(self):
     """The inputs and outputs of the signatures, by their names.
@@ -372,6 +371,17 @@ class RestClient(_Client):
       raise ServerError(
         grpc.StatusCode.UNAVAILABLE, f'No answer from {self._url}: {e}'
       ) from e
+
+
+def _from_json(name, value):
+  """Nested lists of numbers as an array."""
+  array = np.array(value)
+  if array.dtype.kind not in 'biuf':
+    raise ValueError(
+      f'The output `{name}` must hold numbers. Received: {array.dtype}. A '
+      '`GrpcClient` knows all types.'
+    )
+  return array.astype(np.float32) if array.dtype.kind == 'f' else array
 
 
 def _to_json(value):

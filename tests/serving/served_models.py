@@ -141,6 +141,20 @@ class _Plain(tf.Module):
     value = tf.cast(x, tf.float32) + self.value
     return {'value': value, 'twice': 2.0 * value}
 
+  @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name='x')])
+  def types(self, x):
+    """Outputs that are not float32."""
+    return {
+      'int64': x + 1,
+      'float64': tf.cast(x, tf.float64) + 0.25,
+      'bool': x > 2,
+    }
+
+  @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name='x')])
+  def text(self, x):
+    """The bytes that it was given."""
+    return {'text': tf.identity(x)}
+
 
 def write_plain(base_path, version, value=None, warmup=None):
   """Writes a SavedModel that adds a number to what it is given.
@@ -157,7 +171,12 @@ def write_plain(base_path, version, value=None, warmup=None):
   tf.saved_model.save(
     module,
     temporary,
-    signatures={'serving_default': module.add, 'sleep': module.sleep},
+    signatures={
+      'serving_default': module.add,
+      'sleep': module.sleep,
+      'types': module.types,
+      'text': module.text,
+    },
   )
   if warmup is not None:
     log = prediction_log_pb2.PredictionLog()

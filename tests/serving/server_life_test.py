@@ -166,17 +166,13 @@ class ServerLifeTest(parameterized.TestCase, tf.test.TestCase):
     with futures.ThreadPoolExecutor(1) as pool:
       slow = pool.submit(asked.predict, 'sleep', x=[3.0])
       entry = served._models._models['plain'].entries[1]
-      served_models.wait_until(
-        lambda: entry.num_users and not served._predictor._batcher.num_waiting
-      )
+      served_models.wait_until(lambda: entry.num_users == 1)
       with socket.create_connection(('127.0.0.1', served.rest_port)) as gone:
         gone.sendall(
           b'POST /v1/models/plain:predict HTTP/1.1\r\nHost: localhost\r\n'
           b'Content-Length: %d\r\n\r\n%s' % (len(body), body)
         )
-        served_models.wait_until(
-          lambda: served._predictor._batcher.num_waiting
-        )
+        served_models.wait_until(lambda: entry.num_users == 2)
       served_models.wait_until(lambda: num_requests('CANCELLED') == 1)
       self.assertFalse(slow.done())
       self.assertAllEqual(slow.result(60)['value'], [4])
