@@ -3,8 +3,8 @@
     python -m vatt_tf.serve --model_base_path=runs/quickstart/saved_model
 
 answers the gRPC API of TensorFlow Serving at port 8500 and its REST API at port
-8501, for where no `tensorflow_model_server` is installed. The flags have
-the names that they have there. Only here are --host, --ssl_cert, --ssl_key,
+8501, for where no `tensorflow_model_server` is installed. The flags have the
+names that they have there. Only here are --host, --ssl_cert, --ssl_key,
 --max_message_bytes and --drain_seconds; and --enable_batching is on by default.
 A new version in the folder is loaded while the server runs. SIGTERM and Ctrl-C
 let it answer what it has received, and end it. docs/serving.md says more.
