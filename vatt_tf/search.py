@@ -31,7 +31,8 @@ def open_searcher(index_path, saved_model):
 
   Args:
     index_path: folder of the index.
-    saved_model: folder of the exported model, or of one of its versions.
+    saved_model: folder of the exported model, or of one of its versions. Of the
+      former, the version that made the vectors is taken.
 
   Returns:
     `query.Searcher`.
@@ -40,7 +41,7 @@ def open_searcher(index_path, saved_model):
     ValueError: there is no such index or model, or they do not fit.
   """
   opened = index.Index(index_path)
-  version = model.find_version(saved_model)
+  version = model.find_version(saved_model, opened.model_version)
   gin_utils.parse([model.find_config(version)])
   embedder = model.Embedder(version, model.Form.configured())
   return query.Searcher(opened, embedder)

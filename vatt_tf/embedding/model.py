@@ -42,11 +42,14 @@ _MIN_FRAME_RATE, _MAX_FRAME_RATE = 1e-3, 1e6
 _MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 768_000
 
 
-def find_version(path: str) -> str:
+def find_version(path: str, name: str = '') -> str:
   """The folder of a version of a model.
 
   Args:
-    path: It, or a folder of versions, of which the newest is taken.
+    path: It, or a folder of versions.
+    name: What `version_name` gives. Of a folder of versions the one of this
+      number is taken, which may be another model; where it is not there, the
+      newest.
 
   Raises:
     ValueError: There is none.
@@ -68,7 +71,9 @@ def find_version(path: str) -> str:
       f'of them. Received: saved_model={path!r}. `python -m '
       'vatt_tf.export_saved_model` makes one.'
     )
-  return os.path.join(path, max(versions, key=int))
+  number = name.rpartition('-')[0]
+  newest = max(versions, key=int)
+  return os.path.join(path, number if number in versions else newest)
 
 
 def find_config(version: str) -> str:

@@ -138,9 +138,9 @@ def build(embeddings, output, method=AUTO):
     A text that says what was built, and how it will be searched.
 
   Raises:
-    ValueError: there is nothing to index, the embeddings are of several models
-      or no unit vectors, `output` is a folder of other files, or ScaNN is
-      needed and not installed.
+    ValueError: there is nothing to index, the embeddings are of several models,
+      several media roots or no unit vectors, `output` is a folder of other
+      files, or ScaNN is needed and not installed.
   """
   if os.path.exists(output) and not os.path.isfile(
     os.path.join(output, _DESCRIPTION)
@@ -168,12 +168,10 @@ def build(embeddings, output, method=AUTO):
 
 def _write(embeddings, folder, method):
   """Writes the files of an index to an empty folder."""
-  there = {
-    table.read_metadata(path)[table.SPACE]
-    for path in table.find_files(embeddings)
-  }
-  shelves, kept, versions, roots = [], [], set(), set()
-  decoding = {}
+  found = [table.read_metadata(path) for path in table.find_files(embeddings)]
+  there = {metadata[table.SPACE] for metadata in found}
+  media_root, decoding = _media(found)
+  shelves, kept, versions = [], [], set()
   for (space, modality), source in _SOURCES.items():
     if source not in there:
       continue
@@ -182,12 +180,6 @@ def _write(embeddings, folder, method):
       continue
     _check_unit(rows)
     versions |= set(rows.model_version)
-    roots.add(rows.metadata.get(_MEDIA_ROOT, ''))
-    decoding = {
-      name: kind(rows.metadata[name])
-      for name, kind in _DECODING.items()
-      if name in rows.metadata
-    }
     order, *keys = _keys(rows)
     own = os.path.join(folder, _shelf_name(space, modality))
     os.makedirs(own)
@@ -220,11 +212,6 @@ def _write(embeddings, folder, method):
       f'Received: those of {", ".join(sorted(versions))}. Embed all media with '
       'one SavedModel, into a new folder.'
     )
-  if len(roots) > 1:
-    raise ValueError(
-      '`embeddings` must have one media root. Received: '
-      f'{", ".join(sorted(map(repr, roots)))}'
-    )
   numbers, moments = _moments(kept)
   for shelf, rows in zip(shelves, numbers):
     name = _shelf_name(shelf['space'], shelf['modality'])
@@ -233,7 +220,7 @@ def _write(embeddings, folder, method):
   description = {
     'format': _FORMAT,
     'model_version': versions.pop(),
-    'media_root': roots.pop(),
+    'media_root': media_root,
     'decoding': decoding,
     'num_moments': moments.num_rows,
     'shelves': shelves,
@@ -241,6 +228,45 @@ def _write(embeddings, folder, method):
   file_utils.write_text(
     os.path.join(folder, _DESCRIPTION), json.dumps(description, indent=2) + '\n'
   )
+
+
+def _media(found):
+  """Where the media of an index lie, and how they were decoded.
+
+  Args:
+    found: the metadata of each file of the embeddings.
+
+  Returns:
+    The folder that their paths are relative to, and a dict as `_DECODING`.
+
+  Raises:
+    ValueError: these are not the same for all.
+  """
+  roots = {metadata.get(_MEDIA_ROOT, '') for metadata in found}
+  if len(roots) > 1:
+    raise ValueError(
+      '`embeddings` must have one media root, which all paths are relative to. '
+      f'Received: {", ".join(sorted(map(repr, roots)))}. Build an index of '
+      'each, or embed all media into a new folder, with a manifest of paths '
+      'below one `media_root` (--media_root).'
+    )
+  decodings = {
+    tuple(
+      (name, kind(metadata[name]))
+      for name, kind in _DECODING.items()
+      if name in metadata
+    )
+    for metadata in found
+  }
+  if len(decodings) > 1:
+    ways = sorted(str(dict(one) or 'records') for one in decodings)
+    raise ValueError(
+      '`embeddings` must be of media that were decoded in one way: a file that '
+      f'is searched with is decoded like them. Received: {" and ".join(ways)}. '
+      'Build an index of each, or embed all media with the same settings, into '
+      'a new folder.'
+    )
+  return roots.pop(), dict(decodings.pop())
 
 
 def _put_in_place(temporary, output):

@@ -45,6 +45,10 @@ _SPACE_OF_OUTPUT = {
 }
 
 
+class QueryError(ValueError):
+  """What was asked cannot be answered; the message says why."""
+
+
 class Answer(NamedTuple):
   """What was found.
 
@@ -79,7 +83,7 @@ def read_clip(
     `records.Clip`.
 
   Raises:
-    ValueError: the file has none, or it cannot be read.
+    QueryError: the file has none, or it cannot be read.
   """
   # What the model does not take is not decoded.
   use_video = kind != AUDIO and form.video is not None
@@ -95,7 +99,7 @@ def read_clip(
     task = worker.Task(path=path, audio_path='', spans=spans, settings=settings)
     (result,) = perform(task)
     if isinstance(result, errors.MediaError):
-      raise ValueError(f'It cannot be searched with: {result}.')
+      raise QueryError(f'It cannot be searched with: {result}.')
     return result
 
   config = form.video if use_video else form.audio
@@ -105,7 +109,7 @@ def read_clip(
   elif start >= 0:
     first = round(start * decode.SECOND)
   else:
-    raise ValueError(f'`start` must be 0 or more. Received: start={start}')
+    raise QueryError(f'`start` must be 0 or more. Received: start={start}')
   clip = ask((decode.Span(first, first + length, is_exact=False),))
   return records.Clip(
     frames=clip.frames,
@@ -161,11 +165,11 @@ class Searcher:
       count: how many to find at most.
 
     Raises:
-      ValueError: there are no words, the model knows none, or an argument is
+      QueryError: there are no words, the model knows none, or an argument is
         wrong.
     """
     if not text.strip():
-      raise ValueError(f'`text` must hold a word. Received: text={text!r}')
+      raise QueryError(f'`text` must hold a word. Received: text={text!r}')
     clip = records.Clip(captions=[records.Caption(text, 0, 0)])
     return self._search(text, TEXT, self._embed(clip, TEXT), target, count)
 
@@ -192,13 +196,13 @@ class Searcher:
       name: what people call the file; by default its path.
 
     Raises:
-      ValueError: it cannot be read, the model does not take it, or an argument
+      QueryError: it cannot be read, the model does not take it, or an argument
         is wrong.
     """
     self._check(target, count)
     kinds = [each for each in self.kinds if each != TEXT]
     if kind not in (None, *kinds):
-      raise ValueError(
+      raise QueryError(
         'This model and index take queries by '
         f'{", ".join(self.kinds)} alone. Received: {kind}'
       )
@@ -226,7 +230,7 @@ class Searcher:
       count: how many to find at most.
 
     Raises:
-      ValueError: the moment has no such vector, or an argument is wrong.
+      QueryError: the moment has no such vector, or an argument is wrong.
     """
     vectors = {
       space: self.index.vector(row, space, kind) for space in index_lib.SPACES
@@ -235,7 +239,7 @@ class Searcher:
     moment = self.index.moment(row)
     query = _describe(moment.path, moment.start, moment.end)
     if not vectors:
-      raise ValueError(f'There is no {kind} of this moment: {query}')
+      raise QueryError(f'There is no {kind} of this moment: {query}')
     return self._search(query, kind, vectors, target, count, row)
 
   def kinds_of(self, row: int) -> tuple[str, ...]:
@@ -251,17 +255,17 @@ class Searcher:
 
   def _check(self, target, count):
     if target not in TARGETS:
-      raise ValueError(
+      raise QueryError(
         f'`modality` must be one of {", ".join(TARGETS)}. '
         f'Received: modality={target!r}'
       )
     if not 1 <= count <= MAX_COUNT:
-      raise ValueError(
+      raise QueryError(
         f'`top` must be in [1, {MAX_COUNT}]. Received: top={count}'
       )
     there = self.index.modalities()
     if target != ANY and target not in there:
-      raise ValueError(
+      raise QueryError(
         f'`modality` must be one that the index holds: {", ".join(there)}. '
         f'Received: modality={target!r}'
       )
@@ -269,7 +273,7 @@ class Searcher:
   def _embed(self, clip, kind):
     """The vectors of a query by space."""
     if kind not in self._embedder.modalities:
-      raise ValueError(
+      raise QueryError(
         f'The model cannot search with {kind}: it embeds '
         f'{", ".join(self._embedder.modalities)}.'
       )
@@ -281,7 +285,7 @@ class Searcher:
     }
     if not vectors:
       reasons = [*found.faults, *found.notes] or [f'it has no {kind}']
-      raise ValueError(f'It cannot be searched with: {"; ".join(reasons)}.')
+      raise QueryError(f'It cannot be searched with: {"; ".join(reasons)}.')
     return vectors
 
   def _search(self, query, kind, vectors, target, count, without=None):
@@ -294,7 +298,7 @@ class Searcher:
           np.asarray(vectors[space]), space, wanted, count, without
         )
         return Answer(query, kind, space, hits)
-    raise ValueError(
+    raise QueryError(
       f'A query by {kind} cannot be compared with {target} in this index: it '
       f'needs the space {" or ".join(_SPACES[kind])}, and these are there: '
       + ', '.join(

@@ -124,7 +124,10 @@ async function fetchJson(path, options) {
       'The server cannot be reached. Is `python -m vatt_tf.search serve` '
       + 'still running?');
   }
-  const found = await response.json().catch(() => ({}));
+  const found = await response.json().catch((error) => {
+    if (response.ok || error.name === 'AbortError') throw error;
+    return {};
+  });
   if (!response.ok) {
     throw new Error(found.error || `The server says ${response.status}.`);
   }
