@@ -23,12 +23,12 @@ import socket
 import tempfile
 import urllib.parse
 
-from absl import logging
 from starlette import (
   applications,
   concurrency,
   exceptions,
   middleware,
+  requests,
   responses,
   routing,
 )
@@ -39,6 +39,10 @@ from vatt_tf.retrieval_index import query
 
 MAX_UPLOAD_BYTES = 256 << 20
 MAX_TEXT_LENGTH = 1000
+# Files that are taken at once; each is on disk until it is answered.
+_MAX_UPLOADS = 8
+# For sending one of them.
+_UPLOAD_SECONDS = 600
 
 # The files of the page, by the path that they are served at.
 _PAGE = {
@@ -83,6 +87,7 @@ class _Server:
     self._media_root = media_root or searcher.index.media_root
     self._max_upload_bytes = max_upload_bytes
     self._turns = asyncio.Semaphore(2)
+    self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
     # Files wait for each other, so that words never wait for all of them.
     self._decoding = asyncio.Lock()
     self._pool = worker.Pool(1)
@@ -182,11 +187,32 @@ class _Server:
         400, 'The header X-File-Name must hold the name of the file.'
       )
     name = os.path.basename(urllib.parse.unquote(name)) or 'file'
+    if self._uploads.locked():
+      raise exceptions.HTTPException(
+        503,
+        f'{_MAX_UPLOADS} files are being searched with, the most that are '
+        'taken at once. Try again in a moment.',
+      )
+    try:
+      async with self._uploads:
+        answer = await self._by_file(request, by, target, count, name)
+    except requests.ClientDisconnect:  # nobody waits for an answer
+      return responses.Response(status_code=499)
+    return await self._answer(answer)
+
+  async def _by_file(self, request, by, target, count, name):
+    """Searches with the body of a request."""
     with tempfile.TemporaryDirectory(prefix='vatt_tf_search_') as folder:
       path = os.path.join(folder, 'file')
-      await self._receive(request, path)
+      try:
+        async with asyncio.timeout(_UPLOAD_SECONDS):
+          await self._receive(request, path)
+      except TimeoutError as e:
+        raise exceptions.HTTPException(
+          408, f'The file took longer than {_UPLOAD_SECONDS} s to arrive.'
+        ) from e
       async with self._decoding:
-        answer = await self._run(
+        return await self._run(
           self._searcher.by_file,
           path,
           by,
@@ -195,7 +221,6 @@ class _Server:
           perform=self._perform,
           name=name,
         )
-    return await self._answer(answer)
 
   async def _receive(self, request, path):
     """Writes the body to a file, up to the limit."""
@@ -327,20 +352,20 @@ async def _http_error(request, error):
   return _as_error(error.detail, error.status_code)
 
 
-async def _value_error(request, error):
+async def _query_error(request, error):
   del request
   return _as_error(str(error), 400)
 
 
 async def _other_error(request, error):
-  logging.error('%s %s', request.method, request.url.path, exc_info=error)
+  del request, error  # which Starlette raises again, for the server's log
   return _as_error(
     'The server failed at this request. Its log says why; it goes on.', 500
   )
 
 
 class _Headers:
-  """Adds `_HEADERS` to every response."""
+  """Adds `_HEADERS` to every response, also to those of failures."""
 
   def __init__(self, app):
     self._app = app
@@ -354,7 +379,9 @@ class _Headers:
         ]
       await send(message)
 
-    await self._app(scope, receive, send_more)
+    # What is under way when the server ends is no failure.
+    with contextlib.suppress(asyncio.CancelledError):
+      await self._app(scope, receive, send_more)
 
 
 def make_app(
@@ -370,10 +397,10 @@ def make_app(
     max_upload_bytes: int, of a file that is searched with.
 
   Returns:
-    `starlette.applications.Starlette`.
+    The ASGI application.
   """
   server = _Server(searcher, media_root, max_upload_bytes)
-  return applications.Starlette(
+  app = applications.Starlette(
     routes=[
       *(routing.Route(path, _page(path)) for path in _PAGE),
       routing.Route('/api/index', server.index),
@@ -382,15 +409,16 @@ def make_app(
       routing.Route('/media/{id}', server.media),
     ],
     middleware=[
-      middleware.Middleware(_Headers),
       middleware.Middleware(
         trustedhost.TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host)
       ),
     ],
     exception_handlers={
       exceptions.HTTPException: _http_error,
-      ValueError: _value_error,
+      query.QueryError: _query_error,
       Exception: _other_error,
     },
     lifespan=server.lifespan,
   )
+  # Around it, since Starlette answers failures outside its middleware.
+  return _Headers(app)
