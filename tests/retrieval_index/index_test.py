@@ -221,6 +221,24 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, 'Parquet'):
       index.build(self.create_tempdir().full_path, self.output)
 
+  @parameterized.parameters(
+    ('media_root', '/a', '/b', "one media root.*'/a', '/b'. Build an index"),
+    ('frame_rate', 10.0, 25.0, 'one way.* 10.0.* and .* 25.0.*an index of'),
+  )
+  def test_several_tables(self, name, one, other, message):
+    paths = [f'{self.embeddings}{number}' for number in range(3)]
+    for path, value in zip(paths, (one, one, other)):
+      row = _row(f'{path}.mp4', 'video', table.VIDEO_TEXT, _unit(1, 0))
+      table.write(path, [row], {'media_root': '/', name: value})
+    with self.assertRaisesRegex(ValueError, message):
+      index.build(paths, self.output)
+    self.assertFalse(os.path.exists(self.output))
+    index.build(paths[:2], self.output)
+    found = index.Index(self.output)
+    self.assertEqual(found.num_moments, 2)
+    values = {'media_root': found.media_root, **found.decoding}
+    self.assertEqual(values[name], one)
+
   def test_never_replaces_other_files(self):
     os.makedirs(self.output)
     with open(os.path.join(self.output, 'thesis.txt'), 'w') as file:

@@ -37,6 +37,22 @@ _NAMELESS = """() => {
   }
   return found;
 }"""
+# Reads an answer whose body breaks off.
+_READ_BROKEN = """async ([status, name]) => {
+  const real = window.fetch;
+  window.fetch = async () => ({
+    status,
+    ok: status < 400,
+    json: async () => { throw new DOMException('it broke off', name); },
+  });
+  try {
+    return await fetchJson('/api/index');
+  } catch (error) {
+    return `${error.name}: ${error.message}`;
+  } finally {
+    window.fetch = real;
+  }
+}"""
 # Drops a file, as a file manager does.
 _DROP = """([name, type, data]) => {
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -65,7 +81,7 @@ class PageTest(tf.test.TestCase):
 
     cls.files = searchable.get()
     cls.address = cls.enterClassContext(
-      searchable.serve(cls.files.open(), max_upload_bytes=_LIMIT)
+      searchable.serve(cls.files.searcher, max_upload_bytes=_LIMIT)
     )
     cls.api = sync_api
     playwright = cls.enterClassContext(sync_api.sync_playwright())
@@ -136,7 +152,7 @@ class PageTest(tf.test.TestCase):
     page.keyboard.type('a red star')
     page.keyboard.press('Enter')
     names = self._wait(searchable.NUM_MOMENTS)
-    expected = self.files.open().by_text('a red star').hits
+    expected = self.files.searcher.by_text('a red star').hits
     self.assertEqual(
       names, [os.path.basename(hit.moment.path) for hit in expected]
     )
@@ -400,6 +416,16 @@ class PageTest(tf.test.TestCase):
     self._until(
       "document.getElementById('status').textContent === 'Nothing was found.'"
     )
+
+  def test_answers_that_break_off(self):
+    page = self._open()
+    for (status, name), expected in {
+      (200, 'AbortError'): 'AbortError: it broke off',
+      (502, 'AbortError'): 'AbortError: it broke off',
+      (200, 'NetworkError'): 'NetworkError: it broke off',
+      (502, 'NetworkError'): 'Error: The server says 502.',
+    }.items():
+      self.assertEqual(page.evaluate(_READ_BROKEN, [status, name]), expected)
 
 
 if __name__ == '__main__':

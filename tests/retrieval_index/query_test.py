@@ -26,7 +26,7 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.files = searchable.get()
-    cls.searcher = cls.files.open()
+    cls.searcher = cls.files.searcher
     cls.embedder = cls.searcher._embedder
 
   def _path(self, name):
@@ -104,7 +104,7 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(self.searcher.kinds_of(rows['bell.wav']), ('audio',))
     silent = rows[searchable.UNPLAYABLE]
     self.assertEqual(self.searcher.kinds_of(silent), ('video',))
-    with self.assertRaisesRegex(ValueError, 'no video of this moment: bell'):
+    with self.assertRaisesRegex(query.QueryError, 'no video of this.*: bell'):
       self.searcher.like(rows['bell.wav'], 'video')
 
   def test_without_the_space_of_sound(self):
@@ -130,7 +130,8 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
       searcher.by_text('a star', 'audio')
 
   def test_another_model(self):
-    path, _ = tiny_model.exported()
+    path = self.create_tempdir().full_path
+    self.files.copy_model(path, 1, is_another=True)
     other = model.Embedder(model.find_version(path), tiny_model.FORM)
     self.assertNotEqual(other.name, self.embedder.name)
     with self.assertRaisesRegex(
@@ -154,14 +155,14 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
       'starts at 9 s': (silent, 'video', 'any', 3, 9.0),
       '`start` must be 0 or more': (silent, 'video', 'any', 3, -1.0),
     }.items():
-      with self.assertRaisesRegex(ValueError, message):
+      with self.assertRaisesRegex(query.QueryError, message):
         self.searcher.by_file(*arguments)
     for message, arguments in {
       '`text` must hold a word': (' ',),
       '`modality` must be one of any, video, audio': ('a star', 'smell'),
       r'`top` must be in \[1, 1000\]': ('a star', 'any', 0),
     }.items():
-      with self.assertRaisesRegex(ValueError, message):
+      with self.assertRaisesRegex(query.QueryError, message):
         self.searcher.by_text(*arguments)
 
   def test_table(self):

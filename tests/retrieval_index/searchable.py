@@ -159,8 +159,23 @@ class Searchable:
     )
     index.build(self.embeddings, self.index)
 
-  def open(self):
-    """A `query.Searcher`."""
+  def copy_model(self, folder, number, is_another=False):
+    """Copies the model.
+
+    Args:
+      folder: of versions.
+      number: of the copy's version.
+      is_another: whether the copy gets another digest, as another model has.
+    """
+    path = os.path.join(folder, str(number))
+    shutil.copytree(model_lib.find_version(self.saved_model), path)
+    if is_another:
+      with open(model_lib.find_config(path), 'a', encoding='utf-8') as file:
+        file.write('\n# Of another model.\n')
+
+  @functools.cached_property
+  def searcher(self):
+    """A `query.Searcher`, made once."""
     embedder = model_lib.Embedder(
       model_lib.find_version(self.saved_model), tiny_model.FORM
     )

@@ -10,6 +10,8 @@ import re
 import signal
 import tempfile
 import threading
+import time
+from unittest import mock
 import urllib.parse
 
 from absl.testing import parameterized
@@ -33,12 +35,29 @@ def _decoder():
   raise ValueError('No process decodes.')
 
 
+def _wait(condition):
+  """Waits for something that happens in the server."""
+  end = time.monotonic() + 30
+  while not condition():
+    if time.monotonic() > end:
+      raise TimeoutError('It did not happen in 30 s.')
+    time.sleep(0.01)
+
+
+def _files():
+  """What was sent and is not yet answered."""
+  return list(pathlib.Path(tempfile.gettempdir()).glob('vatt_tf_search_*'))
+
+
 class WebTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     cls.files = searchable.get()
-    cls.searcher = cls.files.open()
+    cls.searcher = cls.files.searcher
+    # What other processes leave in the folder of all is not seen here.
+    folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+    cls.enterClassContext(mock.patch.object(tempfile, 'tempdir', folder))
     cls.address = cls.enterClassContext(
       searchable.serve(cls.searcher, max_upload_bytes=_LIMIT)
     )
@@ -68,6 +87,23 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
       path, status, method='POST', body=data, X_File_Name=name
     )
 
+  def _begin_to_send(self):
+    """A connection that has sent a part of a file."""
+    host = urllib.parse.urlsplit(self.address).netloc
+    connection = http.client.HTTPConnection(host, timeout=60)
+    self.addCleanup(connection.close)
+    connection.putrequest('POST', '/api/search')
+    connection.putheader('X-File-Name', 'file')
+    connection.putheader('Content-Length', '1000')
+    connection.endheaders(b'a' * 10)
+    return connection
+
+  def _check_headers(self, response):
+    policy = response.getheader('Content-Security-Policy')
+    self.assertIn("default-src 'none'", policy)
+    self.assertNotIn('unsafe', policy)
+    self.assertEqual(response.getheader('X-Content-Type-Options'), 'nosniff')
+
   def _ids(self):
     found = self._json('/api/search?text=star&top=100')['results']
     return {(one['path'], one['start']): one['id'] for one in found}
@@ -82,10 +118,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
       # Nothing comes from another host, and nothing in the page runs.
       self.assertEmpty(re.findall(rb'https?://|//[a-z]+\.', content))
       self.assertNotRegex(content.decode(), r'innerHTML|document\.write|eval')
-      policy = response.getheader('Content-Security-Policy')
-      self.assertIn("default-src 'none'", policy)
-      self.assertNotIn('unsafe', policy)
-      self.assertEqual(response.getheader('X-Content-Type-Options'), 'nosniff')
+      self._check_headers(response)
 
   def test_index(self):
     found = self._json('/api/index')
@@ -140,6 +173,31 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
   def test_wrong_questions(self, values, status, message):
     found = self._json(f'/api/search?{values}', status)
     self.assertRegex(found['error'], message)
+
+  def test_failures(self):
+    """What is not the fault of the question is logged, once, and not told."""
+    fault = ValueError('a secret')
+    with (
+      mock.patch.object(self.searcher, 'by_text', side_effect=fault),
+      self.assertLogs('uvicorn.error', 'ERROR') as said,
+    ):
+      response, content = self._ask('/api/search?text=star')
+      _wait(lambda: said.records)
+    self.assertEqual(response.status, 500)
+    self.assertIn('Its log says why', json.loads(content)['error'])
+    self.assertNotIn(b'secret', content)
+    self._check_headers(response)
+    self.assertLen(said.records, 1)
+    self.assertIs(said.records[0].exc_info[1], fault)
+    self._json('/api/search?text=star')
+    for path, status, host in (
+      ('/nothing', 404, 'localhost'),
+      ('/api/search', 400, 'localhost'),
+      ('/', 400, 'evil.example'),
+    ):
+      response, _ = self._ask(path, Host=host)
+      self.assertEqual(response.status, status)
+      self._check_headers(response)
 
   # Media.
 
@@ -225,8 +283,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual((found['kind'], len(found['results'])), ('audio', 1))
     found = self._send(self._read('bell.wav'))
     self.assertEqual(found['kind'], 'audio')
-    left = pathlib.Path(tempfile.gettempdir()).glob('vatt_tf_search_*')
-    self.assertEmpty(list(left))
+    self.assertEmpty(_files())
 
   def test_corrupt_files(self):
     whole = self._read('shapes/red star.mp4')
@@ -268,6 +325,27 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     with contextlib.suppress(OSError):
       self._send(parts, status=413)
     self._send(self._read('bell.wav'))
+
+  def test_more_files_than_are_taken(self):
+    begun = [self._begin_to_send() for _ in range(web._MAX_UPLOADS)]
+    _wait(lambda: len(_files()) == web._MAX_UPLOADS)
+    whole = self._read('bell.wav')
+    self.assertIn('Try again', self._send(whole, status=503)['error'])
+    self._json('/api/search?text=star')  # words do not wait for them
+    # Those that break off leave their places, and nothing in the log.
+    with self.assertNoLogs('uvicorn.error', 'ERROR'):
+      for connection in begun:
+        connection.close()
+      _wait(lambda: not _files())
+      self._send(whole)
+
+  def test_file_that_does_not_arrive(self):
+    with mock.patch.object(web, '_UPLOAD_SECONDS', 0.2):
+      response = self._begin_to_send().getresponse()
+      content = response.read()
+    self.assertEqual(response.status, 408)
+    self.assertIn('longer than 0.2 s', json.loads(content)['error'])
+    self.assertEmpty(_files())
 
   def test_no_other_site_can_send(self):
     found = self._json('/api/search', 400, method='POST', body=b'a')
