@@ -36,6 +36,7 @@ class SearchMainTest(tf.test.TestCase):
     return said.getvalue()
 
   def _run_main(self, *arguments):
+    """Runs it in a process of its own, as a user does."""
     result = mains.run('search', *arguments)
     self.assertEqual(result.returncode, 0, result.stderr)
     return result.stdout
