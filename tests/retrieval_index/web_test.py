@@ -23,16 +23,17 @@ from vatt_tf.retrieval_index import query, web
 _LIMIT = 1 << 20
 
 
-def _decoder():
-  """The id of the process that decodes what is sent."""
+def _decoders():
+  """The ids of the processes that decode what is sent."""
+  found = []
   for path in pathlib.Path('/proc').glob('[0-9]*'):
     with contextlib.suppress(OSError):  # it may have ended meanwhile
       stat = (path / 'stat').read_text(errors='replace')
       command = (path / 'cmdline').read_text(errors='replace')
       parent = int(stat.rsplit(')', 1)[1].split()[1])
       if parent == os.getpid() and 'vatt_tf.media.worker' in command:
-        return int(path.name)
-  raise ValueError('No process decodes.')
+        found.append(int(path.name))
+  return found
 
 
 def _wait(condition):
@@ -304,10 +305,23 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     self._send(whole)
 
   def test_file_that_kills_its_decoder(self):
-    os.kill(_decoder(), signal.SIGKILL)
+    (decoder,) = _decoders()
+    os.kill(decoder, signal.SIGKILL)
     whole = self._read('bell.wav')
     self.assertRegex(self._send(whole, status=400)['error'], 'process died')
     self._send(whole)
+
+  def test_file_that_hangs_its_decoder(self):
+    before = {*_decoders()}
+    with mock.patch.object(web, '_DECODE_SECONDS', 5.0):
+      other = self.enterContext(searchable.serve(self.searcher))
+    whole = self._read('bell.wav')
+    with mock.patch.object(self, 'address', other):
+      self._json('/api/index')  # it has started
+      (stopped,) = {*_decoders()} - before
+      os.kill(stopped, signal.SIGSTOP)
+      self.assertRegex(self._send(whole, status=400)['error'], 'time ran out')
+      self._send(whole)
 
   def test_large_files(self):
     data = b'a' * (_LIMIT + 1)

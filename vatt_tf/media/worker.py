@@ -175,6 +175,21 @@ def _describe_exit(status: int) -> str:
     return f'signal {-status}'
 
 
+@contextlib.contextmanager
+def _limit(max_seconds: float | None, process: _Process) -> Iterator[None]:
+  """Kills a process that takes longer than this."""
+  if max_seconds is None:
+    yield
+    return
+  timer = threading.Timer(max_seconds, process.kill)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
 class Pool:
   """Workers that do tasks side by side and give the results in order.
 
@@ -182,10 +197,13 @@ class Pool:
 
   Args:
     num_workers: Processes; 0 does the tasks in the calling thread.
+    max_seconds: For one task, after which its process is killed and the file
+      fails; None for any time. Without processes nothing is limited.
   """
 
-  def __init__(self, num_workers: int):
+  def __init__(self, num_workers: int, max_seconds: float | None = None):
     self._num_workers = num_workers
+    self._max_seconds = max_seconds
     self._tasks = queue.Queue()
     self._done = {}
     self._changed = threading.Condition()
@@ -224,12 +242,14 @@ class Pool:
         return
       key, task = item
       try:
-        result = self._processes[number].call(task)
+        with _limit(self._max_seconds, self._processes[number]):
+          result = self._processes[number].call(task)
       except EOFError:
-        if self._is_closed:
-          return
-        result = self._bury(number, task)
-        self._processes[number] = _Process()
+        if self._is_closed:  # somebody may wait for it in another thread
+          result = RuntimeError('The decoding processes were ended.')
+        else:
+          result = self._bury(number, task)
+          self._processes[number] = _Process()
       with self._changed:
         self._done[key] = result
         self._changed.notify_all()
@@ -244,7 +264,7 @@ class Pool:
       )
     error = errors.MediaError(
       f'the decoding process died on this file ({_describe_exit(status)}): it '
-      'is damaged, or memory ran out'
+      'is damaged, or memory or time ran out'
     )
     return [error] * task.num_results
 

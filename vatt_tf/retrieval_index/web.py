@@ -43,6 +43,8 @@ MAX_TEXT_LENGTH = 1000
 _MAX_UPLOADS = 8
 # For sending one of them.
 _UPLOAD_SECONDS = 600
+# For each step of decoding one.
+_DECODE_SECONDS = 60
 
 # The files of the page, by the path that they are served at.
 _PAGE = {
@@ -90,7 +92,7 @@ class _Server:
     self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
     # Files wait for each other, so that words never wait for all of them.
     self._decoding = asyncio.Lock()
-    self._pool = worker.Pool(1)
+    self._pool = worker.Pool(1, _DECODE_SECONDS)
 
   @contextlib.asynccontextmanager
   async def lifespan(self, app):
