@@ -1,6 +1,8 @@
 """What the verify scripts share: a list of checks that becomes a JSON file."""
 
 import argparse
+from collections.abc import Sequence
+import contextlib
 import json
 import os
 import pathlib
@@ -8,6 +10,9 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -152,3 +157,63 @@ def read_scalars(folder: str) -> dict[str, list[float]]:
     name: [values[step] for step in sorted(values)]
     for name, values in found.items()
   }
+
+
+class Watched(NamedTuple):
+  """What became of a command that notes what it does in a file.
+
+  Args:
+    start: When it began, in seconds of `time.perf_counter`.
+    seconds: How long it ran.
+    lines: The JSON values of the lines of the file, each with when it was
+      written, as `start`.
+    said: What was printed, on both outputs.
+  """
+
+  start: float
+  seconds: float
+  lines: list[tuple[float, dict]]
+  said: str
+
+
+def run_watched(command: Sequence[str], path: str) -> Watched:
+  """Runs a command in the root, and notes when lines are added to a file.
+
+  Args:
+    command: Its words.
+    path: A file of a JSON value a line, which the command makes, and may
+      remove at its end.
+
+  Raises:
+    RuntimeError: It failed.
+  """
+  lines, file, rest = [], None, b''
+  start = time.perf_counter()
+  with contextlib.ExitStack() as stack:
+    log = stack.enter_context(tempfile.TemporaryFile('w+'))
+    process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2'},
+    )
+    is_over = False
+    while not is_over:
+      is_over = process.poll() is not None
+      if file is None and os.path.exists(path):
+        file = stack.enter_context(open(path, 'rb'))
+      if file is not None:
+        *whole, rest = (rest + file.read()).split(b'\n')
+        now = time.perf_counter()
+        lines += [(now, json.loads(line)) for line in whole]
+      if not is_over:
+        time.sleep(0.01)
+    seconds = time.perf_counter() - start
+    log.seek(0)
+    said = log.read()
+  if process.returncode:
+    raise RuntimeError(
+      f'{" ".join(command)} ended with {process.returncode}: {said[-2000:]}'
+    )
+  return Watched(start, seconds, lines, said)

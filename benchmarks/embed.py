@@ -21,7 +21,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 
 import gin
 
@@ -65,25 +64,6 @@ def export_model(folder: str) -> str:
   return folder
 
 
-def _note_times(process, path: str) -> list[tuple[float, int]]:
-  """When each part was noted, and how many clips it holds."""
-  times, read = [], 0
-  while True:
-    is_over = process.poll() is not None
-    if os.path.exists(path):
-      with open(path, encoding='utf-8') as file:
-        file.seek(read)
-        lines = file.read()
-      whole = lines[: lines.rfind('\n') + 1]
-      read += len(whole.encode('utf-8'))
-      for line in map(json.loads, whole.splitlines()):
-        if 'part' in line:
-          times.append((time.perf_counter(), line['clips']))
-    if is_over:
-      return times
-    time.sleep(0.01)
-
-
 def run_embed(saved: str, output: str, *arguments: str) -> dict:
   """Runs `python -m vatt_tf.embed` and times it.
 
@@ -102,33 +82,21 @@ def run_embed(saved: str, output: str, *arguments: str) -> dict:
     sys.executable, '-m', 'vatt_tf.embed', f'--saved_model={saved}',
     f'--output={output}', f'--clips_per_file={_CLIPS_PER_FILE}', *arguments,
   ]  # fmt: skip
-  start = time.perf_counter()
-  with tempfile.TemporaryFile('w+') as log:
-    process = subprocess.Popen(
-      command,
-      cwd=checks.ROOT,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2'},
-    )
-    parts = _note_times(process, os.path.join(output, journal.FILE))
-    end = time.perf_counter()
-    log.seek(0)
-    said = log.read()
-  if process.returncode or len(parts) < 2:
-    raise RuntimeError(
-      f'{" ".join(command)} ended with {process.returncode} after '
-      f'{len(parts)} parts: {said[-2000:]}'
-    )
+  watched = checks.run_watched(command, os.path.join(output, journal.FILE))
+  parts = [
+    (at, line['clips']) for at, line in watched.lines if 'part' in line
+  ]
+  if len(parts) < 2:
+    raise RuntimeError(f'{len(parts)} parts: {watched.said[-2000:]}')
   (first, _), *others = parts
   num_clips = sum(count for _, count in parts)
   return {
     'num_clips': num_clips,
     'clips_per_second': sum(count for _, count in others)
     / (others[-1][0] - first),
-    'startup_seconds': first - start,
-    'seconds': end - start,
-    'clips_per_second_of_all': num_clips / (end - start),
+    'startup_seconds': first - watched.start,
+    'seconds': watched.seconds,
+    'clips_per_second_of_all': num_clips / watched.seconds,
   }
 
 

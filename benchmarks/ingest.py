@@ -23,7 +23,6 @@ from fractions import Fraction
 import glob
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -217,32 +216,6 @@ def decode_rate(paths) -> float:
   return len(paths) / (time.perf_counter() - start)
 
 
-def _note_times(process, journal: str) -> list[float]:
-  """When each record was noted, in seconds of `time.perf_counter`.
-
-  Args:
-    process: The ingest.
-    journal: Path of its `NAME.progress.jsonl`, which it removes at the end.
-  """
-  times, file, rest = [], None, ''
-  while True:
-    is_over = process.poll() is not None
-    if file is None and os.path.exists(journal):
-      file = open(journal, encoding='utf-8')  # noqa: SIM115
-    if file is not None:
-      lines = (rest + file.read()).split('\n')
-      rest = lines.pop()
-      now = time.perf_counter()
-      for line in lines:
-        times += [now] * json.loads(line).get('records', 0)
-    if is_over:
-      break
-    time.sleep(0.01)
-  if file is not None:
-    file.close()
-  return times
-
-
 def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
   """Runs `python -m vatt_tf.ingest` and times it.
 
@@ -261,25 +234,13 @@ def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
     sys.executable, '-m', 'vatt_tf.ingest', f'--manifest={manifest}',
     f'--output_dir={output_dir}', *arguments,
   ]  # fmt: skip
-  start = time.perf_counter()
-  with tempfile.TemporaryFile('w+') as log:
-    process = subprocess.Popen(
-      command,
-      cwd=checks.ROOT,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2'},
-    )
-    journal = os.path.join(output_dir, 'train.progress.jsonl')
-    times = _note_times(process, journal)
-    end = time.perf_counter()
-    log.seek(0)
-    text = log.read()
-  if process.returncode or len(times) < 2:
-    raise RuntimeError(
-      f'{" ".join(command)} ended with {process.returncode} after '
-      f'{len(times)} records: {text[-2000:]}'
-    )
+  journal = os.path.join(output_dir, 'train.progress.jsonl')
+  watched = checks.run_watched(command, journal)
+  times = []
+  for at, line in watched.lines:
+    times += [at] * line.get('records', 0)
+  if len(times) < 2:
+    raise RuntimeError(f'{len(times)} records: {watched.said[-2000:]}')
   num_cores = len(os.sched_getaffinity(0))
   rate = (len(times) - 1) / (times[-1] - times[0])
   return {
@@ -288,9 +249,9 @@ def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
     'clips_per_second': rate,
     'clips_per_second_per_core': rate / num_cores,
     'times_real_time': rate * _SECONDS,
-    'startup_seconds': times[0] - start,
-    'seconds': end - start,
-    'clips_per_second_of_all': len(times) / (end - start),
+    'startup_seconds': times[0] - watched.start,
+    'seconds': watched.seconds,
+    'clips_per_second_of_all': len(times) / watched.seconds,
   }
 
 

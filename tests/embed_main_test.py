@@ -1,8 +1,6 @@
 """The embed command: exit codes and messages, and that it can be killed."""
 
-import contextlib
 import dataclasses
-import io
 import os
 import signal
 import subprocess
@@ -11,11 +9,10 @@ import time
 from unittest import mock
 
 from absl import flags
-from absl.testing import flagsaver
 import numpy as np
 import tensorflow as tf
 
-from tests import sample_media, shared_data
+from tests import mains, sample_media, shared_data
 from tests.embedding import tiny_model
 from vatt_tf import embed, embedding
 from vatt_tf.embedding import run, table
@@ -25,8 +22,6 @@ class EmbedMainTest(tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS(['test'])
     cls.saved, _ = tiny_model.exported()
 
   def setUp(self):
@@ -36,23 +31,13 @@ class EmbedMainTest(tf.test.TestCase):
 
   def run_main(self, **values):
     """Exit code, and what is printed on both outputs."""
-    output, error, code = io.StringIO(), io.StringIO(), 0
     values = {
       'saved_model': self.saved,
       'output': self.out,
       'num_workers': 0,
       **values,
     }
-    with (
-      flagsaver.flagsaver(**values),
-      contextlib.redirect_stdout(output),
-      contextlib.redirect_stderr(error),
-    ):
-      try:
-        embed.main(['embed'])
-      except SystemExit as e:
-        code = e.code
-    return code, output.getvalue(), error.getvalue()
+    return mains.run_here(embed, **values)
 
   def test_folder_with_a_failure(self):
     sample_media.write(os.path.join(self.media, 'a.mp4'), 1.0)

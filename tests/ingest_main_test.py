@@ -1,8 +1,6 @@
 """The ingest command: exit codes and messages."""
 
-import contextlib
 import glob
-import io
 import os
 import signal
 import subprocess
@@ -10,35 +8,22 @@ import sys
 import time
 
 from absl import flags
-from absl.testing import flagsaver
 import tensorflow as tf
 
-from tests import sample_media, shared_data
+from tests import mains, sample_media, shared_data
 from vatt_tf import ingest
 
 
 class IngestMainTest(tf.test.TestCase):
   def setUp(self):
     super().setUp()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS(['test'])
     self.media = self.create_tempdir().full_path
     self.out = os.path.join(self.create_tempdir().full_path, 'out')
 
   def run_main(self, **values):
     """Exit code, and what is printed on both outputs."""
-    output, error, code = io.StringIO(), io.StringIO(), 0
     values = {'output_dir': self.out, 'num_workers': 0, **values}
-    with (
-      flagsaver.flagsaver(**values),
-      contextlib.redirect_stdout(output),
-      contextlib.redirect_stderr(error),
-    ):
-      try:
-        ingest.main(['ingest'])
-      except SystemExit as e:
-        code = e.code
-    return code, output.getvalue(), error.getvalue()
+    return mains.run_here(ingest, **values)
 
   def test_folder_with_a_failure(self):
     sample_media.write(os.path.join(self.media, 'a.mp4'), 1.0)

@@ -126,6 +126,8 @@ class SearchMainTest(tf.test.TestCase):
   def test_wrong_command_lines(self):
     # In a process that has imported other mains, their flags are there too.
     for message, arguments in {
+      'usage: python -m vatt_tf.search': [],
+      'one of the arguments --text --audio --video': ['query', *self.model],
       '--audio: not allowed with argument --text': [
         'query', *self.model, '--text=a', '--audio=b'
       ],

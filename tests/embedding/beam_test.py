@@ -9,7 +9,7 @@ import tempfile
 from absl.testing import parameterized
 import tensorflow as tf
 
-from tests import shared_data
+from tests import shared_data, tiny_vatt
 from tests.embedding import tiny_model
 from vatt_tf.embedding import beam, run, table
 from vatt_tf.embedding import model as model_lib
@@ -37,7 +37,7 @@ class BeamTest(parameterized.TestCase, tf.test.TestCase):
   def test_equals_the_plain_command(self, kind):
     values = {'media': self.media, 'max_failed_share': 0.2, 'batch_size': 2}
     if kind == 'records':
-      values = {'records': str(tiny_model.SAMPLE / 'train-*')}
+      values = {'records': str(tiny_vatt.RECORDS / 'train-*')}
     plain = self.embed(run.embed, f'plain-{kind}', **values)
     # Two threads share the model.
     flags = ['--direct_num_workers=2', '--direct_running_mode=multi_threading']

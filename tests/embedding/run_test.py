@@ -15,7 +15,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import sample_media
+from tests import sample_media, tiny_vatt
 from tests.embedding import tiny_model
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
@@ -195,7 +195,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_equals_evaluation(self):
     """The middle of longer records, sound and all, as evaluation takes it."""
-    pattern = str(tiny_model.SAMPLE / 'validation-*')
+    pattern = str(tiny_vatt.RECORDS / 'validation-*')
     dataset = pipeline.make_dataset(
       pattern, 8, is_training=False, video=tiny_model.VIDEO,
       audio=tiny_model.AUDIO, text=tiny_model.TEXT,
@@ -469,7 +469,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       ({'modalities': ('video',)}, "`modalities` was 'video,audio,text'"),
       ({'jpeg_quality': 50}, '`jpeg_quality` was 90, and is 50'),
       (
-        {'media': '', 'records': str(tiny_model.SAMPLE / 'train-*')},
+        {'media': '', 'records': str(tiny_vatt.RECORDS / 'train-*')},
         "`media` was '1 files .*`records` was None, and is '16 records ",
       ),
     ):

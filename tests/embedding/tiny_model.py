@@ -11,19 +11,18 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import sample_media, shared_data
+from tests import sample_media, tiny_vatt
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import audio, text, video
-from vatt_tf.models import build
-
-SAMPLE = shared_data.REPOSITORY / 'data' / 'sample'
 
 # It takes 0.8 s of a clip.
 VIDEO = video.VideoConfig(num_frames=8, frame_rate=10.0, frame_size=32)
 AUDIO = audio.AudioConfig(num_samples=12800, sample_rate=16000)
 TEXT = text.TextConfig(
-  num_captions=1, max_words=8, vocabulary=str(SAMPLE / 'vocabulary.txt')
+  num_captions=1,
+  max_words=8,
+  vocabulary=str(tiny_vatt.RECORDS / 'vocabulary.txt'),
 )
 FORM = model_lib.Form(VIDEO, AUDIO)
 GIN = """
@@ -38,22 +37,13 @@ eval/AudioConfig.sample_rate = 16000
 def make(seed: int = 0):
   """A model whose embeddings tell clips apart."""
   tf_keras.utils.set_random_seed(seed)
-  model = build.build_model(
-    size=build.Size(1, 8, 16, 2, d_kv=4),
-    video_patch_size=(2, 16, 16),
-    num_frames=8,
-    frame_size=32,
-    num_audio_samples=12800,
-    vocabulary_size=256,
-    d_embedding=8,
-    d_va=8,
+  return tiny_vatt.make(
+    stddev=0.3,
+    num_frames=VIDEO.num_frames,
+    frame_size=VIDEO.frame_size,
+    num_audio_samples=AUDIO.num_samples,
     d_vt=6,
-    d_post_projection=8,
   )
-  for variable in model.variables:  # also those that start as zeros and ones
-    noise = tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.3)
-    variable.assign_add(tf.abs(noise))
-  return model
 
 
 @functools.cache

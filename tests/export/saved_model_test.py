@@ -14,21 +14,13 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 import tf_keras
 
-from tests import shared_data
+from tests import tiny_vatt
 from vatt_tf.export import saved_model, signatures
-from vatt_tf.input_pipeline import audio, pipeline, records, text, video
-from vatt_tf.models import build, classification
+from vatt_tf.input_pipeline import audio, pipeline, video
+from vatt_tf.models import classification
 
-_SIZE = build.Size(1, 8, 16, 2, d_kv=4)
-_RECORDS = shared_data.REPOSITORY / 'data' / 'sample'
-# The whole of a sample record, so that a clip is what the record holds.
-_VIDEO = video.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
-_AUDIO = audio.AudioConfig(num_samples=54400, sample_rate=16000)
 _SPECTROGRAM = audio.AudioConfig(
   num_samples=54400, sample_rate=16000, form='spectrogram'
-)
-_TEXT = text.TextConfig(
-  num_captions=1, max_words=12, vocabulary=str(_RECORDS / 'vocabulary.txt')
 )
 
 # Loads a model as a stock server does: with nothing of vatt_tf, and answers
@@ -65,33 +57,6 @@ print(json.dumps({op: op_def_registry.get(op) is not None for op in ops}))
 """
 
 
-def _model(**arguments):
-  model = build.build_model(
-    video_patch_size=(2, 16, 16),
-    num_frames=34,
-    frame_size=64,
-    num_audio_samples=54400,
-    num_spectrogram_frames=160,
-    vocabulary_size=256,
-    d_embedding=8,
-    d_va=8,
-    d_vt=8,
-    d_post_projection=8,
-    **arguments,
-  )
-  for variable in model.variables:  # also those that start as zeros and ones
-    noise = tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.1)
-    variable.assign_add(tf.abs(noise))
-  return model
-
-
-def _clips():
-  """The sample records, in the order in which evaluation reads them."""
-  paths = sorted(map(str, _RECORDS.glob('validation-*')))
-  dataset = tf.data.TFRecordDataset(paths)
-  return [records.read_clip(record) for record in dataset.as_numpy_iterator()]
-
-
 class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
   """Answers of the exported model, against those of evaluation."""
 
@@ -122,20 +87,20 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters('waveform', 'spectrogram')
   def test_equals_evaluation(self, form):
-    sound = _AUDIO if form == 'waveform' else _SPECTROGRAM
-    model = _model(size=_SIZE, audio_form=form)
+    sound = tiny_vatt.AUDIO if form == 'waveform' else _SPECTROGRAM
+    model = tiny_vatt.make(audio_form=form)
     dataset = pipeline.make_dataset(
-      str(_RECORDS / 'validation-*'),
+      str(tiny_vatt.RECORDS / 'validation-*'),
       8,
       is_training=False,
-      video=_VIDEO,
+      video=tiny_vatt.VIDEO,
       audio=sound,
-      text=_TEXT,
+      text=tiny_vatt.TEXT,
     )
     expected = model(next(iter(dataset)))
-    served = signatures.ServedModel(model, _VIDEO, sound, _TEXT)
+    served = tiny_vatt.served(model, sound)
     path = self._write(served)
-    clips = _clips()
+    clips = tiny_vatt.clips()
     jpeg = np.array([clip.frames for clip in clips])
     raw = [
       [tf.io.decode_jpeg(frame).numpy() for frame in clip.frames]
@@ -194,7 +159,7 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('DecodeAndCropJpeg', ops)
 
   def test_files_of_a_server(self):
-    served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+    served = tiny_vatt.served()
     path = self._write(served, model_name='clips')
     self.assertEqual(os.path.basename(path), '1')
     self.assertNotIn('.part', ' '.join(os.listdir(self._output)))
@@ -239,7 +204,7 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
       self._write(served, version=0)
 
   def test_what_cannot_be_written_leaves_nothing(self):
-    served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+    served = tiny_vatt.served()
     with mock.patch.object(saved_model, 'model_card', side_effect=OSError):
       with self.assertRaises(OSError):
         self._write(served)
@@ -252,7 +217,7 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
     for policy in ('float32', 'mixed_bfloat16'):
       tf_keras.mixed_precision.set_global_policy(policy)
       tf_keras.utils.set_random_seed(0)
-      served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+      served = tiny_vatt.served()
       found[policy] = served.functions['embed_text'](texts)
     for key, value in found['mixed_bfloat16'].items():
       self.assertEqual(value.dtype, tf.float32)
@@ -300,10 +265,10 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_sound_of_another_rate(self):
     """A sound sent at 44.1 kHz, against the same at the model's own rate."""
-    model = _model(size=_SIZE)
-    served = signatures.ServedModel(model, _VIDEO, _AUDIO, _TEXT)
+    model = tiny_vatt.make()
+    served = tiny_vatt.served(model)
     embed = served.functions['embed_audio']
-    sound = np.stack([clip.waveform for clip in _clips()])
+    sound = np.stack([clip.waveform for clip in tiny_vatt.clips()])
     other = audio.resample(sound, 16000, 44100)
     one = embed(sound, np.full([8], 16000, np.int32))
     two = embed(other, np.full([8], 44100, np.int32))
@@ -312,7 +277,7 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
       self.assertAllClose(cosine, np.ones([8]), atol=1e-3)
 
   def test_names_what_is_wrong(self):
-    served = signatures.ServedModel(_model(size=_SIZE), _VIDEO, _AUDIO, _TEXT)
+    served = tiny_vatt.served()
     rate = np.array([16000], np.int32)
     wrong = {
       'must be finite': ('embed_audio', [[[0.0, np.nan]], rate]),
@@ -333,20 +298,20 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
         function(*values)
 
   def test_refuses_configurations(self):
-    model = _model(size=_SIZE)
+    model = tiny_vatt.make()
     with self.assertRaisesRegex(ValueError, '`text` must be given'):
-      signatures.ServedModel(model, _VIDEO, _AUDIO)
+      signatures.ServedModel(model, tiny_vatt.VIDEO, tiny_vatt.AUDIO)
     with self.assertRaisesRegex(ValueError, "`audio` must have the form.*'wav"):
-      signatures.ServedModel(model, _VIDEO, _SPECTROGRAM, _TEXT)
+      tiny_vatt.served(model, _SPECTROGRAM)
 
   def test_classifier(self):
     model = classification.build_classifier(
-      'audio', 3, _SIZE, num_audio_samples=54400
+      'audio', 3, tiny_vatt.SIZE, num_audio_samples=54400
     )
-    served = signatures.ServedModel(model, audio=_AUDIO)
+    served = signatures.ServedModel(model, audio=tiny_vatt.AUDIO)
     names = {'classify_audio', 'serving_default'}
     self.assertEqual(set(served.functions), names)
-    sound = np.stack([clip.waveform for clip in _clips()])
+    sound = np.stack([clip.waveform for clip in tiny_vatt.clips()])
     found = served.functions['classify_audio'](sound, [16000] * 8)
     expected = model.classify({'audio': sound[..., np.newaxis]})
     self.assertAllClose(found['logits'], expected['logits'], atol=1e-5)

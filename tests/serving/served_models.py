@@ -12,19 +12,11 @@ from tensorflow_serving.apis import (
   prediction_service_pb2_grpc,
 )
 
-from tests import shared_data
-from vatt_tf.export import saved_model, signatures
-from vatt_tf.input_pipeline import audio, pipeline, records, text, video
-from vatt_tf.models import build
+from tests import tiny_vatt
+from vatt_tf.export import saved_model
+from vatt_tf.input_pipeline import pipeline
 from vatt_tf.serving import batching, models, server
 
-RECORDS = shared_data.REPOSITORY / 'data' / 'sample'
-# The whole of a sample record, so that a clip is what the record holds.
-_VIDEO = video.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
-_AUDIO = audio.AudioConfig(num_samples=54400, sample_rate=16000)
-_TEXT = text.TextConfig(
-  num_captions=1, max_words=12, vocabulary=str(RECORDS / 'vocabulary.txt')
-)
 _OUTPUTS = {
   'embed_video': {
     'feature': 'video_feature',
@@ -50,29 +42,15 @@ class Vatt:
   """
 
   def __init__(self):
-    model = build.build_model(
-      size=build.Size(1, 8, 16, 2, d_kv=4),
-      video_patch_size=(2, 16, 16),
-      num_frames=34,
-      frame_size=64,
-      num_audio_samples=54400,
-      vocabulary_size=256,
-      d_embedding=8,
-      d_va=8,
-      d_vt=8,
-      d_post_projection=8,
-    )
-    for variable in model.variables:  # also those that start as zeros and ones
-      noise = tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.1)
-      variable.assign_add(tf.abs(noise))
-    self._served = signatures.ServedModel(model, _VIDEO, _AUDIO, _TEXT)
+    model = tiny_vatt.make()
+    self._served = tiny_vatt.served(model)
     dataset = pipeline.make_dataset(
-      str(RECORDS / 'validation-*'),
+      str(tiny_vatt.RECORDS / 'validation-*'),
       8,
       is_training=False,
-      video=_VIDEO,
-      audio=_AUDIO,
-      text=_TEXT,
+      video=tiny_vatt.VIDEO,
+      audio=tiny_vatt.AUDIO,
+      text=tiny_vatt.TEXT,
     )
     found = model(next(iter(dataset)))
     self.expected = {
@@ -84,17 +62,8 @@ class Vatt:
     }
     for name in ('embed_video_jpeg', 'serving_default'):
       self.expected[name] = self.expected['embed_video']
-    paths = sorted(map(str, RECORDS.glob('validation-*')))
-    clips = [
-      records.read_clip(record)
-      for record in tf.data.TFRecordDataset(paths).as_numpy_iterator()
-    ]
-    raw = np.array(
-      [
-        [tf.io.decode_jpeg(frame).numpy() for frame in clip.frames]
-        for clip in clips
-      ]
-    )
+    clips = tiny_vatt.clips()
+    raw = tiny_vatt.frames()
     self.inputs = {
       'embed_video': {'frames': raw},
       'serving_default': {'frames': raw},

@@ -1,0 +1,72 @@
+"""A tiny VATT that takes whole sample records, and these records."""
+
+import numpy as np
+import tensorflow as tf
+
+from tests import shared_data
+from vatt_tf.export import signatures
+from vatt_tf.input_pipeline import audio, records, text, video
+from vatt_tf.models import build
+
+RECORDS = shared_data.REPOSITORY / 'data' / 'sample'
+SIZE = build.Size(1, 8, 16, 2, d_kv=4)
+# The whole of a sample record, so that a clip is what the record holds.
+VIDEO = video.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
+AUDIO = audio.AudioConfig(num_samples=54400, sample_rate=16000)
+TEXT = text.TextConfig(
+  num_captions=1, max_words=12, vocabulary=str(RECORDS / 'vocabulary.txt')
+)
+
+
+def make(stddev=0.1, **arguments):
+  """A model that tells clips apart.
+
+  Args:
+    stddev: float, of what is added to every variable.
+    **arguments: of `build.build_model`.
+
+  Returns:
+    The model.
+  """
+  model = build.build_model(
+    **{
+      'size': SIZE,
+      'video_patch_size': (2, 16, 16),
+      'num_frames': VIDEO.num_frames,
+      'frame_size': VIDEO.frame_size,
+      'num_audio_samples': AUDIO.num_samples,
+      'num_spectrogram_frames': 160,
+      'vocabulary_size': 256,
+      'd_embedding': 8,
+      'd_va': 8,
+      'd_vt': 8,
+      'd_post_projection': 8,
+      **arguments,
+    }
+  )
+  for variable in model.variables:  # also those that start as zeros and ones
+    noise = tf.random.stateless_normal(variable.shape, [1, 2], stddev=stddev)
+    variable.assign_add(tf.abs(noise))
+  return model
+
+
+def served(model=None, audio_config=AUDIO):
+  """A `ServedModel` of a model, by default of what `make` gives."""
+  return signatures.ServedModel(model or make(), VIDEO, audio_config, TEXT)
+
+
+def clips():
+  """The sample records, in the order in which evaluation reads them."""
+  paths = sorted(map(str, RECORDS.glob('validation-*')))
+  dataset = tf.data.TFRecordDataset(paths)
+  return [records.read_clip(record) for record in dataset.as_numpy_iterator()]
+
+
+def frames():
+  """Those of the sample records: uint8 (clip, frame, height, width, 3)."""
+  return np.array(
+    [
+      [tf.io.decode_jpeg(frame).numpy() for frame in clip.frames]
+      for clip in clips()
+    ]
+  )
