@@ -1,4 +1,4 @@
-"""How the commands end when something is wrong."""
+"""What the commands say, and how they end when something is wrong."""
 
 import contextlib
 import re
@@ -33,3 +33,8 @@ def exit_on_error(*others):
       file=sys.stderr,
     )
     sys.exit(getattr(e, 'exit_code', 1))
+
+
+def count(number, noun):
+  """A number of things: `1 clip`, `2 clips`."""
+  return f'{number} {noun}{"" if number == 1 else "s"}'

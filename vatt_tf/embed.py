@@ -27,7 +27,7 @@ from vatt_tf import (
   gin_utils,
 )
 from vatt_tf.embedding import model, run, table
-from vatt_tf.media import planning
+from vatt_tf.media import errors, planning
 
 flags.DEFINE_string(
   'saved_model',
@@ -168,7 +168,7 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
   try:
-    with command_line.exit_on_error(run.TooManyFailedError, ImportError):
+    with command_line.exit_on_error(errors.TooManyFailedError, ImportError):
       result = _embed()
   except KeyboardInterrupt:
     advice = 'The same command goes on where this stopped.'

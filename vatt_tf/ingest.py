@@ -27,6 +27,7 @@ from absl import app, flags, logging
 
 from vatt_tf import command_line
 from vatt_tf.media import (
+  errors,
   ingest,
   official_ingest,
   official_lists,
@@ -207,7 +208,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   try:
-    with command_line.exit_on_error(ingest.TooManyFailedError):
+    with command_line.exit_on_error(errors.TooManyFailedError):
       result = _ingest()
   except KeyboardInterrupt:
     logging.error('Interrupted. The same command goes on where this stopped.')

@@ -13,6 +13,7 @@ from tests import shared_data, tiny_vatt
 from tests.embedding import tiny_model
 from vatt_tf.embedding import beam, run, table
 from vatt_tf.embedding import model as model_lib
+from vatt_tf.media import errors
 
 
 class BeamTest(parameterized.TestCase, tf.test.TestCase):
@@ -68,7 +69,7 @@ class BeamTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_too_many_failed(self):
     with self.assertRaisesRegex(
-      run.TooManyFailedError, '1 of 13 clips failed(.|\n)*broken, really.mp4'
+      errors.TooManyFailedError, '1 of 13 clips failed(.|\n)*broken, really.mp4'
     ):
       self.embed(
         beam.embed, 'failed', 'DirectRunner', media=self.media,

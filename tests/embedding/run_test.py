@@ -21,7 +21,7 @@ from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import run, sources, table
 from vatt_tf.input_pipeline import pipeline, records
-from vatt_tf.media import ingest, worker
+from vatt_tf.media import errors, ingest, worker
 from vatt_tf.media import journal as ingest_journal
 
 
@@ -286,7 +286,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     with open(os.path.join(media, 'notes.md'), 'w') as file:
       file.write('not a media file')
     with self.assertRaisesRegex(
-      run.TooManyFailedError, '2 of 5 clips failed.*`max_failed_share`=0.1'
+      errors.TooManyFailedError, '2 of 5 clips failed.*`max_failed_share`=0.1'
     ):
       self.embed(media=media)
     result = self.embed(media=media, max_failed_share=0.5)
@@ -401,7 +401,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     """Captions of a file that has none: nothing has failed."""
     path = os.path.join(self.media, 'short.mp4')
     with self.assertRaisesRegex(
-      run.TooManyFailedError,
+      errors.TooManyFailedError,
       'Nothing was embedded: 0 of 1 clip failed, and the others hold nothing '
       'of text(.|\n)*short.mp4: it has nothing of text',
     ) as raised:

@@ -565,7 +565,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       'none.mp4,,\nlatin.mp4,,\ngood.mp4,1,4\ngood.mp4,7,8\n'
     )
     with self.assertRaisesRegex(
-      ingest.TooManyFailedError, '6 of 7 clips failed, more than'
+      errors.TooManyFailedError, '6 of 7 clips failed, more than'
     ) as context:
       self.ingest(text, media_root=root)
     self.assertEqual(context.exception.result.num_clips, 1)
@@ -582,7 +582,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     }.items():
       self.assertRegex(reasons[key], message)
     # The same again: what is done is not done twice, what failed is told again.
-    with self.assertRaises(ingest.TooManyFailedError):
+    with self.assertRaises(errors.TooManyFailedError):
       self.ingest(text, media_root=root)
     result = self.ingest(text, media_root=root, max_failed_share=0.9)
     self.assertEqual((result.num_clips, result.num_failed), (1, 6))

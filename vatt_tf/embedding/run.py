@@ -17,12 +17,14 @@ import os
 
 import tensorflow as tf
 
+from vatt_tf import command_line
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import sources, table
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import (
   decode,
+  errors,
   ingest,
   manifest,
   media_file,
@@ -37,22 +39,6 @@ DEFAULT_CLIPS_PER_FILE = 1024
 
 # What the journal counts of each part, beside its rows.
 _COUNTS = ('clips', 'failed', 'others', *table.MODALITIES)
-
-
-class TooManyFailedError(RuntimeError):
-  """More clips failed than `max_failed_share` allows, or there is no row.
-
-  Attributes:
-    result: The `Result`: the table is complete but for these clips.
-  """
-
-  def __init__(self, message: str, result: 'Result'):
-    super().__init__(message)
-    self.result = result
-
-
-def _count(number: int, noun: str) -> str:
-  return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 @dataclasses.dataclass
@@ -84,13 +70,14 @@ class Result:
 
   def describe(self) -> str:
     """One paragraph for people."""
-    rows = [f'{count} rows in {name}' for name, count in self.num_rows.items()]
-    num_clips = _count(self.num_clips + self.num_failed, 'clip')
+    count = command_line.count
+    rows = [f'{size} rows in {name}' for name, size in self.num_rows.items()]
+    num_clips = count(self.num_clips + self.num_failed, 'clip')
     text = (
       f'{num_clips} in {self.output}, by model {self.model_version}: '
       f'{self.num_of.get(table.VIDEO, 0)} with video, '
       f'{self.num_of.get(table.AUDIO, 0)} with sound, '
-      f'{_count(self.num_of.get(table.CAPTION, 0), "caption")}; '
+      f'{count(self.num_of.get(table.CAPTION, 0), "caption")}; '
       f'{", ".join(rows)}'
     )
     if self.num_resumed:
@@ -98,7 +85,7 @@ class Result:
     text += '.'
     if self.num_failed or self.num_others:
       text += (
-        f' {_count(self.num_failed, "clip")} failed, in part or whole, and '
+        f' {count(self.num_failed, "clip")} failed, in part or whole, and '
         f'{self.num_others} files and captions hold nothing to embed: see '
         f'{self.skip_report}.'
       )
@@ -675,7 +662,8 @@ def check_share(
     examples: What has no row, for the message.
   """
   total = result.num_clips + result.num_failed
-  failed = f'{result.num_failed} of {_count(total, "clip")} failed'
+  clips = command_line.count(total, 'clip')
+  failed = f'{result.num_failed} of {clips} failed'
   if result.num_failed > max_failed_share * total:
     message = (
       f'{failed}, more than `max_failed_share`={max_failed_share:g} allows; '
@@ -691,7 +679,7 @@ def check_share(
   lines = [
     f'  {skip.file}: {skip.reason}' for skip in itertools.islice(examples, 5)
   ]
-  raise TooManyFailedError('\n'.join([message, *lines]), result)
+  raise errors.TooManyFailedError('\n'.join([message, *lines]), result)
 
 
 def embed(
@@ -712,8 +700,8 @@ def embed(
 
   Raises:
     ValueError: An argument is wrong, or the folder holds another table.
-    TooManyFailedError: More than `max_failed_share` of the clips failed, or
-      nothing was embedded. All others are written.
+    errors.TooManyFailedError: More than `max_failed_share` of the clips
+      failed, or nothing was embedded. All others are written.
   """
   options.check()
   output = options.output

@@ -26,7 +26,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf import command_line, file_utils
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
@@ -53,22 +53,6 @@ _COUNTS = (
   'num_captions',
   'microseconds',
 )
-
-
-class TooManyFailedError(RuntimeError):
-  """More clips failed than `max_failed_share` allows.
-
-  Attributes:
-    result: The `Result`: the shards are complete but for these clips.
-  """
-
-  def __init__(self, message: str, result: 'Result'):
-    super().__init__(message)
-    self.result = result
-
-
-def _count(number: int, noun: str) -> str:
-  return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 @dataclasses.dataclass
@@ -111,9 +95,10 @@ class Result:
 
   def describe(self) -> str:
     """One paragraph for people."""
+    count = command_line.count
     text = (
-      f'{_count(self.num_clips, "clip")} ({self.seconds / 60:.1f} minutes) in '
-      f'{_count(self.num_shards, "shard")} {self.pattern}: '
+      f'{count(self.num_clips, "clip")} ({self.seconds / 60:.1f} minutes) in '
+      f'{count(self.num_shards, "shard")} {self.pattern}: '
       f'{self.num_with_video} with video, {self.num_with_audio} with sound, '
       f'{self.num_with_captions} with captions ({self.num_captions} in all)'
     )
@@ -128,8 +113,8 @@ class Result:
       text += f' Lists of ids in {folder}: {", ".join(sizes)}.'
     if self.num_failed or self.num_other_files:
       text += (
-        f' {_count(self.num_failed, "clip")} failed and '
-        f'{_count(self.num_other_files, "file")} of another kind: see '
+        f' {count(self.num_failed, "clip")} failed and '
+        f'{count(self.num_other_files, "file")} of another kind: see '
         f'{self.skip_report}.'
       )
     return text
@@ -731,8 +716,8 @@ def ingest(
   Raises:
     ValueError: An argument, the manifest or the label file is wrong, or the
       folder holds other shards of this name. `errors.MediaError` is one too.
-    TooManyFailedError: More than `max_failed_share` of the clips failed, or
-      all of them. All others are written.
+    errors.TooManyFailedError: More than `max_failed_share` of the clips
+      failed, or all of them. All others are written.
   """
   if not manifest_path and not media_root:
     raise ValueError(
@@ -866,8 +851,9 @@ def _check_share(result: Result, max_failed_share: float) -> None:
   with open(result.skip_report, encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
   examples = '\n'.join(f'  {row["file"]}: {row["reason"]}' for row in rows[:5])
-  raise TooManyFailedError(
-    f'{result.num_failed} of {_count(total, "clip")} failed, more than '
+  clips = command_line.count(total, 'clip')
+  raise errors.TooManyFailedError(
+    f'{result.num_failed} of {clips} failed, more than '
     f'`max_failed_share`={max_failed_share:g} allows; the others are written. '
     f'{result.skip_report} says why each one did:\n{examples}',
     result,

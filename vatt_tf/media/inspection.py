@@ -9,6 +9,7 @@ from matplotlib import figure
 import numpy as np
 import tensorflow as tf
 
+from vatt_tf import command_line
 from vatt_tf.input_pipeline import records
 
 _SECOND = records.MICROSECONDS
@@ -330,8 +331,7 @@ def _title(report: RecordReport) -> str:
     parts.append(
       f'{report.num_samples} samples at {report.sample_rate:g}/s{level}'
     )
-  count = len(report.captions)
-  parts.append(f'{count} caption{"" if count == 1 else "s"}')
+  parts.append(command_line.count(len(report.captions), 'caption'))
   if report.labels:
     parts.append(
       'class '

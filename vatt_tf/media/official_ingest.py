@@ -108,7 +108,7 @@ def ingest_dataset(
   Raises:
     ValueError: As `official_lists.read` and `ingest.ingest` do, and if too many
       of the listed clips are not there.
-    ingest.TooManyFailedError: As `ingest.ingest` does.
+    errors.TooManyFailedError: As `ingest.ingest` does.
   """
   if not media_root or not output_dir:
     raise ValueError(
