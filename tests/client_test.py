@@ -1,9 +1,16 @@
 """The client, over gRPC and REST, at a server with a tiny VATT."""
 
+import base64
 import subprocess
 import sys
 
 from absl.testing import parameterized
+from google.protobuf import (
+  descriptor_pb2,
+  descriptor_pool,
+  json_format,
+  message_factory,
+)
 import grpc
 import numpy as np
 import tensorflow as tf
@@ -133,6 +140,51 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllEqual(client._from_json('y', [[1.5], [2.0]]), [[1.5], [2.0]])
     with self.assertRaisesRegex(ValueError, '`y` must hold numbers.*GrpcCl'):
       client._from_json('y', ['a'])
+
+  def test_protoset(self):
+    """What asks knows the messages by the file alone, as `grpcurl` does."""
+    path = f'{self.create_tempdir().full_path}/vatt.protoset'
+    client.write_protoset(path)
+    pool = descriptor_pool.DescriptorPool()
+    with open(path, 'rb') as file:
+      found = descriptor_pb2.FileDescriptorSet.FromString(file.read())
+    for each in found.file:
+      pool.Add(each)
+    channel = served_models.channel(self, self.server.port)
+
+    def ask(service, name, values):
+      method = pool.FindMethodByName(f'{service}.{name}')
+      request, response = (
+        message_factory.GetMessageClass(kind)
+        for kind in (method.input_type, method.output_type)
+      )
+      call = channel.unary_unary(
+        f'/{service}/{name}', request.SerializeToString, response.FromString
+      )
+      answer = call(json_format.ParseDict(values, request(), pool))
+      return json_format.MessageToDict(answer, descriptor_pool=pool)
+
+    spec = {'name': 'vatt', 'signatureName': 'embed_text'}
+    texts = self.vatt.inputs['embed_text']['text'][:1]
+    values = {
+      'dtype': 'DT_STRING',
+      'tensorShape': {'dim': [{'size': 1}]},
+      'stringVal': [base64.b64encode(text).decode() for text in texts],
+    }
+    answer = ask(
+      'tensorflow.serving.PredictionService',
+      'Predict',
+      {'modelSpec': spec, 'inputs': {'text': values}},
+    )
+    self.assertEqual(
+      set(answer['outputs']), set(self.vatt.expected['embed_text'])
+    )
+    answer = ask(
+      'tensorflow.serving.ModelService', 'GetModelStatus', {'modelSpec': spec}
+    )
+    self.assertEqual(answer['modelVersionStatus'][0]['state'], 'AVAILABLE')
+    answer = ask('grpc.health.v1.Health', 'Check', {})
+    self.assertEqual(answer, {'status': 'SERVING'})
 
   def test_no_server(self):
     for asked in (

@@ -403,3 +403,54 @@ def _error(body):
     return json.loads(body)['error']
   except (ValueError, KeyError, TypeError):
     return body.decode(errors='replace')
+
+
+def write_protoset(path):
+  """Writes what `grpcurl -protoset` needs to ask a server over gRPC.
+
+  Args:
+    path: of the file, a serialized `FileDescriptorSet` of the methods that are
+      served of `PredictionService` and `ModelService`, and of
+      `grpc.health.v1.Health`.
+  """
+  from google.protobuf import descriptor_pb2
+  from grpc_health.v1 import health_pb2
+  from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+  )
+
+  files = descriptor_pb2.FileDescriptorSet()
+
+  def add(descriptor):
+    if descriptor.name not in {file.name for file in files.file}:
+      for dependency in descriptor.dependencies:
+        add(dependency)
+      # After what it needs: the order of such files.
+      descriptor.CopyToProto(files.file.add())
+
+  add(health_pb2.DESCRIPTOR)
+  # The modules of the services cannot be imported with a protobuf of today.
+  for service, methods in {
+    'PredictionService': {
+      'Predict': predict_pb2,
+      'GetModelMetadata': get_model_metadata_pb2,
+    },
+    'ModelService': {'GetModelStatus': get_model_status_pb2},
+  }.items():
+    served = descriptor_pb2.FileDescriptorProto(
+      name=f'{service}.proto', package='tensorflow.serving', syntax='proto3'
+    )
+    served.service.add(name=service)
+    for method, module in methods.items():
+      add(module.DESCRIPTOR)
+      served.dependency.append(module.DESCRIPTOR.name)
+      served.service[0].method.add(
+        name=method,
+        input_type=f'.tensorflow.serving.{method}Request',
+        output_type=f'.tensorflow.serving.{method}Response',
+      )
+    files.file.append(served)
+  with open(path, 'wb') as file:
+    file.write(files.SerializeToString())
