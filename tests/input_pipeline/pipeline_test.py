@@ -729,6 +729,18 @@ class BadInputTest(_Case):
     ):
       list(self._make(pattern, 1, is_training=False))
 
+  def test_a_shard_that_goes(self):
+    pattern = self._write([_clip(i) for i in range(3)])
+    batches = iter(self._make(pattern, 1))
+    next(batches)
+    (path,) = tf.io.gfile.glob(pattern)
+    tf.io.gfile.remove(path)
+    with self.assertRaisesRegex(
+      tf.errors.NotFoundError, 'train-00000-of-00001.tfrecord'
+    ):
+      for _ in range(100):
+        next(batches)
+
   @parameterized.parameters(
     ({'batch_size': 0}, 'global_batch_size=0'),
     ({'start_step': -1}, 'start_step=-1'),

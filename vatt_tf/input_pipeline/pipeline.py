@@ -438,6 +438,12 @@ def _read_shard(
   if is_kept:
     dataset = tf.data.Dataset.range(count).map(name_place)
   else:
+    # A file that cannot be opened is tried again for ever where errors are
+    # dropped: it is opened once where they are not.
+    opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
+    size = opened.take(1).reduce(np.int64(0), lambda total, _: total + 1)
+    with tf.control_dependencies([size]):
+      path = tf.identity(path)
     dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
     # Reading stops at a corrupt record; the one that stands in for it is cut
     # off when all records were there.
