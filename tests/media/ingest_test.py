@@ -1,5 +1,6 @@
 """Ingest: what the records hold, resuming, labels, skips, bad input."""
 
+import contextlib
 import csv
 import glob
 import json
@@ -18,7 +19,14 @@ import tensorflow as tf
 
 from tests import sample_media, shared_data
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import decode, errors, ingest, planning, worker
+from vatt_tf.media import (
+  decode,
+  errors,
+  ingest,
+  planning,
+  worker,
+)
+from vatt_tf.media import journal as journal_lib
 
 
 class CutTest(parameterized.TestCase, tf.test.TestCase):
@@ -440,6 +448,17 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       self.ingest(num_shards=5)
     self.ingest(num_shards=5, overwrite=True)
     self.assertEqual(self.shards(), expected)
+
+  def test_what_another_process_writes_is_not_overwritten(self):
+    self.ingest()
+    before = self.shards()
+    path = os.path.join(self.out, 'train.progress.jsonl')
+    with contextlib.closing(journal_lib.hold(path)):
+      with self.assertRaisesRegex(ValueError, 'Another ingest is writing'):
+        self.ingest(overwrite=True)
+    self.assertEqual(self.shards(), before)
+    self.ingest(overwrite=True)
+    self.assertFalse(os.path.exists(path))
 
   def test_resumes_after_kill(self):
     text = 'video_path,start,end\n' + ''.join(

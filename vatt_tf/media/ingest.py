@@ -785,7 +785,10 @@ def ingest(
     segments = manifest.scan_folder(media_root)
   os.makedirs(output_dir, exist_ok=True)
   if overwrite:
-    _remove_split(output_dir, name)
+    journal = journal_lib.hold(_journal_path(output_dir, name))
+    with contextlib.closing(journal):
+      journal.clear()
+      _remove_split(output_dir, name)
   _check_splits_free(output_dir, name, segments)
   _, label_names = _load_labels(options, output_dir, segments)
   fingerprint = _fingerprint(options, segments, label_names)

@@ -5,6 +5,11 @@ import fcntl
 import json
 import os
 
+_HELD = (
+  'Another ingest is writing {}: let it end, or give another `name` or '
+  '`output_dir`.'
+)
+
 
 def describe_change(path: str) -> str:
   """The error for a file at `path` that other options have made."""
@@ -79,6 +84,18 @@ class JsonLines:
       self._file.close()
 
 
+def hold(path: str) -> JsonLines:
+  """The journal at a path as lines alone, held against other ingests.
+
+  Args:
+    path: The file; it is made if it is not there.
+
+  Raises:
+    ValueError: Another ingest has it.
+  """
+  return JsonLines(path, _HELD.format(path))
+
+
 class Journal(JsonLines):
   """`NAME.progress.jsonl`: what an unfinished ingest has done so far.
 
@@ -95,11 +112,7 @@ class Journal(JsonLines):
   """
 
   def __init__(self, path: str, fingerprint: str):
-    super().__init__(
-      path,
-      f'Another ingest is writing {path}: let it end, or give another '
-      '`name` or `output_dir`.',
-    )
+    super().__init__(path, _HELD.format(path))
     self._path = path
     self.tasks = []
     try:
