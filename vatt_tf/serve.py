@@ -11,9 +11,7 @@ let it answer what it has received, and end it. docs/serving.md says more.
 """
 
 import dataclasses
-import signal
 import sys
-import threading
 
 from absl import app, flags, logging
 
@@ -123,9 +121,7 @@ def main(argv):
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
   sys.setswitchinterval(_SWITCH_SECONDS)
-  stopping = threading.Event()
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda *_: stopping.set())
+  stopping = command_line.StopSignal()
   with command_line.exit_on_error():
     config = _read_config()
     serving = server.Server(

@@ -9,9 +9,7 @@ Trainers must reach the port and the one after it. Records must lie under the
 same paths here as on the trainer. docs/input_pipeline.md says more.
 """
 
-import signal
 import socket
-import threading
 
 from absl import app, flags
 import tensorflow as tf
@@ -73,10 +71,7 @@ def main(argv):
   """Parses the flags and serves until it is stopped."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  stopped = threading.Event()
-  # Explicitly: a shell's background jobs ignore Ctrl-C by default.
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda *_: stopped.set())
+  stopped = command_line.StopSignal()
   host = _HOST.value or socket.gethostname()
   with command_line.exit_on_error():
     servers = start(host, _PORT.value)

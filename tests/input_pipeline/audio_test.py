@@ -1,5 +1,6 @@
 """Tests of `vatt_tf.input_pipeline.audio`."""
 
+import dataclasses
 import io
 import math
 import wave
@@ -279,6 +280,26 @@ class SpectrogramTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(tf.reduce_max(both, [1, 2]), [1.0, 1.0])
     self.assertAllClose(tf.reduce_min(both, [1, 2]), [0.0, 0.0])
     self.assertAllClose(both[0], audio.spectrogram(sound, config), atol=1e-5)
+
+  def test_standardized(self):
+    config = audio.AudioConfig(
+      num_samples=4000, sample_rate=16000, form=audio.SPECTROGRAM
+    )
+    standard = dataclasses.replace(config, standardize=True)
+    sound = _tones(16000, 0.25, 3000.0)
+    sounds = tf.stack([sound, 0.01 * sound, 0 * sound])
+    expected = audio.spectrogram(sounds, config).numpy()
+    expected -= expected.mean((1, 2), keepdims=True)
+    expected[:2] /= expected[:2].std((1, 2), keepdims=True)
+    found = audio.spectrogram(sounds, standard)
+    self.assertAllClose(found, expected, atol=1e-4)
+    config = dataclasses.replace(standard, form=audio.WAVEFORM)
+    for each in (sound, 0.01 * sound):
+      found = audio.finish_waveform(tf.constant(each), config)
+      expected = (sound - sound.mean()) / sound.std()
+      self.assertAllClose(found, expected[:, None], atol=1e-4)
+    silence = audio.finish_waveform(tf.zeros([4000]), config)
+    self.assertAllEqual(silence, tf.zeros([4000, 1]))
 
 
 class AugmentTest(tf.test.TestCase, parameterized.TestCase):

@@ -66,6 +66,9 @@ class AudioConfig:
     max_frequency: Upper edge of the highest bin, Hz.
     window_seconds: Length of a window of the spectrogram.
     hop_seconds: From the start of a window to that of the next.
+    standardize: Whether a clip's waveform, or spectrogram, is brought to mean 0
+      and standard deviation 1. Otherwise the waveform stays as it is, and the
+      spectrogram's least value becomes 0 and its largest 1.
     num_time_masks: Stretches of time of the spectrogram that training replaces
       by its mean (SpecAugment).
     max_time_mask: Frames of the longest.
@@ -87,6 +90,7 @@ class AudioConfig:
   max_frequency: float = 7600.0
   window_seconds: float = 2048 / 48000
   hop_seconds: float = 1024 / 48000
+  standardize: bool = False
   num_time_masks: int = 0
   max_time_mask: int = 0
   num_frequency_masks: int = 0
@@ -630,20 +634,27 @@ def _windows(waveform, length, hop):
   return windows * np.pad(_hann_window(length), [0, overlap * hop - length])
 
 
+def _standardize(x, axes):
+  """Mean 0 and standard deviation 1 over some axes; 0 where all is equal."""
+  mean, variance = tf.nn.moments(x, axes, keepdims=True)
+  return tf.math.divide_no_nan(x - mean, tf.sqrt(variance))
+
+
 def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
-  """The log-mel spectrogram of waveforms, each brought to [0, 1].
+  """The log-mel spectrogram of waveforms, each normalized.
 
   Magnitudes of the Fourier transform under a Hann window, windows beyond the
   end filled with zeros, the transform as long as the next power of two;
   summed to mel bins; log(1 + 10^4 mel); then the clip's least value becomes 0
-  and its largest 1 (all 0 when they are equal, as in silence).
+  and its largest 1, or with `standardize` its mean 0 and its standard deviation
+  1 (all 0 when they are equal, as in silence).
 
   Args:
     waveform: (..., S) float32.
     config: See `AudioConfig`.
 
   Returns:
-    (..., F, M) float32 in [0, 1], F = ceil(S / hop).
+    (..., F, M) float32, F = ceil(S / hop); in [0, 1] by default.
   """
   waveform = tf.convert_to_tensor(waveform, tf.float32)
   windows = _windows(waveform, config.window_length, config.hop_length)
@@ -654,6 +665,8 @@ def spectrogram(waveform: tf.Tensor, config: AudioConfig) -> tf.Tensor:
   power += tf.square(tf.math.imag(transform))
   mel = tf.sqrt(power) @ _mel_weights(config, size // 2 + 1)  # (..., F, M)
   mel = tf.math.log1p(1e4 * mel)
+  if config.standardize:
+    return _standardize(mel, [-2, -1])
   low = tf.reduce_min(mel, axis=[-2, -1], keepdims=True)
   high = tf.reduce_max(mel, axis=[-2, -1], keepdims=True)
   return tf.math.divide_no_nan(mel - low, high - low)
@@ -723,11 +736,14 @@ def finish_waveform(
     seed: (2,) integer, or None for evaluation: no augmentation.
 
   Returns:
-    (S, 1) float32 in [-1, 1], or (F, M) float32 in [0, 1].
+    (S, 1) float32, in [-1, 1] without `standardize`, or (F, M) float32, see
+    `spectrogram`.
   """
   if seed is not None:
     waveform = augment(waveform, config, seed)
   if config.form == SPECTROGRAM:
     x = tf.ensure_shape(spectrogram(waveform, config), config.shape)
     return x if seed is None else mask_spectrogram(x, config, seed)
+  if config.standardize:
+    waveform = _standardize(waveform, [-1])
   return waveform[:, None]
