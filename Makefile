@@ -12,7 +12,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 INSTALLER ?= uv
-PYTEST_FLAGS ?= -q -n 2 --dist loadfile
+PYTEST_FLAGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 UV_VERSION := 0.13.9
 
 QUICKSTART := runs/quickstart
@@ -61,7 +61,7 @@ check_version = $(BIN)/python -c 'import sys; sys.version_info[:2] == (3, 11) \
 # $(call install,REQUIREMENTS): the lock, then vatt_tf itself, in place.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 ifeq ($(INSTALLER),uv)
-  UV := $(BIN)/uv pip install -q --python $(BIN)/python
+  UV := $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python
   install = $(PIP) uv==$(UV_VERSION) && $(UV) -r $(1) \
     && $(UV) --no-deps --no-build-isolation -e .
 else ifeq ($(INSTALLER),pip)
@@ -104,9 +104,11 @@ demo: venv
 	  --saved_model=$(QUICKSTART)/saved_model $(DEMO_FLAGS)
 
 # One process at a time runs the tests of a file: some files make their own
-# logical devices. In two runs, as processes slow down with what they traced.
-LATER_TESTS := tests/training tests/serving tests/embedding \
-  tests/retrieval_index $(sort $(wildcard tests/*_test.py))
+# logical devices. In two runs, as processes slow down with what they traced;
+# the longest file first, so that none is left for the end.
+LATER_TESTS := tests/train_main_test.py tests/training tests/serving \
+  tests/embedding tests/retrieval_index \
+  $(filter-out tests/train_main_test.py,$(sort $(wildcard tests/*_test.py)))
 .PHONY: test
 test: venv-test
 	@set -x; failed=0; \

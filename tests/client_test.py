@@ -182,7 +182,7 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
     answer = ask(
       'tensorflow.serving.ModelService', 'GetModelStatus', {'modelSpec': spec}
     )
-    self.assertEqual(answer['modelVersionStatus'][0]['state'], 'AVAILABLE')
+    self.assertEqual(answer['model_version_status'][0]['state'], 'AVAILABLE')
     answer = ask('grpc.health.v1.Health', 'Check', {})
     self.assertEqual(answer, {'status': 'SERVING'})
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests import mains, sample_media, shared_data
 from tests.embedding import tiny_model
-from vatt_tf import embed, embedding
+from vatt_tf import embedding
 from vatt_tf.embedding import run, table
 
 
@@ -23,6 +23,7 @@ class EmbedMainTest(tf.test.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.saved, _ = tiny_model.exported()
+    cls.embed = cls.enterClassContext(mains.imported('embed'))
 
   def setUp(self):
     super().setUp()
@@ -37,7 +38,7 @@ class EmbedMainTest(tf.test.TestCase):
       'num_workers': 0,
       **values,
     }
-    return mains.run_here(embed, **values)
+    return mains.run_here(self.embed, **values)
 
   def test_folder_with_a_failure(self):
     sample_media.write(os.path.join(self.media, 'a.mp4'), 1.0)
@@ -61,14 +62,14 @@ class EmbedMainTest(tf.test.TestCase):
 
   def test_flags_are_the_options(self):
     self.assertEqual(
-      {*embed.ARGUMENTS, 'runner', 'pipeline_options'},
+      {*self.embed.ARGUMENTS, 'runner', 'pipeline_options'},
       {
         flag.name
         for flag in flags.FLAGS.flags_by_module_dict()['vatt_tf.embed']
       },
     )
     fields = {field.name: field for field in dataclasses.fields(run.Options)}
-    self.assertEqual(set(fields), set(embed.ARGUMENTS))
+    self.assertEqual(set(fields), set(self.embed.ARGUMENTS))
     for name, field in fields.items():
       if field.default is not dataclasses.MISSING:
         default = flags.FLAGS[name].default
@@ -103,7 +104,7 @@ class EmbedMainTest(tf.test.TestCase):
       ('DirectRunner', 'A pipeline cannot go on'),
     ):
       with (
-        mock.patch.object(embed, '_embed', side_effect=KeyboardInterrupt),
+        mock.patch.object(self.embed, '_embed', side_effect=KeyboardInterrupt),
         self.assertLogs('absl', 'ERROR') as logs,
       ):
         code, _, _ = self.run_main(media=self.media, runner=runner)

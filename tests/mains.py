@@ -1,6 +1,7 @@
 """Commands, run as a user would type them."""
 
 import contextlib
+import importlib
 import io
 import subprocess
 import sys
@@ -28,6 +29,37 @@ def run(module, *arguments):
     text=True,
     check=False,
   )
+
+
+@contextlib.contextmanager
+def imported(name):
+  """A main of absl in this process, with its flags alone.
+
+  Mains have flags of the same names, which one process cannot define twice.
+  Those of other mains are put aside meanwhile.
+
+  Args:
+    name: of the module, which nothing else imports, such as `embed`.
+
+  Yields:
+    The module.
+  """
+  others = [
+    (module, flag)
+    for module, defined in flags.FLAGS.flags_by_module_dict().items()
+    if module.startswith('vatt_tf')
+    for flag in defined
+  ]
+  flags.FLAGS.remove_flag_values([flag.name for _, flag in others])
+  try:
+    module = importlib.import_module(f'vatt_tf.{name}')
+    yield module
+  finally:
+    own = flags.FLAGS.get_flags_for_module(f'vatt_tf.{name}')
+    flags.FLAGS.remove_flag_values([flag.name for flag in own])
+    for other, flag in others:
+      flags.FLAGS[flag.name] = flag
+      flags.FLAGS.register_flag_by_module(other, flag)
 
 
 def run_here(module, **values):

@@ -106,6 +106,7 @@ class ServeMainTest(tf.test.TestCase):
     self.assertAllEqual(served_models.outputs(call.result())['value'], [4])
     rest.join()
     self.assertAllEqual(answers[0]['value'], [4])
+    self.assertEmpty(list(watched))  # it has ended, and without an error
     out, err = self.process.communicate(timeout=30)
     self.assertEqual(self.process.returncode, 0, err)
     self.assertEqual(out, 'Stopped.\n')

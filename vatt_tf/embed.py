@@ -36,10 +36,7 @@ flags.DEFINE_string(
   'version in it.',
 )
 flags.DEFINE_string(
-  'output',
-  None,
-  'Folder to write the Parquet files to.',
-  allow_override=True,  # Other mains have one too.
+  'output', None, 'Folder to write the Parquet files to.'
 )
 flags.DEFINE_string(
   'media',

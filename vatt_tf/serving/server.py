@@ -84,6 +84,36 @@ class _RestServer(uvicorn.Server):
     yield
 
 
+class _Health(health.aio.HealthServicer):
+  """Health, whose watchers are told when the server ends.
+
+  They would stay for as long as they are let, and cancelling them is logged as
+  an error.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self._watches = set()
+    self._is_ending = False
+
+  async def Watch(self, request, context):  # noqa: N802
+    """Sends the status whenever it changes."""
+    watch = asyncio.ensure_future(super().Watch(request, context))
+    self._watches.add(watch)
+    watch.add_done_callback(self._watches.discard)
+    try:
+      await watch
+    except asyncio.CancelledError:
+      if not self._is_ending:
+        raise
+
+  def end_watches(self):
+    """Ends the answers to all who watch."""
+    self._is_ending = True
+    for watch in self._watches:
+      watch.cancel()
+
+
 class Server:
   """Serves models until it is stopped.
 
@@ -184,7 +214,12 @@ class Server:
       await asyncio.sleep(_LATE_SECONDS)
       interceptor.refuse()
       rest_server.should_exit = True
-      await _drain(grpc_server, interceptor, options.drain_seconds)
+      with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(
+          interceptor.wait_until_idle(), options.drain_seconds
+        )
+      health_servicer.end_watches()
+      await grpc_server.stop(_LAST_SECONDS)
       await serving
       if has_failed:
         raise RuntimeError('REST is no longer served')
@@ -208,7 +243,7 @@ class Server:
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
       prediction_service.ModelService(self._models), server
     )
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = _Health()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     address = join_address(options.host, options.port)
     try:
@@ -260,14 +295,6 @@ def _listen(host, port, backlog):
     raise OSError(
       f'Cannot listen at {join_address(host, port)}: {e}'
     ) from e
-
-
-async def _drain(server, interceptor, seconds):
-  """Ends a gRPC server once its requests are answered."""
-  with contextlib.suppress(TimeoutError):
-    await asyncio.wait_for(interceptor.wait_until_idle(), seconds)
-  # Who watches the health would stay for as long as it is let.
-  await server.stop(_LAST_SECONDS)
 
 
 def _read(path):
