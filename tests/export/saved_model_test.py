@@ -102,17 +102,14 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
     path = self._write(served)
     clips = tiny_vatt.clips()
     jpeg = np.array([clip.frames for clip in clips])
-    raw = [
-      [tf.io.decode_jpeg(frame).numpy() for frame in clip.frames]
-      for clip in clips
-    ]
+    raw = tiny_vatt.frames()
     sounds = np.stack([clip.waveform for clip in clips])
     texts = np.array([clip.captions[0].text.encode() for clip in clips])
     answers, ops = self._ask(
       path,
       {
-        'embed_video/frames': np.array(raw),
-        'serving_default/frames': np.array(raw),
+        'embed_video/frames': raw,
+        'serving_default/frames': raw,
         'embed_video_jpeg/frames': jpeg,
         'embed_audio/waveform': sounds,
         'embed_audio/sample_rate': np.full([8], 16000, np.int32),

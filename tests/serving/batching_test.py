@@ -117,17 +117,20 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, '`y` must have 2 rows'):
       batcher.submit('a', _rows(1, 2), 2).result(10)
 
-  def test_the_queue_has_a_limit(self):
+  def _make_blocked(self, **parameters):
+    """A batcher that returns its inputs, but only while an event is set."""
     go = threading.Event()
+    self.addCleanup(go.set)
 
     def compute(key, inputs):
       del key
       go.wait(20)
       return inputs
 
-    batcher = self._make(
-      compute, max_batch_size=2, batch_timeout_micros=0, max_enqueued_batches=2
-    )
+    return self._make(compute, batch_timeout_micros=0, **parameters), go
+
+  def test_the_queue_has_a_limit(self):
+    batcher, go = self._make_blocked(max_batch_size=2, max_enqueued_batches=2)
     futures = [batcher.submit('a', _rows(0, 0), 2)]
     while batcher.num_waiting:
       time.sleep(0.01)
@@ -144,17 +147,7 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(batcher.num_waiting, 0)
 
   def test_the_queue_has_a_limit_of_bytes(self):
-    go = threading.Event()
-
-    def compute(key, inputs):
-      del key
-      go.wait(20)
-      return inputs
-
-    batcher = self._make(
-      compute, max_batch_size=1, batch_timeout_micros=0, max_waiting_bytes=100
-    )
-    self.addCleanup(go.set)
+    batcher, go = self._make_blocked(max_batch_size=1, max_waiting_bytes=100)
     futures = [batcher.submit('a', _rows(0), 1)]
     while batcher.num_waiting:
       time.sleep(0.01)
