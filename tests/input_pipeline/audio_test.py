@@ -136,6 +136,42 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
       np.float32([0.1, 0.2, 0.3] + [0.0] * 6),
     )
 
+  @parameterized.product(
+    offset=(0, 30, 90, 140),  # samples
+    duration=(1, 60, 140, 200),
+    is_looped=(True, False),
+  )
+  def test_each_sample_is_that_of_its_time(self, offset, duration, is_looped):
+    config = audio.AudioConfig(num_samples=150, sample_rate=1000)
+    sound = np.random.default_rng(0).uniform(-1, 1, 100).astype(np.float32)
+    result = tf.function(audio.slice_waveform)(
+      sound,
+      tf.constant(1000),
+      _int64(offset * 1000),
+      _int64(duration * 1000),
+      config,
+      is_looped,
+    )
+    silence = np.zeros([400], np.float32)
+    record = np.concatenate([sound, silence])[:duration]
+    record = np.concatenate([record] * 300 if is_looped else [record, silence])
+    self.assertAllEqual(result, record[offset : offset + 150])
+
+  def test_sound_before_the_record_is_silent(self):
+    config = audio.AudioConfig(num_samples=4000, sample_rate=16000)
+    sound = _tones(8000, 1.0, 2000)
+    first, later = (
+      audio.slice_waveform(
+        np.concatenate([np.zeros([start], np.float32), sound]),
+        tf.constant(8000),
+        _int64(start * 125),
+        _int64(2_000_000),
+        config,
+      )
+      for start in (0, 4000)
+    )
+    self.assertAllClose(first, later, atol=1e-6)
+
 
 class FaultTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.named_parameters(

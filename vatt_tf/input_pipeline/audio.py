@@ -502,26 +502,30 @@ def slice_waveform(
   first = start - blocks * down
   count = length + 2 * blocks * down
 
-  def inside():
-    return waveform[first : first + count]
-
-  def beyond():
-    places = first + tf.range(count)
-    is_sound = (places >= 0) if is_looped else (places >= 0) & (places < end)
-    if is_looped:
-      places %= end
-    is_sound &= places < tf.size(waveform)
-    places = tf.where(is_sound, places, 0)
-    samples = tf.gather(tf.concat([waveform, [0.0]], axis=0), places)
-    return tf.where(is_sound, samples, 0.0)
-
-  last = first + count
-  is_inside = (first >= 0) & (last <= end) & (last <= tf.size(waveform))
-  samples = tf.cond(is_inside, inside, beyond)
+  silence = tf.zeros([tf.clip_by_value(-first, 0, count)])  # before time 0
+  first = tf.maximum(first, 0)
+  count -= tf.size(silence)
+  waveform = waveform[:end]
+  if is_looped:
+    first %= end
+  head = _cut(waveform, first, tf.clip_by_value(end - first, 0, count))
+  count -= tf.size(head)
+  if is_looped:
+    again = _cut(waveform, 0, tf.minimum(count, end))
+    tail = tf.tile(again, [(count + end - 1) // end])[:count]
+  else:
+    tail = tf.zeros([count])
+  samples = tf.concat([silence, head, tail], axis=0)
   samples = resample(samples, down, up)
   samples = samples[blocks * up : blocks * up + config.num_samples]
   samples = tf.ensure_shape(samples, [config.num_samples])
   return tf.clip_by_value(samples, -1.0, 1.0)
+
+
+def _cut(waveform, start, count):
+  """`count` samples from `start` on; silence where there are none."""
+  samples = waveform[start : start + count]
+  return tf.pad(samples, [[0, count - tf.size(samples)]])
 
 
 def _samples_at(time, rate):

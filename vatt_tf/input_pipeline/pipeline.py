@@ -354,13 +354,14 @@ def guarded(
   Args:
     function: From the arguments to a structure of tensors.
     arguments: Tensors.
-    fallback: From an integer (which it ignores) to the same structure.
+    fallback: Gives the same structure; it is run in any case.
 
   Returns:
     The result of `function`, or of `fallback` if it failed.
   """
   result = tf.data.Dataset.from_tensors(arguments).map(function)
-  other = tf.data.Dataset.range(1).map(fallback)
+  # Not by a second function, which takes time to start.
+  other = tf.data.Dataset.from_tensors(fallback())
   result = result.ignore_errors(log_warning=False).concatenate(other)
   return result.take(1).get_single_element()
 
@@ -441,8 +442,8 @@ def _read_shard(
     # A file that cannot be opened is tried again for ever where errors are
     # dropped: it is opened once where they are not.
     opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
-    size = opened.take(1).reduce(np.int64(0), lambda total, _: total + 1)
-    with tf.control_dependencies([size]):
+    opened = opened.concatenate(tf.data.Dataset.from_tensors(''))
+    with tf.control_dependencies([opened.take(1).get_single_element()]):
       path = tf.identity(path)
     dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
     # Reading stops at a corrupt record; the one that stands in for it is cut
@@ -654,7 +655,7 @@ def parse(element: dict[str, tf.Tensor], plan: _Plan) -> dict[str, tf.Tensor]:
     fields = records.parse_record(record, plan.fields)
     return {**fields, 'fault': tf.constant(0)}
 
-  def nothing(_):
+  def nothing():
     spec = {field.name: field.dtype for field in records.FEATURE_SPEC}
     fields = {
       name: tf.zeros([0], records.TF_DTYPES[spec[name]])
@@ -872,7 +873,7 @@ def load_video(
     def decode(frames, indices):
       return video_lib.load_frames(frames, indices, config, seed, crop)
 
-    def nothing(_):
+    def nothing():
       return tf.zeros([0, 0, 0, 3], tf.uint8)
 
     frames = guarded(decode, (features['image_encoded'], indices), nothing)
@@ -1252,7 +1253,7 @@ def _decode_frames(frames, config):
     return *[empty] * video_lib.NUM_SCALES, tf.zeros([2], tf.int32), is_right
 
   def some():
-    return guarded(decode, (frames,), lambda _: nothing(False))
+    return guarded(decode, (frames,), lambda: nothing(False))
 
   return tf.cond(tf.size(frames) > 0, some, lambda: nothing(True))
 

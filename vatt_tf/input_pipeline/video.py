@@ -329,23 +329,6 @@ def jpeg_ratio(window: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
   )
 
 
-def _decode_window(frame, window, ratio):
-  """Decodes a window (in pixels of the result) of a JPEG image.
-
-  At full scale the colours of a pixel depend on those beside it, in its row:
-  one more column to each side makes the window that of the whole frame.
-  """
-  if ratio > 1:
-    return tf.io.decode_and_crop_jpeg(frame, window, channels=3, ratio=ratio)
-  width = tf.io.extract_jpeg_shape(frame)[1]
-  top, left, height, columns = tf.unstack(window)
-  start = tf.maximum(left - 1, 0)
-  end = tf.minimum(left + columns + 1, tf.maximum(width, left + columns))
-  wider = tf.stack([top, start, height, end - start])
-  image = tf.io.decode_and_crop_jpeg(frame, wider, channels=3)
-  return image[:, left - start : left - start + columns]
-
-
 def decode_frames(
   frames: tf.Tensor, window: tf.Tensor, size: tuple[int, int]
 ) -> tf.Tensor:
@@ -356,7 +339,7 @@ def decode_frames(
   of the whole frame decoded at that resolution.
 
   Args:
-    frames: (n,) string, JPEG images of one size.
+    frames: (n,) string, JPEG images of one size; n > 0.
     window: (4,) int32: top, left, height, width.
     size: Height and width that the frames are going to have.
 
@@ -365,18 +348,29 @@ def decode_frames(
     them.
 
   Raises:
-    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or
-      smaller than the window. Raised when it runs.
+    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, of
+      another size, or smaller than the window. Raised when it runs.
   """
   spec = tf.TensorSpec([None, None, 3], tf.uint8)
+  full_width = frame_shape(frames)[1]
   branches = []
   for ratio in JPEG_RATIOS:
 
-    def decode(frame, ratio=ratio):
-      return _decode_window(frame, window // ratio, ratio)
+    def branch(ratio=ratio):
+      top, left, height, width = tf.unstack(window // ratio)
+      start, end = left, left + width
+      if ratio == 1:
+        # The colours of a pixel depend on those beside it, in its row: one more
+        # column to each side makes the window that of the whole frame.
+        start = tf.maximum(start - 1, 0)
+        end = tf.minimum(end + 1, tf.maximum(full_width, end))
+      wider = tf.stack([top, start, height, end - start])
 
-    def branch(decode=decode):
-      return tf.map_fn(decode, frames, fn_output_signature=spec)
+      def decode(frame):
+        return tf.io.decode_and_crop_jpeg(frame, wider, channels=3, ratio=ratio)
+
+      images = tf.map_fn(decode, frames, fn_output_signature=spec)
+      return images[:, :, left - start : left - start + width]
 
     branches.append(branch)
   return tf.switch_case(jpeg_ratio(window, size), branches)
@@ -598,7 +592,11 @@ def apply_transform(
   frames = tf.reshape(frames, [-1, 3 * group]) @ blocks
   frames = tf.reshape(frames, [-1, 3 * shape[2]])  # (T*H, W*3)
   frames += tf.tile(2.0 * bias - 1.0, [shape[2]])
-  return tf.reshape(tf.clip_by_value(frames, -1.0, 1.0), shape)
+  # In one pass; `tf.clip_by_value` takes two.
+  frames = tf.raw_ops.ClipByValue(
+    t=frames, clip_value_min=-1.0, clip_value_max=1.0
+  )
+  return tf.reshape(frames, shape)
 
 
 def scale_values(frames: tf.Tensor) -> tf.Tensor:
