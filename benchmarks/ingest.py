@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 
 from benchmarks import checks
-from vatt_tf import file_utils
+from vatt_tf import distribution, file_utils
 from vatt_tf.input_pipeline import records
 
 _SECONDS = 3
@@ -241,7 +241,7 @@ def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
     times += [at] * line.get('records', 0)
   if len(times) < 2:
     raise RuntimeError(f'{len(times)} records: {watched.said[-2000:]}')
-  num_cores = len(os.sched_getaffinity(0))
+  num_cores = distribution.num_cores()
   rate = (len(times) - 1) / (times[-1] - times[0])
   return {
     'num_records': len(times),

@@ -289,7 +289,7 @@ def _measure_training(rounds):
 
 def _figures(rates, references):
   """The median of a rate, in all and per core, beside the machine's speed."""
-  cores = len(os.sched_getaffinity(0))
+  cores = distribution.num_cores()
   rate, reference = float(np.median(rates)), float(np.median(references))
   return {
     'cores': cores,

@@ -18,7 +18,7 @@ import time
 from benchmarks import checks
 from tests import shared_data
 
-_FOLDS = (1, 2, 3, 4)
+FOLDS = (1, 2, 3, 4)
 _CHOSEN_ON = 4
 _SEEDS = (1, 2)
 # What the mean over the folds is to be at least; chance is 0.1.
@@ -26,11 +26,11 @@ _BARS = {'spectrogram': 0.75, 'waveform': 0.5}
 _MAX_MINUTES = 10
 
 
-def _make_records(found, media, folder):
+def make_records(found, media, folder):
   """Makes records of each fold, at the rate that the towers take."""
   with open(media / 'manifest.csv', encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
-  for fold in _FOLDS:
+  for fold in FOLDS:
     manifest = folder / f'fold{fold}.csv'
     with open(manifest, 'w', encoding='utf-8', newline='') as file:
       writer = csv.writer(file)
@@ -54,7 +54,7 @@ def _make_records(found, media, folder):
 def _train(found, folder, form, fold, seed):
   """Trains and tests a tower; returns its accuracy on the held-out fold."""
   model_dir = folder / f'{form}_{fold}_{seed}'
-  others = ''.join(str(other) for other in _FOLDS if other != fold)
+  others = ''.join(str(other) for other in FOLDS if other != fold)
   start = time.monotonic()
   _, code = checks.run_module(
     'train',
@@ -83,10 +83,10 @@ def main():
     return 0
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    _make_records(found, media, folder)
+    make_records(found, media, folder)
     for form, bar in _BARS.items():
       of_folds = {
-        fold: _train(found, folder, form, fold, seed=0) for fold in _FOLDS
+        fold: _train(found, folder, form, fold, seed=0) for fold in FOLDS
       }
       of_seeds = [
         _train(found, folder, form, _CHOSEN_ON, seed) for seed in _SEEDS

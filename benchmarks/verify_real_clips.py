@@ -22,7 +22,7 @@ from tests import shared_data
 
 _NUM_HELD_OUT = 99
 _NUM_CLIPS = 799
-_PARAMS = {
+PARAMS = {
   'VOCABULARY_SIZE': 64,
   'TRAIN_STEPS': 600,
   'LOG_INTERVAL': 20,
@@ -43,7 +43,7 @@ _MODELS = {
 }
 
 
-def _split(media, folder):
+def split(media, folder):
   """Writes the manifests of both splits; every clip is in one of them."""
   with open(media / 'manifest.csv', encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
@@ -59,8 +59,8 @@ def _split(media, folder):
       writer.writerows(part)
 
 
-def _make_records(found, media, folder):
-  """Makes records of both splits, and the vocabulary of the training one."""
+def make_records(found, media, folder):
+  """Makes records of both splits, and returns their folder."""
   records = folder / 'records'
   counts = {}
   for name in ('train', 'validation'):
@@ -76,11 +76,6 @@ def _make_records(found, media, folder):
     info = json.loads((records / 'dataset_info.json').read_text())
     counts[name] = info['splits'][name]['num_examples']
   found.check('clips', sum(counts.values()), equal=_NUM_CLIPS)
-  checks.run_module(
-    'build_vocabulary',
-    f'--records={records}/train-*.tfrecord',
-    f'--output={folder}/vocabulary.txt',
-  )
   return records
 
 
@@ -94,13 +89,18 @@ def main():
     return 0
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    _split(media, folder)
-    records = _make_records(found, media, folder)
+    split(media, folder)
+    records = make_records(found, media, folder)
+    checks.run_module(
+      'build_vocabulary',
+      f'--records={records}/train-*.tfrecord',
+      f'--output={folder}/vocabulary.txt',
+    )
     params = {
       'TRAIN_RECORDS': f"'{records}/train-*.tfrecord'",
       'EVAL_RECORDS': f"'{records}/validation-*.tfrecord'",
       'VOCABULARY': f"'{folder}/vocabulary.txt'",
-      **_PARAMS,
+      **PARAMS,
     }
     for model, files in _MODELS.items():
       model_dir = folder / model

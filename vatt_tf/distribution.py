@@ -28,6 +28,13 @@ class WorkerLostError(RuntimeError):
   exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
+def num_cores():
+  """The cores that this process may use, an int."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def num_replicas():
   """The number of replicas that run in step with the caller, an int.
 

@@ -17,7 +17,7 @@ import os
 
 import tensorflow as tf
 
-from vatt_tf import command_line
+from vatt_tf import command_line, distribution
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import sources, table
@@ -714,7 +714,7 @@ def embed(
   if options.records:
     num_workers = 0
   elif num_workers is None:
-    num_workers = worker.num_cores()
+    num_workers = distribution.num_cores()
   version = model_lib.find_version(options.saved_model)
   # Processes start while the model is loaded.
   with worker.Pool(num_workers) as pool:

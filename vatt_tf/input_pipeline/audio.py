@@ -384,10 +384,15 @@ def resample(
   waveform = tf.convert_to_tensor(waveform, tf.float32)
   shape = tf.shape(waveform)
   flat = tf.reshape(waveform, [-1, shape[-1]])  # (B, S)
-  down, up = reduced_rates(rate_in, rate_out)
+  result = _resample(flat, *reduced_rates(rate_in, rate_out))
+  return tf.reshape(result, tf.concat([shape[:-1], [tf.shape(result)[1]]], 0))
+
+
+def _resample(waveform, down, up):
+  """`resample` of (B, S) waveforms, by rates of `reduced_rates`."""
 
   def as_is():
-    return flat
+    return waveform
 
   def change():
     # One filter for each of the `up` positions between input samples. Blocks
@@ -400,15 +405,14 @@ def resample(
     is_small = size <= _MAX_BANK
 
     def by_bank():
-      return _resample_by_bank(flat, down * times, up * times)
+      return _resample_by_bank(waveform, down * times, up * times)
 
     def by_gather():
-      return _resample_by_gather(flat, down, up)
+      return _resample_by_gather(waveform, down, up)
 
     return tf.cond(is_small, by_bank, by_gather)
 
-  result = tf.cond(tf.equal(down, up), as_is, change)
-  return tf.reshape(result, tf.concat([shape[:-1], [tf.shape(result)[1]]], 0))
+  return tf.cond(tf.equal(down, up), as_is, change)
 
 
 def _output_length(length, down, up):
@@ -516,7 +520,7 @@ def slice_waveform(
   else:
     tail = tf.zeros([count])
   samples = tf.concat([silence, head, tail], axis=0)
-  samples = resample(samples, down, up)
+  samples = _resample(samples[tf.newaxis], down, up)[0]
   samples = samples[blocks * up : blocks * up + config.num_samples]
   samples = tf.ensure_shape(samples, [config.num_samples])
   return tf.clip_by_value(samples, -1.0, 1.0)

@@ -33,6 +33,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from vatt_tf import distribution
 from vatt_tf import feature_names as names
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
@@ -59,6 +60,9 @@ _DRAWS = 1 << 14
 
 # Stands in for a record that cannot be read, so that it can be named.
 _UNREADABLE = b'\xffunreadable'
+
+# Batches that are made before they are asked for.
+_NUM_READY = 2
 
 # Key of a row's seed, between a row and the functions of the whole batch.
 _SEED = '_seed'
@@ -285,6 +289,11 @@ class _Plan:
     """Seconds of a clip."""
     wanted = [c.seconds for c in (self.video, self.audio) if c is not None]
     return max(wanted, default=0.0)
+
+  @property
+  def num_parallel_calls(self) -> int:
+    """One a core; an input machine, whose cores others count, finds it out."""
+    return tf.data.AUTOTUNE if self.is_served else distribution.num_cores()
 
   @property
   def audio_key(self) -> str:
@@ -1204,7 +1213,7 @@ def load_records(dataset: tf.data.Dataset, plan: _Plan) -> tf.data.Dataset:
   for step in (prepare, sample):
     dataset = dataset.map(
       functools.partial(step, plan=plan),
-      num_parallel_calls=tf.data.AUTOTUNE,
+      num_parallel_calls=plan.num_parallel_calls,
       deterministic=True,
     )
   return dataset
@@ -1363,7 +1372,7 @@ def load_kept(
   """`load_records`, where the clips of all records or some are in memory."""
   return dataset.map(
     functools.partial(_load_kept, plan=plan, cache=cache),
-    num_parallel_calls=tf.data.AUTOTUNE,
+    num_parallel_calls=plan.num_parallel_calls,
     deterministic=True,
   )
 
@@ -1395,7 +1404,7 @@ def _fill_cache(cache, readers, plan, num_records):
     return _number_of(element, plan), decode_clip(element, plan)
 
   dataset = dataset.map(
-    decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    decode, num_parallel_calls=plan.num_parallel_calls, deterministic=True
   )
   count = 0
   for number, clip in dataset:
@@ -1765,6 +1774,8 @@ def make_dataset(
   options = tf.data.Options()
   options.deterministic = True
   options.experimental_optimization.map_fusion = False  # See `load_records`.
+  # Tuning times every operation, which small clips notice.
+  options.autotune.enabled = bool(data_service)
   options.experimental_distribute.auto_shard_policy = (
     tf.data.experimental.AutoShardPolicy.OFF
   )
@@ -1795,7 +1806,7 @@ def make_dataset(
     dataset = dataset.apply(
       tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     )
-  return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+  return dataset.prefetch(_NUM_READY).with_options(options)
 
 
 def _balance_share(paths, num_classes, balance, shards, deal):

@@ -26,7 +26,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import command_line, file_utils
+from vatt_tf import command_line, distribution, file_utils
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
@@ -735,7 +735,7 @@ def ingest(
       '`max_failed_share` must be in [0, 1]. Received: '
       f'max_failed_share={max_failed_share}'
     )
-  num_workers = worker.num_cores() if num_workers is None else num_workers
+  num_workers = distribution.num_cores() if num_workers is None else num_workers
   if num_workers < 0:
     raise ValueError(
       f'`num_workers` must not be negative. Received: num_workers={num_workers}'

@@ -307,13 +307,6 @@ class Pool:
       first += 1
 
 
-def num_cores() -> int:
-  """The cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 def main() -> None:
   """Runs a worker on standard input and output."""
   # Ctrl-C goes to the whole group: the parent ends its workers itself.
