@@ -348,8 +348,8 @@ def decode_frames(
     them.
 
   Raises:
-    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, of
-      another size, or smaller than the window. Raised when it runs.
+    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or
+      smaller than the window or the first frame. Raised when it runs.
   """
   spec = tf.TensorSpec([None, None, 3], tf.uint8)
   full_width = frame_shape(frames)[1]
