@@ -448,17 +448,15 @@ def _read_shard(
   if is_kept:
     dataset = tf.data.Dataset.range(count).map(name_place)
   else:
-    # A file that cannot be opened is tried again for ever where errors are
-    # dropped: it is opened once where they are not.
-    opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
-    opened = opened.concatenate(tf.data.Dataset.from_tensors(''))
-    with tf.control_dependencies([opened.take(1).get_single_element()]):
-      path = tf.identity(path)
     dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
     # Reading stops at a corrupt record; the one that stands in for it is cut
     # off when all records were there.
     dataset = dataset.ignore_errors(log_warning=False)
     dataset = dataset.concatenate(tf.data.Dataset.from_tensors(_UNREADABLE))
+    # A file that cannot be opened is tried again for ever where errors are
+    # dropped: right before, it is opened where they are not.
+    opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
+    dataset = opened.take(1).skip(1).concatenate(dataset)
     dataset = dataset.take(count).enumerate().map(name_record)
   return dataset.filter(is_ours) if num_pipelines > 1 else dataset
 
