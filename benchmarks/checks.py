@@ -94,6 +94,25 @@ def ingest(found, name, *arguments):
   found.check(f'exit code of ingest, {name}', code, equal=0)
 
 
+def make_sample_media(folder: str, *arguments: str):
+  """Renders the sample media: `data/make_sample_media.py`.
+
+  Args:
+    folder: Where to.
+    *arguments: Of the command, without `--output_dir`.
+  """
+  subprocess.run(
+    [
+      sys.executable,
+      'data/make_sample_media.py',
+      f'--output_dir={folder}',
+      *arguments,
+    ],
+    cwd=ROOT,
+    check=True,
+  )
+
+
 def start_module(module: str, *arguments: str, **variables: str):
   """Starts `python -m vatt_tf.MODULE`.
 

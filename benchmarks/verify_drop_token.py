@@ -11,7 +11,6 @@ Evaluation always sees all of them.
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -31,11 +30,7 @@ _ROW = '{:>9} {:>8} {:>15} {:>11} {:>9} {:>7}'
 
 def _make_records(found, folder):
   media, records = folder / 'media', folder / 'records'
-  subprocess.run(
-    [sys.executable, 'data/make_sample_media.py', f'--output_dir={media}'],
-    cwd=checks.ROOT,
-    check=True,
-  )
+  checks.make_sample_media(media)
   for name in ('train', 'validation'):
     checks.ingest(
       found,

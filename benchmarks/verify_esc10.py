@@ -27,7 +27,12 @@ _MAX_MINUTES = 10
 
 
 def make_records(found, media, folder):
-  """Makes records of each fold, at the rate that the towers take."""
+  """Makes records of each fold, at the rate that the towers take.
+
+  Returns:
+    Their folder.
+  """
+  records = folder / 'records'
   with open(media / 'manifest.csv', encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
   for fold in FOLDS:
@@ -45,24 +50,31 @@ def make_records(found, media, folder):
       f'fold{fold}',
       f'--manifest={manifest}',
       f'--media_root={media}',
-      f'--output_dir={folder}/records',
+      f'--output_dir={records}',
       '--use_video=false',
       '--audio_rate=16000',
     )
+  return records
 
 
-def _train(found, folder, form, fold, seed):
+def split(fold):
+  """What the names of the records begin with: to learn from, and to test on."""
+  others = ''.join(str(other) for other in FOLDS if other != fold)
+  return f'fold[{others}]', f'fold{fold}'
+
+
+def _train(found, folder, records, form, fold, seed):
   """Trains and tests a tower; returns its accuracy on the held-out fold."""
   model_dir = folder / f'{form}_{fold}_{seed}'
-  others = ''.join(str(other) for other in FOLDS if other != fold)
+  train, test = split(fold)
   start = time.monotonic()
   _, code = checks.run_module(
     'train',
     f'--gin_file=gin/scratch_esc_{form}.gin',
     f'--model_dir={model_dir}',
     f'--gin_param=SEED={seed}',
-    f"--gin_param=TRAIN_RECORDS='{folder}/records/fold[{others}]-*'",
-    f"--gin_param=EVAL_RECORDS='{folder}/records/fold{fold}-*'",
+    f"--gin_param=TRAIN_RECORDS='{records}/{train}-*'",
+    f"--gin_param=EVAL_RECORDS='{records}/{test}-*'",
   )
   name = f'{form}, fold {fold}, seed {seed}'
   found.check(f'{name}: exit code', code, equal=0)
@@ -83,13 +95,15 @@ def main():
     return 0
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    make_records(found, media, folder)
+    records = make_records(found, media, folder)
     for form, bar in _BARS.items():
       of_folds = {
-        fold: _train(found, folder, form, fold, seed=0) for fold in FOLDS
+        fold: _train(found, folder, records, form, fold, seed=0)
+        for fold in FOLDS
       }
       of_seeds = [
-        _train(found, folder, form, _CHOSEN_ON, seed) for seed in _SEEDS
+        _train(found, folder, records, form, _CHOSEN_ON, seed)
+        for seed in _SEEDS
       ]
       of_seeds.insert(0, of_folds[_CHOSEN_ON])
       found.note(f'{form}: folds', of_folds)

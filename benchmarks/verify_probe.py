@@ -12,7 +12,6 @@ learned nothing stands beside it.
 
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -27,15 +26,7 @@ _NUM_CLASSES = {'words': 4, 'sounds': 10}
 
 
 def _make_sample_records(found, folder):
-  subprocess.run(
-    [
-      sys.executable,
-      'data/make_sample_media.py',
-      f'--output_dir={folder}/media',
-    ],
-    cwd=checks.ROOT,
-    check=True,
-  )
+  checks.make_sample_media(folder / 'media')
   checks.ingest(
     found,
     'train',
@@ -109,10 +100,13 @@ def main():
     folder = pathlib.Path(name)
     for part in ('real', 'sample', 'esc10'):
       (folder / part).mkdir()
-    verify_real_clips.split(media / 'grid', folder / 'real')
-    verify_real_clips.make_records(found, media / 'grid', folder / 'real')
+    words = verify_real_clips.make_records(
+      found, media / 'grid', folder / 'real'
+    )
     _make_sample_records(found, folder / 'sample')
-    verify_esc10.make_records(found, media / 'esc10', folder / 'esc10')
+    sounds = verify_esc10.make_records(
+      found, media / 'esc10', folder / 'esc10'
+    )
     model_dir = _pretrain(found, folder)
     weights = {
       'pre-trained': [f'--checkpoint={model_dir}'],
@@ -121,23 +115,15 @@ def main():
         f'--gin_file={model_dir}/config.gin',
       ],
     }
-    words = folder / 'real' / 'records'
-    sounds = folder / 'esc10' / 'records'
     for title, flags in weights.items():
       accuracies = _probe(found, 'words', words, 'train', 'validation', flags)
       found.note(f'{title}: colour words', accuracies)
       if title == 'pre-trained':
         found.check('colour words, svm', accuracies['svm'], at_least=0.5)
-      of_folds = []
-      for fold in verify_esc10.FOLDS:
-        others = ''.join(
-          str(other) for other in verify_esc10.FOLDS if other != fold
-        )
-        of_folds.append(
-          _probe(
-            found, 'sounds', sounds, f'fold[{others}]', f'fold{fold}', flags
-          )
-        )
+      of_folds = [
+        _probe(found, 'sounds', sounds, others, fold, flags)
+        for others, fold in map(verify_esc10.split, verify_esc10.FOLDS)
+      ]
       found.note(f'{title}: ESC-10, folds', of_folds)
       found.note(
         f'{title}: ESC-10, mean over the folds',

@@ -43,7 +43,7 @@ _MODELS = {
 }
 
 
-def split(media, folder):
+def _split(media, folder):
   """Writes the manifests of both splits; every clip is in one of them."""
   with open(media / 'manifest.csv', encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
@@ -61,6 +61,7 @@ def split(media, folder):
 
 def make_records(found, media, folder):
   """Makes records of both splits, and returns their folder."""
+  _split(media, folder)
   records = folder / 'records'
   counts = {}
   for name in ('train', 'validation'):
@@ -89,7 +90,6 @@ def main():
     return 0
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    split(media, folder)
     records = make_records(found, media, folder)
     checks.run_module(
       'build_vocabulary',

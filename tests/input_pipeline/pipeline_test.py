@@ -741,6 +741,25 @@ class BadInputTest(_Case):
       for _ in range(100):
         next(batches)
 
+  def test_a_shard_that_goes_before_its_turn(self):
+    # Interleaving names shards ahead of the time at which it reads them.
+    pattern = self._write([_clip(0)])
+    (path,) = tf.io.gfile.glob(pattern)
+    first = tf.constant(0, tf.int64)
+    shard = pipeline._read_shard(
+      first,
+      first,
+      paths=[path],
+      counts=[1],
+      source=0,
+      num_pipelines=1,
+      pipeline=0,
+    )
+    self.assertLen(list(shard), 1)
+    tf.io.gfile.remove(path)
+    with self.assertRaises(tf.errors.NotFoundError):
+      list(shard)
+
   @parameterized.parameters(
     ({'batch_size': 0}, 'global_batch_size=0'),
     ({'start_step': -1}, 'start_step=-1'),

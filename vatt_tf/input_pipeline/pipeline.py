@@ -1773,7 +1773,7 @@ def make_dataset(
   options.deterministic = True
   options.experimental_optimization.map_fusion = False  # See `load_records`.
   # Tuning times every operation, which small clips notice.
-  options.autotune.enabled = bool(data_service)
+  options.autotune.enabled = plan.is_served
   options.experimental_distribute.auto_shard_policy = (
     tf.data.experimental.AutoShardPolicy.OFF
   )
