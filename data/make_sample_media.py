@@ -149,6 +149,7 @@ TEMPLATES = {
 }
 
 CAPTION_FORMS = ('csv', 'vtt')
+LABELS = ('shape', 'colour', 'motion')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +196,7 @@ class Options:
     audio_rate: samples a second, one that AAC offers.
     silent_share: share of the training clips without sound.
     uncaptioned_share: share of the training clips without captions.
+    label: what the manifests call a clip by: shape, colour or motion.
   """
 
   num_train: int = 576
@@ -206,6 +208,7 @@ class Options:
   audio_rate: int = 16000
   silent_share: float = 0.05
   uncaptioned_share: float = 0.05
+  label: str = 'shape'
 
   def __post_init__(self):
     combinations = len(SHAPES) * len(COLOURS) * len(MOTIONS)
@@ -247,6 +250,10 @@ class Options:
         raise ValueError(
           f'`{name}` must be in [0, 1]. Received: {name}={value}'
         )
+    if self.label not in LABELS:
+      raise ValueError(
+        f'`label` must be one of {LABELS}. Received: label={self.label!r}'
+      )
 
 
 def _generator(options, split, *key):
@@ -583,9 +590,8 @@ def _write_manifest(path, clips, options):
     writer.writerow(['video_path', 'start', 'end', 'label', 'caption'])
     for clip in clips:
       caption = clip.captions[0][2] if clip.caption_form == 'csv' else ''
-      writer.writerow(
-        [clip.video_path, 0, options.duration, clip.shape, caption]
-      )
+      label = getattr(clip, options.label)
+      writer.writerow([clip.video_path, 0, options.duration, label, caption])
   os.replace(temporary, path)
 
 

@@ -7,7 +7,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import unittest
 
 from absl.testing import absltest, parameterized
 import av
@@ -123,6 +122,7 @@ class PlanTest(parameterized.TestCase):
     ({'frame_rate': 0}, 'frame_rate=0'),
     ({'audio_rate': 8001}, 'audio_rate=8001'),
     ({'silent_share': 1.5}, 'silent_share=1.5'),
+    ({'label': 'size'}, "label='size'"),
   )
   def test_options_out_of_range(self, options, received):
     with self.assertRaisesRegex(ValueError, f'Received: {received}'):
@@ -196,7 +196,7 @@ class RenderTest(parameterized.TestCase):
     self.assertGreater(np.corrcoef(shown, loud)[0, 1], 0.7)
 
 
-class FilesTest(unittest.TestCase):
+class FilesTest(parameterized.TestCase):
   OPTIONS = {
     'num_train': 7,
     'num_validation': 4,
@@ -244,6 +244,13 @@ class FilesTest(unittest.TestCase):
             audio = container.streams.audio[0]
             self.assertEqual(audio.codec_context.name, 'aac')
             self.assertEqual(audio.codec_context.sample_rate, 16000)
+
+  @parameterized.parameters(*media.LABELS)
+  def test_label(self, label):
+    folder, clips = self._make(num_train=0, label=label)
+    with open(folder / 'validation.csv', encoding='utf-8') as file:
+      labels = [row['label'] for row in csv.DictReader(file)]
+    self.assertEqual(labels, [getattr(clip, label) for clip in clips])
 
   def test_decoded_sound_is_the_rendered_one(self):
     folder, clips = self._make(silent_share=0.0)

@@ -1,6 +1,7 @@
 """Tests of the inner loop, on a model of one weight."""
 
 import time
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -50,6 +51,21 @@ class _Task:
     return 'video' if 'video' in name else 'shared'
 
 
+class _SlowTask(_Task):
+  """Takes 0.4 s."""
+
+  def loss(self, features, outputs):
+    outputs = {name: _after(y, 0.4) for name, y in outputs.items()}
+    return super().loss(features, outputs)
+
+
+def _after(x, seconds):
+  """`x`, some time later."""
+  pause = tf.py_function(lambda: time.sleep(seconds), [], [])
+  with tf.control_dependencies([pause]):
+    return tf.identity(x)
+
+
 def _trainer(
   values,
   clip_norm=None,
@@ -57,6 +73,7 @@ def _trainer(
   is_half=False,
   strategy=None,
   prepare=lambda dataset: dataset,
+  task=None,
   **kwargs,
 ):
   strategy = strategy or tf.distribute.OneDeviceStrategy('/cpu:0')
@@ -72,7 +89,7 @@ def _trainer(
     if is_half:
       optimizer = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
   return trainer.Trainer(
-    _Task(),
+    task or _Task(),
     model,
     optimizer,
     strategy.experimental_distribute_dataset(prepare(dataset)),
@@ -97,10 +114,10 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
       metrics['gradient_norm/video'], metrics['gradient_norm']
     )
 
-  def test_seconds_that_steps_wait_for_data(self):
+  @mock.patch.object(distribution, 'num_cores', return_value=2)
+  def test_seconds_that_steps_wait_for_data(self, _):
     def slow(features):
-      tf.numpy_function(lambda: time.sleep(0.2), [], [])
-      return features
+      return {'x': tf.ensure_shape(_after(features['x'], 0.2), [1])}
 
     steps = _trainer([1.0, 1.0, 1.0], prepare=lambda d: d.map(slow))
     waited = steps.train(tf.constant(3))[trainer.INPUT_WAIT]
@@ -109,6 +126,19 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
       _trainer([1.0, 1.0, 1.0]).train(tf.constant(3))[trainer.INPUT_WAIT],
       waited,
     )
+    # All but the first come while the step before is under way.
+    steps = _trainer(
+      [1.0, 1.0, 1.0, 1.0],
+      prepare=lambda d: d.map(slow).prefetch(1),
+      task=_SlowTask(),
+    )
+    waited = steps.train(tf.constant(4))[trainer.INPUT_WAIT]
+    self.assertBetween(waited, 0.1, 0.6)
+
+  def test_one_core_does_not_measure_the_wait(self):
+    with mock.patch.object(distribution, 'num_cores', return_value=1):
+      steps = _trainer([1.0])
+    self.assertEqual(steps.train(tf.constant(1))[trainer.INPUT_WAIT], 0)
 
   def test_not_finite_names_metric_and_step(self):
     with self.assertRaisesRegex(

@@ -61,7 +61,8 @@ class Trainer(orbit.AbstractTrainer):
     jit_compile: compile forward, loss and gradients with XLA; one replica.
     repeat_draws: draw the same dropout and DropToken at every step.
     deterministic: whether TensorFlow's operations are deterministic. There is
-      no clock among those, so that the wait for data is not measured.
+      no clock among those, so that the wait for data is not measured. Nor is it
+      on one core, which reads the clock when the step has left it.
     micro_batch_size: int, rows of a replica that the towers take at a time, for
       the same gradients in less memory (see `gradient_caching`, which also says
       why sums of the gradients of small batches would be something else); None:
@@ -99,7 +100,7 @@ class Trainer(orbit.AbstractTrainer):
     self._strategy = strategy
     self._seed = seed
     self._repeat_draws = repeat_draws
-    self._deterministic = deterministic
+    self._is_timed = not deterministic and distribution.num_cores() > 1
     self._micro_batch_size = micro_batch_size
     self._uses_loss_scale = isinstance(
       optimizer, tf_keras.mixed_precision.LossScaleOptimizer
@@ -224,11 +225,11 @@ class Trainer(orbit.AbstractTrainer):
     history = tf.TensorArray(tf.float32, size=num_steps)
     waited = tf.zeros([], tf.float64)
     for index in tf.range(num_steps):
-      if self._deterministic:
-        batch = next(iterator)
-      else:
+      if self._is_timed:
         batch, seconds = _timed_next(iterator)
         waited += seconds
+      else:
+        batch = next(iterator)
       shares = self._strategy.run(self._replica_step, args=(batch,))
       values = self._strategy.reduce(
         tf.distribute.ReduceOp.SUM, shares, axis=None
