@@ -760,6 +760,27 @@ class BadInputTest(_Case):
     with self.assertRaises(tf.errors.NotFoundError):
       list(shard)
 
+  def test_a_shard_that_goes_as_it_is_opened(self):
+    def opened(*args, **kwargs):
+      del args, kwargs
+      return tf.data.Dataset.from_tensors(b'')
+
+    zero = tf.constant(0, tf.int64)
+    with mock.patch.object(tf.data, 'FixedLengthRecordDataset', opened):
+      shard = pipeline._read_shard(
+        zero,
+        zero,
+        paths=['/nowhere/train.tfrecord'],
+        counts=[1000],
+        source=0,
+        num_pipelines=1,
+        pipeline=0,
+      )
+    with self.assertRaisesRegex(
+      tf.errors.InvalidArgumentError, 'train.tfrecord cannot be read beyond'
+    ):
+      list(shard)
+
   @parameterized.parameters(
     ({'batch_size': 0}, 'global_batch_size=0'),
     ({'start_step': -1}, 'start_step=-1'),

@@ -409,7 +409,9 @@ def _read_shard(
   path = tf.gather(tf.constant(paths), shard)
   count = tf.gather(tf.constant(counts, tf.int64), shard)
 
-  def name_record(index, record):
+  def name_record(index, numbered):
+    _, record = numbered
+
     def fail():
       message = tf.strings.join(
         [
@@ -417,8 +419,8 @@ def _read_shard(
           path,
           ' cannot be read beyond its record ',
           tf.strings.as_string(index),
-          ': it is corrupt. Remove it and make it again with `python -m '
-          'vatt_tf.ingest`, which goes on where it stopped.',
+          ': it is corrupt, or gone. Remove it and make it again with `python '
+          '-m vatt_tf.ingest`, which goes on where it stopped.',
         ]
       )
       failed = tf.raw_ops.Assert(condition=False, data=[message])
@@ -450,13 +452,16 @@ def _read_shard(
   else:
     dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
     # Reading stops at a corrupt record; the one that stands in for it is cut
-    # off when all records were there.
+    # off when all records were there. A file that cannot be opened would be
+    # tried again for ever, were there no number for each trial.
+    dataset = tf.data.Dataset.zip((tf.data.Dataset.range(count), dataset))
     dataset = dataset.ignore_errors(log_warning=False)
-    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(_UNREADABLE))
-    # A file that cannot be opened is tried again for ever where errors are
-    # dropped: right before, it is opened where they are not.
+    unreadable = tf.constant(0, tf.int64), _UNREADABLE
+    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(unreadable))
+    # Why it cannot be opened is said here, where errors are not dropped.
     opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
-    dataset = opened.take(1).skip(1).concatenate(dataset)
+    opened = opened.take(1).skip(1).map(lambda byte: (unreadable[0], byte))
+    dataset = opened.concatenate(dataset)
     dataset = dataset.take(count).enumerate().map(name_record)
   return dataset.filter(is_ours) if num_pipelines > 1 else dataset
 
