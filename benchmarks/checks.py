@@ -97,6 +97,8 @@ def ingest(found, name, *arguments):
 def make_sample_media(folder: str, *arguments: str):
   """Renders the sample media: `data/make_sample_media.py`.
 
+  What it prints goes to stderr, beside a benchmark's own figures.
+
   Args:
     folder: Where to.
     *arguments: Of the command, without `--output_dir`.
@@ -110,6 +112,7 @@ def make_sample_media(folder: str, *arguments: str):
     ],
     cwd=ROOT,
     check=True,
+    stdout=sys.stderr,
   )
 
 

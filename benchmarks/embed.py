@@ -18,7 +18,6 @@ import argparse
 import glob
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -114,17 +113,8 @@ def measure(num_files: int = 576) -> dict:
     media, records, saved = (
       os.path.join(folder, name) for name in ('media', 'records', 'saved')
     )
-    subprocess.run(
-      [
-        sys.executable,
-        os.path.join('data', 'make_sample_media.py'),
-        f'--output_dir={media}',
-        f'--num_train={num_files}',
-        '--num_validation=6',
-      ],
-      cwd=checks.ROOT,
-      check=True,
-      capture_output=True,
+    checks.make_sample_media(
+      media, f'--num_train={num_files}', '--num_validation=6'
     )
     manifest = os.path.join(media, 'train.csv')
     ingest.ingest(

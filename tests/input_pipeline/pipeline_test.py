@@ -594,6 +594,20 @@ class CacheTest(_Case):
       self._make('x', is_training=False, cache_gib=0.1)
 
 
+def _read_shard(path, count):
+  """The records of one shard, all of them for one pipeline."""
+  zero = tf.constant(0, tf.int64)
+  return pipeline._read_shard(
+    zero,
+    zero,
+    paths=[path],
+    counts=[count],
+    source=0,
+    num_pipelines=1,
+    pipeline=0,
+  )
+
+
 class BadInputTest(_Case):
   def _clips_with_bad_ones(self):
     clips = [_clip(i) for i in range(8)]
@@ -745,16 +759,7 @@ class BadInputTest(_Case):
     # Interleaving names shards ahead of the time at which it reads them.
     pattern = self._write([_clip(0)])
     (path,) = tf.io.gfile.glob(pattern)
-    first = tf.constant(0, tf.int64)
-    shard = pipeline._read_shard(
-      first,
-      first,
-      paths=[path],
-      counts=[1],
-      source=0,
-      num_pipelines=1,
-      pipeline=0,
-    )
+    shard = _read_shard(path, 1)
     self.assertLen(list(shard), 1)
     tf.io.gfile.remove(path)
     with self.assertRaises(tf.errors.NotFoundError):
@@ -765,17 +770,8 @@ class BadInputTest(_Case):
       del args, kwargs
       return tf.data.Dataset.from_tensors(b'')
 
-    zero = tf.constant(0, tf.int64)
     with mock.patch.object(tf.data, 'FixedLengthRecordDataset', opened):
-      shard = pipeline._read_shard(
-        zero,
-        zero,
-        paths=['/nowhere/train.tfrecord'],
-        counts=[1000],
-        source=0,
-        num_pipelines=1,
-        pipeline=0,
-      )
+      shard = _read_shard('/nowhere/train.tfrecord', 1000)
     with self.assertRaisesRegex(
       tf.errors.InvalidArgumentError, 'train.tfrecord cannot be read beyond'
     ):
