@@ -103,6 +103,9 @@ class Reader:
           )
         )
         continue
+      clips += [
+        planning.skip_of_note(work.segment, note) for note in result.notes
+      ]
       cues = result.cues
       if work.cues is not None:
         cues = captions_lib.in_span(work.cues, result.start, result.end)

@@ -59,6 +59,7 @@ class DecodedClip:
     width: Of the frames.
     audio: (S,) float32 in [-1, 1], the first sample at `start`, or None.
     cues: Captions in order of time, in µs on the clock of the file.
+    notes: What was left out or changed on the way here.
   """
 
   start: int
@@ -68,6 +69,7 @@ class DecodedClip:
   width: int = 0
   audio: np.ndarray | None = None
   cues: list[captions.Cue] = dataclasses.field(default_factory=list)
+  notes: list[errors.Note] = dataclasses.field(default_factory=list)
 
 
 def read_captions(

@@ -1,4 +1,6 @@
-"""The errors of media, caption and manifest files."""
+"""The errors of media, caption and manifest files, and notes on them."""
+
+from typing import NamedTuple
 
 
 class MediaError(ValueError):
@@ -7,6 +9,25 @@ class MediaError(ValueError):
   While files are ingested it becomes one line of the skip report. It carries
   its message alone, so that it can pass between processes.
   """
+
+
+class Note(NamedTuple):
+  """Something of a file that was left out or changed, while the rest was kept.
+
+  Becomes a line of the skip report, which does not count as a failure.
+
+  Attributes:
+    reason: What was left out or changed, and why, on one line.
+    file: The file it is in, if that is not the media file itself: its base
+      name.
+    start: µs where it begins, or None if it has no time.
+    end: µs where it ends, or None.
+  """
+
+  reason: str
+  file: str = ''
+  start: int | None = None
+  end: int | None = None
 
 
 class TooManyFailedError(RuntimeError):

@@ -64,6 +64,7 @@ class Result:
     num_clips: Records written.
     num_failed: Clips that could not be made.
     num_other_files: Files of the folder that are no media.
+    num_notes: Parts of files that were left out or changed.
     num_with_video: Records with frames.
     num_with_audio: Records with sound.
     num_with_captions: Records with a caption.
@@ -81,6 +82,7 @@ class Result:
   num_clips: int = 0
   num_failed: int = 0
   num_other_files: int = 0
+  num_notes: int = 0
   num_with_video: int = 0
   num_with_audio: int = 0
   num_with_captions: int = 0
@@ -116,6 +118,11 @@ class Result:
         f' {count(self.num_failed, "clip")} failed and '
         f'{count(self.num_other_files, "file")} of another kind: see '
         f'{self.skip_report}.'
+      )
+    if self.num_notes:
+      text += (
+        f' {count(self.num_notes, "note")} on parts of files that were left '
+        f'out or changed: see {self.skip_report}.'
       )
     return text
 
@@ -430,6 +437,9 @@ class _Writer:
         continue
       clip = _make_clip(work, result, self._options, self._label_indices)
       shard_writer.write(clip)
+      skips += [
+        planning.skip_of_note(work.segment, note) for note in result.notes
+      ]
       line['records'] += 1
       line['num_with_video'] += bool(clip.frames)
       line['num_with_audio'] += clip.waveform is not None
@@ -443,7 +453,11 @@ class _Writer:
 
 
 def write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
-  """Writes the csv that names each file without a record, and says why."""
+  """Writes the csv that names each file without a record, and says why.
+
+  Tasks of one file may have the same note: it is written once.
+  """
+  skips = planning.without_repeated_notes(skips)
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
   table.writerow(['file', 'start', 'end', 'reason'])
@@ -487,6 +501,7 @@ def _finish(
   skips = plan.skips + [
     planning.Skip(*skip) for line in journal.tasks for skip in line['skips']
   ]
+  skips = planning.without_repeated_notes(skips)
   write_skip_report(
     os.path.join(output_dir, f'{options.name}.skipped.csv'), skips
   )
@@ -501,7 +516,10 @@ def _finish(
     'num_examples': sum(shard_lengths),
     'shard_lengths': shard_lengths,
     'num_failed': sum(skip.is_failure for skip in skips),
-    'num_other_files': sum(not skip.is_failure for skip in skips),
+    'num_other_files': sum(
+      not skip.is_failure and not skip.is_note for skip in skips
+    ),
+    'num_notes': sum(skip.is_note for skip in skips),
     **{count: sum(line[count] for line in journal.tasks) for count in _COUNTS},
     'num_labels': len(label_names),
     'frame_rate': settings.frame_rate if settings.use_video else 0,
@@ -541,6 +559,7 @@ def _result(
     num_clips=entry['num_examples'],
     num_failed=entry['num_failed'],
     num_other_files=entry['num_other_files'],
+    num_notes=entry.get('num_notes', 0),
     num_with_video=entry['num_with_video'],
     num_with_audio=entry['num_with_audio'],
     num_with_captions=entry['num_with_captions'],

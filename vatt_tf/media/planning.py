@@ -47,6 +47,8 @@ class Skip(NamedTuple):
     end: Seconds, or ''.
     reason: Why there is no record.
     is_failure: Whether it counts as failed; a file that is no media does not.
+    is_note: Whether there is a record all the same, and a part of the file is
+      not in it.
   """
 
   file: str
@@ -54,6 +56,7 @@ class Skip(NamedTuple):
   end: str
   reason: str
   is_failure: bool = True
+  is_note: bool = False
 
 
 class Work(NamedTuple):
@@ -295,10 +298,27 @@ def skip_of(
   is_failure = is_listed or extension in manifest.MEDIA_EXTENSIONS
   if not is_failure:
     reason = f'not a media file: {reason}'
-  times = [
-    '' if time is None else f'{time / decode.SECOND:g}' for time in (start, end)
-  ]
-  return Skip(segment.path, *times, reason, is_failure)
+  return Skip(segment.path, *_seconds(start, end), reason, is_failure)
+
+
+def skip_of_note(segment: manifest.Segment, note: errors.Note) -> Skip:
+  """The line of the skip report for a part of a file that was left out."""
+  file = segment.path
+  if note.file:
+    file = os.path.join(os.path.dirname(file), note.file)
+  times = _seconds(note.start, note.end)
+  return Skip(file, *times, f'note: {note.reason}', False, True)
+
+
+def without_repeated_notes(skips: Iterable[Skip]) -> list[Skip]:
+  """Skips with each note once: several tasks of a file may have the same."""
+  skips = list(skips)
+  notes = dict.fromkeys(skip for skip in skips if skip.is_note)
+  return [skip for skip in skips if not skip.is_note] + list(notes)
+
+
+def _seconds(*times: int | None) -> list[str]:
+  return ['' if one is None else f'{one / decode.SECOND:g}' for one in times]
 
 
 class Plan:
