@@ -20,7 +20,7 @@ SECOND = media_file.SECOND
 Settings = media_file.Settings
 
 # How much earlier than asked a file may end: times in manifests are rounded.
-END_TOLERANCE = SECOND // 4
+END_TOLERANCE = media_file.END_TOLERANCE
 
 # µs before a span from where reading is tried.
 _PREROLLS = (sound_lib.PREROLL, 10 * SECOND)
@@ -101,22 +101,24 @@ def read_captions(
       if packet.dts is not None and media.time(packet.dts, stream) > end:
         break
       continue
+    last = captions.OPEN_END
+    if packet.duration:
+      last = time + round(packet.duration * stream.time_base * SECOND)
     for one in media_file.decode_packet(packet) or []:
-      text = _subtitle_text(one)
-      duration = round((packet.duration or 0) * stream.time_base * SECOND)
-      if text:
-        cues.append(captions.Cue(time, time + duration, text))
-  return captions.in_span(sorted(cues), start, end)
+      cues.append((time, last, _subtitle_lines(one)))
+  cues = captions.unroll(captions.close_ends(cues))
+  return captions.in_span(cues, start, end)
 
 
-def _subtitle_text(subtitle) -> str:
-  """The text of a decoded caption: a set of rectangles, or one of them."""
+def _subtitle_lines(subtitle) -> list[str]:
+  """The lines of a decoded caption: a set of rectangles, or one of them."""
   parts = subtitle if hasattr(subtitle, 'rects') else [subtitle]
-  texts = []
+  lines = []
   for part in parts:
     raw = getattr(part, 'dialogue', b'') or getattr(part, 'text', b'')
-    texts.append(captions.clean(raw.decode('utf-8', errors='replace')))
-  return ' '.join(text for text in texts if text)
+    text = raw.decode('utf-8', errors='replace')
+    lines += text.replace('\\N', '\n').split('\n')
+  return lines
 
 
 def find_end(path: str, audio_path: str, settings: Settings) -> int:
@@ -132,7 +134,7 @@ def find_end(path: str, audio_path: str, settings: Settings) -> int:
   """
   settings = _media_settings(path, audio_path, settings)
   with media_file.MediaFile(path or audio_path, settings) as media:
-    return media.find_end()
+    return media.length().end
 
 
 def _media_settings(
@@ -150,29 +152,30 @@ def _known_spans(
   media: media_file.MediaFile, spans: Sequence[Span]
 ) -> list[tuple[int, int] | errors.MediaError]:
   """Start and end of each span, or why it cannot be read."""
-  end_of_file = None
+  length = None
   if any(not span.is_exact or span.end is None for span in spans):
-    end_of_file = media.find_end()
-  stated = media.stated_end() if end_of_file is None else end_of_file
+    length = media.length()
   known = []
   for span in spans:
-    end = end_of_file if span.end is None else span.end
-    # The container is believed only when it says clearly more than rounding.
-    if stated is not None and span.start >= stated + SECOND:
-      known.append(_beyond(span.start, stated, media))
+    if length is None:
+      stated = media.stated_end()
+      # The container may be wrong: its word alone is no reason to refuse.
+      if stated is not None and span.start >= stated + SECOND:
+        length = media.length()
+    end = length.end if span.end is None else span.end
+    if length is not None and span.start >= length.end + SECOND:
+      known.append(_beyond(span.start, length.end, length.kind))
     elif end <= span.start:
-      known.append(_beyond(span.start, end, media))
+      known.append(_beyond(span.start, end, length.kind if length else 'file'))
     else:
       known.append((span.start, end))
   return known
 
 
-def _beyond(
-  start: int, end: int, media: media_file.MediaFile
-) -> errors.MediaError:
+def _beyond(start: int, end: int, kind: str) -> errors.MediaError:
   return errors.MediaError(
-    f'the clip starts at {media_file.seconds(start)}, but its '
-    f'{media.main_kind} ends at {media_file.seconds(end)}'
+    f'the clip starts at {media_file.seconds(start)}, but its {kind} ends at '
+    f'{media_file.seconds(end)}'
   )
 
 
@@ -199,7 +202,8 @@ def decode_spans(
 
   Returns:
     Of each span its clip, or why it cannot be had. A clip has frames if half
-    of it or more has video, and sound likewise; silence fills gaps.
+    of it or more has video, and sound likewise; silence fills gaps, and after
+    the video its last frame is held.
   """
   cue_margin = caption_margin if use_caption_stream else None
   try:
@@ -241,7 +245,8 @@ def _decode(
   video = none if frame_reader is None else frame_reader.reading
   audio = none if sound_reader is None else sound_reader.reading
   track = None if sound_reader is None else sound_reader.track
-  main = video if media.video is not None else audio
+  # Sound of another file does not say how long this one is.
+  end_of_file = _read_end(video, audio if sound is media else none)
   cues = []
   if cue_margin is not None:
     cues = read_captions(media, first - cue_margin, last + cue_margin)
@@ -249,10 +254,14 @@ def _decode(
     start, end = known[number]
     try:
       _check_whole(media, spans[i], start, end, [video, audio])
-      end = _check_end(media, spans[i], start, end, main)
+      end = _check_end(spans[i], start, end, end_of_file)
       own = captions.in_span(cues, start, end, cue_margin or 0)
       clip = DecodedClip(start, end, cues=own)
-      if _share_before(video.first, start, end) <= 1 - _MIN_COVERED_SHARE:
+      clip.notes += _notes_of(media, spans[i], start, end)
+      covered = _covered(video, start, end)
+      if covered and covered < _MIN_COVERED_SHARE * (end - start):
+        clip.notes.append(_left_out('picture', covered, start, end))
+      elif covered:
         video.check_damage(start, end, 'video')
         clip.frames = frame_reader.frames[number][
           : video_frames.num_frames(start, end, settings.frame_rate)
@@ -263,6 +272,9 @@ def _decode(
       if track is not None:
         audio.check_damage(start, end, 'audio')
         clip.audio = track.cut(start, end)
+        covered = track.covered(start, end)
+        if clip.audio is None and covered:
+          clip.notes.append(_left_out('sound', covered, start, end))
       if not clip.frames and clip.audio is None:
         raise errors.MediaError(
           'it has no video and no audio between '
@@ -340,11 +352,56 @@ def _pass_over(
   return readers
 
 
-def _share_before(first: int | None, start: int, end: int) -> float:
-  """Share of a span that lies before the first frame."""
-  if first is None:
-    return 1.0
-  return min(max((first - start) / (end - start), 0.0), 1.0)
+def _covered(video: media_file.Reading, start: int, end: int) -> int:
+  """How much of a span has a picture, µs."""
+  if video.first is None:
+    return 0
+  last = end if video.end is None else min(end, video.end)
+  return max(0, last - max(start, video.first))
+
+
+def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
+  return errors.Note(
+    f'its {what} is left out: it covers {media_file.seconds(covered)} of the '
+    'clip, less than half',
+    start=start,
+    end=end,
+  )
+
+
+def _notes_of(
+  media: media_file.MediaFile, span: Span, start: int, end: int
+) -> list[errors.Note]:
+  """What there is to say of a file, in the clip where it belongs."""
+  notes, is_last = (), False
+  if not _is_exact(span):
+    length = media.length()
+    notes, is_last = length.notes, end >= length.end - END_TOLERANCE
+  elif media.may_restart:
+    notes = media.timeline().notes
+  return [
+    note
+    for note in notes
+    if is_last and (note.start is None or note.start >= end)
+    or note.start is not None and start <= note.start < end
+  ]
+
+
+def _is_exact(span: Span) -> bool:
+  """Whether its end was asked for, and is not that of the file."""
+  return span.is_exact and span.end is not None
+
+
+def _read_end(
+  video: media_file.Reading, audio: media_file.Reading
+) -> tuple[int, str] | None:
+  """Where a file ends, and what ends there; None if it was not read so far."""
+  readings = [one for one in (video, audio) if one.first is not None]
+  if not readings or any(one.end is None for one in readings):
+    return None
+  return media_file.last_end(
+    *(None if one.first is None else one.end for one in (video, audio))
+  )
 
 
 def _check_whole(
@@ -355,37 +412,42 @@ def _check_whole(
   readings: Sequence[media_file.Reading],
 ) -> None:
   """Raises `MediaError` for a file that breaks off before its stated end."""
+  if _is_exact(span):
+    return
+  length = media.length()
+  if length.is_cut_off and end >= length.end - END_TOLERANCE:
+    raise _cut_off(length.claimed, length.end)
   ends = [one.end for one in readings if one.first is not None]
   # The end of a file may be that of its captions.
-  if span.is_exact and span.end is not None or media.has_captions:
+  if media.has_captions:
     return
   if not ends or any(one is None for one in ends) or start >= max(ends):
     return
   if max(ends) < end - max(SECOND, end // 20):
-    raise errors.MediaError(
-      f'it should last until {media_file.seconds(end)} or longer, but can only '
-      f'be read until {media_file.seconds(max(ends))}: it is cut off or damaged'
-    )
+    raise _cut_off(end, max(ends))
+
+
+def _cut_off(stated: int, end: int) -> errors.MediaError:
+  return errors.MediaError(
+    f'it should last until {media_file.seconds(stated)} or longer, but can '
+    f'only be read until {media_file.seconds(end)}: it is cut off or damaged'
+  )
 
 
 def _check_end(
-  media: media_file.MediaFile,
-  span: Span,
-  start: int,
-  end: int,
-  main: media_file.Reading,
+  span: Span, start: int, end: int, end_of_file: tuple[int, str] | None
 ) -> int:
   """Where a span ends, once the file was read; raises `MediaError`."""
-  if main.end is None:
+  if end_of_file is None:
     return end
-  if start >= main.end:
-    raise _beyond(start, main.end, media)
-  if span.is_exact and span.end is not None:
-    if main.end < end - END_TOLERANCE:
+  last, kind = end_of_file
+  if start >= last:
+    raise _beyond(start, last, kind)
+  if _is_exact(span):
+    if last < end - END_TOLERANCE:
       raise errors.MediaError(
         f'the clip ({media_file.seconds(start)} to {media_file.seconds(end)}) '
-        f'is longer than its {media.main_kind}, which ends at '
-        f'{media_file.seconds(main.end)}'
+        f'is longer than its {kind}, which ends at {media_file.seconds(last)}'
       )
     return end
-  return min(end, main.end)
+  return min(end, last)

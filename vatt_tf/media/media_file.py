@@ -2,21 +2,59 @@
 
 import abc
 import bisect
-from collections.abc import Iterator, Sequence
+import collections
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
+import functools
 import os
 
 import av
 import av.error
+import av.logging
 import av.packet
 import av.stream
 
-from vatt_tf.media import errors
+from vatt_tf.media import containers, errors, timeline
 
 SECOND = 1_000_000
 
-# Demuxers for what is no recording: pictures and text.
-_NOT_MEDIA_FORMATS = ('tty', 'image2', 'ansi', 'bin', 'xbin', 'adf', 'idf')
+# How much earlier than stated a file may end: times are rounded.
+END_TOLERANCE = SECOND // 4
+
+# Demuxers for what is no recording. The first ones would open other files or
+# devices, or connections; the others take text and pictures.
+_NOT_MEDIA_FORMATS = frozenset(
+  """concat dash hls imf rtp rtsp sap sdp webm_dash_manifest
+  alsa fbdev kmsgrab lavfi oss v4l2 video4linux2,v4l2 x11grab
+  adf alias_pix ansi apng bin brender_pix cdg ffmetadata ico idf image2
+  image2pipe jpegxl_anim tty txd xbin""".split()
+)
+
+# Of the ISO container: pictures and sequences of pictures (HEIF, AVIF, CR3).
+_PICTURE_BRANDS = frozenset(
+  """MA1A MA1B MiHA MiHB MiHE avci avcs avif avis crx heic heim heis heix hevc
+  hevm hevs hevx j2ki j2is jpeg jpgs mif1 miaf msf1 vvic vvis""".split()
+)
+
+# Of which FFmpeg estimates the length.
+_ESTIMATED_FORMATS = ('mpeg', 'mpegts', 'asf')
+# Where a stream may be joined to another one, and its clock start again.
+_FORMATS_WITHOUT_RESTARTS = (
+  'aac', 'ac3', 'aiff', 'amr', 'au', 'avi', 'caf', 'dts', 'eac3', 'gif', 'mp3',
+  'w64', 'wav',
+)  # fmt: skip
+# AVFMT_TS_DISCONT of FFmpeg's formats.
+_HAS_JUMPS = 0x0200
+# A header may say that a file is this much longer than it is, µs and share.
+_MAX_ROUNDING = SECOND
+_MAX_ROUNDING_SHARE = 0.05
+
+# Of a file, behind its last packet: indices, tags.
+_MAX_UNREAD_SHARE = 0.1
+
+# Timelines of files, so that each is measured once by a process.
+_MAX_TIMELINES = 256
+_timelines = collections.OrderedDict()
 
 # Decoders of captions that are pictures.
 _PICTURE_CAPTIONS = ('dvdsub', 'pgssub', 'dvbsub', 'xsub')
@@ -117,6 +155,82 @@ def frame_interval(stream) -> int:
   return round(SECOND / min(max(rate, 1), 1000))
 
 
+@dataclasses.dataclass(frozen=True)
+class Length:
+  """How long a file is.
+
+  Attributes:
+    end: µs at which its last stream ends.
+    kind: Of that stream: `video`, or `audio` where the sound goes on after the
+      picture, or is alone.
+    claimed: What its header says, µs, where that is not so; else None.
+    is_cut_off: Whether it ends earlier because a part of the file is missing
+      or damaged.
+    notes: What of the file is left out.
+  """
+
+  end: int
+  kind: str
+  claimed: int | None = None
+  is_cut_off: bool = False
+  notes: tuple[errors.Note, ...] = ()
+
+
+def last_end(video: int | None, audio: int | None) -> tuple[int, str] | None:
+  """Where a file ends, µs, and what ends there.
+
+  Sound decides only where it goes on for longer than what encoders add to it.
+
+  Args:
+    video: µs at which the picture ends, or None.
+    audio: µs at which the sound ends, or None.
+  """
+  if audio is not None and (video is None or audio > video + END_TOLERANCE):
+    return audio, timeline.AUDIO
+  return None if video is None else (video, timeline.VIDEO)
+
+
+def _settle(
+  measured: int | None, stated: int | None, is_estimate: bool
+) -> tuple[int | None, int | None]:
+  """The end of a stream, and what its header says, if that is wrong.
+
+  Args:
+    measured: µs, from its packets.
+    stated: µs, as the container says.
+    is_estimate: Whether `stated` is FFmpeg's guess.
+  """
+  if measured is None or stated is None or stated <= 0:
+    return measured, None
+  excess = stated - measured
+  if excess > max(_MAX_ROUNDING, _MAX_ROUNDING_SHARE * stated):
+    return measured, None if is_estimate else stated
+  if is_estimate or excess < -END_TOLERANCE:
+    return measured, None
+  return stated, None
+
+
+@functools.cache
+def _allowed_formats() -> str:
+  """FFmpeg's demuxers for recordings, as it takes them."""
+  return ','.join(
+    name
+    for name in sorted(av.formats_available)
+    if name not in _NOT_MEDIA_FORMATS and not name.endswith('_pipe')
+  )
+
+
+def _what_is_at(path: str) -> str:
+  """What is at a path that holds no file."""
+  if os.path.isdir(path):
+    return 'is a folder'
+  if os.path.exists(path):
+    return 'is no file, but a pipe, a socket or a device'
+  if os.path.islink(path):
+    return 'is a link to what is not there'
+  return 'is not there'
+
+
 class MediaFile:
   """An open media file.
 
@@ -141,9 +255,9 @@ class MediaFile:
     self._container = None
     self._is_at_start = False
     self._sound_delay = None
+    self._length = None
     if not os.path.isfile(self._path):
-      what = 'is a folder' if os.path.isdir(self._path) else 'is not there'
-      raise errors.MediaError(f'the file {what}')
+      raise errors.MediaError(f'the file {_what_is_at(self._path)}')
     if not os.path.getsize(self._path):
       raise errors.MediaError('the file is empty (0 bytes)')
     self._open()
@@ -155,7 +269,20 @@ class MediaFile:
   def _open(self) -> None:
     self.close()
     try:
-      self._container = av.open(self._path, metadata_errors='replace')
+      # As a path, never as an address; and nothing beside it is opened.
+      self._container = av.open(
+        f'file:{self._path}',
+        container_options={
+          'protocol_whitelist': 'file',
+          'format_whitelist': _allowed_formats(),
+        },
+        metadata_errors='replace',
+      )
+    except av.error.ArgumentError as e:
+      raise errors.MediaError(
+        'it holds no video and no audio: it is a playlist, a picture or text, '
+        f'or its header is damaged ({e.strerror})'
+      ) from e
     except av.error.FFmpegError as e:
       raise errors.MediaError(
         'FFmpeg cannot open it: its format is unknown or its header is damaged '
@@ -165,12 +292,14 @@ class MediaFile:
     settings = self._settings
     name = self._container.format.name
     streams = self._container.streams
+    brand = self._container.metadata.get('major_brand', '').strip()
+    if name.startswith('mov') and brand in _PICTURE_BRANDS:
+      raise errors.MediaError(f'it is a picture (format {brand})')
     # The cover picture of a song is a video stream of one frame.
     cover = av.stream.Disposition.attached_pic
     videos = [one for one in streams.video if not one.disposition & cover]
     audios = list(streams.audio)
-    is_other = name.endswith('_pipe') or name in _NOT_MEDIA_FORMATS
-    if is_other or not (videos or audios):
+    if not (videos or audios):
       raise errors.MediaError(f'it holds no video and no audio (format {name})')
     self.video = self.audio = None
     if settings.use_video:
@@ -194,6 +323,9 @@ class MediaFile:
       matching = [one for one in texts if _is_language(one.language, language)]
       texts = matching or texts
     self.text = _pick_stream(texts, settings.caption_stream, 'caption')
+    self._has_all = len(videos) + len(audios) == sum(
+      one is not None for one in (self.video, self.audio)
+    )
     if self.video is not None:
       context = self.video.codec_context
       context.thread_count = settings.num_threads
@@ -211,11 +343,6 @@ class MediaFile:
   def __exit__(self, error_type, error, traceback) -> None:
     self.close()
 
-  @property
-  def main_kind(self) -> str:
-    """`video`, or `audio` where there is no video: what says how long it is."""
-    return 'audio' if self.video is None else 'video'
-
   def time(self, stamp: int, source) -> int:
     """µs on the clock of the file of a time stamp of a stream or a frame."""
     base = source.time_base
@@ -224,58 +351,191 @@ class MediaFile:
     return numerator // (2 * base.denominator) - self.origin
 
   @property
-  def has_captions(self) -> bool:
-    """Whether any stream holds captions, as text or as pictures."""
-    return bool(self._container.streams.subtitles)
+  def main_kind(self) -> str:
+    """`video`, or `audio` where there is no video."""
+    return 'audio' if self.video is None else 'video'
 
   def stated_end(self) -> int | None:
-    """µs at which the main stream ends by the container's word, if it has one.
+    """µs at which the file ends by the container's word, which may be wrong."""
+    ends = {kind: self._stated_end(kind) for kind in ('video', 'audio')}
+    found = last_end(**ends)
+    return self._stated_end_of_all() if found is None else found[0]
 
-    Returns:
-      The time, or None. Containers may be wrong.
-    """
-    stream = self.video or self.audio
-    if stream.duration:
-      return self.time((stream.start_time or 0) + stream.duration, stream)
-    if self._container.duration:
-      # Matroska states when the last frame ends, the others how long it is.
-      is_absolute = 'matroska' in self._container.format.name
-      return self._container.duration - (self.origin if is_absolute else 0)
-    return None
+  def _stated_end(self, kind: str) -> int | None:
+    stream = getattr(self, kind)
+    if stream is None or not stream.duration:
+      return None
+    return self.time((stream.start_time or 0) + stream.duration, stream)
 
-  def find_end(self) -> int:
-    """µs at which the main stream ends: as stated, or from its last packet.
+  def _stated_end_of_all(self) -> int | None:
+    if not self._container.duration:
+      return None
+    # Matroska states when the last frame ends, the others how long it is.
+    is_absolute = 'matroska' in self._container.format.name
+    return self._container.duration - (self.origin if is_absolute else 0)
+
+  def length(self) -> Length:
+    """How long the file is, by its packets.
+
+    What the container states is taken where it agrees with them.
 
     Raises:
       errors.MediaError: It has no packet with a time.
     """
-    end = self.stated_end()
-    if end is not None and end > 0:
-      return end
-    ends, count = [], 0
-    for packet in self.packets(0, self.main_kind):
-      stamp = packet.pts if packet.pts is not None else packet.dts
-      count += bool(packet.size)
-      if stamp is not None:
-        stamp += packet.duration or 0
-        ends.append(self.time(stamp, packet.stream))
-    if not ends and self.video is not None:
-      # A raw stream, without a container that would give times.
-      ends.append(count * frame_interval(self.video))
-    if not ends:
-      raise errors.MediaError('its length is unknown: no packet has a time')
-    return max(ends)
+    if self._length is None:
+      self._length = self._measure_length()
+    return self._length
+
+  def _measure_length(self) -> Length:
+    line = self.timeline()
+    is_estimate = self._container.format.name in _ESTIMATED_FORMATS
+    ends, claims = {}, []
+    for kind in ('video', 'audio'):
+      measured = line.ends.get(kind)
+      if measured is None and kind == 'video' and line.num_packets.get(kind):
+        # A raw stream, without a container that would give times.
+        measured = line.num_packets[kind] * frame_interval(self.video)
+      stated = None if line.shifts else self._stated_end(kind)
+      ends[kind], claim = _settle(measured, stated, is_estimate)
+      if claim is not None:
+        claims.append(claim)
+    found = last_end(**ends)
+    if found is None:
+      raise errors.MediaError(
+        'its length is unknown: it has no packet with a time'
+      )
+    end, kind = found
+    stated = self._stated_end_of_all()
+    if stated and not line.shifts and not any(map(self._stated_end, ends)):
+      end, claim = _settle(
+        max(one for one in ends.values() if one is not None),
+        stated,
+        is_estimate,
+      )
+      # That may be the end of what is not read.
+      if claim is not None and self._has_all and not self.has_captions:
+        claims.append(claim)
+    notes = list(line.notes)
+    extent = containers.extent(self._path)
+    claimed = max(claims, default=None)
+    is_cut_off = claimed is not None and (
+      extent.is_cut_off or self._is_unread_from(line.num_bytes)
+    )
+    if claimed is not None and not is_cut_off:
+      notes.append(
+        errors.Note(
+          f'its header says that it lasts until {seconds(claimed)}, but it '
+          f'ends at {seconds(end)}',
+          start=end,
+        )
+      )
+    if extent.is_followed and self._container.format.name != 'avi':
+      notes.append(
+        errors.Note(
+          'another recording is joined to it in the same file, and is left out',
+          start=end,
+        )
+      )
+    return Length(end, kind, claimed, is_cut_off, tuple(notes))
+
+  def _is_unread_from(self, position: int) -> bool:
+    """Whether a lot follows the last packet that can be read."""
+    # These may end in an index, and are read by it.
+    if self._container.format.name.startswith(('mov', 'avi')):
+      return False
+    size = os.path.getsize(self._path)
+    return 0 < position < (1 - _MAX_UNREAD_SHARE) * size
+
+  @property
+  def has_captions(self) -> bool:
+    """Whether any stream holds captions, as text or as pictures."""
+    return bool(self._container.streams.subtitles)
+
+  @property
+  def may_restart(self) -> bool:
+    """Whether the clock of such a file may start again or jump inside it."""
+    name = self._container.format.name
+    if name.startswith('mov'):
+      # A table of all samples has one clock; fragments bring their own.
+      return any(
+        one is not None and not one.frames for one in (self.video, self.audio)
+      )
+    return name not in _FORMATS_WITHOUT_RESTARTS
+
+  def timeline(self) -> timeline.Timeline:
+    """What the packets say of the time; measured once by a process.
+
+    Raises:
+      errors.MediaError: The time stamps cannot be followed.
+    """
+    status = os.stat(self._path)
+    streams = {
+      kind: getattr(self, kind).index
+      for kind in ('video', 'audio', 'text')
+      if getattr(self, kind) is not None
+    }
+    key = (
+      os.path.abspath(self._path),
+      status.st_size,
+      status.st_mtime_ns,
+      *streams.items(),
+    )
+    if key not in _timelines:
+      name = self._container.format.name
+      known = len(self._container.streams)
+      self._rewind()
+      _timelines[key] = timeline.measure(
+        ((_kind(packet), packet) for packet in self._demux(streams)),
+        self.time,
+        has_restarts=self.may_restart,
+        has_jumps=bool(self._container.format.flags & _HAS_JUMPS)
+        or name == 'flv',
+        has_late_streams=lambda: self._count_streams() > known,
+      )
+      if len(_timelines) > _MAX_TIMELINES:
+        _timelines.popitem(last=False)
+    return _timelines[key]
+
+  def _count_streams(self) -> int:
+    """Streams of the container by now: some come up while it is read."""
+    # The one place where PyAV tells of those that it does not know.
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+      return self._container.dumps_format().count('\n  Stream #')
+    finally:
+      av.logging.set_level(level)
+
+  def _rewind(self) -> None:
+    # Not a seek to 0: that skips what tells how much of the first sound packet
+    # is the encoder's delay.
+    if not self._is_at_start:
+      self._open()
+
+  def _demux(self, kinds: Iterable[str]) -> Iterator[av.Packet]:
+    """Packets from here on, as far as the file can be read."""
+    self._is_at_start = False
+    try:
+      yield from self._container.demux([getattr(self, kind) for kind in kinds])
+    except (av.error.FFmpegError, IndexError):
+      # The latter after the last packet, where PyAV meets a stream that it has
+      # not seen when it opened the file.
+      return
 
   def packets(self, start: int, *kinds: str) -> Iterator[av.Packet]:
     """Packets from the last point at or before `start` that can be decoded.
 
     The seek may land late when an index is wrong; the caller has to check the
-    first time. Reading ends where the file cannot be read any further.
+    first time. Reading ends where the file cannot be read any further. Time
+    stamps are on the one clock of the file, wherever that starts again.
 
     Args:
       start: µs; 0 or less for the beginning.
       *kinds: Of `video`, `audio` and `text`; the first one is sought in.
     """
+    if self.may_restart and self.timeline().shifts:
+      yield from self._shifted_packets(start, kinds)
+      return
     if start > 0:
       stream = getattr(self, kinds[0])
       stamp = int((start + self.origin) / SECOND / stream.time_base)
@@ -283,16 +543,32 @@ class MediaFile:
         self._container.seek(stamp, backward=True, stream=stream)
       except av.error.FFmpegError:
         start = 0
-    # Not a seek to 0: that skips what tells how much of the first sound packet
-    # is the encoder's delay.
-    if start <= 0 and not self._is_at_start:
-      self._open()
-    self._is_at_start = False
-    streams = [getattr(self, kind) for kind in kinds]
-    try:
-      yield from self._container.demux(*streams)
-    except av.error.FFmpegError:
-      return
+    if start <= 0:
+      self._rewind()
+    yield from self._demux(kinds)
+
+  def _shifted_packets(
+    self, start: int, kinds: Sequence[str]
+  ) -> Iterator[av.Packet]:
+    """`packets` of a file with several clocks.
+
+    A seek cannot tell them apart: the file is read from its beginning, and what
+    comes before the last key frame is passed over without being decoded.
+    """
+    line = self.timeline()
+    before = bisect.bisect_right(line.keys, start, key=lambda key: key[0])
+    first_frame = line.keys[before - 1][1] if before else 0
+    shifts = {
+      kind: timeline.Shifts(line.shifts.get(kind, ())) for kind in kinds
+    }
+    self._rewind()
+    for packet in self._demux(kinds):
+      kind = _kind(packet)
+      if not packet.size and packet.pts is None and packet.dts is None:
+        yield packet  # the end of the stream
+      elif shifts[kind].apply(packet):
+        if kind != 'video' or shifts[kind].ordinal >= first_frame:
+          yield packet
 
   def sound_delay(self) -> int:
     """µs by which the time stamps of the decoded sound come late.
@@ -319,6 +595,12 @@ class MediaFile:
         late = frames[0].pts * frames[0].time_base - first
         return round(max(late, 0) * SECOND)
     return 0
+
+
+def _kind(packet: av.packet.Packet) -> str:
+  """`video`, `audio` or `text`."""
+  kind = packet.stream.type
+  return 'text' if kind == 'subtitle' else kind
 
 
 @dataclasses.dataclass

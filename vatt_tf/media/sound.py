@@ -193,6 +193,15 @@ class SoundTrack:
     else:
       self._filled.append([start, stop])
 
+  def covered(self, start: int, end: int) -> int:
+    """How much of a span has sound, µs."""
+    first, last = self._index(start), self._index(end)
+    samples = sum(
+      max(0, min(last, stop) - max(first, begin))
+      for begin, stop in self._filled
+    )
+    return round(samples * SECOND / self._rate)
+
   def cut(self, start: int, end: int) -> np.ndarray | None:
     """The sound of a span at the new rate.
 
@@ -207,11 +216,8 @@ class SoundTrack:
       errors.MediaError: The samples are unfit for training.
     """
     first, last = self._index(start), self._index(end)
-    covered = sum(
-      max(0, min(last, stop) - max(first, begin))
-      for begin, stop in self._filled
-    )
-    if not covered or covered < _MIN_COVERED_SHARE * (last - first):
+    covered = self.covered(start, end)
+    if not covered or covered < _MIN_COVERED_SHARE * (end - start):
       return None
     offset = first - self._first
     fault = sound_fault(self._samples[offset : offset + last - first])

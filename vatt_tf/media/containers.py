@@ -1,0 +1,150 @@
+"""What the bytes of a container say before anything is decoded.
+
+Some containers state their own size in a tree of boxes, chunks or tags. A walk
+over the outermost of them tells a file that breaks off before its end from one
+that is whole and whose header is wrong about its length, and finds a second
+recording behind the first, which FFmpeg does not read.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import os
+from typing import BinaryIO
+
+# Sizes that stand for "not known yet": a live recording.
+_UNKNOWN_SIZE = (0, 0xFFFFFFFF)
+
+# A walk is over the outermost elements; more of them are no such file.
+_MAX_ELEMENTS = 10_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+  """How far a container reaches.
+
+  Attributes:
+    is_cut_off: Whether it should go on after the end of the file.
+    is_followed: Whether another recording follows it in the same file.
+  """
+
+  is_cut_off: bool = False
+  is_followed: bool = False
+
+
+def extent(path: str) -> Extent:
+  """Walks over the outermost elements of a file.
+
+  Args:
+    path: A file that can be read.
+
+  Returns:
+    Its extent; neither of the two for formats that do not state their size.
+  """
+  size = os.path.getsize(path)
+  with open(path, 'rb') as file:
+    head = file.read(12)
+    if head[:4] in (b'RIFF', b'RF64') and size > 12:
+      return _riff(file, size)
+    if head[4:8] in (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'):
+      return _boxes(file, size)
+    if head[:3] == b'FLV':
+      return _flv(file, size)
+    if head[:4] == b'\x1a\x45\xdf\xa3':
+      return _ebml(file, size)
+  return Extent()
+
+
+def _riff(file: BinaryIO, size: int) -> Extent:
+  """AVI and WAV: chunks, of which large AVI files have several."""
+  position = 0
+  while position + 12 <= size:
+    file.seek(position)
+    head = file.read(12)
+    if head[:4] not in (b'RIFF', b'RF64'):
+      break  # padding, tags
+    if position and head[8:] != b'AVIX':
+      return Extent(is_followed=True)
+    length = int.from_bytes(head[4:8], 'little')
+    if length in _UNKNOWN_SIZE:
+      break
+    # An odd length is followed by a byte of padding.
+    position += 8 + length + length % 2
+  return Extent(is_cut_off=position > size + 1)
+
+
+def _boxes(file: BinaryIO, size: int) -> Extent:
+  """MP4, QuickTime and their like."""
+  position = 0
+  has_movie = False
+  for _ in range(_MAX_ELEMENTS):
+    if position + 8 > size:
+      break
+    file.seek(position)
+    head = file.read(16)
+    length, name = int.from_bytes(head[:4], 'big'), head[4:8]
+    if length == 1:
+      length = int.from_bytes(head[8:16], 'big')
+    if length == 0:  # up to the end of the file
+      position = size
+      break
+    if length < 8 or not name.isalnum():
+      break  # no box: what is behind it cannot be told
+    if name == b'moov':
+      if has_movie:
+        return Extent(is_followed=True)
+      has_movie = True
+    position += length
+  return Extent(is_cut_off=position > size)
+
+
+def _flv(file: BinaryIO, size: int) -> Extent:
+  """Flash video: a tag for each frame."""
+  position = 9
+  for _ in range(_MAX_ELEMENTS):
+    # The length of the tag before, then the head of the next.
+    if position + 15 > size:
+      break
+    file.seek(position)
+    head = file.read(15)[4:]
+    if head[:3] == b'FLV':
+      return Extent(is_followed=True)
+    if head[0] & 0x1F not in (8, 9, 15, 18):
+      break
+    position += 4 + 11 + int.from_bytes(head[1:4], 'big')
+  return Extent(is_cut_off=position > size)
+
+
+def _ebml(file: BinaryIO, size: int) -> Extent:
+  """Matroska and WebM: a header and a segment."""
+  position = 0
+  for element, length, start in _ebml_elements(file, size):
+    if length is None:
+      return Extent()
+    position = start + length
+    if element == 0x18538067:  # the segment
+      break
+  return Extent(is_cut_off=position > size)
+
+
+def _ebml_elements(
+  file: BinaryIO, size: int
+) -> Iterator[tuple[int, int | None, int]]:
+  """Id, length (None: unknown) and place of the content of each element."""
+  position = 0
+  while position < size:
+    file.seek(position)
+    head = file.read(12)
+    if not head[0]:
+      return
+    width = 9 - head[0].bit_length()
+    element, rest = int.from_bytes(head[:width], 'big'), head[width:]
+    if not rest or not rest[0]:
+      return
+    count = 9 - rest[0].bit_length()
+    length = int.from_bytes(rest[:count], 'big') & ((1 << 7 * count) - 1)
+    start = position + width + count
+    is_known = length != (1 << 7 * count) - 1
+    yield element, length if is_known else None, start
+    if not is_known:
+      return
+    position = start + length

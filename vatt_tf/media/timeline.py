@@ -1,0 +1,478 @@
+"""One clock for a file whose time stamps start again, jump or wrap.
+
+Joined recordings (`cat a.ts b.ts`), live streams that were interrupted and
+33-bit counters that wrap give files in which a time stamp may stand for several
+moments. Players move what follows a jump to the end of what came before; here
+all packets of a file are read once, without decoding, and give a `Timeline`: by
+how much the packets of each stream are to be shifted, and where each ends.
+
+Packets of one stream whose time stamps follow each other are a run. Runs of
+sound and picture that belong together form a part, so that both are always
+shifted by the same time: sound never comes to lie over the picture of another
+part. What a shift cannot be found for is dropped and named.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+
+import av
+import av.packet
+
+from vatt_tf.media import errors
+
+_SECOND = 1_000_000
+
+VIDEO, AUDIO, TEXT = 'video', 'audio', 'text'
+
+# Marks of `Shift.offset` beside an offset in µs.
+UNKNOWN = 'unknown'  # the stamp is wrong: the packet follows the one before
+DROPPED = 'dropped'  # it cannot be placed
+
+# Decoding times that go back by less are rounding.
+_BACK = _SECOND // 10
+# Without decoding times, those of display: the order of frames may differ.
+_BACK_OF_DISPLAY = _SECOND
+# A gap of less is a gap: a still picture, silence.
+_FORWARD = 10 * _SECOND
+# How far streams of a part may lie from each other in the file.
+_INTERLEAVING = 5 * _SECOND
+# Of a wrong time stamp, before they go on as if nothing had been.
+_MAX_GLITCH_PACKETS = 3
+# More jumps than that are no recording.
+_MAX_RUNS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+  """From one packet of a stream on, what is added to time stamps.
+
+  Attributes:
+    ordinal: Number of the packet among those of its stream, from 0.
+    offset: µs, `UNKNOWN` or `DROPPED`.
+  """
+
+  ordinal: int
+  offset: int | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+  """What the packets of a file say of its time.
+
+  Attributes:
+    ends: From the kind of a stream to the µs at which its last packet ends, on
+      the clock without jumps; not there where no packet has a time.
+    num_packets: From the kind of a stream to its number of packets.
+    num_bytes: Up to the last packet in the file, as far as known.
+    shifts: From the kind of a stream to its shifts, in order; empty where no
+      time stamp has to be changed.
+    keys: Time and ordinal of each key frame, in order; empty without shifts.
+    notes: What cannot be placed.
+  """
+
+  ends: dict[str, int]
+  num_packets: dict[str, int]
+  num_bytes: int = 0
+  shifts: dict[str, tuple[Shift, ...]] = dataclasses.field(
+    default_factory=dict
+  )
+  keys: tuple[tuple[int, int], ...] = ()
+  notes: tuple[errors.Note, ...] = ()
+
+
+class Shifts:
+  """Applies the shifts of one stream to its packets, from the first one on.
+
+  Attributes:
+    ordinal: Number of the packet that `apply` has seen last.
+  """
+
+  def __init__(self, shifts: Sequence[Shift]):
+    self.ordinal = -1
+    self._waiting = collections.deque(shifts)
+    self._offset = 0
+
+  def apply(self, packet: av.packet.Packet) -> bool:
+    """Changes the time stamps of the next packet.
+
+    Returns:
+      False if the packet is to be dropped.
+    """
+    self.ordinal += 1
+    while self._waiting and self._waiting[0].ordinal <= self.ordinal:
+      self._offset = self._waiting.popleft().offset
+    if self._offset == UNKNOWN:
+      packet.pts = packet.dts = None
+    elif self._offset not in (0, DROPPED):
+      base = packet.stream.time_base
+      ticks = round(self._offset / (base * _SECOND))
+      if packet.pts is not None:
+        packet.pts += ticks
+      if packet.dts is not None:
+        packet.dts += ticks
+    return self._offset != DROPPED
+
+
+@dataclasses.dataclass(eq=False)
+class _Run:
+  """Packets of one stream that follow each other in time.
+
+  Attributes:
+    kind: Of the stream.
+    first: Ordinal of the first packet.
+    place: Which packet of the file it is, among those that were read.
+    start: µs, the earliest time of display.
+    end: µs, the latest time of display with its duration.
+    count: Packets.
+    others: Where the other streams were when it began: from kind to µs.
+    inserts: (ordinal, count) of packets with wrong time stamps within it.
+  """
+
+  kind: str
+  first: int
+  place: int
+  start: int
+  end: int
+  count: int = 0
+  others: dict[str, int] = dataclasses.field(default_factory=dict)
+  inserts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+
+  def continues(self, other: '_Run') -> bool:
+    """Whether it may be the same recording as an earlier run of its stream."""
+    return other.end - _BACK <= self.start <= other.end + _FORWARD
+
+  def goes_on_after(self, run: '_Run') -> bool:
+    """Whether this run has a lot left when another stream's `run` begins."""
+    return self.end - run.others.get(self.kind, self.end) > _INTERLEAVING
+
+
+class _Stream:
+  """Collects the runs of one stream."""
+
+  def __init__(self, kind: str, has_restarts: bool, has_jumps: bool):
+    self.kind = kind
+    self.runs = []
+    self.count = 0
+    self.keys = []  # (time of display, ordinal, run)
+    self._has_restarts = has_restarts
+    self._has_jumps = has_jumps
+    self._last_dts = None
+
+  def add(
+    self,
+    packet: av.packet.Packet,
+    place: int,
+    time: Callable[[int], int],
+    others: Iterable['_Stream'],
+  ) -> None:
+    """Takes the next packet."""
+    ordinal = self.count
+    self.count += 1
+    pts, dts = packet.pts, packet.dts
+    if pts is None and dts is None:
+      return
+    start = time(pts if pts is not None else dts)
+    duration = packet.duration or 0
+    end = start + (time(duration) - time(0) if duration else 0)
+    decoded = None if dts is None else time(dts)
+    if not self.runs or self._breaks(start, decoded):
+      run = _Run(self.kind, ordinal, place, start, end)
+      run.others = {
+        one.kind: one.runs[-1].end
+        for one in others
+        if one is not self and one.runs
+      }
+      self.runs.append(run)
+      if len(self.runs) > _MAX_RUNS:
+        raise errors.MediaError(
+          f'the time stamps of its {self.kind} jump more than {_MAX_RUNS} '
+          'times: they cannot be followed'
+        )
+    run = self.runs[-1]
+    run.count += 1
+    run.start = min(run.start, start)
+    run.end = max(run.end, end)
+    self._last_dts = decoded
+    if packet.is_keyframe and self.kind == VIDEO:
+      self.keys.append((start, ordinal, run))
+
+  def _breaks(self, start: int, decoded: int | None) -> bool:
+    if not self._has_restarts:
+      return False
+    last = self.runs[-1]
+    if decoded is not None and self._last_dts is not None:
+      is_back = decoded < self._last_dts - _BACK
+    else:
+      is_back = start < last.end - _BACK_OF_DISPLAY
+    return is_back or (self._has_jumps and start > last.end + _FORWARD)
+
+  def merge_glitches(self) -> None:
+    """Takes a few wrong time stamps in the middle for what they are."""
+    runs = []
+    for run in self.runs:
+      before = runs[-2] if len(runs) > 1 else None
+      if (
+        before is not None
+        and runs[-1].count <= _MAX_GLITCH_PACKETS
+        and run.continues(before)
+      ):
+        glitch = runs.pop()
+        before.inserts += [(glitch.first, run.first), *run.inserts]
+        before.end = max(before.end, run.end)
+        before.count += glitch.count + run.count
+      else:
+        runs.append(run)
+    self.runs = runs
+
+
+class _Part:
+  """Runs that share one clock."""
+
+  def __init__(self, run: _Run):
+    self.runs = [run]
+    self.offset = 0
+
+  @property
+  def start(self) -> int:
+    return min(run.start for run in self.runs)
+
+  @property
+  def end(self) -> int:
+    return max(run.end for run in self.runs)
+
+  def others(self, kind: str) -> list[_Run]:
+    return [run for run in self.runs if run.kind != kind]
+
+  def is_near(self, run: _Run) -> bool:
+    """Whether a run begins at a time which other streams have here."""
+    return any(
+      one.start - _FORWARD <= run.start <= one.end + _FORWARD
+      for one in self.others(run.kind)
+    )
+
+
+def _align(
+  streams: Sequence[_Stream],
+) -> tuple[list[_Part], list[tuple[_Run, int]]]:
+  """Puts runs together that belong together.
+
+  Args:
+    streams: Those of picture and sound.
+
+  Returns:
+    The parts in the order of the file, and the runs without a part, each with
+    the time at which it begins, as far as the other streams tell.
+  """
+  parts, dropped = [], []
+  last = {}  # From the kind to its last run, and the number of its part.
+  every = sorted(
+    (run for stream in streams for run in stream.runs),
+    key=lambda run: run.place,
+  )
+  for run in every:
+    if run.kind not in last:
+      number = _part_of_first(run, parts, every)
+    else:
+      number = _part_of_next(run, *last[run.kind], parts)
+    if number is None:
+      dropped.append((run, max(run.others.values())))
+      continue
+    if number == len(parts):
+      parts.append(_Part(run))
+    else:
+      parts[number].runs.append(run)
+    last[run.kind] = run, number
+  return parts, dropped
+
+
+def _part_of_first(
+  run: _Run, parts: Sequence[_Part], every: Sequence[_Run]
+) -> int:
+  """The part of a stream's first run; the number of parts stands for a new one.
+
+  Args:
+    run: The run.
+    parts: All parts so far.
+    every: All runs of the file.
+  """
+  if not parts:
+    return 0
+  number = len(parts) - 1
+  # Another stream is far ahead, but starts again later in the file: it is to
+  # that recording that this one belongs.
+  for kind, time in run.others.items():
+    if run.start < time - _INTERLEAVING and any(
+      one.kind == kind and one.place > run.place for one in every
+    ):
+      return number + 1
+  return number
+
+
+def _part_of_next(
+  run: _Run, before: _Run, number: int, parts: Sequence[_Part]
+) -> int | None:
+  """The part of a run that does not follow the run before it.
+
+  Args:
+    run: The run.
+    before: The one before it of the same stream.
+    number: The part of that one.
+    parts: All parts so far.
+
+  Returns:
+    A number; that of the parts for a new one; None if it cannot be placed.
+  """
+  part = parts[number]
+  is_forward = run.start >= before.end - _BACK
+  # A stream may have long gaps, which the others fill.
+  if is_forward and part.is_near(run):
+    return number
+  for later in range(number + 1, len(parts)):
+    if parts[later].is_near(run):
+      return later
+  if not any(one.goes_on_after(run) for one in part.others(run.kind)):
+    return len(parts)
+  # This stream alone jumps, and the others go on as before.
+  if not is_forward and before.end - run.start <= _SECOND:
+    return number
+  return None
+
+
+def measure(
+  packets: Iterable[tuple[str, av.packet.Packet]],
+  time: Callable[[int, object], int],
+  has_restarts: bool = True,
+  has_jumps: bool = False,
+  has_late_streams: Callable[[], bool] = lambda: False,
+) -> Timeline:
+  """Reads all packets of a file and finds its clock.
+
+  Args:
+    packets: Kind of the stream and packet, from the beginning of the file.
+    time: Gives the µs of a time stamp of a stream.
+    has_restarts: Whether the clock may start again; else all time stamps are
+      taken as they are.
+    has_jumps: Whether a gap of more than ten seconds in all streams is a jump
+      of the clock (transport and program streams, live recordings), and not a
+      still picture.
+    has_late_streams: Says, after the last packet, whether there are streams
+      that were not known at the beginning, and whose packets are not among
+      these.
+
+  Raises:
+    errors.MediaError: The time stamps cannot be followed.
+  """
+  streams, times, text_places = {}, {}, []
+  num_bytes = 0
+  for place, (kind, packet) in enumerate(packets):
+    if kind not in streams:
+      streams[kind] = _Stream(kind, has_restarts, has_jumps)
+      stream = packet.stream
+      times[kind] = lambda stamp, stream=stream: time(stamp, stream)
+    num_bytes = max(num_bytes, (packet.pos or 0) + packet.size)
+    if kind == TEXT:
+      text_places.append(place)
+      streams[kind].count += 1
+    elif packet.size or packet.pts is not None:
+      streams[kind].add(packet, place, times[kind], streams.values())
+  sources = [one for kind, one in streams.items() if kind != TEXT]
+  num_packets = {kind: one.count for kind, one in streams.items()}
+  for one in sources:
+    one.merge_glitches()
+  if all(len(one.runs) <= 1 for one in sources) and not any(
+    run.inserts for one in sources for run in one.runs
+  ):
+    ends = {one.kind: one.runs[0].end for one in sources if one.runs}
+    notes = ()
+    if has_late_streams():
+      notes = (errors.Note('streams that begin inside the file are left out'),)
+    return Timeline(ends, num_packets, num_bytes, notes=notes)
+  line = _shifted(sources, num_packets, text_places, has_late_streams())
+  return dataclasses.replace(line, num_bytes=num_bytes)
+
+
+def _shifted(
+  streams: Sequence[_Stream],
+  num_packets: dict[str, int],
+  text_places: Sequence[int],
+  has_late_streams: bool,
+) -> Timeline:
+  """The timeline of a file whose clock is not one."""
+  parts, dropped = _align(streams)
+  notes = [
+    errors.Note(
+      f'{run.count} packets of its {run.kind} are left out: their time stamps '
+      'jump, while those of its other stream go on, so that they cannot be '
+      'placed',
+      start=time,
+    )
+    for run, time in dropped
+  ]
+  if parts[0].start > _FORWARD:
+    parts[0].offset = -parts[0].start
+  for before, part in zip(parts, parts[1:]):
+    part.offset = before.end + before.offset - part.start
+  if has_late_streams:
+    kept = _without_unread_sound(parts)
+    after = parts[len(kept) - 1]
+    notes.append(
+      errors.Note(
+        'another recording with other streams is joined to it in the same '
+        'file, and is left out',
+        start=after.end + after.offset,
+      )
+    )
+    parts = kept
+  offsets = {run: part.offset for part in parts for run in part.runs}
+  ends, shifts = {}, {}
+  for stream in streams:
+    found = []
+    for run in stream.runs:
+      offset = offsets.get(run, DROPPED)
+      found.append(Shift(run.first, offset))
+      for first, after in run.inserts:
+        found += [Shift(first, UNKNOWN), Shift(after, offset)]
+    shifts[stream.kind] = tuple(found)
+    placed = [run.end + offsets[run] for run in stream.runs if run in offsets]
+    if placed:
+      ends[stream.kind] = max(placed)
+  if text_places:
+    shifts[TEXT] = tuple(
+      Shift(ordinal, _offset_at(place, parts))
+      for ordinal, place in enumerate(text_places)
+    )
+  keys = [
+    (time + offsets[run], ordinal)
+    for stream in streams
+    for time, ordinal, run in stream.keys
+    if run in offsets
+  ]
+  return Timeline(
+    ends,
+    num_packets,
+    shifts=shifts,
+    keys=tuple(sorted(keys)),
+    notes=tuple(notes),
+  )
+
+
+def _without_unread_sound(parts: Sequence[_Part]) -> list[_Part]:
+  """The first parts, up to one that lacks a stream which is there under
+  another number: silence would stand over its picture."""
+  kinds = {run.kind for run in parts[0].runs}
+  kept = [parts[0]]
+  for part in parts[1:]:
+    if kinds - {run.kind for run in part.runs}:
+      break
+    kept.append(part)
+  return kept
+
+
+def _offset_at(place: int, parts: Sequence[_Part]) -> int:
+  """The offset of the part that a place in the file belongs to."""
+  offset = 0
+  for part in parts:
+    if min(run.place for run in part.runs) <= place:
+      offset = part.offset
+  return offset
