@@ -69,7 +69,8 @@ def _riff(file: BinaryIO, size: int) -> Extent:
       break
     # An odd length is followed by a byte of padding.
     position += 8 + length + length % 2
-  return Extent(is_cut_off=position > size + 1)
+  # Some writers count the header too.
+  return Extent(is_cut_off=position > size + 16)
 
 
 def _boxes(file: BinaryIO, size: int) -> Extent:

@@ -267,8 +267,7 @@ def _decode(
           : video_frames.num_frames(start, end, settings.frame_rate)
         ]
         if clip.frames:
-          clip.height = frame_reader.height
-          clip.width = frame_reader.width
+          clip.width, clip.height = frame_reader.sizes[number]
       if track is not None:
         audio.check_damage(start, end, 'audio')
         clip.audio = track.cut(start, end)

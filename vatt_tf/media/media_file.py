@@ -429,6 +429,13 @@ class MediaFile:
           start=end,
         )
       )
+    elif claimed is None and extent.is_cut_off:
+      notes.append(
+        errors.Note(
+          f'its end is missing: it is cut off or damaged after {seconds(end)}',
+          start=end,
+        )
+      )
     if extent.is_followed and self._container.format.name != 'avi':
       notes.append(
         errors.Note(

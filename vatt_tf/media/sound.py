@@ -30,8 +30,11 @@ _MAX_PEAK = 8.0
 _MIN_COVERED_SHARE = 0.5
 
 # Seconds of source on both sides of a span, so that the resampler's ends fall
-# outside it.
+# outside it; and, at low rates, samples, of which its filter takes 64.
 _RESAMPLE_MARGIN = 0.05
+_MIN_MARGIN_SAMPLES = 64
+# What is beyond is a damaged header, or no sound.
+_MAX_RATE = 1_000_000
 # Time stamps may be this far (seconds) from the count of samples before they
 # are taken for a gap: containers round them, to 1 ms and more.
 _JITTER = 0.05
@@ -111,7 +114,9 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
   )
   frame.sample_rate = rate
   parts = resampler.resample(frame) + resampler.resample(None)
-  return np.concatenate([part.to_ndarray()[0] for part in parts])
+  # Fewer samples than the filter is long may give nothing.
+  empty = np.zeros([0], np.float32)
+  return np.concatenate([empty, *(part.to_ndarray()[0] for part in parts)])
 
 
 def sound_fault(samples: np.ndarray) -> str:
@@ -149,7 +154,8 @@ class SoundTrack:
   def __init__(self, start: int, end: int, rate: int, new_rate: int):
     # A margin of whole samples at both rates, so that nothing is shifted.
     common = math.gcd(rate, new_rate)
-    periods = math.ceil(_RESAMPLE_MARGIN * common)
+    seconds = max(_RESAMPLE_MARGIN, _MIN_MARGIN_SAMPLES / min(rate, new_rate))
+    periods = math.ceil(seconds * common)
     self._margin = periods * rate // common
     self._new_margin = periods * new_rate // common
     self._rate, self._new_rate = rate, new_rate
@@ -297,6 +303,11 @@ class SoundReader(media_file.Reader):
         return
       self.reading.first = time or 0
       self._rate = frame.sample_rate
+      if not 1 <= self._rate <= _MAX_RATE:
+        raise errors.MediaError(
+          f'its audio states {self._rate} samples per second, more than '
+          f'{_MAX_RATE}: its header is damaged'
+        )
       self.track = SoundTrack(
         self._start, self._end, self._rate, self._new_rate
       )

@@ -4,14 +4,22 @@ Spans are sampled at `start + i / frame_rate`, and each sample is the frame on
 display at that moment, where a frame that begins up to half a frame later
 counts already (of two equally near ones it is the earlier). So a constant rate
 gives the nearest frames, and a variable rate never shows a frame far ahead of
-its time. Frames are scaled by the sample aspect ratio of the container and
-turned by its rotation.
+its time.
+
+Frames are shown as players show them: scaled by the aspect ratio of their
+pixels, mirrored and turned by the display matrix, and brought from a high
+dynamic range (PQ, HLG) to that of BT.709. All images of a span have the size of
+its first one; a frame of another shape is fitted into it.
 """
 
 from collections.abc import Sequence
+import dataclasses
+import fractions
 import math
 
+import av.filter
 import av.packet
+import av.sidedata.sidedata
 import av.video.frame
 import av.video.reformatter
 import cv2
@@ -29,6 +37,9 @@ MAX_CLIP_BYTES = 900 << 20
 # depending on how a container rounds its time stamps.
 _AHEAD = 0.45
 
+# Transfer curves of high dynamic range: PQ (SMPTE ST 2084) and HLG.
+_HDR_TRANSFERS = (16, 18)
+
 # The last frame of a span may be cut short, but not shorter than this share.
 _MIN_LAST_SHARE = 0.05
 
@@ -36,6 +47,45 @@ _MIN_LAST_SHARE = 0.05
 def num_frames(start: int, end: int, rate: float) -> int:
   """How many frames of a rate fill the time from `start` to `end`, µs."""
   return max(1, math.ceil((end - start) * rate / SECOND - _MIN_LAST_SHARE))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Orientation:
+  """How a decoded picture is shown: mirrored left to right, then turned.
+
+  Attributes:
+    is_mirrored: Whether it is mirrored.
+    turns: Quarter turns, counter-clockwise.
+  """
+
+  is_mirrored: bool = False
+  turns: int = 0
+
+  def apply(self, image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) as decoded to (H, W, 3) or (W, H, 3) as shown."""
+    if self.is_mirrored:
+      image = image[:, ::-1]
+    if self.turns:
+      image = np.rot90(image, self.turns)
+    return np.ascontiguousarray(image)
+
+
+_UPRIGHT = _Orientation()
+
+
+def _orientation(frame: av.video.frame.VideoFrame) -> _Orientation:
+  """Of a frame, by its display matrix."""
+  matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+  if matrix is None:
+    return _UPRIGHT
+  # (x, y) of the frame are shown at (a x + c y, b x + d y); y points down.
+  a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(np.float64)
+  is_mirrored = a * d - b * c < 0
+  if is_mirrored:
+    a, b = -a, -b
+  # The nearest quarter turn. An angle that goes from x to y is clockwise.
+  turns = round(-math.atan2(b, a) / (math.pi / 2)) % 4
+  return _Orientation(is_mirrored, turns)
 
 
 def target_size(
@@ -60,35 +110,113 @@ def target_size(
   return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+class _ToneMapper:
+  """Brings frames of high dynamic range to BT.709, with FFmpeg's scaler.
+
+  Paper white (203 cd/m2) becomes white; what is brighter is clipped.
+  """
+
+  def __init__(self):
+    self._key = self._graph = None
+
+  def __call__(
+    self, frame: av.video.frame.VideoFrame
+  ) -> av.video.frame.VideoFrame:
+    key = frame.width, frame.height, frame.format.name
+    if key != self._key:
+      self._graph = av.filter.Graph()
+      source = self._graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format.name,
+        time_base=fractions.Fraction(1, 1000),
+      )
+      mapping = self._graph.add(
+        'scale',
+        'out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709',
+      )
+      pixels = self._graph.add('format', 'gbrp')
+      sink = self._graph.add('buffersink')
+      source.link_to(mapping)
+      mapping.link_to(pixels)
+      pixels.link_to(sink)
+      self._graph.configure()
+      self._key = key
+    self._graph.push(frame)
+    return self._graph.pull()
+
+
 class _FrameEncoder:
-  """Makes JPEG images, all of one size, of the frames of one stream."""
+  """Makes JPEG images of the frames of one stream.
 
-  def __init__(self, settings: media_file.Settings, aspect: float):
+  Attributes:
+    stream: The stream, while its file is open.
+  """
+
+  def __init__(self, settings: media_file.Settings):
+    self.stream = None
     self._settings = settings
-    self._aspect = aspect
-    self._size = None
     self._reformatter = av.video.reformatter.VideoReformatter()
-    self.height = self.width = 0
+    self._tone_mapper = _ToneMapper()
 
-  def __call__(self, frame: av.video.frame.VideoFrame) -> bytes:
-    turns = round(frame.rotation / 90) % 4
-    if self._size is None:
-      self._size = target_size(frame, self._aspect, self._settings)
-      self.width, self.height = self._size[:: -1 if turns % 2 else 1]
-    width, height = self._size
-    image = self._reformatter.reformat(
-      frame, width, height, 'bgr24', interpolation='BILINEAR', threads=1
-    ).to_ndarray()
-    if turns:
-      image = np.ascontiguousarray(np.rot90(image, turns))
+  def size(self, frame: av.video.frame.VideoFrame) -> tuple[int, int]:
+    """Width and height of a frame as it is shown."""
+    size = target_size(frame, self._pixel_aspect(frame), self._settings)
+    return size[:: -1 if _orientation(frame).turns % 2 else 1]
+
+  def _pixel_aspect(self, frame: av.video.frame.VideoFrame) -> float:
+    """Width of a pixel over its height; 1.0 if unknown or nearly square."""
+    aspect = self.stream.sample_aspect_ratio
+    context = self.stream.codec_context
+    # The container speaks of the size that it states.
+    parameters = (context.width, context.height)
+    if parameters != (frame.width, frame.height) or not aspect:
+      aspect = context.sample_aspect_ratio or aspect
+    aspect = float(aspect or 1) or 1.0
+    return 1.0 if 0.98 < aspect < 1.02 else aspect
+
+  def __call__(
+    self, frame: av.video.frame.VideoFrame, size: tuple[int, int]
+  ) -> bytes:
+    """A JPEG image of a frame.
+
+    Args:
+      frame: The frame.
+      size: Width and height of the image. A frame of another shape is fitted
+        into its upper left, and the rest is black.
+    """
+    orientation = _orientation(frame)
+    inner = _fit(self.size(frame), size)
+    width, height = inner[:: -1 if orientation.turns % 2 else 1]
+    is_hdr = frame.color_trc in _HDR_TRANSFERS
+    scaled = self._reformatter.reformat(
+      frame,
+      width,
+      height,
+      frame.format.name if is_hdr else 'bgr24',
+      interpolation='BILINEAR',
+      threads=1,
+    )
+    if is_hdr:
+      scaled = self._tone_mapper(scaled)
+    image = scaled.to_ndarray(format='bgr24')  # (H, W, 3)
+    if orientation != _UPRIGHT:
+      image = orientation.apply(image)
+    if inner != size:
+      framed = np.zeros([size[1], size[0], 3], np.uint8)
+      framed[: inner[1], : inner[0]] = image
+      image = framed
     quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings.jpeg_quality]
     return cv2.imencode('.jpg', image, quality)[1].tobytes()
 
 
-def _pixel_aspect(stream) -> float:
-  """Width of a pixel over its height; 1.0 where unknown or nearly square."""
-  aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-  return 1.0 if 0.98 < aspect < 1.02 else aspect
+def _fit(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+  """Width and height of `inner`, scaled to fit into `outer`."""
+  scale = min(outer[0] / inner[0], outer[1] / inner[1])
+  return tuple(
+    max(1, min(limit, round(side * scale)))
+    for side, limit in zip(inner, outer)
+  )
 
 
 class FrameReader(media_file.Reader):
@@ -104,8 +232,8 @@ class FrameReader(media_file.Reader):
 
   Attributes:
     frames: Of each span its JPEG images.
-    height: Of the images; 0 before the first one.
-    width: Of the images.
+    sizes: Of each span the width and height of its images: those of its first
+      frame. (0, 0) before that.
   """
 
   def __init__(
@@ -127,22 +255,17 @@ class FrameReader(media_file.Reader):
       for i in range(num_frames(start, end, settings.frame_rate))
     )
     self._next = 0
-    self._sizes = [0] * len(spans)
-    self._encode = _FrameEncoder(settings, _pixel_aspect(media.video))
-    # The last frame so far, waiting for the one that ends its time.
-    self._held = self._held_image = None
+    self.sizes = [(0, 0)] * len(spans)
+    self._num_bytes = [0] * len(spans)
+    self._encode = _FrameEncoder(settings)
+    # The last frame so far, waiting for the one that ends its time, and its
+    # images by their size.
+    self._held = None
+    self._held_images = {}
     self._held_time = self._held_duration = 0
 
-  @property
-  def height(self) -> int:  # noqa: D102
-    return self._encode.height
-
-  @property
-  def width(self) -> int:  # noqa: D102
-    return self._encode.width
-
   def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
-    stream = packet.stream
+    stream = self._encode.stream = packet.stream
     decoded = media_file.decode_packet(packet)
     interval = media_file.frame_interval(stream)
     if decoded is None:
@@ -179,7 +302,7 @@ class FrameReader(media_file.Reader):
       else:
         self._hand_out(time - ahead)
       self.reading.times.append(time)
-      self._held, self._held_image, self._held_time = frame, None, time
+      self._held, self._held_images, self._held_time = frame, {}, time
       duration = round((frame.duration or 0) * stream.time_base * SECOND)
       self._held_duration = duration or interval
     self.is_done = self._next == len(self._due)
@@ -204,11 +327,14 @@ class FrameReader(media_file.Reader):
       time, span = self._due[self._next]
       if until is not None and time >= until:
         return
-      if self._held_image is None:
-        self._held_image = self._encode(self._held)
-      self.frames[span].append(self._held_image)
-      self._sizes[span] += len(self._held_image)
-      if self._sizes[span] > MAX_CLIP_BYTES:
+      if not self.frames[span]:
+        self.sizes[span] = self._encode.size(self._held)
+      size = self.sizes[span]
+      if size not in self._held_images:
+        self._held_images[size] = self._encode(self._held, size)
+      self.frames[span].append(self._held_images[size])
+      self._num_bytes[span] += len(self._held_images[size])
+      if self._num_bytes[span] > MAX_CLIP_BYTES:
         raise errors.MediaError(
           f'its frames take more than {MAX_CLIP_BYTES >> 20} MB, too much for '
           'one record: cut it with --clip_seconds'
