@@ -223,9 +223,10 @@ def _allowed_formats() -> str:
 def _what_is_at(path: str) -> str:
   """What is at a path that holds no file."""
   if os.path.isdir(path):
-    return 'is a folder'
+    is_open = os.access(path, os.R_OK | os.X_OK)
+    return 'is a folder' if is_open else 'is a folder that cannot be read'
   if os.path.exists(path):
-    return 'is no file, but a pipe, a socket or a device'
+    return 'is a pipe, a socket or a device'
   if os.path.islink(path):
     return 'is a link to what is not there'
   return 'is not there'
