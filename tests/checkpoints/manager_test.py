@@ -5,7 +5,7 @@ import resource
 
 import tensorflow as tf
 
-from vatt_tf.checkpoints import manager
+from vatt_tf.checkpoints import folders, manager
 
 _STEP = 'step/.ATTRIBUTES/VARIABLE_VALUE'
 
@@ -79,10 +79,10 @@ class CheckpointsTest(tf.test.TestCase):
     os.mkdir(os.path.join(self.dir, 'ckpt-6_temp'))
     with open(os.path.join(self.dir, 'ckpt-6_temp', 'part'), 'w') as file:
       file.write('x')
-    manager.remove_leftovers(self.dir)
+    folders.remove_leftovers(self.dir)
     self.assertFalse(os.path.exists(os.path.join(self.dir, 'ckpt-6_temp')))
     self.assertTrue(os.path.exists(path + '.index'))
-    manager.remove_leftovers(os.path.join(self.dir, 'nothing'))
+    folders.remove_leftovers(os.path.join(self.dir, 'nothing'))
 
   def _manager(self, **arguments):
     self.step = tf.Variable(0, dtype=tf.int64)
@@ -109,7 +109,9 @@ class CheckpointsTest(tf.test.TestCase):
     writer = self._manager(checkpoint_interval=10)
     self.step.assign(17)
     writer.save(self.step)
-    writer = self._manager(checkpoint_interval=10)
+    writer = self._manager(
+      checkpoint_interval=10, restore_path=manager.latest(self.dir)
+    )
     writer.restore_or_initialize()
     self.step.assign(19)
     self.assertIsNone(writer.save(self.step))

@@ -23,13 +23,10 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf import file_utils
-from vatt_tf.checkpoints import ema, weight_files
+from vatt_tf.checkpoints import ema, folders, weight_files
 from vatt_tf.layers import text_embedding
 
-_INDEX = '.index'
 _ATTRIBUTE = '/.ATTRIBUTES/VARIABLE_VALUE'
-OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
-_DATA = r'\.data-\d+-of-\d+$'
 _WEIGHT_FILES = ('.safetensors', '.safetensors.index.json', '.npz')
 _DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
 
@@ -63,7 +60,7 @@ class Source:
       entry = {
         'name': os.path.basename(path), 'bytes': tf.io.gfile.stat(path).length
       }
-      if not re.search(_DATA, path):
+      if not folders.is_data(path):
         digest = hashlib.sha256()
         with tf.io.gfile.GFile(path, 'rb') as file:
           while block := file.read(2**24):
@@ -93,45 +90,13 @@ class Source:
       # TensorFlow's C++ reader raises IndexError beyond the end of a file.
       raise ValueError(
         f'`{name}` cannot be read from {self.path}: the file is damaged or '
-        f'only a part of it ({first_line(e)}). {_DOWNLOAD_AGAIN}'
+        f'only a part of it ({file_utils.reason(e)}). {_DOWNLOAD_AGAIN}'
       ) from e
 
 
 def strip_attribute(name):
   """A name in a TensorFlow object checkpoint, as `Source.shapes` has it."""
   return name.removesuffix(_ATTRIBUTE)
-
-
-def first_line(error):
-  """The first line of an error's message, without TensorFlow's own names."""
-  line = str(error).strip().split('\n')[0]
-  # It puts those of its operations around what there is to say.
-  return re.sub(r'^\{\{.*?\}\} | \[Op:\w+\]$', '', line)
-
-
-def find_prefix(folder):
-  """The TensorFlow checkpoint that a folder stands for.
-
-  Args:
-    folder: string.
-
-  Returns:
-    The prefix of the newest checkpoint that was written there, or of the one
-    that was copied there; None if there is none.
-
-  Raises:
-    ValueError: several were copied there.
-  """
-  prefix = tf.train.latest_checkpoint(folder)
-  if prefix is not None:
-    return prefix
-  indices = sorted(tf.io.gfile.glob(os.path.join(folder, f'*{_INDEX}')))
-  if len(indices) > 1:
-    raise ValueError(
-      f'`checkpoint` must name one of the checkpoints in {folder}. Received: '
-      f'{", ".join(indices)}'
-    )
-  return indices[0].removesuffix(_INDEX) if indices else None
 
 
 def open_source(path):
@@ -150,66 +115,47 @@ def open_source(path):
     ValueError: there is nothing, no checkpoint, or a part of one.
   """
   path = os.fspath(path)
-  prefix = re.sub(_DATA, '', path).removesuffix(_INDEX)
-  if tf.io.gfile.isdir(path):
-    prefix = find_prefix(path) or prefix
-  if tf.io.gfile.exists(prefix + _INDEX):
+  prefix = folders.strip_file(path)
+  is_folder = tf.io.gfile.isdir(path)
+  if is_folder:
+    prefix = folders.newest(path) or prefix
+  if file_utils.exists(prefix + folders.INDEX):
     return _open_tensorflow(prefix)
-  if not tf.io.gfile.isdir(path) and not path.endswith(_WEIGHT_FILES):
-    others = sorted(tf.io.gfile.glob(prefix + '*'))
+  if not is_folder and not path.endswith(_WEIGHT_FILES):
+    folder, name = os.path.split(prefix)
+    others = [
+      os.path.join(folder, other)
+      for other in file_utils.list_folder(folder)
+      if other.startswith(name)
+    ]
     raise ValueError(
-      f'There is no checkpoint at {path}: expected {prefix}{_INDEX} with its '
-      'data beside it, a .safetensors or a .npz file. '
+      f'There is no checkpoint at {path}: expected {prefix}{folders.INDEX} '
+      'with its data beside it, a .safetensors or a .npz file. '
       f'There is: {", ".join(others) or "nothing of this name"}.'
     )
   opened = weight_files.open_weights(path)
-  files = [path] if not tf.io.gfile.isdir(path) else sorted(
-    tf.io.gfile.glob(os.path.join(path, '*.safetensors'))
-  )
+  files = [path] if not is_folder else [
+    os.path.join(path, name)
+    for name in file_utils.list_folder(path)
+    if name.endswith('.safetensors')
+  ]
   return Source(path, opened.shapes, opened.read, opened.config, files)
 
 
 def _open_tensorflow(path):
-  index = path + _INDEX
-  try:
-    reader = tf.train.load_checkpoint(path)
-    stored = reader.get_variable_to_shape_map()
-  except (tf.errors.OpError, RuntimeError, ValueError) as e:
-    raise ValueError(
-      f'{index} is not the index of a TensorFlow checkpoint, or only a part '
-      f'of one ({first_line(e)}). {_DOWNLOAD_AGAIN}'
-    ) from e
-  files = tf.io.gfile.glob(path + '.data-*-of-*')
-  expected = {int(file.rsplit('-', 1)[1]) for file in files}
-  if not files or expected != {len(files)}:
-    raise ValueError(
-      f'The data of {index} are not beside it: expected {path}.data-00000-of-'
-      f'00001 or its like, all parts of it. Received: {sorted(files)}. Copy '
-      'all files of the checkpoint into one folder.'
-    )
-  types = reader.get_variable_to_dtype_map()
-  expected = sum(
-    math.prod(shape) * types[name].size
-    for name, shape in stored.items()
-    if types[name] != tf.string
-  )
-  size = sum(tf.io.gfile.stat(file).length for file in files)
-  if size < expected:
-    raise ValueError(
-      f'The data of {index} are {size:,} bytes, and its arrays take '
-      f'{expected:,}: they are only a part. {_DOWNLOAD_AGAIN}'
-    )
+  reader = folders.open_reader(path)
+  shapes = reader.get_variable_to_shape_map()
   names = {
     strip_attribute(name): name
-    for name in stored
-    if name != OBJECT_GRAPH
+    for name in shapes
+    if name != folders.OBJECT_GRAPH
   }
   return Source(
     path,
-    {name: tuple(stored[full]) for name, full in sorted(names.items())},
+    {name: tuple(shapes[full]) for name, full in sorted(names.items())},
     lambda name: reader.get_tensor(names[name]),
     {},
-    [index, *sorted(files)],
+    folders.files_of(path),
   )
 
 
@@ -570,18 +516,18 @@ def write_checkpoint(model, output, origin, config, report):
     ('origin.json', json.dumps(origin, indent=2) + '\n'),
   ):
     file_utils.write_text(os.path.join(output, name), text)
-  manager = tf.train.CheckpointManager(
-    tf.train.Checkpoint(model=model), output, max_to_keep=1
+  return folders.save(
+    tf.train.Checkpoint(model=model), output, step=0, max_to_keep=1
   )
-  return manager.save(checkpoint_number=0)
 
 
 def check_output(output):
   """Raises ValueError if a folder holds a checkpoint."""
-  if tf.train.latest_checkpoint(output) is not None:
+  prefixes = folders.find(output)
+  if prefixes:
     raise ValueError(
       f'`output` must be a folder without a checkpoint, so that none is lost. '
-      f'Received: output={output}, with {tf.train.latest_checkpoint(output)}'
+      f'Received: output={output}, with {", ".join(prefixes)}'
     )
 
 

@@ -10,6 +10,8 @@ import contextlib
 
 import tensorflow as tf
 
+from vatt_tf import file_utils
+
 _KEY = 'ema/{}/.ATTRIBUTES/VARIABLE_VALUE'
 
 
@@ -148,7 +150,7 @@ def restore_average(model, path):
   Raises:
     ValueError: an average belongs to no weight of the model.
   """
-  reader = tf.train.load_checkpoint(path)
+  reader = tf.train.load_checkpoint(file_utils.literal_path(path))
   keys = reader.get_variable_to_shape_map()
   left = {key for key in keys if key.startswith('ema/')}
   has_average = bool(left)

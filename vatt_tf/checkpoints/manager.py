@@ -3,40 +3,22 @@
 import collections
 import math
 import os
-import re
 
 from absl import logging
 import orbit
 import tensorflow as tf
 
-from vatt_tf.checkpoints import conversion, ema, own_vatt, released_vatt
+from vatt_tf import file_utils
+from vatt_tf.checkpoints import (
+  conversion,
+  ema,
+  folders,
+  own_vatt,
+  released_vatt,
+)
 from vatt_tf.models import classification
 
 _HEAD = 'logits'  # of a classifier: the part that a fine-tuning begins anew
-
-
-def remove_leftovers(directory, log=True):
-  """Removes the files of unfinished checkpoints from a directory.
-
-  A checkpoint is written to `ckpt-N_temp` and then renamed, so that such a
-  name is never part of a complete checkpoint.
-
-  Args:
-    directory: where a run writes its checkpoints; it need not exist.
-    log: whether to warn of each.
-  """
-  if not tf.io.gfile.isdir(directory):
-    return
-  for name in tf.io.gfile.listdir(directory):
-    name = name.rstrip('/')
-    if re.fullmatch(r'.*ckpt-\d+_temp(_.*)?', name):
-      path = tf.io.gfile.join(directory, name)
-      if log:
-        logging.warning('Removing an unfinished checkpoint: %s', path)
-      if tf.io.gfile.isdir(path):
-        tf.io.gfile.rmtree(path)
-      else:
-        tf.io.gfile.remove(path)
 
 
 def restore(checkpoint, path, expect_optimizer=True):
@@ -52,7 +34,7 @@ def restore(checkpoint, path, expect_optimizer=True):
       another shape: the checkpoint is another model's.
   """
   try:
-    status = checkpoint.restore(path)
+    status = checkpoint.restore(file_utils.literal_path(path))
     status.assert_existing_objects_matched()
     if expect_optimizer:
       status.assert_consumed()
@@ -62,15 +44,15 @@ def restore(checkpoint, path, expect_optimizer=True):
     raise ValueError(
       f'The checkpoint {path} was written by another model or optimizer than '
       'the gin files describe. First difference: '
-      f'{conversion.first_line(error)}. Train with the gin file that wrote it '
+      f'{file_utils.reason(error)}. Train with the gin file that wrote it '
       '(config.gin beside it), or give a new --model_dir.'
     ) from error
   except (tf.errors.OpError, OSError, IndexError) as error:
     # The C++ reader's out-of-range status arrives as an IndexError.
     raise ValueError(
-      f'The checkpoint {path} cannot be read: {conversion.first_line(error)}. '
-      'If the file is damaged, delete it and the line that names it in the '
-      'file `checkpoint` beside it: the one before is used then.'
+      f'The checkpoint {path} cannot be read: {file_utils.reason(error)}. '
+      'If the file is damaged, delete the files of this checkpoint: the one '
+      'before is used then.'
     ) from error
   if hasattr(checkpoint, 'model'):
     conversion.mark_tables_filled(checkpoint.model)
@@ -159,42 +141,62 @@ def _new_parts(report):
   return {part: (count, reasons[part]) for part, count in counts.items()}
 
 
-def latest(directory):
-  """The newest checkpoint of a run, or None.
+def latest(model_dir):
+  """The checkpoint that a run goes on from.
 
   Args:
-    directory: a run's `model_dir`.
+    model_dir: a run's directory; it need not exist.
 
   Returns:
-    The prefix `…/ckpt-N` or None.
+    The prefix of its newest whole checkpoint `…/ckpt-N`, or else of the one in
+    `model_dir/best`; None where there is neither.
+
+  Raises:
+    ValueError: there are checkpoints, and none that is whole.
+    OSError: the directory cannot be read or reached.
   """
-  return tf.train.latest_checkpoint(directory)
+  path = folders.newest(model_dir)
+  if path is None:
+    path = folders.newest(best_directory(model_dir))
+    if path is not None:
+      logging.warning(
+        'There is no checkpoint in %s but the best one: %s', model_dir, path
+      )
+  return path
+
+
+def best_directory(model_dir):
+  """Where the checkpoint of a run's best evaluation lies."""
+  return os.path.join(model_dir, 'best')
 
 
 def resolve(path):
   """The checkpoint that a user means.
 
   Args:
-    path: a `model_dir` (its newest checkpoint is taken), a folder that holds
-      one checkpoint of the released VATT, or a checkpoint's prefix `…/ckpt-N`.
+    path: a `model_dir` (its newest whole checkpoint is taken), a folder that
+      holds one checkpoint of the released VATT, or a checkpoint's prefix
+      `…/ckpt-N` or one of its files.
 
   Returns:
     The prefix.
 
   Raises:
-    ValueError: when there is no checkpoint there.
+    ValueError: when there is no whole checkpoint there.
+    OSError: what holds it cannot be read or reached.
   """
   if tf.io.gfile.isdir(path):
-    found = conversion.find_prefix(path)
-    if found is None:
+    prefix = folders.newest(path)
+    if prefix is None:
       raise ValueError(
         f'There is no checkpoint in {path}. Train first with `python -m '
         'vatt_tf.train --gin_file=… --model_dir=…`, or name the directory of a '
         'run that has one.'
       )
-    return found
-  if tf.io.gfile.exists(path + '.index'):
-    return path
+    return prefix
+  prefix = folders.strip_file(path)
+  if file_utils.exists(prefix + folders.INDEX):
+    return prefix
   raise ValueError(
     f'There is no checkpoint at {path}: neither a directory nor a prefix '
     'such as runs/NAME/ckpt-1000 (the name without .index).'
@@ -204,6 +206,10 @@ def resolve(path):
 class Manager(tf.train.CheckpointManager):
   """A checkpoint manager that writes and restores whole or not at all.
 
+  It is one of TensorFlow's since orbit wants one. That would take the names of
+  directories for patterns when it deletes, and know of no checkpoint that the
+  file `checkpoint` does not name; `folders` does both here.
+
   Args:
     checkpoint: `tf.train.Checkpoint`.
     directory: where this process writes.
@@ -211,7 +217,10 @@ class Manager(tf.train.CheckpointManager):
     step_counter: the `tf.Variable` that counts the steps.
     checkpoint_interval: int, a checkpoint is due when the steps pass a multiple
       of it; None: whenever it is asked for.
-    restore_dir: where to restore from; the chief's directory.
+    restore_path: prefix of the checkpoint to restore, or None.
+
+  Raises:
+    ValueError: `max_to_keep` is less than 1.
   """
 
   def __init__(
@@ -221,8 +230,15 @@ class Manager(tf.train.CheckpointManager):
     max_to_keep,
     step_counter,
     checkpoint_interval=None,
-    restore_dir=None,
+    restore_path=None,
   ):
+    if max_to_keep < 1:
+      raise ValueError(
+        '`keep_checkpoints` must be at least 1. '
+        f'Received: keep_checkpoints={max_to_keep}'
+      )
+    # TensorFlow reads the file `checkpoint` now, and stops at a damaged one.
+    folders.repair_state(directory, newest=restore_path)
     super().__init__(
       checkpoint,
       directory,
@@ -231,8 +247,20 @@ class Manager(tf.train.CheckpointManager):
       checkpoint_interval=checkpoint_interval,
     )
     self._counter = step_counter
-    self._restore_dir = restore_dir or directory
+    self._num_kept = max_to_keep
+    self._restore_path = restore_path
+    self._saved_path = restore_path
     self._saved_step = None
+
+  @property
+  def latest_checkpoint(self):
+    """The prefix of what was saved or restored last, or None."""
+    return self._saved_path
+
+  @property
+  def checkpoints(self):
+    """The prefixes of all that are there, from the oldest to the newest."""
+    return folders.find(self.directory)
 
   def save(self, checkpoint_number=None, check_interval=True, options=None):
     """Saves a checkpoint; one that cannot be written leaves nothing behind.
@@ -256,23 +284,31 @@ class Manager(tf.train.CheckpointManager):
     if check_interval and interval is not None:
       if step // interval == (self._saved_step or 0) // interval:
         return None
+    if checkpoint_number is None:
+      checkpoint_number = step
     try:
-      path = super().save(checkpoint_number, False, options)
+      path = folders.save(
+        self.checkpoint,
+        self.directory,
+        int(checkpoint_number),
+        self._num_kept,
+        options,
+      )
     except (tf.errors.OpError, OSError) as error:
-      remove_leftovers(self.directory, log=False)
+      folders.remove_leftovers(self.directory, log=False)
       last = self.latest_checkpoint
       stays = f'{last} stays' if last else 'There is none from before'
       raise OSError(
         f'A checkpoint cannot be written to {self.directory}: '
-        f'{conversion.first_line(error)}. {stays}. Make room there (a '
+        f'{file_utils.reason(error)}. {stays}. Make room there (a '
         'checkpoint is written before the oldest is deleted), or keep fewer '
         'of them (KEEP_CHECKPOINTS); then the same command goes on.'
       ) from error
-    self._saved_step = step
+    self._saved_step, self._saved_path = step, path
     return path
 
   def restore_or_initialize(self):
-    """Restores the newest checkpoint, if there is one.
+    """Restores the checkpoint to go on from, if there is one.
 
     Returns:
       The checkpoint's prefix, or None where there was none.
@@ -280,12 +316,10 @@ class Manager(tf.train.CheckpointManager):
     Raises:
       ValueError: when the checkpoint is another model's.
     """
-    path = latest(self._restore_dir)
-    if path is None:
-      return None
-    restore(self.checkpoint, path)
-    self._saved_step = int(self._counter.numpy())
-    return path
+    if self._restore_path is not None:
+      restore(self.checkpoint, self._restore_path)
+      self._saved_step = int(self._counter.numpy())
+    return self._restore_path
 
 
 class BestCheckpoint:
@@ -301,14 +335,20 @@ class BestCheckpoint:
   """
 
   def __init__(self, checkpoint, model_dir, metric, global_step, worker_dir=''):
-    directory = os.path.join(model_dir, 'best')
+    directory = best_directory(model_dir)
     self._metric = metric
     self._global_step = global_step
-    self._is_better = orbit.actions.NewBestMetric(
-      metric,
-      filename=os.path.join(directory, 'best_metric.json'),
-      write_metric=not worker_dir,
-    )
+    score_path = os.path.join(directory, 'best_metric.json')
+    try:
+      self._is_better = orbit.actions.NewBestMetric(
+        metric, filename=score_path, write_metric=not worker_dir
+      )
+    except ValueError as e:
+      raise ValueError(
+        f'{score_path}, the score of the best checkpoint, is damaged: {e}. '
+        'Write the score to it, a number, or delete it: the next evaluation is '
+        'the best then.'
+      ) from e
     self._manager = Manager(
       checkpoint,
       os.path.join(directory, worker_dir),

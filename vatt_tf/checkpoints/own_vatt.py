@@ -7,7 +7,8 @@ the same names there, or goes on with a classifier, whose classes may be others.
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from vatt_tf.checkpoints import conversion
+from vatt_tf import file_utils
+from vatt_tf.checkpoints import conversion, folders
 
 _MODEL = 'model/'
 _LOGITS = 'classifier/logits/'
@@ -37,10 +38,10 @@ def _weights(source):
   Raises:
     ValueError: it holds no model.
   """
-  reader = tf.train.load_checkpoint(source.path)
+  reader = tf.train.load_checkpoint(file_utils.literal_path(source.path))
   graph = trackable_object_graph_pb2.TrackableObjectGraph()
-  if reader.has_tensor(conversion.OBJECT_GRAPH):
-    graph.ParseFromString(reader.get_tensor(conversion.OBJECT_GRAPH))
+  if reader.has_tensor(folders.OBJECT_GRAPH):
+    graph.ParseFromString(reader.get_tensor(folders.OBJECT_GRAPH))
   names = {
     attribute.full_name: conversion.strip_attribute(attribute.checkpoint_key)
     for node in graph.nodes

@@ -9,8 +9,6 @@ An evaluation is an object such as `retrieval.RetrievalEvaluation`. It has
 """
 
 import json
-import os
-import re
 import time
 from typing import Any, NamedTuple
 
@@ -19,7 +17,7 @@ import gin
 import tensorflow as tf
 
 from vatt_tf import file_utils
-from vatt_tf.checkpoints import manager
+from vatt_tf.checkpoints import folders, manager
 from vatt_tf.evaluation import retrieval
 
 NEWEST = 'newest'
@@ -189,7 +187,7 @@ def evaluate(
         logging.warning('%s was deleted before it was evaluated.', path)
         continue
     findings = [(one, one(built, examples)) for one in evaluations]
-    step = None if path is None else step_of(path)
+    step = None if path is None else folders.step_of(path)
     result = Result(path, step, is_average, findings, built, examples)
     results.append(result.as_dict())
     if writer is not None:
@@ -230,16 +228,10 @@ def _paths(checkpoint, which, follow):
   found = checkpoints_of(checkpoint)
   if not found:
     raise ValueError(
-      f'There are no checkpoints ckpt-N in {checkpoint}. Name the directory of '
-      'a run.'
+      f'There are no whole checkpoints ckpt-N in {checkpoint}. Name the '
+      'directory of a run.'
     )
   return found
-
-
-def step_of(path):
-  """The step in the name of a checkpoint `…-N`, or None."""
-  match = re.search(r'-(\d+)$', path)
-  return int(match.group(1)) if match else None
 
 
 def checkpoints_of(directory):
@@ -249,22 +241,17 @@ def checkpoints_of(directory):
     directory: a run's `model_dir`; it need not exist.
 
   Returns:
-    List of prefixes `…/ckpt-N` in the order of their steps: those that the run
-    keeps a record of, or without a record all that are there.
+    List of prefixes `…/ckpt-N` in the order of their steps.
+
+  Raises:
+    OSError: the directory cannot be read or reached.
   """
-  if not tf.io.gfile.isdir(directory):
-    return []
-  state = tf.train.get_checkpoint_state(directory)
-  if state is not None:
-    paths = list(state.all_model_checkpoint_paths)
-  else:
-    paths = [
-      os.path.join(directory, name.removesuffix('.index'))
-      for name in tf.io.gfile.listdir(directory)
-      if re.fullmatch(r'ckpt-\d+\.index', name)
-    ]
-  paths = [path for path in paths if tf.io.gfile.exists(f'{path}.index')]
-  return sorted(paths, key=lambda path: step_of(path) or 0)
+  return [
+    path
+    for path in folders.find(directory)
+    if folders.step_of(path) is not None
+    and folders.find_fault(path, read=False) is None
+  ]
 
 
 def _followed(directory, follow):
@@ -283,7 +270,7 @@ def _followed(directory, follow):
     path = wait_for(find, what, follow.timeout, follow.interval)[0]
     done.add(path)
     yield path
-    step = step_of(path)
+    step = folders.step_of(path)
 
 
 def wait_for(find, what, timeout, interval=30.0):

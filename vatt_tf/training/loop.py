@@ -10,7 +10,8 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution, gin_utils
+from vatt_tf import distribution, file_utils, gin_utils
+from vatt_tf.checkpoints import folders
 from vatt_tf.checkpoints import manager as checkpoints
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress
@@ -201,9 +202,13 @@ def train(
   worker = distribution.worker_index(distribution_strategy)
   is_chief = not worker
 
+  worker_dir = '' if is_chief else f'worker_{worker}'
+  write_dir = os.path.join(model_dir, worker_dir)
+  file_utils.check_writable(write_dir, 'Give another --model_dir.')
   # Resume order: variables exist → the newest checkpoint fills all of them →
   # its step says where the data goes on. Random numbers follow from the step.
-  step_of_checkpoint = _step_in(model_dir)
+  restore_path = checkpoints.latest(model_dir)
+  step_of_checkpoint = _agreed_step(restore_path, distribution_strategy)
 
   def dataset_fn(context):
     dataset = train_dataset(
@@ -224,10 +229,9 @@ def train(
     applied = optimizer
     if precision == 'mixed_float16':
       applied = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
-  worker_dir = '' if is_chief else f'worker_{worker}'
-  write_dir = os.path.join(model_dir, worker_dir)
-  for directory in (write_dir, os.path.join(model_dir, 'best', worker_dir)):
-    checkpoints.remove_leftovers(directory)
+  best_dir = checkpoints.best_directory(model_dir)
+  for directory in (write_dir, os.path.join(best_dir, worker_dir)):
+    folders.remove_leftovers(directory)
   parts = {'model': model, 'optimizer': applied}
   if optimizer.ema is not None:
     parts['ema'] = optimizer.ema.checkpoint
@@ -238,9 +242,9 @@ def train(
     max_to_keep=keep_checkpoints,
     step_counter=optimizer.iterations,
     checkpoint_interval=checkpoint_interval,
-    restore_dir=model_dir,
+    restore_path=restore_path,
   )
-  if init_checkpoint is not None and checkpoints.latest(model_dir) is None:
+  if init_checkpoint is not None and restore_path is None:
     path = checkpoints.resolve(init_checkpoint)
     with distribution_strategy.scope():
       lines = checkpoints.initialize(model, path)
@@ -308,6 +312,12 @@ def train(
       summary_dir=os.path.join(model_dir, 'train') if is_chief else None,
       eval_summary_dir=os.path.join(model_dir, 'eval') if is_chief else None,
     )
+  if int(optimizer.iterations.numpy()) != step_of_checkpoint:
+    raise ValueError(
+      f'{restore_path} holds the weights of step '
+      f'{int(optimizer.iterations.numpy())}, so that the data would go on at '
+      'another step than the model. Give its files their own name again.'
+    )
   return _run(
     controller,
     line,
@@ -320,10 +330,23 @@ def train(
   )
 
 
-def _step_in(model_dir):
-  """The step of a run's newest checkpoint; 0 without one."""
-  path = checkpoints.latest(model_dir)
-  return 0 if path is None else int(path.rsplit('-', 1)[-1])
+def _agreed_step(path, strategy):
+  """The step of a checkpoint, the same on all workers; 0 without one."""
+  step = 0 if path is None else folders.step_of(path)
+  if step is None:
+    raise ValueError(
+      'A run goes on from a checkpoint that is named ckpt-N after its step N. '
+      f'Received: {path}. For its weights alone give it as INIT_CHECKPOINT, '
+      'and another --model_dir.'
+    )
+  steps = distribution.gather_from_workers(strategy, step)
+  if len(set(steps)) > 1:
+    raise ValueError(
+      '--model_dir must be a folder that all workers share. The newest '
+      'checkpoints that they see there are of the steps '
+      f'{", ".join(map(str, steps))}.'
+    )
+  return step
 
 
 def _run(
