@@ -1,7 +1,9 @@
 """Tests of `vatt_tf.input_pipeline.pipeline`."""
 
+import gzip
 import pathlib
 from unittest import mock
+import zlib
 
 from absl.testing import parameterized
 import gin
@@ -74,6 +76,17 @@ def _numbers(ids):
 
 
 class ContentTest(_Case):
+  @parameterized.parameters(gzip.compress, zlib.compress)
+  def test_compressed_shards_give_the_same_batches(self, compress):
+    pattern = self._write([_clip(i) for i in range(6)], 2)
+    balance = class_balance.ClassBalance()
+    options = {'audio': _AUDIO, 'label': _LABEL, 'balance': balance}
+    expected = self._ids(self._make(pattern, **options), 6)
+    self.assertLen(set(expected), 6)
+    for path in self._folder.glob('train-*'):
+      path.write_bytes(compress(path.read_bytes()))
+    self.assertEqual(self._ids(self._make(pattern, **options), 6), expected)
+
   def test_evaluation_batch(self):
     clips = [_clip(i) for i in range(5)]
     dataset = self._make(

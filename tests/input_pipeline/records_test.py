@@ -1,7 +1,14 @@
 """Tests of `vatt_tf.input_pipeline.records`."""
 
+import bz2
+import gzip
+import io
+import json
+import lzma
 import os
 import pathlib
+import tarfile
+import zlib
 
 from absl.testing import parameterized
 import numpy as np
@@ -268,6 +275,217 @@ class ShardTest(tf.test.TestCase):
   def test_shard_index_is_checked(self):
     with self.assertRaisesRegex(ValueError, 'index=2, num_shards=2'):
       records.shard_path('a', 'b', 2, 2)
+
+
+# Names that mean something to a shell, to TensorFlow or to gin.
+_NAMES = (
+  'data [v2]',
+  '[!a]',
+  'a*b',
+  'what?',
+  'back\\slash',
+  '{x,y}',
+  '100%',
+  ' lead',
+  'trail ',
+  'with, comma',
+  'comma,',
+  '~tilde',
+  'q"u\'o',
+  'é ü',
+)
+
+
+class MatchTest(parameterized.TestCase, tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.dir = pathlib.Path(self.create_tempdir().full_path)
+
+  def _touch(self, *names):
+    for name in names:
+      path = self.dir / name
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(b'')
+
+  def _match(self, pattern):
+    paths = records.match_shards(pattern)
+    return [str(pathlib.Path(path).relative_to(self.dir)) for path in paths]
+
+  @parameterized.parameters(*_NAMES)
+  def test_folder_is_no_pattern(self, name):
+    files = [f'{name}/train-0.tfrecord', f'{name}/train-1.tfrecord']
+    # Of these the name is a pattern, or a part.
+    self._touch(*files, 'data v/train-0.tfrecord', 'axb/train-0.tfrecord')
+    self._touch('b/train-0.tfrecord', 'whatx/train-0.tfrecord')
+    folder = self.dir / name
+    self.assertEqual(self._match(f'{folder}/train-*.tfrecord'), files)
+    self.assertEqual(self._match(f'{folder}/train-[1].tfrecord'), files[1:])
+    self.assertEqual(self._match(f'{folder}/train-0.tfrecord'), files[:1])
+    self.assertEqual(self._match([f'{folder}/train-*']), files)
+    both = f'{folder}/train-0*,{folder}/train-1*'
+    self.assertEqual(self._match(both), files)
+    self._touch('other/x-0')
+    self.assertEqual(
+      self._match(f'{self.dir}/other/x-*, {folder}/train-1*'),
+      sorted([files[1], 'other/x-0']),
+    )
+
+  @parameterized.parameters(*_NAMES)
+  def test_file_is_no_pattern(self, name):
+    self._touch(name, 'data v', 'b', 'axb', 'whatx', 'x', 'with')
+    self.assertEqual(self._match(str(self.dir / name)), [name])
+
+  def test_pattern_stays_a_pattern(self):
+    self._touch('run1/a-0', 'run2/a-0', 'run3/a-0', 'a-0/not', 'run1/b')
+    self.assertEqual(
+      self._match(f'{self.dir}/run[12]/a-?'), ['run1/a-0', 'run2/a-0']
+    )
+    self.assertEqual(
+      self._match(f'{self.dir}/*/a-*,{self.dir}/run1/b'),
+      ['run1/a-0', 'run1/b', 'run2/a-0', 'run3/a-0'],
+    )
+    with self.assertRaisesRegex(ValueError, 'No file matches.*run9'):
+      self._match(f'{self.dir}/run1/b,{self.dir}/run9/*')
+
+  def test_folder_with_brackets_behind_a_pattern(self):
+    self._touch('a/[v2]/x-0', 'b/[v2]/x-0', 'a/v/x-0')
+    self.assertEqual(
+      self._match(f'{self.dir}/*/[v2]/x-*'), ['a/[v2]/x-0', 'b/[v2]/x-0']
+    )
+
+  def test_relative_and_home(self):
+    self._touch('x [1]/a-0')
+    os.environ['HOME'], home = str(self.dir), os.environ.get('HOME', '')
+    before = os.getcwd()
+    os.chdir(self.dir)
+    try:
+      self.assertEqual(records.match_shards('x [1]/a-*'), ['x [1]/a-0'])
+      self.assertEqual(records.match_shards('*/a-*'), ['x [1]/a-0'])
+      self.assertEqual(self._match('~/x [1]/a-*'), ['x [1]/a-0'])
+      self.assertEqual(
+        self._match('~/x [1]/a-0,~/x [1]/a-*'), ['x [1]/a-0']
+      )
+    finally:
+      os.chdir(before)
+      os.environ['HOME'] = home
+
+  @parameterized.parameters(None, 3, True, b'x', ({'a': 1},), ([3],), ([None],))
+  def test_what_is_no_pattern(self, pattern):
+    with self.assertRaisesRegex(ValueError, 'X_RECORDS must be a pattern'):
+      records.match_shards(pattern, 'X_RECORDS')
+
+  def test_file_system_that_is_not_there(self):
+    for path in ('nothing://bucket/a-*', 'nothing://bucket/a'):
+      with self.assertRaisesRegex(OSError, 'nothing://bucket.*implemented'):
+        records.match_shards(path)
+
+
+def _tar(content):
+  file = io.BytesIO()
+  with tarfile.open(fileobj=file, mode='w') as archive:
+    entry = tarfile.TarInfo('a.tfrecord')
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
+  return file.getvalue()
+
+
+class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.dir = pathlib.Path(self.create_tempdir().full_path)
+    path = self.dir / 'a.tfrecord'
+    with records.ShardWriter(str(path)) as writer:
+      for number in range(3):
+        writer.write(_clip(example_id=str(number)))
+    self.content = path.read_bytes()
+
+  def _write(self, content, name='b.tfrecord'):
+    path = self.dir / name
+    path.write_bytes(content)
+    return str(path)
+
+  @parameterized.named_parameters(
+    ('gzip', gzip.compress),
+    ('gzip_without_time', lambda x: gzip.compress(x, mtime=0)),
+    (
+      'gzip_of_two_members',
+      lambda x: gzip.compress(x[:99]) + gzip.compress(x[99:]),
+    ),
+    ('zlib', zlib.compress),
+    ('zlib_fast', lambda x: zlib.compress(x, 1)),
+    ('none', bytes),
+  )
+  def test_is_read_whatever_its_name(self, compress):
+    for name in ('b.tfrecord', 'b.tfrecord.gz', 'b'):
+      path = self._write(compress(self.content), name)
+      self.assertEqual(records.count_records(path), 3)
+      self.assertEqual(
+        [clip.example_id for clip in records.read_shard(path)], ['0', '1', '2']
+      )
+
+  @parameterized.parameters('GZIP', 'ZLIB')
+  def test_as_tensorflow_writes_it(self, compression):
+    path = str(self.dir / 'c')
+    options = tf.io.TFRecordOptions(compression)
+    with tf.io.TFRecordWriter(path, options) as writer:
+      for _ in range(2):
+        writer.write(records.serialize_clip(_clip()))
+    self.assertEqual(records.find_compression(path), compression)
+    self.assertEqual(records.count_records(path), 2)
+    with tf.io.TFRecordWriter(path, options):
+      pass
+    self.assertEqual(records.count_records(path), 0)
+
+  @parameterized.parameters(0x088B1F, 0x9C78, 0x0178, 0x5E78, 0x685A42)
+  def test_length_that_looks_like_a_compression(self, length):
+    path = str(self.dir / 'c')
+    with tf.io.TFRecordWriter(path) as writer:
+      writer.write(bytes(length))
+    self.assertEqual(records.find_compression(path), '')
+    self.assertEqual(records.count_records(path), 1)
+
+  @parameterized.named_parameters(
+    ('zstd', b'\x28\xb5\x2f\xfd' + bytes(99), 'zstd.*unzstd'),
+    ('bzip2', bz2.compress(b'x'), 'bzip2.*bunzip2'),
+    ('xz', lzma.compress(b'x'), 'xz.*unxz'),
+    ('zip', b'PK\x03\x04' + bytes(99), 'zip archive.*unzip'),
+    ('tar', _tar(b'x'), 'tar archive. Unpack it .`tar'),
+    ('tar_gz', gzip.compress(_tar(b'x')), 'tar archive, compressed with gzip'),
+    ('parquet', b'PAR1' + bytes(99), 'Parquet'),
+    ('web_page', b'\n<!DOCTYPE html><title>404', 'a web page'),
+    ('lfs', b'version https://git-lfs.github.com/spec/v1\n', 'git lfs pull'),
+  )
+  def test_other_files_are_named(self, content, message):
+    path = self._write(content)
+    for read in (records.count_records, lambda p: list(records.read_shard(p))):
+      with self.assertRaisesRegex(ValueError, f'b.tfrecord.*{message}') as e:
+        read(path)
+      self.assertNotIn('Remove', str(e.exception))
+
+  @parameterized.parameters('half', 'damaged', 'of_text')
+  def test_damaged(self, damage):
+    content = gzip.compress(self.content)
+    if damage == 'half':
+      content = content[:len(content) // 2]
+    elif damage == 'damaged':
+      middle = len(content) // 2
+      content = content[:middle] + bytes(40) + content[middle + 40:]
+    else:
+      content = gzip.compress(b'text' * 99)
+    with self.assertRaisesRegex(ValueError, 'gzip.* Copy or download'):
+      records.count_records(self._write(content))
+
+  def test_only_what_ingest_wrote_is_to_be_removed(self):
+    path = self._write(self.content[:-9], 'my [1]-00001-of-00002.tfrecord')
+    with self.assertRaisesRegex(ValueError, 'truncated.* Copy or download'):
+      records.count_records(path)
+    info = {'splits': {'x': {'shards': 'my [1]-?????-of-00002.tfrecord'}}}
+    (self.dir / 'dataset_info.json').write_text(json.dumps(info))
+    with self.assertRaisesRegex(ValueError, 'truncated.* Remove it and make'):
+      records.count_records(path)
+    other = self._write(self.content[:-9], 'my [1]-00001-of-00003.tfrecord')
+    with self.assertRaisesRegex(ValueError, 'truncated.* Copy or download'):
+      records.count_records(other)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from vatt_tf import file_utils
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
 from vatt_tf.input_pipeline import audio as audio_lib
@@ -187,11 +188,11 @@ class Embedder:
   """
 
   def __init__(self, version: str, form: Form, modalities: Sequence[str] = ()):
-    is_remote = '://' in version
+    is_remote = file_utils.is_remote(version)
     self.version = version if is_remote else os.path.abspath(version)
     self.name = version_name(version)
     # Kept: its signatures do not keep their variables.
-    self._loaded = tf.saved_model.load(version)
+    self._loaded = tf.saved_model.load(file_utils.literal_path(version))
     self._functions = {
       modality: self._loaded.signatures[name]
       for modality, name in _SIGNATURES.items()

@@ -138,7 +138,7 @@ class Reader:
   def _read_records(
     self, item: RecordRange
   ) -> Iterator[records.Clip | planning.Skip]:
-    dataset = tf.data.TFRecordDataset(item.path).skip(item.first)
+    dataset = records.open_shard(item.path).skip(item.first)
     dataset = dataset.take(item.count)
     try:
       for i, record in enumerate(dataset.as_numpy_iterator(), item.first):
@@ -159,8 +159,8 @@ class Reader:
     except tf.errors.OpError as e:
       raise ValueError(
         f'The shard {item.path} cannot be read, or is truncated or corrupt '
-        f'({e.message}). Make it again with `python -m vatt_tf.ingest`; then '
-        'the same command goes on.'
+        f'({e.message}). {records.advise(item.path)} Then the same command '
+        'goes on.'
       ) from e
 
 

@@ -87,6 +87,11 @@ def read_labels(path: str) -> list[list[int]]:
   Returns:
     A list of class numbers for each record.
   """
+  if records.find_compression(path):
+    return [
+      records.read_values(record)['label_index']
+      for record in records.open_shard(path).as_numpy_iterator()
+    ]
   labels = []
   with tf.io.gfile.GFile(path, 'rb') as file:
     size = file.size()

@@ -389,6 +389,7 @@ def _read_shard(
   num_pipelines,
   pipeline,
   is_kept=False,
+  compressions=None,
 ):
   """The records of a shard that this pipeline takes.
 
@@ -401,12 +402,16 @@ def _read_shard(
     num_pipelines: Records are dealt out to so many pipelines.
     pipeline: Number of this one.
     is_kept: The records are in memory; nothing is read.
+    compressions: Of the shards, as `records.find_compression` gives them; None:
+      none is compressed.
 
   Returns:
     A data set of dictionaries: `record` () string (not if `is_kept`), where it
     comes from, `source`, `shard` and `index`, () int64, and `epoch`.
   """
   path = tf.gather(tf.constant(paths), shard)
+  compressions = compressions or [''] * len(paths)
+  compression = tf.gather(tf.constant(compressions), shard)
   count = tf.gather(tf.constant(counts, tf.int64), shard)
 
   def name_record(index, numbered):
@@ -419,8 +424,9 @@ def _read_shard(
           path,
           ' cannot be read beyond its record ',
           tf.strings.as_string(index),
-          ': it is corrupt, or gone. Remove it and make it again with `python '
-          '-m vatt_tf.ingest`, which goes on where it stopped.',
+          ': it is corrupt, or gone. Copy it again, or make it again with what '
+          'wrote it: `python -m vatt_tf.ingest` goes on where it stopped, once '
+          'the shard is removed.',
         ]
       )
       failed = tf.raw_ops.Assert(condition=False, data=[message])
@@ -450,7 +456,7 @@ def _read_shard(
   if is_kept:
     dataset = tf.data.Dataset.range(count).map(name_place)
   else:
-    dataset = tf.data.TFRecordDataset(path, buffer_size=4 << 20)
+    dataset = tf.data.TFRecordDataset(path, compression, buffer_size=4 << 20)
     # Reading stops at a corrupt record; the one that stands in for it is cut
     # off when all records were there. A file that cannot be opened would be
     # tried again for ever, were there no number for each trial.
@@ -1664,8 +1670,9 @@ def make_dataset(
     if not sum(of_group):
       raise ValueError(
         f'The {len(group)} files that {_name_of(source)!r} matches hold no '
-        f'record. Set the gin macro {source.macro or macro} to shards that '
-        'hold some, or make them with `python -m vatt_tf.ingest`.'
+        f'record, and are empty ({group[0]}). Set the gin macro '
+        f'{source.macro or macro} to shards that hold some, or make them with '
+        '`python -m vatt_tf.ingest`.'
       )
   if bad_records is None:
     bad_records = BadRecords(max_bad_record_share)
@@ -1733,6 +1740,7 @@ def make_dataset(
     read_shard = functools.partial(
       _read_shard,
       paths=paths[number],
+      compressions=records.find_compressions(paths[number]),
       counts=counts[number],
       source=number,
       num_pipelines=num_pipelines if deals_records else 1,

@@ -213,13 +213,12 @@ def read_some(
   some = []
   for path, share in zip(paths, shares):
     if share:
-      dataset = tf.data.TFRecordDataset(path).take(share)
+      dataset = records.open_shard(path).take(share)
       try:
         some += [(path, record) for record in dataset.as_numpy_iterator()]
       except tf.errors.DataLossError as e:
         raise ValueError(
-          f'The shard {path} is corrupt ({e.message}). Remove it and make it '
-          'again with `python -m vatt_tf.ingest`.'
+          f'The shard {path} is corrupt ({e.message}). {records.advise(path)}'
         ) from e
   return some
 
