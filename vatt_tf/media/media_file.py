@@ -244,6 +244,8 @@ class MediaFile:
     audio: The chosen audio stream, or None.
     text: The chosen caption stream, or None.
     origin: µs of the container's clock that are time 0.
+    may_restart: Whether the clock of such a file may start again or jump inside
+      it.
 
   Raises:
     errors.MediaError: The file is missing, empty, of no known format, or has
@@ -324,6 +326,8 @@ class MediaFile:
       matching = [one for one in texts if _is_language(one.language, language)]
       texts = matching or texts
     self.text = _pick_stream(texts, settings.caption_stream, 'caption')
+    # Now: while it is read, FFmpeg learns of more frames.
+    self.may_restart = self._may_restart()
     self._has_all = len(videos) + len(audios) == sum(
       one is not None for one in (self.video, self.audio)
     )
@@ -437,14 +441,25 @@ class MediaFile:
           start=end,
         )
       )
-    if extent.is_followed and self._container.format.name != 'avi':
+    elif extent.is_followed and not self._reads_all_parts(line):
       notes.append(
         errors.Note(
           'another recording is joined to it in the same file, and is left out',
           start=end,
         )
       )
+    elif self.may_restart and self._is_unread_from(line.num_bytes):
+      notes.append(
+        errors.Note(
+          f'what follows the first {line.num_bytes:,} bytes cannot be read',
+          start=end,
+        )
+      )
     return Length(end, kind, claimed, is_cut_off, tuple(notes))
+
+  def _reads_all_parts(self, line: timeline.Timeline) -> bool:
+    """Whether FFmpeg reads on where another recording follows."""
+    return bool(line.shifts) or self._container.format.name == 'avi'
 
   def _is_unread_from(self, position: int) -> bool:
     """Whether a lot follows the last packet that can be read."""
@@ -459,9 +474,7 @@ class MediaFile:
     """Whether any stream holds captions, as text or as pictures."""
     return bool(self._container.streams.subtitles)
 
-  @property
-  def may_restart(self) -> bool:
-    """Whether the clock of such a file may start again or jump inside it."""
+  def _may_restart(self) -> bool:
     name = self._container.format.name
     if name.startswith('mov'):
       # A table of all samples has one clock; fragments bring their own.
