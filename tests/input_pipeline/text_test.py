@@ -1,6 +1,8 @@
 """Tests of `vatt_tf.input_pipeline.text`."""
 
 import os
+import random
+import unicodedata
 
 from absl.testing import parameterized
 import numpy as np
@@ -8,6 +10,7 @@ import sentencepiece
 import tensorflow as tf
 
 from tests import sentence_pieces
+from vatt_tf import plain_text
 from vatt_tf.input_pipeline import text
 
 _SPECIALS = ['<pad>', '<bos>', '<eos>', '<unk>']
@@ -56,6 +59,84 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
       result,
       [b'a red ball', b'dontstop', '\ufffdé'.encode(), b''],
     )
+
+  @parameterized.parameters(
+    ('a\u00a0b', ['a', 'b']),
+    ('\u3000赤い\u3000円\u2028。\u0085x\x1cy', ['赤い', '円', 'x', 'y']),
+    ('cafe\u0301 CAFE\u0301 café', ['café'] * 3),
+    ('\u200eabc\u200f a\u00adb \u202bשלום\u202c', ['abc', 'ab', 'שלום']),
+    ('می\u200cخواهم ❤\ufe0f', ['میخواهم', '❤']),
+    ('\ufb01re ｆｉｒｅ', ['fire', 'fire']),
+    ('don´t don\u2019t e\u200b\u0301', ['dont', 'dont', 'é']),
+    ('ΟΔΟΣ Straße İ', ['οδος', 'straße', 'i\u0307']),
+    ('a\x00b', ['ab']),
+    ('\u200b \u00a0', []),
+  )
+  def test_words_in_unicode(self, string, words):
+    found = text.split_words(tf.constant([string])).to_list()[0]
+    self.assertEqual([word.decode() for word in found], words)
+
+  def test_one_form_for_all_of_unicode(self):
+    # Characters that are older than every library's tables.
+    characters = [
+      chr(i)
+      for i in range(0x110000)
+      if unicodedata.ucd_3_2_0.category(chr(i)) not in ('Cn', 'Cs', 'Co')
+    ]
+    self.assertGreater(len(characters), 90_000)
+    lone = {
+      chr(i)
+      for first, last in plain_text.LONE_ACCENTS
+      for i in range(first, last + 1)
+    }
+    # Some of these become another one with the accent that follows.
+    joined = [one for one in characters if one not in lone]
+    rng = random.Random(0)
+    marks = 'aeIİΣς \u0301\u0307\u0323\u200b\u00ad-'
+    strings = [
+      *characters,
+      *(f'e{one}\u0301 {one}x' for one in joined),
+      *(
+        ''.join(rng.choice(rng.choice([joined, marks])) for _ in range(8))
+        for _ in range(20_000)
+      ),
+    ]
+    texts = tf.constant([one.encode() for one in strings])
+    cleaned = [plain_text.clean(one).encode() for one in strings]
+    self.assertEqual(text.clean(texts).numpy().tolist(), cleaned)
+    normal = text.normalize(texts)
+    self.assertEqual(
+      text.normalize(normal).numpy().tolist(), normal.numpy().tolist()
+    )
+    words = text.split_words(texts).to_list()
+    # What ingest keeps has the words that were there.
+    self.assertEqual(text.split_words(tf.constant(cleaned)).to_list(), words)
+    for row in words:
+      for word in row:
+        self.assertEqual(word.decode().split(), [word.decode()])
+
+  def test_words_of_a_file_in_other_unicode_forms(self):
+    path = self._write(
+      'v.txt', 'cafe\u0301\n½\nDog\nélan\ne\u0301lan\nab\u200e\n'
+    )
+    ids = text.WordTokenizer(path).tokenize(
+      tf.constant(['Café ½ dog Élan e\u0301lan ab'])
+    )
+    self.assertEqual(ids.to_list(), [[4, 5, 3, 7, 7, 9]])
+
+  def test_white_space_for_pieces(self):
+    for kind in (text.WORDPIECE, text.SENTENCEPIECE):
+      plain, odd = (
+        self._encode(
+          [caption],
+          kind=kind,
+          vocabulary=self._vocabulary(kind),
+          num_captions=1,
+          max_words=16,
+        )
+        for caption in ('red ball', '\u200ered\u3000\u00a0ba\u00adll\u2028')
+      )
+      self.assertEqual(plain, odd)
 
   @parameterized.named_parameters(
     ('word', '\n'.join(_SPECIALS + _WORDS) + '\n'),

@@ -19,6 +19,7 @@ LAYERS = {
   'file_utils': 0,
   'command_line': 0,
   'feature_names': 0,
+  'plain_text': 0,
   'randomness': 0,
   'distribution': 0,
   # The parts, which never import each other.

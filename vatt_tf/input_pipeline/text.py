@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from vatt_tf import plain_text
+
 WORD = 'word'
 WORDPIECE = 'wordpiece'
 SENTENCEPIECE = 'sentencepiece'
@@ -24,8 +26,23 @@ EOS_TOKEN = '<eos>'
 UNKNOWN_TOKEN = '<unk>'
 SPECIAL_TOKENS = (PAD_TOKEN, BOS_TOKEN, EOS_TOKEN, UNKNOWN_TOKEN)
 
-# ASCII punctuation with its symbols, and all other punctuation of Unicode.
-_PUNCTUATION = r'[[:punct:]\pP]'
+
+def _class(*tables: plain_text.Ranges) -> str:
+  """Ranges of characters, as regular expressions in the graph write them."""
+  return ''.join(
+    f'\\x{{{first:x}}}-\\x{{{last:x}}}'
+    for table in tables
+    for first, last in table
+  )
+
+
+_WHITE_SPACE = f'[{_class(plain_text.WHITE_SPACE)}]+'
+_HIDDEN = f'[{_class(plain_text.HIDDEN)}]+'
+# What is no part of a word: ASCII punctuation with its symbols, all other
+# punctuation of Unicode, format characters, and marks that nobody sees.
+_NO_WORD = r'[[:punct:]\pP\p{Cf}' + (
+  _class(plain_text.HIDDEN, plain_text.JOINERS, plain_text.LONE_ACCENTS) + ']+'
+)
 
 
 class Tokenizer(Protocol):
@@ -51,8 +68,31 @@ class Tokenizer(Protocol):
 # Words.
 
 
+def clean(texts: tf.Tensor) -> tf.Tensor:
+  """Brings texts into the form of `plain_text.clean`, in the graph.
+
+  Ingest keeps captions in this form. Records of others and queries get it here,
+  before any tokenizer.
+
+  Args:
+    texts: String tensor of any shape, UTF-8; bytes that are not are replaced.
+
+  Returns:
+    A string tensor of the same shape: NFC, without marks that nobody sees, with
+    single spaces for white space.
+  """
+  texts = tf.strings.unicode_transcode(texts, 'UTF-8', 'UTF-8')
+  texts = tf.strings.regex_replace(texts, _HIDDEN, '')
+  texts = tf.strings.regex_replace(texts, _WHITE_SPACE, ' ')
+  return tf.strings.strip(tf_text.normalize_utf8(texts, 'NFC'))
+
+
 def normalize(texts: tf.Tensor) -> tf.Tensor:
-  """Lower-cases texts and removes their punctuation.
+  """Brings texts into the form in which their words are compared.
+
+  That is: Unicode's form NFKC, lower case, without punctuation and marks that
+  nobody sees, with spaces for white space. What `clean` keeps has the words
+  that it had before.
 
   Args:
     texts: String tensor of any shape, UTF-8; bytes that are not are replaced.
@@ -61,13 +101,18 @@ def normalize(texts: tf.Tensor) -> tf.Tensor:
     A string tensor of the same shape.
   """
   texts = tf.strings.unicode_transcode(texts, 'UTF-8', 'UTF-8')
+  texts = tf.strings.regex_replace(texts, _NO_WORD, '')
+  texts = tf.strings.regex_replace(texts, _WHITE_SPACE, ' ')
+  texts = tf_text.normalize_utf8(texts, 'NFKC')
   texts = tf.strings.lower(texts, encoding='utf-8')
-  return tf.strings.regex_replace(texts, _PUNCTUATION, '')
+  # NFKC can make punctuation ((1) of U+2474), between a letter and its accent.
+  texts = tf.strings.regex_replace(texts, _NO_WORD, '')
+  return tf_text.normalize_utf8(texts, 'NFKC')
 
 
 def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
   """Normalises texts and splits them on white space: (n,) to (n, None)."""
-  return tf_text.WhitespaceTokenizer().tokenize(normalize(texts))
+  return tf.strings.split(normalize(texts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +218,47 @@ def _read_word_file(path: str) -> _VocabularyFile:
   return found
 
 
+def _word_table(path: str, found: _VocabularyFile) -> tf.lookup.StaticHashTable:
+  """The ids of words, by the form in which `normalize` gives them.
+
+  A file may hold words in another Unicode form, such as `cafe` and an accent of
+  its own. They are found by their normal form; where several words have the
+  same, by the one that is in it, else by the first. Capitals and punctuation
+  are not taken off: such a word is never found.
+  """
+  cased = tf.constant(found.words)
+  cased = tf.strings.lower(cased, encoding='utf-8')
+  cased = tf.strings.regex_replace(cased, r'[[:punct:]\pP]', '').numpy()
+  normal = normalize(tf.constant(found.words)).numpy()
+  ids = {word.encode('utf-8'): i for i, word in enumerate(found.words)}
+  for word, i in list(ids.items()):
+    if cased[i] == word and normal[i] and b' ' not in normal[i]:
+      ids.setdefault(normal[i], i)
+  if len(ids) == len(found.words):
+    initializer = tf.lookup.TextFileInitializer(
+      path,
+      key_dtype=tf.string,
+      key_index=found.key_index,
+      value_dtype=tf.int64,
+      value_index=found.value_index,
+      delimiter=found.delimiter,
+      value_index_offset=found.offset,
+    )
+  else:
+    initializer = tf.lookup.KeyValueTensorInitializer(
+      tf.constant(list(ids)), tf.constant(list(ids.values()), tf.int64)
+    )
+  return tf.lookup.StaticHashTable(
+    initializer, default_value=SPECIAL_TOKENS.index(UNKNOWN_TOKEN)
+  )
+
+
 class WordTokenizer(tf.Module):
   """Whole words, by a vocabulary file.
 
-  Punctuation is removed, the text is lower-cased and split on white space
-  (`split_words`); a word that the file does not have becomes `<unk>`.
+  The text is brought into the form of `normalize` (NFKC, lower case, without
+  punctuation) and split on white space (`split_words`); a word that the file
+  does not have becomes `<unk>`.
 
   Args:
     path: A file of lines `word` (the line's number is the id) or `id word`. It
@@ -195,18 +276,7 @@ class WordTokenizer(tf.Module):
     self.vocabulary_size = len(found.words)
     self.bos_id = SPECIAL_TOKENS.index(BOS_TOKEN)
     self.eos_id = SPECIAL_TOKENS.index(EOS_TOKEN)
-    initializer = tf.lookup.TextFileInitializer(
-      path,
-      key_dtype=tf.string,
-      key_index=found.key_index,
-      value_dtype=tf.int64,
-      value_index=found.value_index,
-      delimiter=found.delimiter,
-      value_index_offset=found.offset,
-    )
-    self._table = tf.lookup.StaticHashTable(
-      initializer, default_value=SPECIAL_TOKENS.index(UNKNOWN_TOKEN)
-    )
+    self._table = _word_table(path, found)
 
   def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
     """Looks the words of texts up.
@@ -277,7 +347,7 @@ class WordpieceTokenizer(tf.Module):
     Returns:
       (n, None) int32 ragged.
     """
-    pieces = self._tokenizer.tokenize(texts)  # (n, words, pieces)
+    pieces = self._tokenizer.tokenize(clean(texts))  # (n, words, pieces)
     return tf.cast(pieces.merge_dims(-2, -1), tf.int32)
 
   def detokenize(self, ids: np.ndarray) -> list[str]:
@@ -337,7 +407,7 @@ class SentencepieceTokenizer(tf.Module):
     Returns:
       (n, None) int32 ragged.
     """
-    return self._tokenizer.tokenize(texts)
+    return self._tokenizer.tokenize(clean(texts))
 
   def detokenize(self, ids: np.ndarray) -> list[str]:
     """Puts the pieces of ids together; see `Tokenizer`."""

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from vatt_tf import plain_text
 from vatt_tf.export import signatures
 from vatt_tf.serving import errors
 
@@ -345,7 +346,7 @@ def _check_sample_rate(rates):
 def _check_text(texts):
   for row, text in enumerate(texts):
     try:
-      is_empty = not text.decode().strip()
+      is_empty = not plain_text.clean(text.decode())
     except UnicodeDecodeError as e:
       raise errors.invalid(
         f'`text` must be UTF-8. Received, in row {row}: {e}'
