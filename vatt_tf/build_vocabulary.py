@@ -4,22 +4,31 @@
       --records='/data/train-*.tfrecord' --output=/data/vocabulary.txt
 
 The words are counted in the captions of records, or in the `caption` column of
-a manifest csv (`--manifest`), after the same normalisation as in the tokenizer:
-lower case, no punctuation, split on white space. The file begins with
+a manifest csv (`--manifest`), which is read as ingest reads it, after the same
+normalisation as in the tokenizer: Unicode's form NFKC, lower case, no
+punctuation, split on white space. The file begins with
 `<pad> <bos> <eos> <unk>`, then come the words, one a line, the most frequent
 first and equally frequent ones in alphabetical order.
 """
 
 from absl import app, flags
+import tensorflow as tf
 
 from vatt_tf import command_line
 from vatt_tf.input_pipeline import vocabulary
+from vatt_tf.media import manifest, text_files
 
 _RECORDS = flags.DEFINE_string(
   'records', None, 'Pattern of record shards whose captions are counted.'
 )
 _MANIFEST = flags.DEFINE_string(
   'manifest', None, 'Manifest csv whose `caption` column is counted.'
+)
+_MANIFEST_ENCODING = flags.DEFINE_string(
+  'manifest_encoding', '', "Encoding of the manifest; '' for UTF-8."
+)
+_IGNORE_COLUMNS = flags.DEFINE_list(
+  'ignore_columns', [], 'Columns of the manifest to leave out.'
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'The file to write.')
 _MAX_SIZE = flags.DEFINE_integer(
@@ -28,6 +37,22 @@ _MAX_SIZE = flags.DEFINE_integer(
 _MIN_COUNT = flags.DEFINE_integer(
   'min_count', 1, 'Words seen less often are left out.'
 )
+
+
+def _captions_of_manifest(path: str) -> list[bytes]:
+  """The captions of a manifest; raises `ValueError` if it cannot be read."""
+  text_files.check_encoding(_MANIFEST_ENCODING.value, 'manifest_encoding')
+  if not tf.io.gfile.exists(path):
+    raise ValueError(
+      f'There is no manifest {path}. Set --manifest to a csv file with a '
+      'column `caption`, or --records to a pattern of shards.'
+    )
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    data = file.read()
+  captions = manifest.read_captions(
+    path, _MANIFEST_ENCODING.value, _IGNORE_COLUMNS.value, data
+  )
+  return [caption.encode('utf-8') for caption in captions]
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +67,7 @@ def main(argv: list[str]) -> None:
     if _RECORDS.value is not None:
       captions = vocabulary.captions_of_records(_RECORDS.value)
     else:
-      captions = vocabulary.captions_of_manifest(_MANIFEST.value)
+      captions = _captions_of_manifest(_MANIFEST.value)
     words = vocabulary.build_vocabulary(
       captions, _MAX_SIZE.value, _MIN_COUNT.value
     )

@@ -39,22 +39,61 @@ class BuildVocabularyTest(tf.test.TestCase):
     self.assertEqual(ids, [[6, 4, 3]])
     self.assertEqual(os.listdir(os.path.dirname(path)), ['vocabulary.txt'])
 
-  def test_captions_of_a_manifest(self):
-    path = os.path.join(self.get_temp_dir(), 'manifest.csv')
-    with open(path, 'w', encoding='utf-8-sig') as file:
-      file.write('video_path,caption\na.mp4,"Red, ball"\nb.mp4,\n')
-    captions = list(vocabulary.captions_of_manifest(path))
-    self.assertEqual(captions, [b'Red, ball'])
-    with open(path, 'w', encoding='utf-8') as file:
-      file.write('video_path,text\na.mp4,x\n')
-    with self.assertRaisesRegex(ValueError, '`caption`.*video_path, text'):
-      list(vocabulary.captions_of_manifest(path))
-    with open(path, 'wb') as file:
-      file.write(b'video_path,caption\na,\xe9\n')
-    with self.assertRaisesRegex(ValueError, 'UTF-8.*byte 21'):
-      list(vocabulary.captions_of_manifest(path))
-    with self.assertRaisesRegex(ValueError, 'no manifest'):
-      list(vocabulary.captions_of_manifest('/none.csv'))
+  def test_any_white_space_separates_words(self):
+    # Of Unicode, all that Python's `str.split` splits at.
+    spaces = [chr(i) for i in range(0x110000) if chr(i).isspace()]
+    words = vocabulary.build_vocabulary(
+      [f'one{space}two'.encode() for space in spaces]
+    )
+    self.assertEqual(words[4:], ['one', 'two'])
+
+  def test_every_vocabulary_can_be_read(self):
+    path = os.path.join(self.get_temp_dir(), 'any.txt')
+    captions = [
+      f'x{chr(i)}y {chr(i)}'.encode()
+      for i in range(0x3100)
+      if not 0xD800 <= i < 0xE000
+    ]
+    words = vocabulary.build_vocabulary([*captions, b'\xff\xfe', b'a\x00b'])
+    vocabulary.write_vocabulary(path, words)
+    self.assertEqual(text.WordTokenizer(path).words, words)
+
+  def test_scripts_without_spaces_are_told(self):
+    sentences = ['一只狗在门口叫', '一只猫在睡觉', '男人在跑步', 'the']
+    with self.assertLogs(level='WARNING') as logs:
+      vocabulary.build_vocabulary([one.encode() for one in sentences])
+    self.assertRegex(logs.output[0], 'does not separate words')
+    with self.assertNoLogs(level='WARNING'):
+      vocabulary.build_vocabulary([b'a man runs', 'un café noir 好'.encode()])
+
+  def test_command_with_a_manifest(self):
+    folder = self.create_tempdir().full_path
+    output = os.path.join(folder, 'vocabulary.txt')
+    path = os.path.join(folder, 'manifest.csv')
+    command = [sys.executable, '-m', 'vatt_tf.build_vocabulary']
+
+    def run(data, *arguments):
+      with open(path, 'wb') as file:
+        file.write(data)
+      return subprocess.run(
+        [*command, f'--manifest={path}', f'--output={output}', *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+      )
+
+    data = '\ufeffvideo_path, caption,x\na,Café\xa0one\u2028two,1\nb,nan,2\n'
+    self.assertEqual(run(data.encode('utf-16-le')).returncode, 0)
+    with open(output, encoding='utf-8') as file:
+      self.assertEqual(file.read().split()[4:], ['café', 'one', 'two'])
+    data = 'video_path,start,caption\na,x,caf\xe9\n'.encode('cp1252')
+    failed = run(data)
+    self.assertEqual(failed.returncode, 1)
+    self.assertIn('--manifest_encoding=cp1252', failed.stderr)
+    done = run(data, '--manifest_encoding=cp1252', '--ignore_columns=start')
+    self.assertEqual(done.returncode, 0, done.stderr)
+    with open(output, encoding='utf-8') as file:
+      self.assertEqual(file.read().split()[4:], ['café'])
 
   def test_command(self):
     folder = self.get_temp_dir()

@@ -53,25 +53,113 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(
     ('', r'needs a header.*Valid columns: video_path.*Received: an empty file'),
-    ('path,caption\na,b\n', r'a column `path`.*--ignore_columns=path.*Valid'),
+    ('path,caption\na,b\n', r'`video_path` or.*is it `path`\? Valid columns'),
+    ('a.mp4,0,3\n', r'needs a header.*Received: a.mp4, 0, 3'),
+    ('video_path,x\na,b\n', r'a column `x`.*--ignore_columns=x\. Valid'),
+    (
+      'video_path,"x, ""y"""\na,b\n',
+      r"""it out with '--ignore_columns="x, ""y""\"'\. Valid""",
+    ),
     ('video_path,captions\na,b\n', r'`captions`: is it `caption`\?'),
-    ('label\na\n', r'`video_path` or `audio_path`. Valid columns'),
+    ('label\na\n', r'`video_path` or `audio_path`: Valid columns'),
     ('video_path,video_path\na,b\n', 'a column twice'),
     ('video_path\n', 'has a header but no rows'),
     ('video_path,start\na,soon\n', r"line 2: `start`.*Received: start='soon'"),
     ('video_path,start\na,-1\n', r"line 2: `start`.*Received: start='-1'"),
-    ('video_path,start\na,nan\n', 'line 2: `start`'),
+    ('video_path,start\na,inf\n', 'line 2: `start`'),
+    (f'video_path,start\na,{"1" * 5000}:00:00\n', 'line 2: `start`'),
     ('video_path,start,end\na,3,2\n', 'line 2: `end` must be after `start`'),
     ('video_path,caption\na,b\na,one, two\n', 'line 3: expected 2 cells.*: 3'),
     ('video_path,caption\na\n', 'line 2: expected 2 cells.*Received: 1'),
     ('video_path,caption\n,x\n', 'line 2: `video_path` or `audio_path` must'),
-    ('video_path,caption\na,"x"y\n', 'is not csv'),
+    ('video_path;caption\na;b, c\n', 'separated by `;`: save it with commas'),
+    ('video_path\tcaption\na\tb\n', 'separated by tabs: save it with commas'),
+    ('label|"video_path"\nx|b\n', r'separated by `\|`: save it with commas'),
+    ('sep=;\nvideo_path;caption\na;b\n', 'separated by `;`'),
+    ('video_path,caption\na,"x"y\n', 'line 2, is not csv.*twice'),
+    (
+      'video_path,caption\na,fine\na,"he said "hi" to me"\n',
+      r'line 3, is not csv: a cell begins there with a double quote',
+    ),
+    ('video_path,caption\na,b\nc,"d\ne,f\ng,h\n', 'line 3, is not csv'),
+    ('video_path,caption\n\na,"1\n2"\nc,"d\ne,"f"\n', 'line 5, is not csv'),
+    ('video_path,label,caption\na,"1\n""2","d\n', 'line 3, is not csv'),
     ('video_path,fold\na,1\nb,../x\n', "line 3: `fold`.*Received: '../x'"),
     ('video_path,splits\na,a b\n', "line 2: `splits`.*Received: 'a b'"),
   )
   def test_bad_manifests(self, text, message):
     with self.assertRaisesRegex(errors.MediaError, message):
       self.read(text)
+
+  @parameterized.parameters(
+    ',video_path,caption\n0,a.mp4,a dog\n',
+    'Unnamed: 0,,video_path,caption\n0,7,a.mp4,a dog\n',
+    'video_path,,caption\na.mp4,0,a dog\n',
+    'video_path,caption,\na.mp4,a dog,\n',
+    ' video_path , caption\na.mp4,a dog\n',
+    '\ufeff"video_path","caption"\r\r\n"a.mp4","a dog"\r\r\n',
+    'sep=,\nvideo_path,caption\na.mp4,a dog\n',
+    ',\n,,\nvideo_path,caption\n,\na.mp4,a dog\n,,,\n , \n',
+    'video_path,caption\na.mp4,a dog,,,\n',
+  )
+  def test_what_spreadsheets_and_pandas_add(self, text):
+    for ignored in ((), ('',)):
+      self.assertEqual(
+        self.read(text, ignore_columns=ignored),
+        [manifest.Segment('a.mp4', captions=('a dog',))],
+      )
+
+  def test_cells_that_stand_for_no_value(self):
+    for cell in ('nan', 'NaN', 'None', 'null', 'NULL', '<NA>', 'NaT', 'N/A'):
+      self.assertEqual(
+        self.read(
+          'video_path,audio_path,start,end,label,caption,splits,fold\n'
+          f'a.mp4,{cell},{cell},{cell},{cell},{cell},{cell},{cell}\n'
+          f'a.mp4,,,,dog|{cell},,,\n'
+        ),
+        [manifest.Segment('a.mp4', labels=('dog',))],
+      )
+    texts = ('none of them', 'None.', 'nan bread', 'null set', 'none', 'NA')
+    rows = ''.join(f'a.mp4,{text}\n' for text in texts)
+    (segment,) = self.read('video_path,caption\n' + rows)
+    self.assertEqual(segment.captions, texts)
+
+  def test_one_form_of_labels_and_captions(self):
+    self.assertEqual(
+      self.read(
+        'video_path,label,caption\n'
+        'a.mp4,café|cafe\u0301,le chat\u202f: noir\n'
+        'a.mp4,\u200ecafé\u200f|ca\u00adfé,le chat : noir\n'
+        'a.mp4,\ufb01re|fire|ｆｉｒｅ,\u200e…½\n'
+      ),
+      [
+        manifest.Segment(
+          'a.mp4', labels=('café', 'fire'), captions=('le chat : noir', '…½')
+        )
+      ],
+    )
+
+  def test_captions_alone(self):
+    path = os.path.join(self.create_tempdir().full_path, 'm.csv')
+
+    def read(text, **arguments):
+      return manifest.read_captions(path, data=text.encode(), **arguments)
+
+    self.assertEqual(
+      read('video_path, caption,x\na,one\x0btwo,1\na,one two,1\nb,one two,2\n'),
+      ['one two', 'one two'],
+    )
+    self.assertEqual(read('n,caption\n1,a\n2,a\n3,\n,\n4,nan\n'), ['a', 'a'])
+    for text in ('video_path,text\na,b\n', 'video_path,captions\na,b\n'):
+      with self.assertRaisesRegex(errors.MediaError, '`caption`.*video_path, '):
+        read(text)
+    text = 'video_path,start,caption\na,x,b\n'
+    with self.assertRaisesRegex(errors.MediaError, 'line 2: `start`'):
+      read(text)
+    self.assertEqual(read(text, ignore_columns=['start']), ['b'])
+    self.assertEqual(
+      manifest.read_captions(path, 'cp1252', data=b'caption\n\xe9\n'), ['é']
+    )
 
   def test_encoding(self):
     data = 'video_path,caption\na.mp4,café\n'.encode('cp1252')

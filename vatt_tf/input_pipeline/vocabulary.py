@@ -2,8 +2,8 @@
 
 import collections
 from collections.abc import Iterable, Iterator
-import csv
 import itertools
+import re
 
 from absl import logging
 import tensorflow as tf
@@ -13,6 +13,13 @@ from vatt_tf.input_pipeline import records, text
 
 # Captions that are normalised at once.
 _CHUNK = 4096
+
+# Thai, Lao, Burmese and Khmer letters, kana and Chinese characters: these
+# scripts do not separate words.
+_WITHOUT_SPACES = re.compile(
+  '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf'
+  '\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]'
+)
 
 
 def captions_of_records(pattern: str) -> Iterator[bytes]:
@@ -25,37 +32,6 @@ def captions_of_records(pattern: str) -> Iterator[bytes]:
     for clip in records.read_shard(path):
       for caption in clip.captions:
         yield caption.text.encode('utf-8')
-
-
-def captions_of_manifest(path: str) -> Iterator[bytes]:
-  """The `caption` column of a manifest csv.
-
-  Raises:
-    ValueError: There is no such file, it is not UTF-8, or has no such column.
-  """
-  if not tf.io.gfile.exists(path):
-    raise ValueError(
-      f'There is no manifest {path}. Set --manifest to a csv file with a '
-      'column `caption`, or --records to a pattern of shards.'
-    )
-  with tf.io.gfile.GFile(path, 'rb') as file:
-    content = file.read()
-  try:
-    lines = content.decode('utf-8-sig').splitlines(keepends=True)
-  except UnicodeDecodeError as e:
-    raise ValueError(
-      f'The manifest {path} must be UTF-8 text; byte {e.start} is not. '
-      'Convert it, for example with `iconv -t utf-8`.'
-    ) from e
-  reader = csv.DictReader(lines)
-  if 'caption' not in (reader.fieldnames or ()):
-    raise ValueError(
-      f'The manifest {path} must have a column `caption`. Received: '
-      f'{", ".join(reader.fieldnames or ())}'
-    )
-  for row in reader:
-    if row['caption']:
-      yield row['caption'].encode('utf-8')
 
 
 def build_vocabulary(
@@ -99,7 +75,17 @@ def build_vocabulary(
     counter.total(),
     len(kept),
   )
-  return [*text.SPECIAL_TOKENS, *(word.decode('utf-8') for word in kept)]
+  kept = [word.decode('utf-8') for word in kept]
+  num_once = sum(count == 1 for count in counter.values())
+  letters = ''.join(kept)
+  num_unspaced = len(_WITHOUT_SPACES.findall(letters))
+  if 2 * num_once > len(counter) and 2 * num_unspaced > len(letters):
+    logging.warning(
+      'The captions are in a script that does not separate words: most "words" '
+      'are whole sentences, seen once. Use a SentencePiece model instead '
+      "(TextConfig.kind = 'sentencepiece'), or put spaces between the words."
+    )
+  return [*text.SPECIAL_TOKENS, *kept]
 
 
 def write_vocabulary(path: str, words: list[str]) -> None:

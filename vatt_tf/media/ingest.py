@@ -26,7 +26,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import command_line, distribution, file_utils
+from vatt_tf import command_line, distribution, file_utils, plain_text
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
@@ -158,11 +158,13 @@ def read_labels(path: str) -> list[str]:
     errors.MediaError: It cannot be read, or has an empty line or a class twice.
   """
   names = text_files.read_text(path).split('\n')
+  names = [plain_text.clean_name(name) for name in names]
   if names and not names[-1]:
     names.pop()
   if '' in names or len(set(names)) < len(names):
     raise errors.MediaError(
-      f'{path} must have one class a line, each once, and no empty line.'
+      f'{path} must have one class a line, each once (in one Unicode form, '
+      'without marks that are not seen), and no empty line.'
     )
   return names
 

@@ -18,6 +18,10 @@ of their ids beside it. `splits` names the lists a clip belongs to
 of every other fold G.
 
 A row may also be a picture: a clip of one frame.
+
+Rows of empty cells are none. A cell that holds what programs write for no value
+(`nan`, `None`, `null` and the like) is an empty one. Captions and labels have
+the form of `plain_text`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,9 +32,12 @@ import io
 import math
 import os
 import re
+import shlex
 
-from vatt_tf import file_utils
-from vatt_tf.media import captions, errors, text_files
+from absl import logging
+
+from vatt_tf import file_utils, plain_text
+from vatt_tf.media import captions, errors, folders, text_files
 
 COLUMNS = (
   'video_path',
@@ -126,25 +133,99 @@ def _check_header(
   valid = f'Valid columns: {", ".join(COLUMNS)}.'
   received = f'Received: {", ".join(header) or "an empty file"}'
   known = [column for column in header if column not in ignore_columns]
+  if 'video_path' not in known and 'audio_path' not in known:
+    others = [column for column in known if column not in COLUMNS]
+    hint = next(
+      (
+        f'is it `{column}`? '
+        for column in others
+        if difflib.get_close_matches(column, COLUMNS[:2], n=1, cutoff=0.5)
+      ),
+      '',
+    )
+    raise errors.MediaError(
+      f'{name} needs a header with a column `video_path` or `audio_path`: '
+      f'{hint}{valid} {received}'
+    )
   for column in known:
     if column not in COLUMNS:
       near = difflib.get_close_matches(column, COLUMNS, n=1)
       hint = f'is it `{near[0]}`? If not, leave' if near else 'leave'
+      # The option is a list itself.
+      option = column
+      if re.search('[",]', column):
+        option = '"' + column.replace('"', '""') + '"'
+      option = shlex.quote(f'--ignore_columns={option}')
       raise errors.MediaError(
-        f'{name} has a column `{column}`: {hint} it out with '
-        f'--ignore_columns={column}. {valid} {received}'
+        f'{name} has a column `{column}`: {hint} it out with {option}. {valid} '
+        f'{received}'
       )
-  if 'video_path' not in known and 'audio_path' not in known:
-    raise errors.MediaError(
-      f'{name} needs a header with a column `video_path` or `audio_path`. '
-      f'{valid} {received}'
-    )
   if len(set(known)) < len(known):
     raise errors.MediaError(f'{name} has a column twice. {received}')
 
 
+def _read_table(
+  path: str, encoding: str, data: bytes | None
+) -> text_files.CsvTable:
+  if data is None:
+    data = text_files.read_bytes(path)
+  text = text_files.decode(data, path, encoding, ENCODING_OPTION)
+  table = text_files.CsvTable(text, os.path.basename(path), COLUMNS)
+  if '' in table.header:
+    logging.warning(
+      '%s: column %d has no name, as the row numbers that pandas writes '
+      '(index=False leaves them out): it is not read.',
+      path,
+      table.header.index('') + 1,
+    )
+  return table
+
+
+class _Cells:
+  """The cells of rows, in the form in which they are used.
+
+  Args:
+    path: Of the manifest, for the message.
+  """
+
+  def __init__(self, path: str):
+    self._path = path
+    self._num_missing = 0
+
+  def _present(self, text: str) -> str:
+    """A cell, or one of the names in it; '' if it stands for no value."""
+    text = text.strip()
+    if plain_text.is_missing(text):
+      self._num_missing += 1
+      return ''
+    return text
+
+  def row(self, row: dict[str, str]) -> dict[str, str]:
+    """The cells of all columns, without those that stand for no value."""
+    return {column: self._present(row.get(column, '')) for column in COLUMNS}
+
+  def labels(self, cell: str) -> list[str]:
+    """The labels of a cell, each once."""
+    labels = map(self._present, cell.split('|'))
+    labels = map(plain_text.clean_name, labels)
+    return list(dict.fromkeys(label for label in labels if label))
+
+  def log(self) -> None:
+    """Says how many cells were left out."""
+    if self._num_missing:
+      logging.warning(
+        '%s: %d cells hold nan, None, null or the like, which stand for no '
+        'value: they are taken as empty.',
+        self._path,
+        self._num_missing,
+      )
+
+
 def read_manifest(
-  path: str, encoding: str = '', ignore_columns: Sequence[str] = ()
+  path: str,
+  encoding: str = '',
+  ignore_columns: Sequence[str] = (),
+  data: bytes | None = None,
 ) -> list[Segment]:
   """Reads a manifest.
 
@@ -152,6 +233,7 @@ def read_manifest(
     path: A csv file as the module docstring says.
     encoding: Of its text; '' for UTF-8. A byte order mark goes first.
     ignore_columns: Columns to leave out.
+    data: What the file holds, if it was read before.
 
   Returns:
     Its segments in the order of their first rows.
@@ -160,54 +242,43 @@ def read_manifest(
     errors.MediaError: It cannot be read; the message names the line.
   """
   name = os.path.basename(path)
-  text = text_files.read_text(path, encoding, ENCODING_OPTION)
-  reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
+  table = _read_table(path, encoding, data)
+  _check_header([one for one in table.header if one], name, ignore_columns)
+  cells_of = _Cells(path)
   segments = {}
-  try:
-    header = [column.strip() for column in reader.fieldnames or []]
-    _check_header(header, name, ignore_columns)
-    reader.fieldnames = header
-    for row in reader:
-      where = f'{name}, line {reader.line_num}'
-      if None in row or None in row.values():
-        cells = sum(value is not None for value in row.values())
-        cells += len(row.get(None, [None])) - 1
-        raise errors.MediaError(
-          f'{where}: expected {len(header)} cells, as in the header (put cells '
-          f'with commas in double quotes). Received: {cells}'
-        )
-      for column in ignore_columns:
-        row.pop(column, None)
-      cells = {column: (row.get(column) or '').strip() for column in COLUMNS}
-      if not cells['video_path'] and not cells['audio_path']:
-        raise errors.MediaError(
-          f'{where}: `video_path` or `audio_path` must be given.'
-        )
-      start = _parse_time(cells['start'], 'start', where) or 0
-      end = _parse_time(cells['end'], 'end', where)
-      if end is not None and end <= start:
-        raise errors.MediaError(
-          f'{where}: `end` must be after `start`. Received: '
-          f'start={cells["start"]}, end={cells["end"]}'
-        )
-      key = (cells['video_path'], cells['audio_path'], start, end)
-      labels, texts, splits, folds = segments.setdefault(key, ([], [], [], []))
-      for label in cells['label'].split('|'):
-        label = ' '.join(label.split())
-        if label and label not in labels:
-          labels.append(label)
-      caption = ' '.join(cells['caption'].split())
-      if caption and caption not in texts:
-        texts.append(caption)
-      for column, found in (('splits', splits), ('fold', folds)):
-        names = [name.strip() for name in cells[column].split('|')]
-        names = [name for name in names if name and name not in found]
-        _check_splits(names, column, where)
-        found += names
-  except csv.Error as e:
-    raise errors.MediaError(
-      f'{name}, line {reader.line_num}, is not csv: {e}.'
-    ) from e
+  for line, values in table.rows:
+    where = f'{name}, line {line}'
+    row = table.row(line, values)
+    for column in ignore_columns:
+      row.pop(column, None)
+    cells = cells_of.row(row)
+    if not any(cells.values()):
+      continue
+    if not cells['video_path'] and not cells['audio_path']:
+      raise errors.MediaError(
+        f'{where}: `video_path` or `audio_path` must be given.'
+      )
+    start = _parse_time(cells['start'], 'start', where) or 0
+    end = _parse_time(cells['end'], 'end', where)
+    if end is not None and end <= start:
+      raise errors.MediaError(
+        f'{where}: `end` must be after `start`. Received: '
+        f'start={cells["start"]}, end={cells["end"]}'
+      )
+    key = (cells['video_path'], cells['audio_path'], start, end)
+    labels, texts, splits, folds = segments.setdefault(key, ([], [], [], []))
+    labels += [
+      label for label in cells_of.labels(cells['label']) if label not in labels
+    ]
+    caption = plain_text.clean(cells['caption'])
+    if caption and caption not in texts:
+      texts.append(caption)
+    for column, found in (('splits', splits), ('fold', folds)):
+      names = [name.strip() for name in cells[column].split('|')]
+      names = [name for name in names if name and name not in found]
+      _check_splits(names, column, where)
+      found += names
+  cells_of.log()
   if not segments:
     raise errors.MediaError(f'{name} has a header but no rows.')
   all_folds = {fold for *_, folds in segments.values() for fold in folds}
@@ -220,6 +291,47 @@ def read_manifest(
     )
     for key, (labels, texts, splits, folds) in segments.items()
   ]
+
+
+def read_captions(
+  path: str,
+  encoding: str = '',
+  ignore_columns: Sequence[str] = (),
+  data: bytes | None = None,
+) -> list[str]:
+  """Reads the captions of a manifest, or of a table of captions alone.
+
+  Args:
+    path: A manifest; it may have columns that `read_manifest` does not know,
+      and needs none but `caption`.
+    encoding: See `read_manifest`.
+    ignore_columns: See `read_manifest`.
+    data: See `read_manifest`.
+
+  Returns:
+    The captions that `read_manifest` gives, those of one clip each once.
+
+  Raises:
+    errors.MediaError: It cannot be read, or has no column `caption`.
+  """
+  table = _read_table(path, encoding, data)
+  columns = [one for one in table.header if one and one not in ignore_columns]
+  if 'caption' not in columns:
+    raise errors.MediaError(
+      f'{os.path.basename(path)} must have a column `caption`. Received: '
+      f'{", ".join(columns) or "an empty file"}'
+    )
+  if 'video_path' in columns or 'audio_path' in columns:
+    others = [column for column in table.header if column not in COLUMNS]
+    segments = read_manifest(path, encoding, [*ignore_columns, *others], data)
+    return [text for segment in segments for text in segment.captions]
+  cells_of = _Cells(path)
+  texts = [
+    plain_text.clean(cells_of.row(table.row(line, values))['caption'])
+    for line, values in table.rows
+  ]
+  cells_of.log()
+  return [text for text in texts if text]
 
 
 def fold_splits(
@@ -287,7 +399,8 @@ def write_manifest(path: str, segments: Iterable[Segment]) -> None:
 def scan_folder(root: str) -> list[Segment]:
   """Every file of a folder and of those in it, each as a segment.
 
-  Caption files are among them; hidden files and folders are not.
+  Caption files are among them; hidden files and folders are not. Links to
+  folders are followed (see `folders.walk`).
 
   Args:
     root: The folder.
@@ -295,12 +408,9 @@ def scan_folder(root: str) -> list[Segment]:
   Returns:
     Segments with paths relative to `root`, in order of their names.
   """
-  paths = []
-  for folder, folders, names in os.walk(root):
-    folders[:] = [one for one in folders if not one.startswith('.')]
-    paths += [
-      os.path.relpath(os.path.join(folder, name), root)
-      for name in names
-      if not name.startswith('.')
-    ]
+  paths = [
+    os.path.relpath(os.path.join(folder, name), root)
+    for folder, names in folders.walk(root)
+    for name in names
+  ]
   return [Segment(video_path=path) for path in sorted(paths)]

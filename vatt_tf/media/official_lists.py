@@ -23,7 +23,8 @@ import json
 import os
 import re
 
-from vatt_tf.media import errors, manifest, text_files
+from vatt_tf import plain_text
+from vatt_tf.media import errors, folders, manifest, text_files
 
 _SECOND = 1_000_000
 
@@ -74,9 +75,8 @@ class _Media:
     kinds = manifest.MEDIA_EXTENSIONS
     if extension in manifest.PICTURE_EXTENSIONS:
       kinds = manifest.PICTURE_EXTENSIONS
-    for folder, folders, names in os.walk(root):
-      folders[:] = sorted(one for one in folders if not one.startswith('.'))
-      for name in sorted(names):
+    for folder, names in folders.walk(root):
+      for name in names:
         stem, extension = os.path.splitext(name)
         if extension.lower() in kinds:
           path = os.path.relpath(os.path.join(folder, name), root)
@@ -226,10 +226,24 @@ def _layout_of(path: str, where: str) -> Iterator[None]:
     ) from e
 
 
+def _caption(value) -> str:
+  """A caption of a list in the form in which it is kept; '' for none."""
+  if value is None or value != value:  # NaN
+    return ''
+  if not isinstance(value, str):
+    raise TypeError(f'a caption must be a text, received {value!r}')
+  return plain_text.clean(value)
+
+
 def _joined(segments: Iterable[manifest.Segment]) -> list[manifest.Segment]:
   """Joins the labels, captions and splits of what is listed several times."""
   joined = {}
   for one in segments:
+    one = dataclasses.replace(
+      one,
+      labels=tuple(dict.fromkeys(map(plain_text.clean_name, one.labels))),
+      captions=tuple(filter(None, map(plain_text.clean, one.captions))),
+    )
     key = (one.path, one.start, one.end)
     if key in joined:
       first = joined[key]
@@ -479,7 +493,7 @@ def _youcook2(files: _Files, media: _Media, split: str) -> OfficialLists:
   def add(video, start, end, text):
     # Some files state the end before the start.
     times = min(start, end), max(start, end)
-    captions = (' '.join(text.split()),)
+    captions = (_caption(text),)
     segments.append(media.segment(video, times, captions=captions))
 
   if os.path.basename(path) == csv_name:
@@ -521,9 +535,7 @@ def _msrvtt(files: _Files, media: _Media, split: str) -> OfficialLists:
     path = paths[0]
     captions = _msrvtt_captions(paths, split, test_1k)
   segments = [
-    media.segment(
-      video, captions=tuple(' '.join(text.split()) for text in texts)
-    )
+    media.segment(video, captions=tuple(texts))
     for video, texts in captions.items()
   ]
   return OfficialLists(segments, [], media.missing, path)
@@ -549,7 +561,7 @@ def _msrvtt_captions(
           captions[video['video_id']] = []
       for sentence in value['sentences']:
         if sentence['video_id'] in captions:
-          captions[sentence['video_id']].append(sentence['caption'])
+          captions[sentence['video_id']].append(_caption(sentence['caption']))
   return captions
 
 
@@ -699,6 +711,7 @@ def read(
   media = _Media(media_root, info.extension, is_cut)
   lists = info.reader(_Files(annotations), media, split)
   lists.segments = _joined(lists.segments)
+  lists.label_names = [plain_text.clean_name(one) for one in lists.label_names]
   if not lists.segments:
     raise errors.MediaError(
       f'{lists.source} lists nothing for {info.title}. Is it the list of '

@@ -1,7 +1,11 @@
-"""Reading text whose encoding is not known for certain."""
+"""Reading text and csv files whose form is not known for certain."""
 
 import codecs
+from collections.abc import Iterator, Sequence
+import csv
+import io
 import os
+import re
 
 from vatt_tf.media import errors
 
@@ -14,12 +18,22 @@ _BYTE_ORDER_MARKS = (
   (codecs.BOM_UTF16_BE, 'utf-16'),
 )
 
+_LINE_END = re.compile(r'\r+\n|\r')
+
+# What spreadsheets put between cells where the comma is in numbers.
+_OTHER_DELIMITERS = {';': '`;`', '\t': 'tabs', '|': '`|`', ':': '`:`'}
+
+# The column of row numbers that pandas writes and reads again.
+_UNNAMED = re.compile(r'Unnamed: \d+')
+
 
 def check_encoding(encoding: str, argument: str = 'encoding') -> None:
   """Raises `ValueError` unless Python knows the encoding; '' is allowed."""
   try:
-    codecs.lookup(encoding or 'utf-8')
-  except LookupError as e:
+    # Some of Python's are none of texts.
+    b''.decode(encoding or 'utf-8')
+    ''.encode(encoding or 'utf-8')
+  except (LookupError, UnicodeError) as e:
     raise ValueError(
       f'`{argument}` must be an encoding that Python knows, such as utf-8, '
       f'cp1252, latin-1, shift_jis, gb18030 or utf-16-le. Received: '
@@ -85,9 +99,126 @@ def decode(
       f'position {position}. If it is UTF-16 without a byte order mark, give '
       f'{option}=utf-16-le (or utf-16-be).'
     )
-  return text.replace('\r\n', '\n').replace('\r', '\n')
+  # Programs that write a CR and an LF in text mode make CR CR LF of them.
+  return _LINE_END.sub('\n', text)
 
 
 def read_text(path: str, encoding: str = '', option: str = '--encoding') -> str:
   """Reads a text file; see `decode` for encodings and errors."""
   return decode(read_bytes(path), path, encoding, option)
+
+
+class CsvTable:
+  """A csv file with a header: its columns and its rows.
+
+  Rows whose cells are all empty are none, before the header as well.
+
+  Args:
+    text: Of the file.
+    name: Of the file, for errors.
+    known: Columns of which it should have one, to see another delimiter by.
+
+  Attributes:
+    header: The columns; '' for those without a name, such as the row numbers
+      that pandas writes.
+    rows: Iterator over the line of each row and its cells. It raises
+      `errors.MediaError` for what is not csv.
+
+  Raises:
+    errors.MediaError: The file is not csv.
+  """
+
+  def __init__(self, text: str, name: str, known: Sequence[str]):
+    self._text = text
+    self._name = name
+    self.rows = self._read()
+    _, header = next(self.rows, (0, []))
+    if header[0:1] and re.fullmatch('sep=.?', header[0].strip()):
+      _, header = next(self.rows, (0, []))
+    self._check_delimiter(header, known)
+    self.header = [
+      '' if _UNNAMED.fullmatch(column.strip()) else column.strip()
+      for column in header
+    ]
+
+  def _read(self) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(self._text, newline=''), strict=True)
+    line = 0
+    try:
+      for cells in reader:
+        if any(cell.strip() for cell in cells):
+          yield line + 1, cells
+        line = reader.line_num
+    except csv.Error as e:
+      opened = self._open_quote(line)
+      reason = str(e)
+      if opened:
+        reason = (
+          'a cell begins there with a double quote, which is not closed before '
+          f'a comma or the end of a line ({e}). Write quotes in a cell twice, '
+          'as in "he said ""hi"""'
+        )
+      raise errors.MediaError(
+        f'{self._name}, line {opened or line + 1}, is not csv: {reason}.'
+      ) from e
+
+  def _open_quote(self, line: int) -> int:
+    """The line of the quote at fault in the row after `line`; 0 for none."""
+    text = ''.join(self._text.split('\n', line)[line:])
+    opened = i = 0
+    number = line + 1
+    is_start = True
+    while i < len(text):
+      character, after = text[i], text[i + 1 : i + 2]
+      number += character == '\n'
+      if not opened:
+        if is_start and character == '"':
+          opened = number
+        is_start = character in ',\n'
+      elif character == '"' and after == '"':
+        i += 1
+      elif character == '"':
+        if after not in ('', ',', '\n'):
+          break
+        opened = 0
+      i += 1
+    return opened
+
+  def _check_delimiter(self, header: list[str], known: Sequence[str]) -> None:
+    columns = {column.strip() for column in header}
+    if columns & set(known):
+      return
+    for delimiter, described in _OTHER_DELIMITERS.items():
+      for cell in header:
+        parts = {part.strip().strip('"') for part in cell.split(delimiter)}
+        if delimiter in cell and parts & set(known):
+          raise errors.MediaError(
+            f'The cells of {self._name} are separated by {described}: save it '
+            'with commas (in a spreadsheet: as "CSV UTF-8 (comma delimited)"; '
+            f'in Python: sep=","). Received: {cell[:80]!r}'
+          )
+
+  def row(self, line: int, cells: list[str]) -> dict[str, str]:
+    """The cells of a row by the names of their columns.
+
+    Args:
+      line: Of the row.
+      cells: Of the row.
+
+    Returns:
+      The cells of the columns that have a name.
+
+    Raises:
+      errors.MediaError: It has fewer cells than the header, or more.
+    """
+    num_cells = len(self.header)
+    has_more = any(cell.strip() for cell in cells[num_cells:])
+    if len(cells) < num_cells or has_more:
+      raise errors.MediaError(
+        f'{self._name}, line {line}: expected {num_cells} cells, as in the '
+        'header (put cells with commas in double quotes). Received: '
+        f'{len(cells)}'
+      )
+    return {
+      column: cell for column, cell in zip(self.header, cells) if column
+    }
