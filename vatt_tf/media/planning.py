@@ -188,6 +188,10 @@ class _CaptionFinder:
 
   The order: the manifest's own, the `captions` file or folder, a caption file
   beside the media file, a text track in it.
+
+  Attributes:
+    used: Paths of the caption files that belong to a segment.
+    skips: Notes on what was left out of the file with all captions.
   """
 
   def __init__(self, options: Options, segments: Sequence[manifest.Segment]):
@@ -196,6 +200,7 @@ class _CaptionFinder:
     self._table = None
     self._folder = None
     self.used = set()
+    self.skips = []
     where = options.captions
     if where in (AUTO, NONE):
       return
@@ -215,9 +220,15 @@ class _CaptionFinder:
       )
     else:
       wanted = {captions_lib.video_key(segment.path) for segment in segments}
+      name = os.path.basename(where)
+      notes = captions_lib.Notes(name)
       self._table = captions_lib.read_table(
-        where, wanted, options.caption_encoding
+        where, wanted, options.caption_encoding, notes
       )
+      self.skips = [
+        Skip(name, '', '', f'note: {note.reason}', False, True)
+        for note in notes.as_list()
+      ]
       logging.info(
         '%s has captions for %d of %d files.',
         where,
@@ -228,7 +239,7 @@ class _CaptionFinder:
   def cues(self, segment: manifest.Segment) -> list[captions_lib.Cue] | None:
     """Captions that are known now; None if they are read with the media."""
     if segment.captions:
-      end = 1 << 62 if segment.end is None else segment.end
+      end = captions_lib.OPEN_END if segment.end is None else segment.end
       return [
         captions_lib.Cue(segment.start, end, text) for text in segment.captions
       ]
@@ -344,6 +355,7 @@ class Plan:
     self._is_folder = not options.manifest
     self.skips = []
     self._finder = _CaptionFinder(options, segments)
+    self.skips += self._finder.skips
     segments = self._without_caption_files(segments)
     pieces = self._cut(segments, pool, journal, show_progress)
     self.num_clips = sum(len(spans) for _, spans in pieces)

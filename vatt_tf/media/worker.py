@@ -80,9 +80,11 @@ def perform(task: Task) -> list:
       return pictures.decode_spans(task.path, task.spans, task.settings)
     if task.spans is None:
       return [decode.find_end(task.path, task.audio_path, task.settings)]
-    cues = None
+    cues, notes = None, []
     if task.caption_path:
-      cues = captions.read_captions(task.caption_path, task.caption_encoding)
+      cues, notes = captions.read_for_clips(
+        task.caption_path, task.caption_encoding
+      )
     results = decode.decode_spans(
       task.path,
       task.audio_path,
@@ -97,6 +99,8 @@ def perform(task: Task) -> list:
           result.cues = captions.in_span(
             cues, result.start, result.end, task.caption_margin
           )
+          result.notes = [*result.notes, *notes]
+          notes = []
     return results
   except errors.MediaError as e:
     return [e] * task.num_results
