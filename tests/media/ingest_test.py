@@ -584,10 +584,11 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       'none.mp4,,\nlatin.mp4,,\ngood.mp4,1,4\ngood.mp4,7,8\n'
     )
     with self.assertRaisesRegex(
-      errors.TooManyFailedError, '6 of 7 clips failed, more than'
+      errors.TooManyFailedError, '5 of 7 clips failed, more than'
     ) as context:
       self.ingest(text, media_root=root)
-    self.assertEqual(context.exception.result.num_clips, 1)
+    self.assertEqual(context.exception.result.num_clips, 2)
+    self.assertEqual(context.exception.result.num_notes, 1)
     rows = self.skipped()
     self.assertLen(rows, 6)
     reasons = {(row['file'], row['start']): row['reason'] for row in rows}
@@ -595,7 +596,10 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       ('empty.mp4', '0'): r'the file is empty \(0 bytes\)',
       ('noise.mp4', '0'): 'FFmpeg cannot open it',
       ('none.mp4', '0'): 'the file is not there',
-      ('latin.mp4', '0'): r'latin\.srt is not UTF-8.*--caption_encoding=cp1252',
+      ('latin.srt', ''): (
+        r'note: .*without captions: latin\.srt is not UTF-8.*'
+        '--caption_encoding=cp1252'
+      ),
       ('good.mp4', '1'): r'\(1 s to 4 s\) is longer than its video.*at 2 s',
       ('good.mp4', '7'): 'the clip starts at 7 s, but its video ends at 2 s',
     }.items():
@@ -604,12 +608,13 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaises(errors.TooManyFailedError):
       self.ingest(text, media_root=root)
     result = self.ingest(text, media_root=root, max_failed_share=0.9)
-    self.assertEqual((result.num_clips, result.num_failed), (1, 6))
+    self.assertEqual((result.num_clips, result.num_failed), (2, 5))
 
   def test_folder_with_failures(self):
     root = self.bad_folder()
     result = self.ingest(media_root=root, max_failed_share=0.8)
-    self.assertEqual((result.num_clips, result.num_failed), (1, 3))
+    self.assertEqual((result.num_clips, result.num_failed), (2, 2))
+    self.assertEqual((result.num_notes, result.num_with_captions), (1, 0))
     result = self.ingest(
       media_root=root,
       max_failed_share=0.8,
@@ -617,6 +622,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       name='again',
     )
     self.assertEqual((result.num_clips, result.num_failed), (2, 2))
+    self.assertEqual((result.num_notes, result.num_with_captions), (0, 1))
     texts = [clip.captions for clip in self.clips('again') if clip.captions]
     self.assertEqual(texts[0][0].text, 'café')
 

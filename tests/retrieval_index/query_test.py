@@ -158,12 +158,18 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
       with self.assertRaisesRegex(query.QueryError, message):
         self.searcher.by_file(*arguments)
     for message, arguments in {
-      '`text` must hold a word': (' ',),
+      '`text` must hold a word': (' \u200b',),
       '`modality` must be one of any, video, audio': ('a star', 'smell'),
       r'`top` must be in \[1, 1000\]': ('a star', 'any', 0),
     }.items():
       with self.assertRaisesRegex(query.QueryError, message):
         self.searcher.by_text(*arguments)
+
+  def test_white_space_and_hidden_marks_change_no_answer(self):
+    plain = self.searcher.by_text('a red star', count=100).hits
+    text = '\u200ea\u00a0red\u3000st\u00adar\n'
+    odd = self.searcher.by_text(text, count=100).hits
+    self.assertEqual(odd, plain)
 
   def test_table(self):
     answer = self.searcher.by_text('a red star', count=100)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vatt_tf import plain_text
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import records
@@ -168,9 +169,10 @@ class Searcher:
       QueryError: there are no words, the model knows none, or an argument is
         wrong.
     """
-    if not text.strip():
+    words = plain_text.clean(text)
+    if not words:
       raise QueryError(f'`text` must hold a word. Received: text={text!r}')
-    clip = records.Clip(captions=[records.Caption(text, 0, 0)])
+    clip = records.Clip(captions=[records.Caption(words, 0, 0)])
     return self._search(text, TEXT, self._embed(clip, TEXT), target, count)
 
   def by_file(
