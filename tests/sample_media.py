@@ -21,12 +21,33 @@ def frame_number(jpeg: bytes) -> int:
   return round((float(image.mean()) - 20) / 4)
 
 
-def tone(seconds: float, rate: int = 44100, start: float = 0.0) -> np.ndarray:
-  """(n,) float32: silence until `start`, then a tone of 440 Hz."""
+def tone(
+  seconds: float,
+  rate: int = 44100,
+  start: float = 0.0,
+  frequency: float = 440.0,
+) -> np.ndarray:
+  """(n,) float32: silence until `start`, then a tone."""
   times = np.arange(round(seconds * rate)) / rate
-  return np.where(times >= start, 0.5 * np.sin(880 * np.pi * times), 0).astype(
-    np.float32
-  )
+  sound = 0.5 * np.sin(2 * np.pi * frequency * times)
+  return np.where(times >= start, sound, 0).astype(np.float32)
+
+
+def frequencies(sound: np.ndarray, rate: int, step: float = 0.5) -> list[int]:
+  """The loudest frequency of each `step` seconds, Hz; 0 for silence."""
+  size = round(step * rate)
+  found = []
+  for i in range(0, len(sound) - size + 1, size):
+    part = sound[i : i + size]
+    strength = np.abs(np.fft.rfft(part * np.hanning(size)))
+    is_loud = np.abs(part).max() > 0.05
+    found.append(round(int(strength.argmax()) / step) if is_loud else 0)
+  return found
+
+
+def plain(level: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+  """An image of one gray level."""
+  return np.full([size[1], size[0], 3], level, np.uint8)
 
 
 def write(
@@ -45,6 +66,7 @@ def write(
   aspect: Fraction | None = None,
   captions: list[tuple[float, float, str]] | None = None,
   gop: int = 12,
+  options: dict[str, str] | None = None,
 ) -> str:
   """Writes a media file.
 
@@ -64,11 +86,12 @@ def write(
     aspect: Of a pixel.
     captions: (start, end, text) of a text track, for Matroska files.
     gop: Frames between key frames.
+    options: Of the container's writer.
 
   Returns:
     The path.
   """
-  with av.open(str(path), 'w') as container:
+  with av.open(str(path), 'w', options=options or {}) as container:
     video = audio = None
     if seconds:
       video = container.add_stream(video_codec, rate=frame_rate)

@@ -14,6 +14,9 @@ from typing import BinaryIO
 # Sizes that stand for "not known yet": a live recording.
 _UNKNOWN_SIZE = (0, 0xFFFFFFFF)
 
+# Elements of Matroska.
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+
 # A walk is over the outermost elements; more of them are no such file.
 _MAX_ELEMENTS = 10_000_000
 
@@ -25,10 +28,12 @@ class Extent:
   Attributes:
     is_cut_off: Whether it should go on after the end of the file.
     is_followed: Whether another recording follows it in the same file.
+    media_end: Where the bytes of picture and sound end, if that is known.
   """
 
   is_cut_off: bool = False
   is_followed: bool = False
+  media_end: int | None = None
 
 
 def extent(path: str) -> Extent:
@@ -112,36 +117,44 @@ def _flv(file: BinaryIO, size: int) -> Extent:
     if head[0] & 0x1F not in (8, 9, 15, 18):
       break
     position += 4 + 11 + int.from_bytes(head[1:4], 'big')
-  return Extent(is_cut_off=position > size)
+  rest = size - position
+  # The length of the last tag ends the file.
+  return Extent(is_cut_off=rest < 0 or 0 < rest < 15 and rest != 4)
 
 
 def _ebml(file: BinaryIO, size: int) -> Extent:
-  """Matroska and WebM: a header and a segment."""
-  position = 0
-  for element, length, start in _ebml_elements(file, size):
-    if length is None:
-      return Extent()
-    position = start + length
-    if element == 0x18538067:  # the segment
-      break
-  return Extent(is_cut_off=position > size)
+  """Matroska and WebM: segments, and clusters in them."""
+  is_cut_off, media_end = False, 0
+  for element, length, start in _ebml_elements(file, 0, size):
+    if element != _SEGMENT:
+      continue
+    end = size if length is None else start + length
+    is_cut_off = is_cut_off or end > size
+    for child, child_length, child_start in _ebml_elements(
+      file, start, min(end, size)
+    ):
+      if child == _CLUSTER:
+        child_end = end if child_length is None else child_start + child_length
+        media_end = max(media_end, min(child_end, size))
+  return Extent(is_cut_off, media_end=media_end or None)
 
 
 def _ebml_elements(
-  file: BinaryIO, size: int
+  file: BinaryIO, position: int, end: int
 ) -> Iterator[tuple[int, int | None, int]]:
   """Id, length (None: unknown) and place of the content of each element."""
-  position = 0
-  while position < size:
+  while position < end:
     file.seek(position)
     head = file.read(12)
-    if not head[0]:
+    if not head or not head[0]:
       return
     width = 9 - head[0].bit_length()
     element, rest = int.from_bytes(head[:width], 'big'), head[width:]
     if not rest or not rest[0]:
       return
     count = 9 - rest[0].bit_length()
+    if count > len(rest):
+      return
     length = int.from_bytes(rest[:count], 'big') & ((1 << 7 * count) - 1)
     start = position + width + count
     is_known = length != (1 << 7 * count) - 1

@@ -424,7 +424,7 @@ class MediaFile:
     extent = containers.extent(self._path)
     claimed = max(claims, default=None)
     is_cut_off = claimed is not None and (
-      extent.is_cut_off or self._is_unread_from(line.num_bytes)
+      extent.is_cut_off or self._is_unread(line, extent)
     )
     if claimed is not None and not is_cut_off:
       notes.append(
@@ -448,7 +448,7 @@ class MediaFile:
           start=end,
         )
       )
-    elif self.may_restart and self._is_unread_from(line.num_bytes):
+    elif self.may_restart and self._is_unread(line, extent):
       notes.append(
         errors.Note(
           f'what follows the first {line.num_bytes:,} bytes cannot be read',
@@ -461,13 +461,15 @@ class MediaFile:
     """Whether FFmpeg reads on where another recording follows."""
     return bool(line.shifts) or self._container.format.name == 'avi'
 
-  def _is_unread_from(self, position: int) -> bool:
+  def _is_unread(
+    self, line: timeline.Timeline, extent: containers.Extent
+  ) -> bool:
     """Whether a lot follows the last packet that can be read."""
     # These may end in an index, and are read by it.
     if self._container.format.name.startswith(('mov', 'avi')):
       return False
-    size = os.path.getsize(self._path)
-    return 0 < position < (1 - _MAX_UNREAD_SHARE) * size
+    end = extent.media_end or os.path.getsize(self._path)
+    return 0 < line.num_bytes < (1 - _MAX_UNREAD_SHARE) * end
 
   @property
   def has_captions(self) -> bool:

@@ -205,7 +205,16 @@ class _Stream:
       is_back = decoded < self._last_dts - _BACK
     else:
       is_back = start < last.end - _BACK_OF_DISPLAY
-    return is_back or (self._has_jumps and start > last.end + _FORWARD)
+    if is_back or (self._has_jumps and start > last.end + _FORWARD):
+      return True
+    # From a wrong time stamp back to the right one.
+    before = self.runs[-2] if len(self.runs) > 1 else None
+    return (
+      before is not None
+      and last.count <= _MAX_GLITCH_PACKETS
+      and start > last.end + _SECOND
+      and before.end - _BACK <= start <= before.end + _SECOND
+    )
 
   def merge_glitches(self) -> None:
     """Takes a few wrong time stamps in the middle for what they are."""
