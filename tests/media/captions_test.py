@@ -265,13 +265,16 @@ class CaptionsTest(parameterized.TestCase, tf.test.TestCase):
     '00:00:01,000 - 00:00:02,500',
     '٠٠:٠٠:٠١,٠٠٠ --> ٠٠:٠٠:٠٢,٥٠٠',
     '00:00:01,000 --> 00:00:02,500  X1:1 X2:2',
+    '00:00:01,000 --> 00:00:02,500 -->',
   )
   def test_timing_lines_in_other_forms(self, line):
     for name in ('a.srt', 'a.vtt'):
       self.assertEqual(self.read(name, f'{line}\nx\n'), ([(1, 2.5, 'x')], []))
 
   @parameterized.parameters(
-    '12:30 -> 13:00', 'from 00:00:01,000 to 00:00:02,000', '10:20 10:40', '3-4'
+    '12:30 -> 13:00',
+    'from 00:00:01,000 to 00:00:02,000',
+    '1 : 1 : 1 : 1 : 1 : 1',
   )
   def test_texts_that_are_no_timing_lines(self, line):
     self.assertEqual(
@@ -467,6 +470,9 @@ class CaptionsTest(parameterized.TestCase, tf.test.TestCase):
         },
       )
     self.assertEqual(captions.read_table(self.write('a.json', '{}'), {'a'}), {})
+    for encoding in ('utf-8-sig', 'utf-16', 'utf-32'):
+      path = self.write('all.json', json.dumps(table).encode(encoding))
+      self.assertLen(captions.read_table(path, {'video7'})['video7'], 1)
 
   @parameterized.parameters(
     '{"a": {"start": [1], "end": [2], "te',

@@ -75,6 +75,9 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
     ('video_path;caption\na;b, c\n', 'separated by `;`: save it with commas'),
     ('video_path\tcaption\na\tb\n', 'separated by tabs: save it with commas'),
     ('label|"video_path"\nx|b\n', r'separated by `\|`: save it with commas'),
+    ('video_path caption\na b\n', 'separated by spaces: save it with commas'),
+    ('video_path，caption\na，b\n', 'separated by `，`: save it with commas'),
+    ('my caption\nb\n', 'needs a header'),
     ('sep=;\nvideo_path;caption\na;b\n', 'separated by `;`'),
     ('video_path,caption\na,"x"y\n', 'line 2, is not csv.*twice'),
     (

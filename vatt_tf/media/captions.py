@@ -163,11 +163,16 @@ def _parse_timing(line: str) -> tuple[int, int, str] | None:
   if '-->' not in match['arrow']:
     # In another form it must be clearer that this is no text.
     has_arrow = re.search('[>→⟶➔➜]', match['arrow'])
-    parts = [4] if has_arrow else [1, 4]
-    if not all(one[i] for one in (start_parts, end_parts) for i in parts):
-      return None
+    for hours, _, seconds, fraction in (
+      start_parts.groups(),
+      end_parts.groups(),
+    ):
+      is_clear = len(seconds) == 2 and len(fraction or '') > 1
+      if not (is_clear and (hours or has_arrow)):
+        return None
   rest = (match['rest'] or '').strip()
-  if any(_SETTING.fullmatch(one) for one in rest.split()):
+  is_setting = any(_SETTING.fullmatch(one) for one in rest.split())
+  if is_setting or not re.search(r'\w', rest):
     rest = ''
   return start, end, rest
 
@@ -632,10 +637,12 @@ def _iterate_json_object(
   """The items of a json object, one at a time: the file may be of many GB."""
   name = os.path.basename(path)
   decoder = json.JSONDecoder()
-  encoding = encoding or 'utf-8-sig'
+  encoding = encoding or 'utf-8'
   block = 1 << 22
   position = 0
   try:
+    with open(path, 'rb') as file:
+      encoding = text_files.marked_encoding(file.read(4)) or encoding
     with open(path, encoding=encoding) as file:
       buffer, at_end = '', False
 

@@ -21,7 +21,14 @@ _BYTE_ORDER_MARKS = (
 _LINE_END = re.compile(r'\r+\n|\r')
 
 # What spreadsheets put between cells where the comma is in numbers.
-_OTHER_DELIMITERS = {';': '`;`', '\t': 'tabs', '|': '`|`', ':': '`:`'}
+_OTHER_DELIMITERS = {
+  ';': '`;`',
+  '\t': 'tabs',
+  '|': '`|`',
+  ':': '`:`',
+  '，': '`，`',
+  ' ': 'spaces',
+}
 
 # The column of row numbers that pandas writes and reads again.
 _UNNAMED = re.compile(r'Unnamed: \d+')
@@ -54,6 +61,13 @@ def read_bytes(path: str) -> bytes:
     raise errors.MediaError(f'{path} cannot be read: {e.strerror or e}.') from e
 
 
+def marked_encoding(data: bytes) -> str:
+  """The encoding that a byte order mark at the beginning says, or ''."""
+  return next(
+    (name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), ''
+  )
+
+
 def decode(
   data: bytes, path: str, encoding: str = '', option: str = '--encoding'
 ) -> str:
@@ -75,11 +89,7 @@ def decode(
   Raises:
     errors.MediaError: The bytes are not in that encoding.
   """
-  name = encoding or 'utf-8'
-  for mark, marked in _BYTE_ORDER_MARKS:
-    if data.startswith(mark):
-      name = marked
-      break
+  name = marked_encoding(data) or encoding or 'utf-8'
   try:
     text = data.decode(name)
   except UnicodeDecodeError as e:
@@ -190,8 +200,11 @@ class CsvTable:
       return
     for delimiter, described in _OTHER_DELIMITERS.items():
       for cell in header:
-        parts = {part.strip().strip('"') for part in cell.split(delimiter)}
-        if delimiter in cell and parts & set(known):
+        parts = {part.strip(' "') for part in cell.strip().split(delimiter)}
+        is_known = parts & set(known)
+        if delimiter == ' ':  # names of columns may hold spaces
+          is_known = parts <= set(known)
+        if delimiter in cell.strip() and is_known:
           raise errors.MediaError(
             f'The cells of {self._name} are separated by {described}: save it '
             'with commas (in a spreadsheet: as "CSV UTF-8 (comma delimited)"; '
