@@ -136,6 +136,28 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(times['audio'], expected)
     self.assertEqual(line.ends['video'], 10 * _SECOND)
 
+  @parameterized.parameters(4, -3, 300, 5000)
+  def test_a_stretch_of_wrong_time_stamps(self, wrong):
+    packets = _recording(0, 20)
+    for kind, packet in packets:
+      if kind == 'video' and 8000 <= packet.pts < 8500:
+        packet.pts += 1000 * wrong
+        packet.dts += 1000 * wrong
+    line = _measure(packets, has_jumps=True)
+    times = _times(line, packets)
+    expected = [i * 0.04 for i in range(500)]
+    self.assertEqual(times['video'][200:213], [None] * 13)
+    self.assertAllClose(times['video'][213:], expected[213:])
+    self.assertAllClose(times['audio'], expected)
+    self.assertEqual(line.ends['video'], 20 * _SECOND)
+    self.assertEqual(line.notes, ())
+
+  def test_a_still_picture_with_many_gaps(self):
+    packets = [('video', _packet(5000 * i)) for i in range(3000)]
+    for has_jumps in (False, True):
+      line = _measure(packets, has_jumps=has_jumps)
+      self.assertEqual(line.shifts, {})
+
   def test_a_jump_of_the_sound_alone_cannot_be_placed(self):
     video = _recording(0, 60, kinds=('video',))
     sound = _recording(0, 20, kinds=('audio',)) + _recording(

@@ -12,6 +12,7 @@ shifted by the same time: sound never comes to lie over the picture of another
 part. What a shift cannot be found for is dropped and named.
 """
 
+import bisect
 import collections
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
@@ -37,7 +38,8 @@ _BACK_OF_DISPLAY = _SECOND
 _FORWARD = 10 * _SECOND
 # How far streams of a part may lie from each other in the file.
 _INTERLEAVING = 5 * _SECOND
-# Of a wrong time stamp, before they go on as if nothing had been.
+# Packets with wrong time stamps, before those go on as if nothing had been,
+# where no other stream tells how much time has passed.
 _MAX_GLITCH_PACKETS = 3
 # More jumps than that are no recording.
 _MAX_RUNS = 1000
@@ -124,9 +126,13 @@ class _Run:
     place: Which packet of the file it is, among those that were read.
     start: µs, the earliest time of display.
     end: µs, the latest time of display with its duration.
+    others: Where the other streams were when it began: from the kind to the
+      run, and µs in it.
+    follows_gap: Whether it may as well be a part of the run before, after which
+      a moment is missing.
     count: Packets.
-    others: Where the other streams were when it began: from kind to µs.
-    inserts: (ordinal, count) of packets with wrong time stamps within it.
+    inserts: First ordinals of packets with wrong time stamps in it, and of
+      those after them.
   """
 
   kind: str
@@ -134,17 +140,26 @@ class _Run:
   place: int
   start: int
   end: int
+  others: dict[str, tuple['_Run', int]]
+  follows_gap: bool = False
   count: int = 0
-  others: dict[str, int] = dataclasses.field(default_factory=dict)
   inserts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-
-  def continues(self, other: '_Run') -> bool:
-    """Whether it may be the same recording as an earlier run of its stream."""
-    return other.end - _BACK <= self.start <= other.end + _FORWARD
 
   def goes_on_after(self, run: '_Run') -> bool:
     """Whether this run has a lot left when another stream's `run` begins."""
-    return self.end - run.others.get(self.kind, self.end) > _INTERLEAVING
+    current, time = run.others.get(self.kind, (self, self.end))
+    return current is self and self.end - time > _INTERLEAVING
+
+  def is_beside(self, run: '_Run') -> bool:
+    """Whether `run` of another stream begins where this one is in the file."""
+    current, time = run.others.get(self.kind, (None, 0))
+    return current is self and abs(run.start - time) <= _INTERLEAVING
+
+  def absorb(self, later: '_Run') -> None:
+    """Takes the packets of the run after it."""
+    self.end = max(self.end, later.end)
+    self.count += later.count
+    self.inserts += later.inserts
 
 
 class _Stream:
@@ -154,7 +169,7 @@ class _Stream:
     self.kind = kind
     self.runs = []
     self.count = 0
-    self.keys = []  # (time of display, ordinal, run)
+    self.keys = []  # (time of display, ordinal)
     self._has_restarts = has_restarts
     self._has_jumps = has_jumps
     self._last_dts = None
@@ -164,7 +179,7 @@ class _Stream:
     packet: av.packet.Packet,
     place: int,
     time: Callable[[int], int],
-    others: Iterable['_Stream'],
+    streams: Iterable['_Stream'],
   ) -> None:
     """Takes the next packet."""
     ordinal = self.count
@@ -176,63 +191,85 @@ class _Stream:
     duration = packet.duration or 0
     end = start + (time(duration) - time(0) if duration else 0)
     decoded = None if dts is None else time(dts)
-    if not self.runs or self._breaks(start, decoded):
-      run = _Run(self.kind, ordinal, place, start, end)
-      run.others = {
-        one.kind: one.runs[-1].end
-        for one in others
+    is_break, is_gap = self._break(start, decoded)
+    if is_break:
+      others = {
+        one.kind: (one.runs[-1], one.runs[-1].end)
+        for one in streams
         if one is not self and one.runs
       }
-      self.runs.append(run)
-      if len(self.runs) > _MAX_RUNS:
-        raise errors.MediaError(
-          f'the time stamps of its {self.kind} jump more than {_MAX_RUNS} '
-          'times: they cannot be followed'
-        )
+      self._open(
+        _Run(self.kind, ordinal, place, start, end, others, is_gap)
+      )
     run = self.runs[-1]
     run.count += 1
     run.start = min(run.start, start)
     run.end = max(run.end, end)
     self._last_dts = decoded
     if packet.is_keyframe and self.kind == VIDEO:
-      self.keys.append((start, ordinal, run))
+      self.keys.append((start, ordinal))
 
-  def _breaks(self, start: int, decoded: int | None) -> bool:
+  def _break(self, start: int, decoded: int | None) -> tuple[bool, bool]:
+    """Whether a new run begins, and whether that may be after a gap."""
+    if not self.runs:
+      return True, False
     if not self._has_restarts:
-      return False
+      return False, False
     last = self.runs[-1]
     if decoded is not None and self._last_dts is not None:
       is_back = decoded < self._last_dts - _BACK
     else:
       is_back = start < last.end - _BACK_OF_DISPLAY
-    if is_back or (self._has_jumps and start > last.end + _FORWARD):
-      return True
-    # From a wrong time stamp back to the right one.
-    before = self.runs[-2] if len(self.runs) > 1 else None
+    if is_back:
+      return True, False
+    ahead = start - last.end
+    is_gap = not self._has_jumps or ahead <= _FORWARD
+    return ahead > _SECOND, is_gap
+
+  def _open(self, run: _Run) -> None:
+    if len(self.runs) > 1:
+      before, last = self.runs[-2:]
+      if self._is_glitch(before, last, run):
+        self.runs.pop()
+        before.inserts.append((last.first, run.first))
+        before.count += last.count
+        return
+      if last.follows_gap:
+        before.absorb(self.runs.pop())
+    self.runs.append(run)
+    if len(self.runs) > _MAX_RUNS:
+      raise errors.MediaError(
+        f'the time stamps of its {self.kind} jump more than {_MAX_RUNS} times: '
+        'they cannot be followed'
+      )
+
+  def _is_glitch(self, before: _Run, last: _Run, run: _Run) -> bool:
+    """Whether the time stamps of `last` are wrong, between two right ones."""
+    passed = None
+    for kind, (other, time) in run.others.items():
+      was, time_before = last.others.get(kind, (None, 0))
+      # A stream that jumps as well tells of another part.
+      if was is other:
+        passed = max(0, time - time_before)
+    if not run.others and last.count <= _MAX_GLITCH_PACKETS:
+      passed = 0
     return (
-      before is not None
-      and last.count <= _MAX_GLITCH_PACKETS
-      and start > last.end + _SECOND
-      and before.end - _BACK <= start <= before.end + _SECOND
+      passed is not None
+      and passed <= _FORWARD
+      and before.end - _BACK <= run.start <= before.end + passed + _SECOND
     )
 
-  def merge_glitches(self) -> None:
-    """Takes a few wrong time stamps in the middle for what they are."""
-    runs = []
-    for run in self.runs:
-      before = runs[-2] if len(runs) > 1 else None
-      if (
-        before is not None
-        and runs[-1].count <= _MAX_GLITCH_PACKETS
-        and run.continues(before)
-      ):
-        glitch = runs.pop()
-        before.inserts += [(glitch.first, run.first), *run.inserts]
-        before.end = max(before.end, run.end)
-        before.count += glitch.count + run.count
-      else:
-        runs.append(run)
-    self.runs = runs
+  def close(self) -> None:
+    """Takes the end of the file."""
+    if len(self.runs) > 1 and self.runs[-1].follows_gap:
+      self.runs[-2].absorb(self.runs.pop())
+
+  def run_of(self, ordinal: int) -> _Run:
+    """The run that a packet is in."""
+    number = bisect.bisect_right(
+      self.runs, ordinal, key=lambda run: run.first
+    )
+    return self.runs[number - 1]
 
 
 class _Part:
@@ -285,7 +322,7 @@ def _align(
     else:
       number = _part_of_next(run, *last[run.kind], parts)
     if number is None:
-      dropped.append((run, max(run.others.values())))
+      dropped.append((run, max(time for _, time in run.others.values())))
       continue
     if number == len(parts):
       parts.append(_Part(run))
@@ -310,7 +347,7 @@ def _part_of_first(
   number = len(parts) - 1
   # Another stream is far ahead, but starts again later in the file: it is to
   # that recording that this one belongs.
-  for kind, time in run.others.items():
+  for kind, (_, time) in run.others.items():
     if run.start < time - _INTERLEAVING and any(
       one.kind == kind and one.place > run.place for one in every
     ):
@@ -342,8 +379,10 @@ def _part_of_next(
       return later
   if not any(one.goes_on_after(run) for one in part.others(run.kind)):
     return len(parts)
-  # This stream alone jumps, and the others go on as before.
-  if not is_forward and before.end - run.start <= _SECOND:
+  # This stream alone jumps, and the others go on as before: by a little, or
+  # back to where they are.
+  is_small = not is_forward and before.end - run.start <= _SECOND
+  if is_small or any(one.is_beside(run) for one in part.others(run.kind)):
     return number
   return None
 
@@ -388,7 +427,7 @@ def measure(
   sources = [one for kind, one in streams.items() if kind != TEXT]
   num_packets = {kind: one.count for kind, one in streams.items()}
   for one in sources:
-    one.merge_glitches()
+    one.close()
   if all(len(one.runs) <= 1 for one in sources) and not any(
     run.inserts for one in sources for run in one.runs
   ):
@@ -452,10 +491,10 @@ def _shifted(
       for ordinal, place in enumerate(text_places)
     )
   keys = [
-    (time + offsets[run], ordinal)
+    (time + offsets[stream.run_of(ordinal)], ordinal)
     for stream in streams
-    for time, ordinal, run in stream.keys
-    if run in offsets
+    for time, ordinal in stream.keys
+    if stream.run_of(ordinal) in offsets
   ]
   return Timeline(
     ends,
