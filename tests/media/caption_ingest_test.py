@@ -106,6 +106,16 @@ class CaptionIngestTest(parameterized.TestCase, tf.test.TestCase):
       self.assertRegex(rows.pop(name), message)
     self.assertEmpty(rows)
 
+  def test_a_track_is_read_where_the_file_beside_holds_no_captions(self):
+    self.media('a.mkv', captions=[(0.5, 1.0, 'of the track')])
+    self.write('a.json', '{"url": "http://a", "caption": "a dog"}')
+    clips, rows = self.ingest()
+    self.assertEqual(clips, {'a.mkv:0-2000000': [('of the track', 0.5, 1)]})
+    self.assertLen(rows, 1)
+    self.write('a.json', '{"segments": []}')
+    clips, rows = self.ingest(overwrite=True)
+    self.assertEqual(clips, {'a.mkv:0-2000000': []})
+
   def test_notes_come_once(self):
     self.media('a.mp4', seconds=4.0)
     self.write('a.srt', '00:00:03,000 --> 00:00:01,000\nbad\n')

@@ -109,18 +109,18 @@ class CaptionsTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(errors.MediaError, message):
       captions.read_captions(path)
     cues, notes = captions.read_for_clips(path)
-    self.assertEqual(cues, [])
+    self.assertIsNone(cues)
     self.assertLen(notes, 1)
     self.assertEqual(notes[0].file, name)
-    self.assertRegex(notes[0].reason, f'kept without captions: .*{message}')
+    self.assertRegex(notes[0].reason, f'no captions are taken .*: .*{message}')
 
   def test_unreadable_file_costs_its_captions_alone(self):
     data = '1\n00:00:01,000 --> 00:00:02,000\n\xe9\n'.encode('latin-1')
     cues, notes = captions.read_for_clips(self.write('a.srt', data))
-    self.assertEqual(cues, [])
+    self.assertIsNone(cues)
     self.assertRegex(notes[0].reason, '0xe9.*--caption_encoding=cp1252')
     cues, notes = captions.read_for_clips('/none/a.srt')
-    self.assertEqual(cues, [])
+    self.assertIsNone(cues)
     self.assertRegex(notes[0].reason, 'cannot be read')
 
   @parameterized.parameters(

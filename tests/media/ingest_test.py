@@ -597,7 +597,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       ('noise.mp4', '0'): 'FFmpeg cannot open it',
       ('none.mp4', '0'): 'the file is not there',
       ('latin.srt', ''): (
-        r'note: .*without captions: latin\.srt is not UTF-8.*'
+        r'note: no captions are taken from it: latin\.srt is not UTF-8.*'
         '--caption_encoding=cp1252'
       ),
       ('good.mp4', '1'): r'\(1 s to 4 s\) is longer than its video.*at 2 s',

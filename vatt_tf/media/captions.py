@@ -572,7 +572,7 @@ def read_captions(
 
 def read_for_clips(
   path: str, encoding: str = ''
-) -> tuple[list[Cue], list[errors.Note]]:
+) -> tuple[list[Cue] | None, list[errors.Note]]:
   """Reads the captions of a media file that does not depend on them.
 
   Args:
@@ -581,14 +581,14 @@ def read_for_clips(
 
   Returns:
     The cues, and notes on what was left out. A file that cannot be used gives
-    no cues and a note.
+    None and a note.
   """
   notes = Notes(os.path.basename(path))
   try:
     cues = read_captions(path, encoding, notes)
   except errors.MediaError as e:
-    cues, notes = [], Notes(os.path.basename(path))
-    notes.add(f'the clips are kept without captions: {e}')
+    cues, notes = None, Notes(os.path.basename(path))
+    notes.add(f'no captions are taken from it: {e}')
   return cues, notes.as_list()
 
 
@@ -812,7 +812,7 @@ def read_table(
       try:
         cues = _json_cues(value, repr(key), f'{key!r}, ', notes)
       except errors.MediaError as e:
-        notes.add(f'the video has no captions: {e}')
+        notes.add(f'no captions are taken from it: {e}')
         cues = []
       table[video_key(key)] = cues
   return table

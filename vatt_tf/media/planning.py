@@ -541,9 +541,7 @@ class Plan:
             caption_margin=round(
               options.caption_margin_seconds * decode.SECOND
             ),
-            use_caption_stream=(
-              cues is None and not path and self._finder.reads_streams
-            ),
+            use_caption_stream=cues is None and self._finder.reads_streams,
             is_picture=self._is_picture(segment.video_path, segment.audio_path),
           )
           yield Work(segment, task, cues)

@@ -45,7 +45,8 @@ class Task:
     caption_path: File with its captions, or ''.
     caption_encoding: Of that file.
     caption_margin: µs around a span whose captions count as its own.
-    use_caption_stream: Whether to take captions from the media file.
+    use_caption_stream: Whether to take captions from the media file, if there
+      is no caption file that can be used.
     is_picture: Whether the file is a picture: a clip of one frame.
   """
 
@@ -90,17 +91,17 @@ def perform(task: Task) -> list:
       task.audio_path,
       task.spans,
       task.settings,
-      task.use_caption_stream,
+      task.use_caption_stream and cues is None,
       task.caption_margin,
     )
-    if cues is not None:
-      for result in results:
-        if isinstance(result, decode.DecodedClip):
+    for result in results:
+      if isinstance(result, decode.DecodedClip):
+        if cues is not None:
           result.cues = captions.in_span(
             cues, result.start, result.end, task.caption_margin
           )
-          result.notes = [*result.notes, *notes]
-          notes = []
+        result.notes = [*result.notes, *notes]
+        notes = []
     return results
   except errors.MediaError as e:
     return [e] * task.num_results
