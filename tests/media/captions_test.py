@@ -363,7 +363,8 @@ class CaptionsTest(parameterized.TestCase, tf.test.TestCase):
     ),
     (
       'no_text',
-      '{"start": [0, 1, 2], "end": [1, 2, 3], "text": [null, NaN, "None"]}',
+      '{"start": [0, 1, 1, 2], "end": [1, 2, 2, 3], '
+      '"text": [null, NaN, Infinity, "None"]}',
       [(2, 3, 'None')],
       0,
     ),

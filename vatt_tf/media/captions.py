@@ -429,7 +429,7 @@ def make_cues(
   """
   cues = []
   for (start, end, text), place in zip(entries, where):
-    if text is None or isinstance(text, float) and math.isnan(text):
+    if text is None or isinstance(text, float) and not math.isfinite(text):
       continue
     if isinstance(text, (bool, list, dict)):
       notes.add(
