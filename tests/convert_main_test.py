@@ -188,6 +188,63 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     for variable in model.variables:
       self.assertAllEqual(variable, tf.ones_like(variable))
 
+  def _write_wide(self):
+    """A classifier of sounds whose attention is 64 wide; returns its prefix."""
+    rng = np.random.default_rng(0)
+    arrays = {
+      name.removesuffix('/.ATTRIBUTES/VARIABLE_VALUE'): rng.normal(
+        0, 0.1, [{24: 64, 48: 96}.get(size, size) for size in value.shape]
+      ).astype(np.float32)
+      for name, value in checkpoint_files.read(
+        self._folder('finetuned_wat') / 'ckpt-3'
+      ).items()
+    }
+    prefix = os.path.join(self.get_temp_dir(), 'wide-500000')
+    checkpoint_files.write(prefix, arrays)
+    return prefix
+
+  @parameterized.parameters((8, 8), (4, 16), (2, 32), (1, 64))
+  def test_heads_that_are_stated_win(self, num_heads, d_kv):
+    prefix = self._write_wide()
+    sound = np.random.default_rng(1).normal(size=[1, 1280, 1])
+    outputs = []
+    for i, params in enumerate((
+      (f'Size.num_heads={num_heads}',),
+      (f'Size.d_kv={d_kv}',),
+      (f'Size.num_heads={num_heads}', f'Size.d_kv={d_kv}'),
+    )):
+      output = f'{self.output}-{num_heads}-{i}'
+      convert.import_checkpoint(
+        'released_vatt', prefix, output, gin_params=params
+      )
+      gin_utils.parse([os.path.join(output, 'config.gin')])
+      model = gin.get_configurable('build_classifier')()
+      manager.restore_model(model, manager.resolve(output))
+      encoder = model.tower.audio_encoder
+      self.assertEqual((encoder.num_heads, encoder.d_kv), (num_heads, d_kv))
+      outputs.append(model({'audio': sound.astype(np.float32)})['logits'])
+      # The released file fills the model that the gin files describe.
+      own = gin.get_configurable('build_classifier')()
+      manager.restore_model(own, prefix)
+      outputs.append(own({'audio': sound.astype(np.float32)})['logits'])
+    for other in outputs[1:]:
+      self.assertAllEqual(outputs[0], other)
+
+  def test_heads_that_do_not_fit(self):
+    prefix = self._write_wide()
+    for params, message in (
+      (('Size.num_heads=7',), r'num_heads` must divide 64.*num_heads=7'),
+      (('Size.d_kv=0',), r'd_kv` must divide 64.*d_kv=0'),
+      (
+        ('Size.num_heads=8', 'Size.d_kv=16'),
+        r'Size.num_heads \* Size.d_kv` is 64 in the checkpoint and 128',
+      ),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        convert.import_checkpoint(
+          'released_vatt', prefix, self.output, gin_params=params
+        )
+
   def test_report_of_what_does_not_fit(self):
     arrays = checkpoint_files.read(self._folder('ut_fac') / 'ckpt-3')
     lost = next(name for name in arrays if 'vid_agg_embedding' in name)

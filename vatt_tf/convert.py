@@ -27,14 +27,14 @@ _SOURCES = {'released_vatt': released_vatt, 't5': t5, 'vit': vit}
 _SOURCE = flags.DEFINE_enum(
   'source', None, list(_SOURCES), 'Whose weights these are, or are to become.'
 )
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = command_line.define_path(
   'checkpoint',
   None,
   'What is read: the prefix of a TensorFlow checkpoint such as '
   'DOWNLOADS/ckpt-500000, a .safetensors or .npz file, or a folder with one. '
   'When exporting, a run or a checkpoint of vatt_tf.',
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = command_line.define_path(
   'output', None, 'The folder to write to; it must not hold a checkpoint.'
 )
 _DIRECTION = flags.DEFINE_enum(
@@ -45,10 +45,10 @@ _ALLOW_PARTIAL = flags.DEFINE_boolean(
   False,
   'Take what fits, and leave the rest of the model at its initial values.',
 )
-_REPORT = flags.DEFINE_string(
+_REPORT = command_line.define_path(
   'report', None, 'A json file for the report; also when nothing is converted.'
 )
-_TOKENIZER = flags.DEFINE_string(
+_TOKENIZER = command_line.define_path(
   'tokenizer',
   None,
   'Of t5: its SentencePiece model (spiece.model), which is copied to the '
@@ -124,9 +124,7 @@ def import_checkpoint(
   if not gin_files:
     gin_options = dict(options)
     if source == 'released_vatt':
-      gin_options['given'] = [
-        binding.partition('=')[0].strip() for binding in gin_params
-      ]
+      gin_options['given'] = dict(map(gin_utils.parse_binding, gin_params))
     gin_files, bindings = module.gin_config(found, **gin_options)
     gin_params = bindings + gin_params
   if tokenizer is not None:
@@ -199,7 +197,7 @@ def main(argv):
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
   values = flags.FLAGS
-  with command_line.exit_on_error(tf.errors.OpError):
+  with command_line.exit_on_error():
     if _DIRECTION.value == 'export':
       export_checkpoint(
         _SOURCE.value,

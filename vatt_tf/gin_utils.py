@@ -4,6 +4,8 @@ This is the only place that parses gin. Includes inside gin files are written
 from the repository root and found from any working directory.
 """
 
+import ast
+
 # gin 0.5.0 looks up `importlib.util` without importing it.
 import importlib.util  # noqa: F401
 import inspect
@@ -64,8 +66,9 @@ def find_file(name):
   Raises:
     ValueError: when there is no such file; the message lists the top files.
   """
+  name = file_utils.expand(name)
   for candidate in [name, *(str(root / name) for root in _search_roots())]:
-    if tf.io.gfile.exists(candidate) and not tf.io.gfile.isdir(candidate):
+    if file_utils.exists(candidate) and not tf.io.gfile.isdir(candidate):
       return candidate
   known = sorted(
     os.path.relpath(path, ROOT) for path in (ROOT / 'gin').glob('*.gin')
@@ -89,13 +92,13 @@ def config_beside(checkpoint):
   Raises:
     ValueError: when there is none.
   """
-  directory = checkpoint.rstrip('/')
+  directory = file_utils.expand(checkpoint).rstrip('/')
   if not tf.io.gfile.isdir(directory):
     directory = os.path.dirname(directory)
   if os.path.basename(directory) == 'best':  # of the run around it
     directory = os.path.dirname(directory)
   path = os.path.join(directory, _CONFIG)
-  if not tf.io.gfile.exists(path):
+  if not file_utils.exists(path):
     raise ValueError(
       f'There is no {path}, which would say what model {checkpoint} belongs '
       'to. Give the gin file of that model: --gin_file=….'
@@ -189,9 +192,61 @@ def parse(gin_files, gin_params=()):
     gin.add_config_file_search_path(str(root))
   gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
   try:
-    gin.parse_config_files_and_bindings(paths, gin_params)
-  except (ValueError, SyntaxError, OSError) as error:
+    gin.parse_config_files_and_bindings(paths, [], finalize_config=False)
+    of_files = _values_of_macros(gin_params)
+    gin.parse_config_files_and_bindings([], gin_params)
+  except (ValueError, SyntaxError, OSError, tf.errors.OpError) as error:
     raise ValueError(_explain(error, gin_files, gin_params)) from error
+  for name, value in _values_of_macros(gin_params).items():
+    _check_kind(name, of_files[name], value)
+
+
+def parse_binding(binding):
+  """The name of a binding, and its value if that is a literal, else None."""
+  name, _, text = binding.partition('=')
+  try:
+    return name.strip(), ast.literal_eval(text.strip())
+  except (ValueError, SyntaxError):
+    return name.strip(), None
+
+
+def _values_of_macros(bindings):
+  """The values, as yet, of the macros that bindings set, by their names."""
+  names = {binding.partition('=')[0].strip() for binding in bindings}
+  return {
+    name: gin.query_parameter(f'%{name}')
+    for name in names
+    if _MACRO.match(name)
+  }
+
+
+def _check_kind(name, of_files, value):
+  """Raises ValueError if a macro's value is of another kind than in the files.
+
+  Args:
+    name: of the macro.
+    of_files: its value in the gin files.
+    value: what a binding makes of it.
+  """
+  kinds = (
+    (bool, (bool,), 'True or False'),
+    (int, (int, type(None)), 'a whole number'),
+    (float, (int, float, type(None)), 'a number'),
+    (str, (str, list, tuple, type(None)), 'a string in quotes'),
+  )
+  for kind, allowed, meaning in kinds:
+    if not isinstance(of_files, kind):
+      continue
+    is_other_bool = isinstance(value, bool) and kind is not bool
+    is_plain = isinstance(
+      value, bool | int | float | str | list | tuple | dict | None
+    )
+    if is_plain and (is_other_bool or not isinstance(value, allowed)):
+      raise ValueError(
+        f'The macro {name} must be {meaning}, such as {name}={of_files!r}. '
+        f'Received: {name}={value!r}'
+      )
+    return
 
 
 def bind_default(name, value):

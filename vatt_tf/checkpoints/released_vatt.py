@@ -17,6 +17,12 @@ from vatt_tf.models import classification
 # Heads of attention are this wide in all released models; the shapes of the
 # variables do not tell.
 D_KV = 64
+_HEAD_SIZES = ('num_heads', 'd_kv')
+# (num_layers, d_model, d_ff) of Small, Base, Medium and Large. The heads of
+# other models are those that gin files state.
+_RELEASED_SIZES = (
+  (6, 512, 2048), (12, 768, 3072), (12, 1024, 4096), (24, 1024, 4096)
+)
 _MODALITIES = {'video': 'vid', 'audio': 'aud', 'text': 'txt'}
 _TOKENIZERS = {'video': 'voxel_to_patch', 'audio': 'wave_to_patch'}
 
@@ -386,8 +392,9 @@ def gin_config(released, given=()):
 
   Args:
     released: `Released`, from `detect`.
-    given: names of gin parameters that the user binds, such as
-      `Size.num_heads`, so that the checkpoint need not tell them.
+    given: the gin parameters that the user binds, such as `Size.num_heads`, so
+      that the checkpoint need not tell them: names, or a dictionary from them
+      to values. Heads that are given win over the guess that they are 64 wide.
 
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
@@ -396,9 +403,10 @@ def gin_config(released, given=()):
     ValueError: the checkpoint does not tell the number of heads, and nobody
       else does.
   """
+  values = given if isinstance(given, dict) else {}
   sizes = {
     name: size
-    for name, size in released.sizes.items()
+    for name, size in _bind_heads(released.sizes, values).items()
     if size is not None or name not in given
   }
   unknown = [name for name, size in sizes.items() if size is None]
@@ -455,6 +463,45 @@ def gin_config(released, given=()):
   ]
 
 
+def _is_released_size(sizes, scope):
+  """Whether an encoder is of a size whose heads are known."""
+  numbers = ('num_layers', 'd_model', 'd_ff')
+  size = tuple(sizes.get(f'{scope}.{name}') for name in numbers)
+  return size in _RELEASED_SIZES
+
+
+def _bind_heads(sizes, given):
+  """Sizes with the heads that the user states, instead of guessed ones.
+
+  Args:
+    sizes: dictionary from gin parameters to values.
+    given: dictionary from the gin parameters that the user binds to values.
+
+  Returns:
+    The same dictionary, but for the heads.
+
+  Raises:
+    ValueError: the number of heads does not divide the width of the attention.
+  """
+  sizes = dict(sizes)
+  for scope in [n.removesuffix('.d_kv') for n in sizes if n.endswith('.d_kv')]:
+    names = [f'{scope}.{name}' for name in _HEAD_SIZES]
+    stated = [given.get(name) for name in names]
+    if None in (sizes[names[0]], sizes[names[1]]) or stated == [None, None]:
+      continue
+    width = sizes[names[0]] * sizes[names[1]]
+    for name, value, other in zip(names, stated, reversed(names)):
+      if value is None:
+        continue
+      if not isinstance(value, int) or value < 1 or width % value:
+        raise ValueError(
+          f'`{name}` must divide {width}, the width of the attention in the '
+          f'checkpoint. Received: {name}={value!r}'
+        )
+      sizes.update({name: value, other: width // value})
+  return sizes
+
+
 def _check_sizes(shapes, kind, model, names):
   """Raises ValueError if the sizes of checkpoint and model differ."""
   tower = _tower(model)
@@ -480,6 +527,14 @@ def _check_sizes(shapes, kind, model, names):
     scope = f'{modality}/Size' if f'{modality}/Size.d_kv' in ours else 'Size'
     ours[f'{scope}.num_heads'] = encoder.num_heads
     ours[f'{scope}.d_kv'] = encoder.d_kv
+    is_told = kind == 'tx_fac' and scope == 'text/Size'
+    if not is_told and not _is_released_size(theirs, scope):
+      # The model says what the shapes do not, as far as it fits them.
+      both = f'{scope}.num_heads * {scope}.d_kv'
+      heads = [theirs.pop(f'{scope}.{name}', None) for name in _HEAD_SIZES]
+      if None not in heads:
+        theirs[both] = heads[0] * heads[1]
+        ours[both] = encoder.num_heads * encoder.d_kv
   # What only one of the two has is no size that differs.
   common = {
     name: size
