@@ -1,12 +1,17 @@
 """Tests of `vatt_tf.command_line`."""
 
+import os
+import pathlib
+import signal
 import subprocess
 import sys
+from unittest import mock
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
+import tensorflow as tf
 
-from tests import shared_data
-from vatt_tf import command_line
+from tests import mains, shared_data
+from vatt_tf import command_line, file_utils
 
 # Signals of another process, at any moment of a wait.
 _SIGNALS = """
@@ -33,6 +38,151 @@ threading.Thread(target=stopping.set).start()
 stopping.wait()
 print('Stopped.')
 """
+
+
+# A command that is stopped in the middle of its work.
+_STOPPED = """
+import os, signal, sys
+from vatt_tf import command_line
+try:
+  with command_line.exit_on_error(advice='Type it again.'):
+    try:
+      os.kill(os.getpid(), int(sys.argv[1]))
+      signal.pause()
+    finally:
+      print('Cleaned up.')
+finally:
+  print('Ended.')
+"""
+
+
+def _ignore_interrupt():
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class ExitTest(parameterized.TestCase):
+  def _exit(self, error, **options):
+    """What is printed of an error, with the exit code."""
+    done = mock.Mock()
+    with (
+      mock.patch.object(command_line, 'print', done, create=True),
+      self.assertRaises(SystemExit) as caught,
+      command_line.exit_on_error(**options),
+    ):
+      raise error
+    return done.call_args.args[0], caught.exception.code
+
+  def test_errors_of_tensorflow_are_errors_of_files(self):
+    for path, message in (
+      ('/dev/null/x', '(/dev/null.*not a directory|/dev/null/x; Not a dir)'),
+      ('nothing://x/y', "Error: .*scheme 'nothing' not implemented"),
+    ):
+      try:
+        tf.io.gfile.makedirs(path)
+      except tf.errors.OpError as e:
+        text, code = self._exit(e)
+      self.assertRegex(text, message)
+      self.assertEqual(code, 1)
+
+  def test_wrong_kind_of_a_value_that_gin_binds(self):
+    call = "\n  In call to configurable 'WarmupCosine' (<class 'x'>)"
+    text, code = self._exit(TypeError(f'no int: None{call}'))
+    self.assertEqual(code, 1)
+    self.assertRegex(text, 'wrong kind for `WarmupCosine`: no int: None\nLook')
+    with self.assertRaisesRegex(TypeError, 'a bug'):
+      with command_line.exit_on_error():
+        raise TypeError('a bug')
+
+  @parameterized.parameters(None, _ignore_interrupt)
+  def test_sigterm(self, preexec_fn):
+    done = subprocess.run(
+      [sys.executable, '-c', _STOPPED, str(signal.SIGTERM.value)],
+      cwd=shared_data.REPOSITORY,
+      capture_output=True,
+      text=True,
+      check=False,
+      preexec_fn=preexec_fn,
+    )
+    self.assertEqual(done.returncode, 143, done.stderr)
+    self.assertEqual(done.stdout, 'Cleaned up.\nEnded.\n')
+    self.assertIn('Interrupted by SIGTERM. Type it again.', done.stderr)
+    self.assertNotIn('Traceback', done.stderr)
+
+  def test_ctrl_c(self):
+    done = subprocess.run(
+      [sys.executable, '-c', _STOPPED, str(signal.SIGINT.value)],
+      cwd=shared_data.REPOSITORY,
+      capture_output=True,
+      text=True,
+      check=False,
+      preexec_fn=mains.restore_interrupt,
+    )
+    self.assertEqual(done.returncode, 130, done.stderr)
+    self.assertIn('Interrupted. Type it again.', done.stderr)
+
+  def test_handlers_are_as_before(self):
+    before = signal.getsignal(signal.SIGTERM)
+    with command_line.exit_on_error():
+      pass
+    self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+  @parameterized.named_parameters(
+    (
+      'evaluate',
+      ['evaluate', '--follow', '--checkpoint={}/run',
+       '--gin_file=gin/pretrain_sample.gin', '--gin_file=gin/data/sample.gin'],
+      'Waiting for',
+    ),
+    ('quickstart', ['quickstart', '--output_dir={}/new'], 'sample media'),
+  )
+  def test_command_in_the_background_of_a_script(self, command, started):
+    folder = self.create_tempdir().full_path
+    name, *arguments = (word.format(folder) for word in command)
+    process = subprocess.Popen(
+      [sys.executable, '-m', f'vatt_tf.{name}', *arguments],
+      cwd=shared_data.REPOSITORY,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      preexec_fn=_ignore_interrupt,
+    )
+    self.addCleanup(process.kill)
+    for line in process.stdout:
+      if started in line:
+        break
+    process.send_signal(signal.SIGINT)  # ignored
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    self.assertEqual(process.returncode, 143, error)
+    self.assertNotIn('Traceback', error)
+
+
+class PathTest(parameterized.TestCase):
+  def test_home_is_expanded(self):
+    with mock.patch.dict(os.environ, HOME='/home/x'):
+      for path, expected in (
+        ('~/a b', '/home/x/a b'),
+        ('~', '/home/x'),
+        ('a/~/b', 'a/~/b'),
+        ('./~', './~'),
+        ('~nobody-of-this-name/x', '~nobody-of-this-name/x'),
+        ('', ''),
+        (None, None),
+        (['~/a', 'b'], ['/home/x/a', 'b']),
+      ):
+        self.assertEqual(file_utils.expand(path), expected)
+
+  def test_file_is_whole_or_not_there(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    file_utils.write_text(str(folder / 'a [1]' / 'b'), 'x')
+    self.assertEqual((folder / 'a [1]' / 'b').read_text(), 'x')
+    with self.assertRaisesRegex(OSError, 'b/c cannot be written: .*not a dir'):
+      file_utils.write_text(str(folder / 'a [1]' / 'b' / 'c'), 'x')
+    with self.assertRaisesRegex(OSError, 'cannot be written: .*directory'):
+      file_utils.write_text(str(folder / 'a [1]'), 'x')
+    self.assertLen(list(folder.rglob('*')), 2)
+    with self.assertRaisesRegex(OSError, 'b/c cannot be written: .* Give'):
+      file_utils.check_writable(str(folder / 'a [1]' / 'b' / 'c'), 'Give x.')
 
 
 class CommandLineTest(absltest.TestCase):

@@ -132,7 +132,7 @@ class EmbedMainTest(tf.test.TestCase):
       *(f'--{name}={value}' for name, value in values.items()),
     ]  # fmt: skip
     killed = []
-    for number in (signal.SIGKILL, signal.SIGINT):
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
       process = subprocess.Popen(
         command,
         cwd=shared_data.REPOSITORY,
@@ -140,6 +140,7 @@ class EmbedMainTest(tf.test.TestCase):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=mains.restore_interrupt,
       )
       journal = os.path.join(self.out, 'progress.jsonl')
       size = os.path.getsize(journal) if os.path.exists(journal) else 0
@@ -151,9 +152,10 @@ class EmbedMainTest(tf.test.TestCase):
       _, error = process.communicate(timeout=60)
       killed.append((process.returncode, error))
     self.assertEqual(killed[0][0], -signal.SIGKILL, killed[0][1])
-    self.assertEqual(killed[1][0], 130, killed[1][1])
-    self.assertIn('goes on where this stopped', killed[1][1])
-    self.assertNotIn('Traceback', killed[1][1])
+    for (code, error), expected in zip(killed[1:], (130, 143)):
+      self.assertEqual(code, expected, error)
+      self.assertIn('goes on where this stopped', error)
+      self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(**values)
     self.assertEqual(code, 0)
     self.assertRegex(text, r'97 clips in .*; \d+ of the clips were there')

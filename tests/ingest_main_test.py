@@ -8,13 +8,14 @@ import sys
 import time
 
 from absl import flags
+from absl.testing import parameterized
 import tensorflow as tf
 
 from tests import mains, sample_media, shared_data
 from vatt_tf import ingest
 
 
-class IngestMainTest(tf.test.TestCase):
+class IngestMainTest(parameterized.TestCase, tf.test.TestCase):
   def setUp(self):
     super().setUp()
     self.media = self.create_tempdir().full_path
@@ -90,7 +91,8 @@ class IngestMainTest(tf.test.TestCase):
       },
     )
 
-  def test_interrupted_from_the_keyboard(self):
+  @parameterized.parameters((signal.SIGINT, 130), (signal.SIGTERM, 143))
+  def test_interrupted(self, number, code):
     sample_media.write(os.path.join(self.media, 'a.mp4'), 2.0)
     manifest = os.path.join(self.media, 'm.csv')
     with open(manifest, 'w') as file:
@@ -110,6 +112,7 @@ class IngestMainTest(tf.test.TestCase):
       stderr=subprocess.PIPE,
       text=True,
       start_new_session=True,
+      preexec_fn=mains.restore_interrupt,
     )
     journal = os.path.join(self.out, 'train.progress.jsonl')
     while process.poll() is None:
@@ -117,9 +120,9 @@ class IngestMainTest(tf.test.TestCase):
         break
       time.sleep(0.01)
     # As the terminal does: to the whole group.
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, error = process.communicate(timeout=30)
-    self.assertEqual(process.returncode, 130, error)
+    self.assertEqual(process.returncode, code, error)
     self.assertIn('goes on where this stopped', error)
     self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(manifest=manifest, num_shards=2)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import signal
 import subprocess
 import sys
 
@@ -29,6 +30,15 @@ def run(module, *arguments):
     text=True,
     check=False,
   )
+
+
+def restore_interrupt():
+  """Lets a process be interrupted: as `preexec_fn` of `subprocess.Popen`.
+
+  What a shell starts in the background of a script ignores Ctrl-C, and so do
+  its children, tests of Ctrl-C among them.
+  """
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -1,40 +1,123 @@
-"""What the commands say, and how they end when something is wrong."""
+"""What the commands say and take, and how they end when something is wrong."""
 
 import contextlib
 import re
 import signal
 import socket
 import sys
+import threading
 
-from absl import logging
+from absl import flags, logging
+import tensorflow as tf
+
+from vatt_tf import file_utils
+
+# The flags that are defined here are those of the mains.
+flags.disclaim_key_flags()
 
 # What gin appends to the message of an error inside a function that it calls.
-_CALLS = re.compile(r'\n\s+In call to configurable [^\n]*')
+_CALLS = re.compile(r"\n\s+In call to configurable '(\w+)'[^\n]*")
+
+
+class Terminated(KeyboardInterrupt):
+  """SIGTERM: what Ctrl-C would do, for whoever cleans up."""
 
 
 @contextlib.contextmanager
-def exit_on_error(*others):
+def exit_on_error(*others, advice=''):
   """Ends the process with the message of an error, and an exit code.
 
   The code is the error's `exit_code`, or 1 where it has none. The errors are
-  those that a user can mend: `ValueError`, `OSError` and `others`. With
-  --verbosity=1 they are raised as they are, so that Python says where they come
-  from.
+  those that a user can mend: `ValueError`, `OSError`, those of TensorFlow,
+  `others`, and a `TypeError` of what gin configures. With --verbosity=1 they
+  are raised as they are, so that Python says where they come from.
+
+  Ctrl-C and SIGTERM end it with a line and the exit codes 130 and 143, as
+  shells count them, once everything on the way has cleaned up.
 
   Args:
     *others: more types of exceptions.
+    advice: what to say to whoever stopped the command.
   """
   try:
-    yield
-  except (ValueError, OSError, *others) as e:
+    with _terminated():
+      yield
+  except (ValueError, OSError, tf.errors.OpError, *others) as e:
     if logging.vlog_is_on(1):
       raise
-    message = _CALLS.sub('', str(e))
-    print(
-      f'Error: {message}\n(--verbosity=1 shows where it comes from.)',
-      file=sys.stderr,
-    )
+    is_of_files = isinstance(e, tf.errors.OpError)
+    _print_error(file_utils.first_line(e) if is_of_files else str(e))
     sys.exit(getattr(e, 'exit_code', 1))
+  except TypeError as e:
+    # An argument that gin gives, such as None where a number is needed.
+    calls = _CALLS.findall(str(e))
+    if not calls or logging.vlog_is_on(1):
+      raise
+    _print_error(
+      f'A value is of the wrong kind for `{calls[0]}`: {e}\nLook at what the '
+      'gin files and --gin_param bind to its parameters.'
+    )
+    sys.exit(1)
+  except KeyboardInterrupt as e:
+    is_term = isinstance(e, Terminated)
+    by = ' by SIGTERM' if is_term else ''
+    logging.error('%s', f'Interrupted{by}. {advice}'.rstrip())
+    sys.exit(143 if is_term else 130)
+
+
+def _print_error(message):
+  print(
+    f'Error: {_CALLS.sub("", message)}\n'
+    '(--verbosity=1 shows where it comes from.)',
+    file=sys.stderr,
+  )
+
+
+@contextlib.contextmanager
+def _terminated():
+  """Raises `Terminated` in the main thread at SIGTERM, unless it is handled."""
+  is_main = threading.current_thread() is threading.main_thread()
+  if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    yield
+    return
+
+  def terminate(*_):
+    raise Terminated()
+
+  signal.signal(signal.SIGTERM, terminate)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _PathParser(flags.ArgumentParser):
+  """Takes a path, in which `~` is the home directory."""
+
+  syntactic_help = 'a path'
+
+  def parse(self, argument):
+    return file_utils.expand(argument)
+
+
+def define_path(name, default, text):
+  """Defines a flag that takes a path or pattern.
+
+  Args:
+    name: of the flag.
+    default: string or None.
+    text: its help.
+
+  Returns:
+    The holder of the flag.
+  """
+  return flags.DEFINE(
+    _PathParser(),
+    name,
+    default,
+    text,
+    serializer=flags.ArgumentSerializer(),
+  )
 
 
 def count(number, noun):

@@ -17,9 +17,8 @@ docs/embedding.md says more.
 """
 
 import shlex
-import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from vatt_tf import (
   command_line,
@@ -29,30 +28,30 @@ from vatt_tf import (
 from vatt_tf.embedding import model, run, table
 from vatt_tf.media import errors, planning
 
-flags.DEFINE_string(
+command_line.define_path(
   'saved_model',
   None,
   'Folder of an exported model, of which the newest version is taken, or a '
   'version in it.',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'output', None, 'Folder to write the Parquet files to.'
 )
-flags.DEFINE_string(
+command_line.define_path(
   'media',
   '',
   'Media files: a folder, a file, or a pattern in quotes (** for folders of '
   'any depth).',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'manifest', '', 'Csv of media files and times, as ingest takes it.'
 )
-flags.DEFINE_string(
+command_line.define_path(
   'records',
   '',
   'Shards of records: a pattern; several are separated by commas.',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'media_root',
   '',
   'Folder of the media files, which the paths of the manifest (by default its '
@@ -75,7 +74,7 @@ flags.DEFINE_float(
   'From the start of a window to that of the next. By default --clip_seconds: '
   'no overlap.',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'captions',
   planning.AUTO,
   'Where the captions of media files come from, as ingest takes it: auto (a '
@@ -164,18 +163,16 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
-  try:
-    with command_line.exit_on_error(errors.TooManyFailedError, ImportError):
-      result = _embed()
-  except KeyboardInterrupt:
-    advice = 'The same command goes on where this stopped.'
-    if flags.FLAGS.runner:
-      advice = (
-        'A pipeline cannot go on: give another --output, or --overwrite to '
-        'begin again.'
-      )
-    logging.error('Interrupted. %s', advice)
-    sys.exit(130)
+  advice = 'The same command goes on where this stopped.'
+  if flags.FLAGS.runner:
+    advice = (
+      'A pipeline cannot go on: give another --output, or --overwrite to '
+      'begin again.'
+    )
+  with command_line.exit_on_error(
+    errors.TooManyFailedError, ImportError, advice=advice
+  ):
+    result = _embed()
   print(result.describe())
 
 

@@ -20,7 +20,7 @@ from vatt_tf import (
 from vatt_tf.analysis import report
 from vatt_tf.evaluation import runner
 
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = command_line.define_path(
   'checkpoint',
   None,
   'The directory of a run (its newest checkpoint is taken) or a checkpoint, '
@@ -49,10 +49,10 @@ _TIMEOUT = flags.DEFINE_float(
   60.0,
   'Minutes without a new checkpoint after which --follow gives up.',
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = command_line.define_path(
   'output', None, 'A json file to write the figures to.'
 )
-_EVENT_DIR = flags.DEFINE_string(
+_EVENT_DIR = command_line.define_path(
   'event_dir',
   None,
   'Where TensorBoard events of the figures go, such as runs/NAME/eval.',
@@ -63,7 +63,7 @@ _ALLOW_RANDOM_WEIGHTS = flags.DEFINE_bool(
   'Evaluate a model that has learned nothing, for comparison: give --gin_file '
   'and no --checkpoint.',
 )
-_REPORT = flags.DEFINE_string(
+_REPORT = command_line.define_path(
   'report',
   None,
   'A directory for report.html: the figures with pictures of the model. Of '

@@ -20,13 +20,13 @@ from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import audio, text, video
 from vatt_tf.models import classification
 
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = command_line.define_path(
   'checkpoint',
   None,
   'The directory of a run (its newest checkpoint is taken) or a checkpoint, '
   'such as runs/NAME/ckpt-1000.',
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = command_line.define_path(
   'output', None, 'The directory of the model; versions are folders in it.'
 )
 _NAME = flags.DEFINE_string(
@@ -41,7 +41,7 @@ _PRECISION = flags.DEFINE_enum(
   ('float32', 'bfloat16'),
   'What the model computes in; outputs are float32.',
 )
-_LABELS = flags.DEFINE_string(
+_LABELS = command_line.define_path(
   'label_names',
   None,
   'Of a classifier: the labels.txt of its records, for the model card.',

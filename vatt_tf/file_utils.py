@@ -6,6 +6,7 @@ Several of TensorFlow's readers take the path that they are given for a pattern:
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import re
@@ -53,11 +54,17 @@ def reason(error: Exception) -> str:
   """
   if isinstance(error, OSError) and error.strerror:
     return error.strerror[0].lower() + error.strerror[1:]
-  lines = str(getattr(error, 'message', None) or error).strip().splitlines()
-  text = _OPERATION.sub('', lines[0]) if lines else ''
+  text = first_line(error)
   if isinstance(error, tf.errors.OpError) and (local := _LOCAL.fullmatch(text)):
     text = local.group(1)
     return text[0].lower() + text[1:]
+  return text
+
+
+def first_line(error: Exception) -> str:
+  """The first line of an error's message, without TensorFlow's own names."""
+  lines = str(getattr(error, 'message', None) or error).strip().splitlines()
+  text = _OPERATION.sub('', lines[0]) if lines else ''
   return text or type(error).__name__
 
 
@@ -144,7 +151,17 @@ def write_text(path: str, text: str) -> None:
       file.write(text)
     tf.io.gfile.rename(temporary_path, path, overwrite=True)
   except (OSError, tf.errors.OpError) as e:
+    _remove(temporary_path)
     raise OSError(f'{path} cannot be written: {reason(e)}.') from e
+  except BaseException:  # Ctrl-C
+    _remove(temporary_path)
+    raise
+
+
+def _remove(path):
+  """Removes what can be removed."""
+  with contextlib.suppress(OSError, tf.errors.OpError):
+    tf.io.gfile.remove(path)
 
 
 def has_magic(path: str) -> bool:

@@ -21,9 +21,7 @@ Typed again, a command that was interrupted goes on where it stopped.
 docs/ingest.md says more, docs/datasets what each data set needs.
 """
 
-import sys
-
-from absl import app, flags, logging
+from absl import app, flags
 
 from vatt_tf import command_line
 from vatt_tf.media import (
@@ -34,7 +32,7 @@ from vatt_tf.media import (
   planning,
 )
 
-flags.DEFINE_string(
+command_line.define_path(
   'manifest',
   '',
   'Csv with the columns video_path, audio_path, start, end, label, caption, '
@@ -47,7 +45,7 @@ flags.DEFINE_enum(
   list(official_lists.DATASETS),
   'Public data set, instead of a manifest: its own lists say what is in it.',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'annotations',
   '',
   'With --dataset: folder with its lists. By default --media_root.',
@@ -64,13 +62,13 @@ flags.DEFINE_bool(
   'With --dataset: media files that are named by the id of a video alone hold '
   'no more than the listed part of it.',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'media_root',
   '',
   'Folder of the media files, which the paths of the manifest are relative to. '
   'By default the folder of the manifest.',
 )
-flags.DEFINE_string('output_dir', None, 'Folder to write the shards to.')
+command_line.define_path('output_dir', None, 'Folder to write the shards to.')
 flags.DEFINE_string(
   'name',
   '',
@@ -100,7 +98,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer('audio_stream', None, 'Which audio stream, likewise.')
 flags.DEFINE_integer('caption_stream', None, 'Which text track, likewise.')
-flags.DEFINE_string(
+command_line.define_path(
   'captions',
   planning.AUTO,
   'Where captions come from if not from the manifest. auto: a .srt, .vtt or '
@@ -141,7 +139,7 @@ flags.DEFINE_float(
   'are shorter are skipped. By default a rest under half of --clip_seconds '
   'joins, and nothing is skipped.',
 )
-flags.DEFINE_string(
+command_line.define_path(
   'labels',
   '',
   'A labels.txt to take the classes from. By default the one in --output_dir, '
@@ -207,12 +205,11 @@ def main(argv):
   """Parses the flags and ingests."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  try:
-    with command_line.exit_on_error(errors.TooManyFailedError):
-      result = _ingest()
-  except KeyboardInterrupt:
-    logging.error('Interrupted. The same command goes on where this stopped.')
-    sys.exit(130)
+  with command_line.exit_on_error(
+    errors.TooManyFailedError,
+    advice='The same command goes on where this stopped.',
+  ):
+    result = _ingest()
   print(result.describe())
 
 

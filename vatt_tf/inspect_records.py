@@ -17,13 +17,13 @@ from vatt_tf import command_line
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import inspection
 
-_PATTERN = flags.DEFINE_list(
+_PATTERN = command_line.define_path(
   'pattern', None, 'Matches the shards; several are separated by commas.'
 )
 _NUM_RECORDS = flags.DEFINE_integer(
   'num_records', 8, 'How many records to look into.', lower_bound=1
 )
-_CONTACT_SHEET = flags.DEFINE_string(
+_CONTACT_SHEET = command_line.define_path(
   'contact_sheet', '', 'PNG to draw these records to.'
 )
 _JSON = flags.DEFINE_bool('json', False, 'Print json instead of words.')

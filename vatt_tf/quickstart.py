@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 
-from absl import app, flags
+from absl import app
 import gin
 
 from vatt_tf import (
@@ -36,7 +36,7 @@ from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
 from vatt_tf.training import loop
 
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = command_line.define_path(
   'output_dir',
   'runs/quickstart',
   'Where media, records and checkpoints go. What an earlier quickstart left '
@@ -272,7 +272,9 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
-  with command_line.exit_on_error():
+  with command_line.exit_on_error(
+    advice='The next quickstart begins again.'
+  ):
     run(_OUTPUT_DIR.value)
 
 

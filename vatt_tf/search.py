@@ -20,10 +20,16 @@ from absl.flags import argparse_flags
 from vatt_tf import (
   command_line,
   configurables,  # noqa: F401
+  file_utils,
   gin_utils,
 )
 from vatt_tf.embedding import model
 from vatt_tf.retrieval_index import index, query
+
+# The flags that take paths.
+_PATHS = (
+  'embeddings', 'output', 'audio', 'video', 'media_root', 'index', 'saved_model'
+)
 
 
 def open_searcher(index_path, saved_model):
@@ -186,11 +192,15 @@ def parse(argv):
     each.add_argument('--index', required=True, help='Folder of the index.')
     each.add_argument(
       '--saved_model',
-      required=True,
+        required=True,
       help='Folder of the exported model that made the embeddings, or of one '
       'of its versions.',
     )
-  return parser.parse_args(argv[1:])
+  arguments = parser.parse_args(argv[1:])
+  for name in _PATHS:
+    if name in arguments:
+      setattr(arguments, name, file_utils.expand(getattr(arguments, name)))
+  return arguments
 
 
 def main(arguments):

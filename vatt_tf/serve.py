@@ -42,10 +42,10 @@ _REST_PORT = flags.DEFINE_integer(
 _NAME = flags.DEFINE_string(
   'model_name', 'vatt', 'With --model_base_path: the name of the model.'
 )
-_BASE_PATH = flags.DEFINE_string(
+_BASE_PATH = command_line.define_path(
   'model_base_path', None, 'Folder of a model, with a folder of each version.'
 )
-_CONFIG = flags.DEFINE_string(
+_CONFIG = command_line.define_path(
   'model_config_file',
   None,
   'Instead of --model_base_path: the models.config of one model or several.',
@@ -59,15 +59,15 @@ _POLL = flags.DEFINE_float(
 _BATCHING = flags.DEFINE_bool(
   'enable_batching', True, 'Compute requests that wait together.'
 )
-_BATCHING_FILE = flags.DEFINE_string(
+_BATCHING_FILE = command_line.define_path(
   'batching_parameters_file',
   None,
   'The batching.config that export_saved_model writes beside the versions.',
 )
-_SSL_CERT = flags.DEFINE_string(
+_SSL_CERT = command_line.define_path(
   'ssl_cert', None, 'PEM file of a certificate; with --ssl_key, serves TLS.'
 )
-_SSL_KEY = flags.DEFINE_string(
+_SSL_KEY = command_line.define_path(
   'ssl_key', None, "PEM file of the certificate's private key."
 )
 _MAX_BYTES = flags.DEFINE_integer(

@@ -17,7 +17,7 @@ from vatt_tf import (
 )
 from vatt_tf.training import loop, trainer
 
-_MODEL_DIR = flags.DEFINE_string(
+_MODEL_DIR = command_line.define_path(
   'model_dir',
   None,
   'Directory of checkpoints and TensorBoard events. By default runs/NAME, with '

@@ -64,6 +64,12 @@ class ProgressTest(tf.test.TestCase):
 
 class StopRequestTest(tf.test.TestCase):
 
+  def setUp(self):
+    super().setUp()
+    # In the background of a script it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    self.addCleanup(signal.signal, signal.SIGINT, before)
+
   def test_first_signal_is_a_request_and_the_second_is_not(self):
     before = signal.getsignal(signal.SIGINT)
     with progress.StopRequest() as stop:

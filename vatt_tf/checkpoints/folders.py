@@ -298,7 +298,7 @@ def repair_state(folder: str, newest: str | None) -> None:
       newer is not mentioned.
   """
   names = [os.path.basename(prefix) for prefix in _find_own(folder)]
-  if newest is not None and os.path.dirname(newest) == folder:
+  if newest is not None and os.path.dirname(newest) == folder.rstrip('/'):
     names = [name for name in names if step_of(name) <= step_of(newest)]
   write_state(folder, names)
 

@@ -538,6 +538,10 @@ class ShardWriter:
 # Shards.
 
 
+class NoRecordsError(ValueError):
+  """A pattern of shards is None: there are to be no records."""
+
+
 def match_shards(
   pattern: str | Sequence[str], macro: str = 'TRAIN_RECORDS'
 ) -> list[str]:
@@ -551,7 +555,8 @@ def match_shards(
     macro: The gin macro that holds it, for the error message.
 
   Raises:
-    ValueError: A pattern matches no file, or is no string.
+    ValueError: A pattern matches no file, or is no string; `NoRecordsError`
+      where it is None.
     OSError: What holds the files does not answer.
   """
   is_string = isinstance(pattern, str | os.PathLike)
@@ -559,7 +564,8 @@ def match_shards(
   if not isinstance(patterns, list | tuple) or not all(
     isinstance(each, str | os.PathLike) for each in patterns
   ):
-    raise ValueError(
+    error = NoRecordsError if pattern is None else ValueError
+    raise error(
       f'The gin macro {macro} must be a pattern of shards in quotes, or a list '
       f"of some, such as --gin_param=\"{macro}='/data/train-*.tfrecord'\". "
       f'Received: {macro}={pattern!r}'

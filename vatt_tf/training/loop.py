@@ -13,6 +13,7 @@ import tf_keras
 from vatt_tf import distribution, file_utils, gin_utils
 from vatt_tf.checkpoints import folders
 from vatt_tf.checkpoints import manager as checkpoints
+from vatt_tf.input_pipeline import records
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress
 from vatt_tf.training import trainer as trainer_lib
@@ -106,6 +107,16 @@ def _check_examples(metrics, step):
     )
 
 
+def _check_counts(**counts):
+  """Raises ValueError unless all of these arguments count something."""
+  for name, value in counts.items():
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise ValueError(
+        f'`{name}` must be a whole number of at least 1. '
+        f'Received: {name}={value!r}'
+      )
+
+
 @gin.configurable
 def train(
   model_dir,
@@ -145,7 +156,7 @@ def train(
     optimizer: `make_optimizer`: a callable without arguments that returns an
       optimizer of `optimizers`, called in the strategy's scope.
     eval_dataset: `make_dataset` in the scope of held-out data, or None for no
-      evaluation.
+      evaluation; nor is there one if its pattern of records is None.
     evaluation: what to measure on it, see `Evaluator`.
     best_metric: which of its figures, higher being better, picks the
       checkpoint in `model_dir/best`; None: there is none.
@@ -186,6 +197,22 @@ def train(
       '`train.evaluation = @RetrievalEvaluation()`. Received: '
       'evaluation=None. For no evaluation use train.eval_dataset=None.'
     )
+  counts = {
+    'global_batch_size': global_batch_size,
+    'train_steps': train_steps,
+    'steps_per_loop': steps_per_loop,
+    'log_interval': log_interval,
+    'checkpoint_interval': checkpoint_interval,
+    'keep_checkpoints': keep_checkpoints,
+  }
+  optional = {
+    'eval_batch_size': eval_batch_size,
+    'eval_interval': eval_interval,
+    'micro_batch_size': micro_batch_size,
+    'num_devices': num_devices,
+  }
+  given = {name: value for name, value in optional.items() if value is not None}
+  _check_counts(**counts, **given)
   # First: some strategies must be made before TensorFlow runs anything.
   distribution_strategy = distribution.make_strategy(
     strategy, num_devices=num_devices, tpu_name=tpu_name
@@ -203,8 +230,16 @@ def train(
   is_chief = not worker
 
   worker_dir = '' if is_chief else f'worker_{worker}'
-  write_dir = os.path.join(model_dir, worker_dir)
+  write_dir = model_dir if is_chief else os.path.join(model_dir, worker_dir)
   file_utils.check_writable(write_dir, 'Give another --model_dir.')
+  held_out, missing = None, []
+  if eval_dataset is not None:
+    try:
+      held_out = eval_dataset(
+        global_batch_size=eval_batch_size or global_batch_size
+      )
+    except records.NoRecordsError:
+      missing = ['Without an evaluation: EVAL_RECORDS is None.']
   # Resume order: variables exist → the newest checkpoint fills all of them →
   # its step says where the data goes on. Random numbers follow from the step.
   restore_path = checkpoints.latest(model_dir)
@@ -225,7 +260,7 @@ def train(
     _warn_of_small_batch(model, global_batch_size)
     optimizer = optimizer()
     # Slots exist before the restore, so that a missing one is found.
-    notes = optimizer.prepare(model)
+    notes = [*missing, *optimizer.prepare(model)]
     applied = optimizer
     if precision == 'mixed_float16':
       applied = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -267,13 +302,9 @@ def train(
     micro_batch_size=micro_batch_size,
   )
   evaluator, eval_actions = None, []
-  if eval_dataset is not None:
-    eval_batch_size = eval_batch_size or global_batch_size
+  if held_out is not None:
     evaluator = Evaluator(
-      evaluation,
-      model,
-      eval_dataset(global_batch_size=eval_batch_size),
-      weight_average=optimizer.ema,
+      evaluation, model, held_out, weight_average=optimizer.ema
     )
     if best_metric is not None:
       best = checkpoints.BestCheckpoint(
