@@ -15,6 +15,7 @@ import gin
 from vatt_tf import (
   command_line,
   configurables,  # noqa: F401
+  file_utils,
   gin_utils,
 )
 from vatt_tf.analysis import report
@@ -125,6 +126,11 @@ def main(argv):
         'evaluate a model that has learned nothing, for comparison, give '
         '--gin_file and --allow_random_weights instead.'
       )
+    if _OUTPUT.value is not None:
+      file_utils.check_writable(os.path.dirname(_OUTPUT.value))
+    for folder in (_EVENT_DIR.value, _REPORT.value):
+      if folder is not None:
+        file_utils.check_writable(folder)
     timeout = 60 * _TIMEOUT.value
     gin_utils.parse(_gin_files(timeout), flags.FLAGS.gin_param)
     follow = None

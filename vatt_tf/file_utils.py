@@ -119,9 +119,10 @@ def check_writable(folder: str, advice: str = '') -> None:
   Raises:
     OSError: It cannot be made or written to.
   """
+  folder = folder or '.'
   probe = os.path.join(folder, f'.{os.getpid()}.part')
   try:
-    tf.io.gfile.makedirs(folder or '.')
+    tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(probe, 'w') as file:
       file.write('x')
     tf.io.gfile.remove(probe)

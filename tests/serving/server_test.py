@@ -2,9 +2,11 @@
 
 import base64
 from concurrent import futures
+import gzip
 import json
 import urllib.error
 import urllib.request
+import zlib
 
 from absl.testing import parameterized
 import grpc
@@ -67,11 +69,14 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
     request = served_models.make_request(signature, inputs, **spec)
     return self.stub.Predict(request, timeout=60)
 
-  def _rest(self, path, body=None, data=None, method=None):
+  def _rest(self, path, body=None, data=None, method=None, headers=()):
     """Status and content of a REST answer."""
     data = json.dumps(body).encode() if body is not None else data
     request = urllib.request.Request(
-      f'http://localhost:{self.server.rest_port}{path}', data, method=method
+      f'http://localhost:{self.server.rest_port}{path}',
+      data,
+      dict(headers),
+      method=method,
     )
     try:
       with urllib.request.urlopen(request, timeout=60) as response:
@@ -331,6 +336,115 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn(f'at most {_MAX_BYTES:,} bytes. Received: {size:,}',
                   found['error'])
     self._check_serves()
+
+  def _ask(self, data, encoding):
+    """A question with a body of a Content-Encoding."""
+    return self._rest(
+      '/v1/models/vatt:predict',
+      data=data,
+      headers={'Content-Encoding': encoding},
+    )
+
+  def test_compressed_body(self):
+    body = {'signature_name': 'embed_text', 'instances': ['a red circle'] * 3}
+    plain = self._rest('/v1/models/vatt:predict', body)
+    self.assertEqual(plain[0], 200)
+    data = json.dumps(body).encode()
+    one = gzip.compress(data)
+    several = gzip.compress(data[:30]) + gzip.compress(data[30:]) + bytes(9)
+    for content, encoding in (
+      (one, 'gzip'),
+      (one, 'GZip'),
+      (one, 'x-gzip'),
+      (one, 'identity, gzip'),
+      (gzip.compress(data, 0), 'gzip'),
+      (several, 'gzip'),
+      (data, 'identity'),
+      (data, ''),
+    ):
+      self.assertEqual(self._ask(content, encoding), plain, encoding)
+
+  @parameterized.named_parameters(
+    ('cut_off', lambda data: gzip.compress(data)[:-20], 'gzip', 400, 'gzip'),
+    ('no_end', lambda data: gzip.compress(data)[:-3], 'gzip', 400, 'gzip'),
+    (
+      'damaged',
+      lambda data: gzip.compress(data)[:20] + bytes(9),
+      'gzip',
+      400,
+      'must be gzip',
+    ),
+    (
+      'checksum',
+      lambda data: gzip.compress(data)[:-8] + bytes(8),
+      'gzip',
+      400,
+      'CRC',
+    ),
+    ('plain', bytes, 'gzip', 400, 'must be gzip.*Not a gzipped'),
+    ('rest', lambda data: gzip.compress(data) + b'x', 'gzip', 400, 'Not a gzi'),
+    ('empty', lambda data: b'', 'gzip', 400, 'JSON Parse error'),
+    ('deflate', zlib.compress, 'deflate', 415, 'must be gzip.*deflate'),
+    ('brotli', bytes, 'br', 415, 'must be gzip.*br'),
+    (
+      'twice',
+      lambda data: gzip.compress(gzip.compress(data)),
+      'gzip, gzip',
+      415,
+      'gzip, gzip',
+    ),
+  )
+  def test_body_that_is_not_as_its_encoding(
+    self, compress, encoding, status, message
+  ):
+    data = json.dumps({'signature_name': 'embed_text', 'inputs': ['a']})
+    found = self._ask(compress(data.encode()), encoding)
+    self.assertRegex(found[1]['error'], message)
+    self.assertEqual(found[0], status)
+    self._check_serves()
+
+  def test_compressed_body_that_becomes_too_large(self):
+    # A thousandth of that is sent.
+    for size in (_MAX_BYTES + 1, 1 << 30):
+      compressor = zlib.compressobj(wbits=31)
+      parts = [compressor.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+      data = b''.join([*parts, compressor.compress(b'ab'), compressor.flush()])
+      self.assertLess(len(data), 2 << 20)
+      status, found = self._ask(data, 'gzip')
+      self.assertEqual(status, 413)
+      self.assertIn(f'at most {_MAX_BYTES:,} bytes', found['error'])
+    self._check_serves()
+
+  @parameterized.parameters(
+    'YSByZWQgY2lyY2xl', 'YSBy\nZWQgY2ly\r\nY2xl\n', ' YSByZWQg\tY2lyY2xl',
+    'YSByZWQgY2lyY2xlcw==', 'YSByZWQgY2lyY2xlcw', 'YSByZWQgY2lyY2xlcw= =\n',
+    'YSByZWQgY2lyY2xlcw..', 'YSByZWQgY2lyY2xlcx',
+  )  # fmt: skip
+  def test_base64_as_the_stock_server_takes_it(self, value):
+    words = 'a red circles' if 'xlc' in value else 'a red circle'
+    expected = self._rest(
+      '/v1/models/vatt:predict',
+      {'signature_name': 'embed_text', 'instances': [words]},
+    )
+    self.assertEqual(
+      self._rest(
+        '/v1/models/vatt:predict',
+        {'signature_name': 'embed_text', 'instances': [{'b64': value}]},
+      ),
+      expected,
+    )
+
+  @parameterized.parameters(
+    'YQ=', 'YQ===', 'YWJj=', 'Y', 'YWJjY', '=', 'YQ==YQ==', 'Y=Q=', 'ab-_',
+    'YQ==x', 'YQ\0', 'YQé', '*',
+  )  # fmt: skip
+  def test_what_is_no_base64(self, value):
+    status, found = self._rest(
+      '/v1/models/vatt:predict',
+      {'signature_name': 'embed_text', 'instances': [{'b64': value}]},
+    )
+    self.assertEqual(status, 400)
+    self.assertIn("'b64' must be base64", found['error'])
 
   @parameterized.named_parameters(
     ('not_json', b'{"inputs": [', 'JSON Parse error'),

@@ -5,8 +5,8 @@ others: names, types, shapes, and of the inputs of exported models the values.
 """
 
 import base64
-import binascii
 import math
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,8 @@ from vatt_tf.export import signatures
 from vatt_tf.serving import errors
 
 _JPEG = b'\xff\xd8\xff'
+_WHITE_SPACE = re.compile('[ \t\n\v\f\r]+')
+_BASE64 = re.compile('([A-Za-z0-9+/]*)([=.]*)')
 
 
 def describe(spec):
@@ -245,11 +247,41 @@ def _to_bytes(item):
   if isinstance(item, dict) and set(item) == {'b64'}:
     if not isinstance(item['b64'], str):
       raise ValueError("'b64' must be a string")
-    try:
-      return base64.b64decode(item['b64'], validate=True)
-    except binascii.Error as e:
-      raise ValueError(f"'b64' must be base64 ({e})") from e
+    return _from_base64(item['b64'])
   raise ValueError("its values must be strings or {'b64': …}")
+
+
+def _from_base64(text):
+  """Bytes of base64, as `absl::Base64Unescape` takes it.
+
+  White space of ASCII may stand anywhere, as in the lines that `base64` writes.
+  The end is filled up with = (or .) to a multiple of 4, or not at all. Bits
+  that are left over at the end may be any. The letters - and _ of names of
+  files are not taken.
+
+  Args:
+    text: string.
+
+  Returns:
+    Bytes.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  match = _BASE64.fullmatch(text)
+  if match is None:
+    text = _WHITE_SPACE.sub('', text)
+    match = _BASE64.fullmatch(text)
+  if match is None:
+    wrong = re.search(r'[^A-Za-z0-9+/]', text).group()
+    raise ValueError(f"'b64' must be base64, which has no {wrong!r} there")
+  letters, filling = match.groups()
+  missing = -len(letters) % 4
+  if missing == 3 or filling and len(filling) != missing:
+    raise ValueError(
+      f"'b64' must be base64: {len(letters)} letters with {len(filling)} of ="
+    )
+  return base64.b64decode(letters + missing * '=')
 
 
 def to_json(outputs, is_row_format):

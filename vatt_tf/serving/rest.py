@@ -1,7 +1,10 @@
 """The REST API of TensorFlow Serving, and the page that Prometheus reads."""
 
 import asyncio
+import gzip
+import io
 import json
+import zlib
 
 from absl import logging
 from google.protobuf import json_format
@@ -18,7 +21,6 @@ from vatt_tf.serving import (
   requests,
 )
 
-_TOO_LARGE = 413
 _BYTES_PER_NUMBER = 20  # of JSON
 _HTTP = {
   grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -35,8 +37,26 @@ _VERSION = _MODEL + '/versions/{number:int}'
 _METHODS = ['GET', 'POST', 'PUT', 'DELETE', 'PATCH']
 
 
-class _TooLargeError(errors.StatusError):
-  """A body that is over the limit."""
+class _HttpError(errors.StatusError):
+  """An error for which HTTP has a status of its own.
+
+  Args:
+    status: int, of HTTP.
+    code: `grpc.StatusCode`.
+    message: string, for the client.
+  """
+
+  def __init__(self, status, code, message):
+    super().__init__(code, message)
+    self.status = status
+
+
+def _too_large(received, max_bytes):
+  return _HttpError(
+    413,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    f'The body must be of at most {max_bytes:,} bytes. Received: {received}',
+  )
 
 
 def _answer(content, status=200):
@@ -102,8 +122,8 @@ class Rest:
           if error.code == grpc.StatusCode.INTERNAL:
             logging.exception('%s failed', request.url.path)
           status = _HTTP.get(error.code, 500)
-          if isinstance(error, _TooLargeError):
-            status = _TOO_LARGE
+          if isinstance(error, _HttpError):
+            status = error.status
           return _answer({'error': error.message}, status)
         labels.status = 'OK'
         return response
@@ -112,7 +132,11 @@ class Rest:
 
   async def _predict(self, request, labels):
     name, number = _model(request)
+    is_compressed = _is_compressed(request)
     data = await self._read(request)
+    if is_compressed:
+      # How much a small body becomes is not known before.
+      data = await asyncio.to_thread(_decompress, data, self._max_bytes)
     body = await offload.call(len(data), _parse, data)
     is_row_format = False
 
@@ -149,11 +173,7 @@ class Rest:
       else:
         chunks.clear()
     if size > self._max_bytes:
-      raise _TooLargeError(
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        f'The body must be of at most {self._max_bytes:,} bytes. Received: '
-        f'{size:,}',
-      )
+      raise _too_large(f'{size:,}', self._max_bytes)
     return b''.join(chunks)
 
   async def _metadata(self, request, labels):
@@ -203,6 +223,50 @@ def _model(request):
   if ':' in request.path_params['name']:  # another method's path
     raise _malformed(request)
   return request.path_params['name'], request.path_params.get('number')
+
+
+def _is_compressed(request):
+  """Whether a body is compressed with gzip; 415 for other encodings."""
+  encodings = [
+    encoding.strip().lower()
+    for header in request.headers.getlist('content-encoding')
+    for encoding in header.split(',')
+  ]
+  encodings = [each for each in encodings if each not in ('', 'identity')]
+  if encodings and encodings not in (['gzip'], ['x-gzip']):
+    raise _HttpError(
+      415,
+      grpc.StatusCode.INVALID_ARGUMENT,
+      'The Content-Encoding must be gzip, or none. Received: '
+      f'{", ".join(encodings)}',
+    )
+  return bool(encodings)
+
+
+def _decompress(data, max_bytes):
+  """What a body of gzip holds, one or several members.
+
+  Args:
+    data: bytes.
+    max_bytes: of what it holds. No more is decompressed.
+
+  Returns:
+    Bytes.
+
+  Raises:
+    errors.StatusError: it is damaged or cut off, or holds more.
+  """
+  try:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+      content = file.read(max_bytes + 1)
+  except (OSError, EOFError, zlib.error) as e:
+    raise errors.invalid(
+      f'The body must be gzip, as its Content-Encoding says: {e}. Received: '
+      f'{len(data)} bytes'
+    ) from e
+  if len(content) > max_bytes:
+    raise _too_large('more, compressed with gzip', max_bytes)
+  return content
 
 
 async def _unless_gone(request, coroutine):
