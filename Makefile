@@ -2,7 +2,7 @@
 #
 # Variables: PYTHON (a Python 3.11), VENV (where the environment goes),
 # INSTALLER (uv, or pip: one tool fewer, but slower), PYTEST_FLAGS, DEMO_FLAGS
-# (such as --port=8080).
+# (such as --port=8080), FUZZ_FLAGS.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -30,6 +30,7 @@ help:
 	@echo 'make test        every test'
 	@echo 'make lint        style, layout, and BUILD against the imports'
 	@echo 'make verify      the long checks, benchmarks/verify_*.py'
+	@echo 'make fuzz        ten minutes of damaged and odd inputs'
 	@echo 'make regenerate  writes BUILD and the table of README.md anew'
 	@echo 'make lock        writes requirements*.txt anew from setup.cfg'
 	@echo 'make clean       removes what these commands made'
@@ -133,6 +134,11 @@ verify: venv-test
 	  $(BIN)/python -m benchmarks.$$name \
 	    --output=benchmarks/results/$$name.json; \
 	done
+
+# Looks for inputs that break something; FUZZ_FLAGS such as --seconds=60.
+.PHONY: fuzz
+fuzz: venv-test
+	$(BIN)/python -m tests.fuzz.run $(FUZZ_FLAGS)
 
 .PHONY: regenerate
 regenerate: venv-test
