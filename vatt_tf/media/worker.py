@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import threading
+import traceback
 from typing import BinaryIO
 
 import av.logging
@@ -107,6 +108,25 @@ def perform(task: Task) -> list:
     return [e] * task.num_results
   except MemoryError:
     return [errors.MediaError('memory ran out')] * task.num_results
+  except Exception as e:  # noqa: BLE001, of any class, by damaged files
+    if task.num_results > 1:
+      # It may be the fault of one clip.
+      return [
+        perform(dataclasses.replace(task, spans=(span,)))[0]
+        for span in task.spans
+      ]
+    return [errors.MediaError(_describe_failure(e))]
+
+
+def _describe_failure(error: Exception) -> str:
+  """What is known of an error that no reader foresaw, on one line."""
+  place = traceback.extract_tb(error.__traceback__)[-1]
+  message = ' '.join(str(error).split())
+  return (
+    f'its decoding failed with {type(error).__name__}: {message} '
+    f'({os.path.basename(place.filename)}, line {place.lineno}): it is '
+    'damaged, or of a kind that is not known'
+  )
 
 
 def _send(stream: BinaryIO, value) -> None:
@@ -314,8 +334,9 @@ class Pool:
 
 def main() -> None:
   """Runs a worker on standard input and output."""
-  # Ctrl-C goes to the whole group: the parent ends its workers itself.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # They may go to the whole group: the parent ends its workers itself.
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
   # What libraries print must not come between the results.
   write = os.fdopen(os.dup(1), 'wb')
   os.dup2(2, 1)
