@@ -103,6 +103,7 @@ def _serve(arguments):
     arguments.host,
     arguments.media_root,
     arguments.max_upload_mb << 20,
+    arguments.allowed_host,
   )
   with web.listen(arguments.host, arguments.port) as listener:
     print(index.describe(arguments.index))
@@ -179,6 +180,14 @@ def parse(argv):
     'lets every machine that reaches this one search and play the media.',
   )
   served.add_argument('--port', type=int, default=8601, help='0: any free one.')
+  served.add_argument(
+    '--allowed_host',
+    action='append',
+    default=[],
+    metavar='NAME',
+    help='A name that the server answers to besides those of this machine, '
+    'such as that of a proxy before it. May be given several times.',
+  )
   served.add_argument(
     '--media_root',
     default='',

@@ -80,15 +80,20 @@ class PageTest(tf.test.TestCase):
     from playwright import sync_api
 
     cls.files = searchable.get()
-    cls.address = cls.enterClassContext(
-      searchable.serve(cls.files.searcher, max_upload_bytes=_LIMIT)
-    )
+    cls.address = cls._serve()
     cls.api = sync_api
     playwright = cls.enterClassContext(sync_api.sync_playwright())
     cls.browser = playwright.chromium.launch(
       executable_path=_CHROMIUM, args=['--no-sandbox', '--disable-gpu']
     )
     cls.addClassCleanup(cls.browser.close)
+
+  @classmethod
+  def _serve(cls):
+    """The address of the page."""
+    return cls.enterClassContext(
+      searchable.serve(cls.files.searcher, max_upload_bytes=_LIMIT)
+    )
 
   def setUp(self):
     super().setUp()
@@ -426,6 +431,14 @@ class PageTest(tf.test.TestCase):
       (502, 'NetworkError'): 'Error: The server says 502.',
     }.items():
       self.assertEqual(page.evaluate(_READ_BROKEN, [status, name]), expected)
+
+
+class PageBelowPathTest(PageTest):
+  """The same behind a proxy, at a path of its own."""
+
+  @classmethod
+  def _serve(cls):
+    return cls.enterClassContext(searchable.below_path(super()._serve()))
 
 
 if __name__ == '__main__':

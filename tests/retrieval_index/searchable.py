@@ -4,10 +4,13 @@ import atexit
 import contextlib
 import csv
 import functools
+import http.client
+import http.server
 import os
 import shutil
 import tempfile
 import threading
+import urllib.parse
 
 import numpy as np
 import tf_keras
@@ -214,3 +217,56 @@ def serve(searcher, **arguments):
     finally:
       server.should_exit = True
       thread.join()
+
+
+class _Proxy(http.server.BaseHTTPRequestHandler):
+  """Answers below a path what another server answers."""
+
+  protocol_version = 'HTTP/1.1'
+
+  def _forward(self):
+    if not self.path.startswith(self.server.path):
+      self.send_error(404)
+      return
+    length = int(self.headers.get('Content-Length') or 0)
+    body = self.rfile.read(length) if length else None
+    target = urllib.parse.urlsplit(self.server.target)
+    connection = http.client.HTTPConnection(target.netloc, timeout=60)
+    with contextlib.closing(connection):
+      path = '/' + self.path.removeprefix(self.server.path)
+      connection.request(self.command, path, body, dict(self.headers))
+      response = connection.getresponse()
+      content = response.read()
+    self.send_response(response.status)
+    for name, value in response.getheaders():
+      if name.lower() not in ('transfer-encoding', 'connection', 'date'):
+        self.send_header(name, value)
+    self.end_headers()
+    self.wfile.write(content)
+
+  do_GET = do_POST = _forward
+
+  def log_message(self, *unused):
+    pass
+
+
+@contextlib.contextmanager
+def below_path(target, path='/vatt/'):
+  """A proxy before a server, which keeps the name that it was called by.
+
+  Args:
+    target: address of the server, with a slash at its end.
+    path: that it is seen below.
+
+  Yields:
+    The address there.
+  """
+  proxy = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Proxy)
+  proxy.daemon_threads = True
+  proxy.target, proxy.path = target, path
+  threading.Thread(target=proxy.serve_forever, daemon=True).start()
+  try:
+    yield f'http://127.0.0.1:{proxy.server_port}{path}'
+  finally:
+    proxy.shutdown()
+    proxy.server_close()

@@ -13,6 +13,7 @@ import threading
 import time
 from unittest import mock
 import urllib.parse
+import urllib.request
 
 from absl.testing import parameterized
 import tensorflow as tf
@@ -370,6 +371,65 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(response.status, 200)
     response, _ = self._ask('/api/search', method='OPTIONS')
     self.assertIsNone(response.getheader('Access-Control-Allow-Origin'))
+
+  @parameterized.parameters('/vatt/', '/a/b c/'.replace(' ', '%20'), '/')
+  def test_below_a_path(self, path):
+    base = self.enterContext(searchable.below_path(self.address, path))
+
+    def get(address):
+      with urllib.request.urlopen(address) as response:
+        return response.read().decode()
+
+    page = get(base)
+    addresses = re.findall(r'(?:href|src)="([^"#:]+)"', page)
+    self.assertContainsSubset(['search.css', 'search.js', './'], addresses)
+    script = get(urllib.parse.urljoin(base, 'search.js'))
+    addresses += re.findall(r"""fetchJson\(['`]([^'`?]+)""", script)
+    self.assertContainsSubset(['api/index', 'api/search'], addresses)
+    # None is absolute, in what the script puts together neither.
+    self.assertEmpty(re.findall(r"""['"`]/[\w?$]""", page + script))
+    for address in addresses:
+      if address == 'api/search':
+        address += '?text=a+star'
+      get(urllib.parse.urljoin(base, address))
+    results = json.loads(get(f'{base}api/search?text=bell&modality=audio'))
+    moment = next(r for r in results['results'] if not r['problem'])
+    with urllib.request.urlopen(f'{base}media/{moment["id"]}') as response:
+      self.assertEqual(response.status, 200)
+
+  @parameterized.named_parameters(
+    ('own', '127.0.0.1', (), ('localhost', '127.0.0.1', '[::1]', '[::1]:80')),
+    ('capitals', 'localhost', ('Media.Example.org',), ('media.example.ORG:8',)),
+    ('several', '127.0.0.1', ('a.org', '10.0.0.7'), ('a.org', '10.0.0.7:80')),
+    ('address', '127.0.0.1', ('2001:db8::1',), ('[2001:db8::1]:443',)),
+    ('every', '0.0.0.0', (), ('a.org', 'evil.example')),
+    ('some', '0.0.0.0', ('a.org',), ('a.org', 'localhost')),
+  )
+  def test_names_that_are_answered_to(self, host, allowed, names):
+    address = self.enterContext(
+      searchable.serve(self.searcher, host=host, allowed_hosts=allowed)
+    )
+    where = urllib.parse.urlsplit(address).netloc
+
+    def ask(name):
+      with contextlib.closing(http.client.HTTPConnection(where)) as connection:
+        connection.request('GET', '/api/index', headers={'Host': name})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    for name in names:
+      self.assertEqual(ask(name)[0], 200, name)
+    if host != '0.0.0.0' or allowed:
+      for name in ('evil.example', 'evil.example:80', 'a.org.evil.example'):
+        status, found = ask(name)
+        self.assertEqual(status, 400)
+        expected = name.removesuffix(':80')
+        self.assertIn(f'--allowed_host={expected}', found['error'])
+
+  @parameterized.parameters('http://a.org', 'a.org:80', 'a.org/vatt', '', 'a b')
+  def test_what_is_no_name(self, name):
+    with self.assertRaisesRegex(ValueError, '`allowed_host` must be a name'):
+      web.make_app(self.searcher, allowed_hosts=[name])
 
   def test_many_at_once(self):
     whole = self._read('bell.wav')

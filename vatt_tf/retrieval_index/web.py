@@ -19,6 +19,7 @@ import importlib.resources
 import ipaddress
 import mimetypes
 import os
+import re
 import socket
 import tempfile
 import urllib.parse
@@ -26,13 +27,13 @@ import urllib.parse
 from starlette import (
   applications,
   concurrency,
+  datastructures,
   exceptions,
   middleware,
   requests,
   responses,
   routing,
 )
-from starlette.middleware import trustedhost
 
 from vatt_tf.media import worker
 from vatt_tf.retrieval_index import query
@@ -289,17 +290,61 @@ def _target_and_count(values):
   return values.get('modality') or query.ANY, count
 
 
-def _allowed_hosts(host):
-  """Names by which the server may be called, or `*` for any.
+def _allowed_hosts(host, names):
+  """Names by which the server may be called, a set; None: any.
 
   A server on this machine alone answers to its own names only: otherwise a page
   of another site could have its name lead here, and read the media.
   """
+  for name in names:
+    if not re.fullmatch(r'[\w.-]+', name) and not _is_address(name):
+      raise ValueError(
+        '`allowed_host` must be a name or an address such as '
+        f'media.example.org, without port and path. Received: {name!r}'
+      )
   try:
     is_local = ipaddress.ip_address(host).is_loopback
   except ValueError:
     is_local = host == 'localhost'
-  return ['localhost', '127.0.0.1', '[::1]', '::1', host] if is_local else ['*']
+  if not is_local and not names:
+    return None
+  return {
+    name.lower() for name in ('localhost', '127.0.0.1', '::1', host, *names)
+  }
+
+
+def _is_address(text):
+  try:
+    ipaddress.ip_address(text)
+  except ValueError:
+    return False
+  return True
+
+
+class _Hosts:
+  """Refuses requests that call the server by a name that it does not have."""
+
+  def __init__(self, app, allowed):
+    self._app = app
+    self._allowed = allowed
+
+  async def __call__(self, scope, receive, send):
+    app = self._app
+    if scope['type'] == 'http' and self._allowed is not None:
+      name = _host_of(scope)
+      if name not in self._allowed:
+        app = _as_error(
+          f'This server does not answer to the name {name!r}. Start it with '
+          f'--allowed_host={name} if that is one of its names.',
+          400,
+        )
+    await app(scope, receive, send)
+
+
+def _host_of(scope):
+  """The name in the header Host of a request, without its port."""
+  host = datastructures.Headers(scope=scope).get('host', '').strip().lower()
+  return re.sub(r':\d*$', '', host).removeprefix('[').removesuffix(']')
 
 
 def listen(host, port):
@@ -387,7 +432,11 @@ class _Headers:
 
 
 def make_app(
-  searcher, host='127.0.0.1', media_root='', max_upload_bytes=MAX_UPLOAD_BYTES
+  searcher,
+  host='127.0.0.1',
+  media_root='',
+  max_upload_bytes=MAX_UPLOAD_BYTES,
+  allowed_hosts=(),
 ):
   """The application, for a server such as uvicorn.
 
@@ -397,9 +446,15 @@ def make_app(
     media_root: folder that the paths of the index are relative to; by default
       the one that the media were embedded from.
     max_upload_bytes: int, of a file that is searched with.
+    allowed_hosts: names that the server answers to besides those of this
+      machine, such as that of a proxy. Without any, a server that other
+      machines reach answers to all names.
 
   Returns:
     The ASGI application.
+
+  Raises:
+    ValueError: what is allowed is no name.
   """
   server = _Server(searcher, media_root, max_upload_bytes)
   app = applications.Starlette(
@@ -412,7 +467,7 @@ def make_app(
     ],
     middleware=[
       middleware.Middleware(
-        trustedhost.TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host)
+        _Hosts, allowed=_allowed_hosts(host, allowed_hosts)
       ),
     ],
     exception_handlers={

@@ -21,7 +21,7 @@ let asked = {modality: 'any'};
 // Stops a request that nobody waits for any more.
 let controller = null;
 
-// Addresses.
+// Addresses. All are relative: the page may lie below a path of a proxy.
 
 function readAddress() {
   const values = new URLSearchParams(location.search);
@@ -45,15 +45,17 @@ function addressOf(query) {
   }
   if (query.modality !== 'any') values.set('in', query.modality);
   const search = values.toString();
-  return search ? `/?${search}` : '/';
+  return search ? `?${search}` : './';
 }
 
 // Asking.
 
 function ask(query, isNew = true) {
   asked = {modality: asked.modality, ...query};
-  if (isNew && addressOf(asked) !== location.pathname + location.search) {
-    history.pushState(null, '', addressOf(asked));
+  const address = new URL(addressOf(asked), location.href);
+  if (isNew && address.pathname + address.search
+      !== location.pathname + location.search) {
+    history.pushState(null, '', address);
   }
   run();
 }
@@ -111,7 +113,7 @@ async function request(query, signal) {
   } else {
     values.set('text', query.text);
   }
-  return fetchJson(`/api/search?${values}`, options);
+  return fetchJson(`api/search?${values}`, options);
 }
 
 async function fetchJson(path, options) {
@@ -247,7 +249,7 @@ function makePlayer(result, name, time) {
       if (other !== player) other.pause();
     }
   });
-  player.src = `/media/${result.id}#t=${result.start},${result.end}`;
+  player.src = `media/${result.id}#t=${result.start},${result.end}`;
   if (isVideo) return [player];
   const wave = document.createElement('span');
   wave.className = 'wave';
@@ -362,7 +364,7 @@ function listen() {
 async function main() {
   asked = readAddress();
   try {
-    about = await fetchJson('/api/index');
+    about = await fetchJson('api/index');
   } catch (error) {
     showError(error.message);
     return;
