@@ -65,7 +65,7 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(0, 2, 3.5, 3600, 5 * 3600)
   def test_the_second_part_follows_the_first(self, start):
     packets = _recording(0, 4) + _recording(start, 4)
-    line = _measure(packets, has_jumps=True)
+    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
     times = _times(line, packets)
     expected = [i * 0.04 for i in range(200)]
     self.assertAllClose(times['video'], expected)
@@ -107,11 +107,29 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAlmostEqual(times['video'][100], 5.0)
     self.assertAlmostEqual(times['audio'][125], 5.0)
 
-  def test_a_gap_without_jumps_is_a_gap(self):
+  def test_a_gap_is_a_gap(self):
     packets = _recording(0, 4) + _recording(100, 4)
     line = _measure(packets)
     self.assertEqual(line.shifts, {})
     self.assertEqual(line.ends['video'], 104 * _SECOND)
+    # But not one of hours.
+    packets = _recording(0, 4) + _recording(5000, 4)
+    self.assertEqual(_measure(packets).ends['video'], 8 * _SECOND)
+
+  def test_a_jump_ahead_and_back(self):
+    packets = _recording(0, 4) + _recording(500, 1) + _recording(5, 4)
+    line = _measure(packets)
+    self.assertEqual(line.ends['video'], 9 * _SECOND)
+    times = _times(line, packets)
+    self.assertAllClose(times['video'], [i * 0.04 for i in range(225)])
+    self.assertAllClose(times['audio'], times['video'])
+
+  def test_a_part_after_a_gap_that_overlaps_the_next(self):
+    packets = _recording(0, 1.7) + _recording(2.7, 2.3) + _recording(4.1, 3)
+    line = _measure(packets)
+    times = _times(line, packets)
+    self.assertAllClose(times['video'], times['audio'])
+    self.assertNotIn(None, times['video'])
 
   def test_a_stream_with_gaps_that_the_other_fills(self):
     packets = _recording(0, 30, kinds=('video',))
@@ -119,7 +137,8 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
       25, 2, kinds=('audio',)
     )
     packets = sorted(packets + sound, key=lambda one: one[1].pts)
-    times = _times(_measure(packets, has_jumps=True), packets)
+    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
+    times = _times(line, packets)
     self.assertAllClose(times['video'], [i * 0.04 for i in range(750)])
     self.assertAlmostEqual(times['audio'][50], 25.0)
 
@@ -128,7 +147,7 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     packets = _recording(0, 10)
     places = [i for i, (kind, _) in enumerate(packets) if kind == 'video']
     packets[places[100]] = ('video', _packet(wrong))
-    line = _measure(packets, has_jumps=True)
+    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
     times = _times(line, packets)
     self.assertIsNone(times['video'][100])
     expected = [i * 0.04 for i in range(250)]
@@ -143,7 +162,7 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
       if kind == 'video' and 8000 <= packet.pts < 8500:
         packet.pts += 1000 * wrong
         packet.dts += 1000 * wrong
-    line = _measure(packets, has_jumps=True)
+    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
     times = _times(line, packets)
     expected = [i * 0.04 for i in range(500)]
     self.assertEqual(times['video'][200:213], [None] * 13)
@@ -154,8 +173,8 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_a_still_picture_with_many_gaps(self):
     packets = [('video', _packet(5000 * i)) for i in range(3000)]
-    for has_jumps in (False, True):
-      line = _measure(packets, has_jumps=has_jumps)
+    for max_gap in (timeline.MAX_GAP, timeline.MAX_GAP_OF_LIVE_STREAMS):
+      line = _measure(packets, max_gap=max_gap)
       self.assertEqual(line.shifts, {})
 
   def test_a_jump_of_the_sound_alone_cannot_be_placed(self):

@@ -505,14 +505,16 @@ class MediaFile:
     )
     if key not in _timelines:
       name = self._container.format.name
+      is_live = name == 'flv' or self._container.format.flags & _HAS_JUMPS
       known = len(self._container.streams)
       self._rewind()
       _timelines[key] = timeline.measure(
         ((_kind(packet), packet) for packet in self._demux(streams)),
         self.time,
         has_restarts=self.may_restart,
-        has_jumps=bool(self._container.format.flags & _HAS_JUMPS)
-        or name == 'flv',
+        max_gap=(
+          timeline.MAX_GAP_OF_LIVE_STREAMS if is_live else timeline.MAX_GAP
+        ),
         has_late_streams=lambda: self._count_streams() > known,
       )
       if len(_timelines) > _MAX_TIMELINES:

@@ -34,8 +34,11 @@ DROPPED = 'dropped'  # it cannot be placed
 _BACK = _SECOND // 10
 # Without decoding times, those of display: the order of frames may differ.
 _BACK_OF_DISPLAY = _SECOND
-# A gap of less is a gap: a still picture, silence.
-_FORWARD = 10 * _SECOND
+# In all streams at once, a gap of less is a gap: a still picture, silence.
+MAX_GAP = 600 * _SECOND
+MAX_GAP_OF_LIVE_STREAMS = 10 * _SECOND
+# How far from each other streams begin that belong together.
+_NEAR = 10 * _SECOND
 # How far streams of a part may lie from each other in the file.
 _INTERLEAVING = 5 * _SECOND
 # Packets with wrong time stamps, before those go on as if nothing had been,
@@ -131,6 +134,7 @@ class _Run:
     follows_gap: Whether it may as well be a part of the run before, after which
       a moment is missing.
     count: Packets.
+    whole: The run that has absorbed it, or itself.
     inserts: First ordinals of packets with wrong time stamps in it, and of
       those after them.
   """
@@ -145,14 +149,24 @@ class _Run:
   count: int = 0
   inserts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
+  def __post_init__(self):
+    self.whole = self
+
+  def beside(self, kind: str) -> tuple['_Run | None', int]:
+    """The run of another stream when this one began, and µs in it."""
+    run, time = self.others.get(kind, (None, 0))
+    while run is not None and run.whole is not run:
+      run = run.whole
+    return run, time
+
   def goes_on_after(self, run: '_Run') -> bool:
     """Whether this run has a lot left when another stream's `run` begins."""
-    current, time = run.others.get(self.kind, (self, self.end))
+    current, time = run.beside(self.kind)
     return current is self and self.end - time > _INTERLEAVING
 
-  def is_beside(self, run: '_Run') -> bool:
+  def is_where(self, run: '_Run') -> bool:
     """Whether `run` of another stream begins where this one is in the file."""
-    current, time = run.others.get(self.kind, (None, 0))
+    current, time = run.beside(self.kind)
     return current is self and abs(run.start - time) <= _INTERLEAVING
 
   def absorb(self, later: '_Run') -> None:
@@ -160,18 +174,19 @@ class _Run:
     self.end = max(self.end, later.end)
     self.count += later.count
     self.inserts += later.inserts
+    later.whole = self
 
 
 class _Stream:
   """Collects the runs of one stream."""
 
-  def __init__(self, kind: str, has_restarts: bool, has_jumps: bool):
+  def __init__(self, kind: str, has_restarts: bool, max_gap: int):
     self.kind = kind
     self.runs = []
     self.count = 0
     self.keys = []  # (time of display, ordinal)
     self._has_restarts = has_restarts
-    self._has_jumps = has_jumps
+    self._max_gap = max_gap
     self._last_dts = None
 
   def add(
@@ -223,18 +238,20 @@ class _Stream:
     if is_back:
       return True, False
     ahead = start - last.end
-    is_gap = not self._has_jumps or ahead <= _FORWARD
-    return ahead > _SECOND, is_gap
+    return ahead > _SECOND, ahead <= self._max_gap
 
   def _open(self, run: _Run) -> None:
     if len(self.runs) > 1:
       before, last = self.runs[-2:]
       if self._is_glitch(before, last, run):
-        self.runs.pop()
         before.inserts.append((last.first, run.first))
-        before.count += last.count
+        last.end = before.end
+        before.absorb(self.runs.pop())
+        run.whole = before
         return
-      if last.follows_gap:
+      # Before it goes back, a gap may have been a jump.
+      is_back = run.start < last.end
+      if last.follows_gap and not (is_back and last.start > before.end + _NEAR):
         before.absorb(self.runs.pop())
     self.runs.append(run)
     if len(self.runs) > _MAX_RUNS:
@@ -245,19 +262,18 @@ class _Stream:
 
   def _is_glitch(self, before: _Run, last: _Run, run: _Run) -> bool:
     """Whether the time stamps of `last` are wrong, between two right ones."""
-    passed = None
-    for kind, (other, time) in run.others.items():
-      was, time_before = last.others.get(kind, (None, 0))
+    if run.start < before.end - _BACK:
+      return False
+    if not run.others:
+      is_short = last.count <= _MAX_GLITCH_PACKETS
+      return is_short and run.start <= before.end + _SECOND
+    for kind in run.others:
+      other, time = run.beside(kind)
       # A stream that jumps as well tells of another part.
-      if was is other:
-        passed = max(0, time - time_before)
-    if not run.others and last.count <= _MAX_GLITCH_PACKETS:
-      passed = 0
-    return (
-      passed is not None
-      and passed <= _FORWARD
-      and before.end - _BACK <= run.start <= before.end + passed + _SECOND
-    )
+      if other is last.beside(kind)[0]:
+        is_right = abs(run.start - time) <= _SECOND
+        return is_right and abs(last.end - time) > 2 * _SECOND
+    return False
 
   def close(self) -> None:
     """Takes the end of the file."""
@@ -293,7 +309,7 @@ class _Part:
   def is_near(self, run: _Run) -> bool:
     """Whether a run begins at a time which other streams have here."""
     return any(
-      one.start - _FORWARD <= run.start <= one.end + _FORWARD
+      one.start - _NEAR <= run.start <= one.end + _NEAR
       for one in self.others(run.kind)
     )
 
@@ -382,7 +398,7 @@ def _part_of_next(
   # This stream alone jumps, and the others go on as before: by a little, or
   # back to where they are.
   is_small = not is_forward and before.end - run.start <= _SECOND
-  if is_small or any(one.is_beside(run) for one in part.others(run.kind)):
+  if is_small or any(one.is_where(run) for one in part.others(run.kind)):
     return number
   return None
 
@@ -391,7 +407,7 @@ def measure(
   packets: Iterable[tuple[str, av.packet.Packet]],
   time: Callable[[int, object], int],
   has_restarts: bool = True,
-  has_jumps: bool = False,
+  max_gap: int = MAX_GAP,
   has_late_streams: Callable[[], bool] = lambda: False,
 ) -> Timeline:
   """Reads all packets of a file and finds its clock.
@@ -401,9 +417,8 @@ def measure(
     time: Gives the µs of a time stamp of a stream.
     has_restarts: Whether the clock may start again; else all time stamps are
       taken as they are.
-    has_jumps: Whether a gap of more than ten seconds in all streams is a jump
-      of the clock (transport and program streams, live recordings), and not a
-      still picture.
+    max_gap: µs. A longer gap in all streams at once is a jump of the clock:
+      `MAX_GAP`, or `MAX_GAP_OF_LIVE_STREAMS`.
     has_late_streams: Says, after the last packet, whether there are streams
       that were not known at the beginning, and whose packets are not among
       these.
@@ -415,7 +430,7 @@ def measure(
   num_bytes = 0
   for place, (kind, packet) in enumerate(packets):
     if kind not in streams:
-      streams[kind] = _Stream(kind, has_restarts, has_jumps)
+      streams[kind] = _Stream(kind, has_restarts, max_gap)
       stream = packet.stream
       times[kind] = lambda stamp, stream=stream: time(stamp, stream)
     num_bytes = max(num_bytes, (packet.pos or 0) + packet.size)
@@ -457,7 +472,7 @@ def _shifted(
     )
     for run, time in dropped
   ]
-  if parts[0].start > _FORWARD:
+  if parts[0].start > _NEAR:
     parts[0].offset = -parts[0].start
   for before, part in zip(parts, parts[1:]):
     part.offset = before.end + before.offset - part.start
