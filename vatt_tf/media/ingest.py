@@ -873,7 +873,11 @@ def _check_share(result: Result, max_failed_share: float) -> None:
   if result.num_clips and result.num_failed <= max_failed_share * total:
     return
   with open(result.skip_report, encoding='utf-8', newline='') as file:
-    rows = list(csv.DictReader(file))
+    rows = [
+      row
+      for row in csv.DictReader(file)
+      if not row['reason'].startswith(planning.NOTE)
+    ]
   examples = '\n'.join(f'  {row["file"]}: {row["reason"]}' for row in rows[:5])
   clips = command_line.count(total, 'clip')
   raise errors.TooManyFailedError(

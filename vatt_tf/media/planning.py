@@ -38,6 +38,10 @@ NONE = 'none'
 _TASK_LENGTH = 30 * decode.SECOND
 
 
+# What the reasons of notes begin with.
+NOTE = 'note: '
+
+
 class Skip(NamedTuple):
   """A line of the skip report.
 
@@ -226,7 +230,7 @@ class _CaptionFinder:
         where, wanted, options.caption_encoding, notes
       )
       self.skips = [
-        Skip(name, '', '', f'note: {note.reason}', False, True)
+        Skip(name, '', '', f'{NOTE}{note.reason}', False, True)
         for note in notes.as_list()
       ]
       logging.info(
@@ -318,7 +322,7 @@ def skip_of_note(segment: manifest.Segment, note: errors.Note) -> Skip:
   if note.file:
     file = os.path.join(os.path.dirname(file), note.file)
   times = _seconds(note.start, note.end)
-  return Skip(file, *times, f'note: {note.reason}', False, True)
+  return Skip(file, *times, f'{NOTE}{note.reason}', False, True)
 
 
 def without_repeated_notes(skips: Iterable[Skip]) -> list[Skip]:
