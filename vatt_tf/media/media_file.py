@@ -465,8 +465,9 @@ class MediaFile:
     self, line: timeline.Timeline, extent: containers.Extent
   ) -> bool:
     """Whether a lot follows the last packet that can be read."""
-    # These may end in an index, and are read by it.
-    if self._container.format.name.startswith(('mov', 'avi')):
+    # Some may end in an index, and are read by it; of Ogg only the place of a
+    # page of many packets is known.
+    if self._container.format.name.startswith(('mov', 'avi', 'ogg')):
       return False
     end = extent.media_end or os.path.getsize(self._path)
     return 0 < line.num_bytes < (1 - _MAX_UNREAD_SHARE) * end
