@@ -124,6 +124,14 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(times['video'], [i * 0.04 for i in range(225)])
     self.assertAllClose(times['audio'], times['video'])
 
+  def test_sound_alone_between_two_parts(self):
+    # What was repeated at the end of the first part held no picture.
+    alone = _recording(3, 1, kinds=('audio',))
+    packets = _recording(0, 4) + alone + _recording(0, 4)
+    times = _times(_measure(packets), packets)
+    self.assertAllClose(times['audio'], [i * 0.04 for i in range(225)])
+    self.assertAllClose(times['video'][100:], times['audio'][125:])
+
   def test_a_part_after_a_gap_that_overlaps_the_next(self):
     packets = _recording(0, 1.7) + _recording(2.7, 2.3) + _recording(4.1, 3)
     line = _measure(packets)

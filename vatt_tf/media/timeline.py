@@ -16,6 +16,7 @@ import bisect
 import collections
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+import math
 
 import av
 import av.packet
@@ -37,10 +38,12 @@ _BACK_OF_DISPLAY = _SECOND
 # In all streams at once, a gap of less is a gap: a still picture, silence.
 MAX_GAP = 600 * _SECOND
 MAX_GAP_OF_LIVE_STREAMS = 10 * _SECOND
-# How far from each other streams begin that belong together.
-_NEAR = 10 * _SECOND
-# How far streams of a part may lie from each other in the file.
+# A clock that begins later than this does not begin at 0.
+_LATE_START = 10 * _SECOND
+# How far streams of a part may lie from each other in the file; and how near
+# they are where a part begins.
 _INTERLEAVING = 5 * _SECOND
+_NEAR = 2 * _SECOND
 # Packets with wrong time stamps, before those go on as if nothing had been,
 # where no other stream tells how much time has passed.
 _MAX_GLITCH_PACKETS = 3
@@ -164,10 +167,10 @@ class _Run:
     current, time = run.beside(self.kind)
     return current is self and self.end - time > _INTERLEAVING
 
-  def is_where(self, run: '_Run') -> bool:
-    """Whether `run` of another stream begins where this one is in the file."""
+  def distance(self, run: '_Run') -> float:
+    """µs between the start of another stream's `run` and where this one is."""
     current, time = run.beside(self.kind)
-    return current is self and abs(run.start - time) <= _INTERLEAVING
+    return abs(run.start - time) if current is self else math.inf
 
   def absorb(self, later: '_Run') -> None:
     """Takes the packets of the run after it."""
@@ -250,8 +253,10 @@ class _Stream:
         run.whole = before
         return
       # Before it goes back, a gap may have been a jump.
-      is_back = run.start < last.end
-      if last.follows_gap and not (is_back and last.start > before.end + _NEAR):
+      is_jump = (
+        run.start < last.end and last.start > before.end + _LATE_START
+      )
+      if last.follows_gap and not is_jump:
         before.absorb(self.runs.pop())
     self.runs.append(run)
     if len(self.runs) > _MAX_RUNS:
@@ -306,11 +311,10 @@ class _Part:
   def others(self, kind: str) -> list[_Run]:
     return [run for run in self.runs if run.kind != kind]
 
-  def is_near(self, run: _Run) -> bool:
-    """Whether a run begins at a time which other streams have here."""
-    return any(
-      one.start - _NEAR <= run.start <= one.end + _NEAR
-      for one in self.others(run.kind)
+  def distance(self, run: _Run) -> float:
+    """µs between the start of a run and where another stream is here."""
+    return min(
+      (one.distance(run) for one in self.others(run.kind)), default=math.inf
     )
 
 
@@ -388,17 +392,17 @@ def _part_of_next(
   part = parts[number]
   is_forward = run.start >= before.end - _BACK
   # A stream may have long gaps, which the others fill.
-  if is_forward and part.is_near(run):
+  if is_forward and part.distance(run) <= _INTERLEAVING:
     return number
   for later in range(number + 1, len(parts)):
-    if parts[later].is_near(run):
+    if parts[later].distance(run) <= _NEAR:
       return later
   if not any(one.goes_on_after(run) for one in part.others(run.kind)):
     return len(parts)
   # This stream alone jumps, and the others go on as before: by a little, or
   # back to where they are.
   is_small = not is_forward and before.end - run.start <= _SECOND
-  if is_small or any(one.is_where(run) for one in part.others(run.kind)):
+  if is_small or part.distance(run) <= _INTERLEAVING:
     return number
   return None
 
@@ -472,7 +476,7 @@ def _shifted(
     )
     for run, time in dropped
   ]
-  if parts[0].start > _NEAR:
+  if parts[0].start > _LATE_START:
     parts[0].offset = -parts[0].start
   for before, part in zip(parts, parts[1:]):
     part.offset = before.end + before.offset - part.start
