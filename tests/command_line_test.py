@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -171,6 +172,45 @@ class PathTest(parameterized.TestCase):
         (['~/a', 'b'], ['/home/x/a', 'b']),
       ):
         self.assertEqual(file_utils.expand(path), expected)
+
+  def test_who_does_not_answer_is_named(self):
+    def wait(path):
+      del path
+      time.sleep(0.3)
+      return True
+
+    with (
+      mock.patch.object(file_utils, 'PATIENCE_SECONDS', 0.05),
+      mock.patch.object(tf.io.gfile, 'exists', wait),
+      self.assertLogs(level='WARNING') as logs,
+    ):
+      self.assertTrue(file_utils.exists('gs://bucket/x'))
+    self.assertIn('Waiting for gs://bucket/x', logs.output[0])
+
+  def test_out_of_reach_is_not_absent(self):
+    for call in (
+      file_utils.exists, file_utils.list_folder, file_utils.check_writable
+    ):
+      with self.assertRaisesRegex(OSError, 'nothing://b/x.*not implemented'):
+        call('nothing://b/x')
+    with self.assertRaisesRegex(ValueError, '`output` must be a folder of th'):
+      file_utils.check_local('output', 'gs://b/x')
+
+  @parameterized.parameters(
+    ('{0}/a [1]/*.mp4', '{0}/a [1]', '*.mp4'),
+    ('{0}/a [1]/b*/*.mp4', '{0}/a [1]/b*', '*.mp4'),
+    ('{0}/a [1]/b?/**/x', '{0}/a [1]', 'b?/**/x'),
+    ('{0}/a [1]', '{0}/a [1]', ''),
+    ('{0}/no/x*', '{0}', 'no/x*'),
+    ('nowhere/x*', '', 'nowhere/x*'),
+  )
+  def test_what_exists_is_no_pattern(self, pattern, folder, rest):
+    root = self.create_tempdir()
+    root.mkdir('a [1]/b*')
+    self.assertEqual(
+      file_utils.split_pattern(pattern.format(root.full_path)),
+      (folder.format(root.full_path), rest),
+    )
 
   def test_file_is_whole_or_not_there(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

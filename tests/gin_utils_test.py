@@ -1,7 +1,9 @@
 """Tests of the reading and writing of gin files."""
 
 import os
+from unittest import mock
 
+from absl.testing import parameterized
 import gin
 import tensorflow as tf
 
@@ -9,7 +11,7 @@ from vatt_tf import gin_utils
 from vatt_tf.training import schedules  # noqa: F401
 
 
-class GinUtilsTest(tf.test.TestCase):
+class GinUtilsTest(parameterized.TestCase, tf.test.TestCase):
 
   def setUp(self):
     super().setUp()
@@ -55,6 +57,47 @@ class GinUtilsTest(tf.test.TestCase):
   def test_missing_file_lists_those_there_are(self):
     with self.assertRaisesRegex(ValueError, r'nothing\.gin.*pretrain_ma_base'):
       gin_utils.parse(['nothing.gin'])
+
+  def test_home_is_expanded(self):
+    path = self._write('home.gin', "FILE = '~/a [1]/b'\nOTHER = 'a~/b'\n")
+    with mock.patch.dict(os.environ, HOME='/home/x'):
+      gin_utils.parse([path], ["OTHER='~/c'"])
+      self.assertEqual(gin.query_parameter('%FILE'), '/home/x/a [1]/b')
+      self.assertEqual(gin.query_parameter('%OTHER'), '/home/x/c')
+      gin_utils.parse([path])
+    self.assertEqual(gin.query_parameter('%OTHER'), 'a~/b')
+
+  @parameterized.parameters(
+    ("SIZE='x'", 'SIZE must be a whole number, such as SIZE=4. .*SIZE=.x'),
+    ('SIZE=4.5', 'must be a whole number'),
+    ('SIZE=True', 'must be a whole number'),
+    ("RATE='x'", 'RATE must be a number'),
+    ('FILE=3', "FILE must be a string in quotes, such as FILE='a'"),
+    ('FILE=True', 'must be a string'),
+    ('IS_ON=1', 'IS_ON must be True or False'),
+    ('IS_ON=None', 'IS_ON must be True or False'),
+  )
+  def test_macro_of_another_kind(self, binding, message):
+    path = self._write(
+      'kinds.gin', "SIZE = 4\nRATE = 0.5\nFILE = 'a'\nIS_ON = False\n"
+    )
+    with self.assertRaisesRegex(ValueError, message):
+      gin_utils.parse([path], [binding])
+
+  def test_macros_of_the_same_kind(self):
+    path = self._write(
+      'kinds.gin',
+      "SIZE = 4\nRATE = 0.5\nFILE = 'a'\nIS_ON = False\nNOTHING = None\n",
+    )
+    bindings = [
+      'SIZE=5', 'RATE=1', "FILE=['a', 'b']", 'IS_ON=True', "NOTHING='x'"
+    ]
+    gin_utils.parse([path], bindings)
+    self.assertEqual(gin.query_parameter('%FILE'), ['a', 'b'])
+    # What may be left out is found where it is used.
+    gin_utils.parse([path], ['SIZE=None', 'RATE=None', 'FILE=None'])
+    gin_utils.parse([path, self.base], ['SIZE=%STEPS', 'NOTHING=3'])
+    self.assertEqual(gin.query_parameter('%NOTHING'), 3)
 
   def test_unknown_macro_is_an_error(self):
     with self.assertRaisesRegex(ValueError, '`STEP`.*The macros are: STEPS'):

@@ -12,8 +12,13 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 
+from absl import logging
 import tensorflow as tf
+
+# After which it is said what is waited for.
+PATIENCE_SECONDS = 15
 
 # What TensorFlow's patterns are made of.
 _MAGIC = re.compile(r'[*?\[\\]')
@@ -68,6 +73,31 @@ def first_line(error: Exception) -> str:
   return text or type(error).__name__
 
 
+@contextlib.contextmanager
+def _patience(path):
+  """Says what is waited for, when a file system does not answer.
+
+  TensorFlow asks a bucket again and again, for many minutes.
+  """
+
+  def warn():
+    logging.warning(
+      'Waiting for %s, which has not answered for %d s. Can this machine reach '
+      'it, and has it credentials? GCS_RETRY_CONFIG_MAX_RETRIES=2 and '
+      'GCS_REQUEST_CONNECTION_TIMEOUT_SECS=10 make TensorFlow give up sooner.',
+      path,
+      PATIENCE_SECONDS,
+    )
+
+  timer = threading.Timer(PATIENCE_SECONDS, warn)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
 def list_folder(folder: str) -> list[str]:
   """The names in a folder, sorted; none where there is no such folder.
 
@@ -83,9 +113,10 @@ def list_folder(folder: str) -> list[str]:
   try:
     if not is_remote(folder):
       return sorted(os.listdir(folder or '.'))
-    if not tf.io.gfile.exists(folder):
-      return []
-    return sorted(name.rstrip('/') for name in tf.io.gfile.listdir(folder))
+    with _patience(folder):
+      if not tf.io.gfile.exists(folder):
+        return []
+      return sorted(name.rstrip('/') for name in tf.io.gfile.listdir(folder))
   except FileNotFoundError:
     return []
   except (OSError, tf.errors.OpError) as e:
@@ -104,9 +135,26 @@ def exists(path: str) -> bool:
   if not is_remote(path):
     return os.path.exists(path)
   try:
-    return tf.io.gfile.exists(path)
+    with _patience(path):
+      return tf.io.gfile.exists(path)
   except tf.errors.OpError as e:
     raise OSError(f'{path} cannot be reached: {reason(e)}.') from e
+
+
+def check_local(name: str, path: str) -> None:
+  """Raises ValueError for a remote path where a folder here is needed.
+
+  Python's own functions would make a folder named `gs:` of it.
+
+  Args:
+    name: Of the argument.
+    path: Its value.
+  """
+  if is_remote(path):
+    raise ValueError(
+      f'`{name}` must be a folder of this machine. Received: {name}={path!r}. '
+      'Write to one, and copy it.'
+    )
 
 
 def check_writable(folder: str, advice: str = '') -> None:
@@ -122,10 +170,11 @@ def check_writable(folder: str, advice: str = '') -> None:
   folder = folder or '.'
   probe = os.path.join(folder, f'.{os.getpid()}.part')
   try:
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(probe, 'w') as file:
-      file.write('x')
-    tf.io.gfile.remove(probe)
+    with _patience(folder):
+      tf.io.gfile.makedirs(folder)
+      with tf.io.gfile.GFile(probe, 'w') as file:
+        file.write('x')
+      tf.io.gfile.remove(probe)
   except (OSError, tf.errors.OpError) as e:
     raise OSError(
       f'The folder {folder} cannot be written: {reason(e)}. '
@@ -173,6 +222,25 @@ def has_magic(path: str) -> bool:
 def escape(path: str) -> str:
   """The pattern that matches a path alone, for `tf.io.gfile.glob`."""
   return _MAGIC.sub(r'\\\g<0>', path)
+
+
+def split_pattern(pattern: str) -> tuple[str, str]:
+  """A local pattern as the folder that is there by its very name, and the rest.
+
+  Args:
+    pattern: A path, of which only what does not exist is a pattern.
+
+  Returns:
+    The longest part in front that exists, and what comes after it; `''` where
+    all of it exists.
+  """
+  folder, rest = pattern, ''
+  while folder and not os.path.exists(folder):
+    folder, _, name = folder.rpartition('/')
+    rest = f'{name}/{rest}' if rest else name
+    if not folder and pattern.startswith('/'):
+      folder = '/'
+  return folder, rest
 
 
 @functools.cache

@@ -199,6 +199,15 @@ def parse(gin_files, gin_params=()):
     raise ValueError(_explain(error, gin_files, gin_params)) from error
   for name, value in _values_of_macros(gin_params).items():
     _check_kind(name, of_files[name], value)
+  _expand_paths()
+
+
+def _expand_paths():
+  """Makes the home directory of `~/` in front of all strings."""
+  for parameters in gin.config._CONFIG.values():  # pylint: disable=protected-access
+    for name, value in parameters.items():
+      if isinstance(value, str) and value.startswith('~/'):
+        parameters[name] = file_utils.expand(value)
 
 
 def parse_binding(binding):

@@ -92,6 +92,7 @@ def _load_sample_media():
 
 def _make_empty(output_dir):
   """Makes the folder, or empties the one that an earlier quickstart made."""
+  file_utils.check_local('output_dir', output_dir)
   marker = os.path.join(output_dir, _MARKER)
   if os.path.exists(marker):
     shutil.rmtree(output_dir)
@@ -148,9 +149,9 @@ def make_data(output_dir, clock=None):
     vocabulary.write_vocabulary(vocabulary_path, words)
     print(f'{len(words)} words')
   return [
-    f"TRAIN_RECORDS='{pattern}'",
-    f"EVAL_RECORDS='{os.path.join(records, 'validation-*.tfrecord')}'",
-    f"VOCABULARY='{vocabulary_path}'",
+    f'TRAIN_RECORDS={pattern!r}',
+    f'EVAL_RECORDS={os.path.join(records, "validation-*.tfrecord")!r}',
+    f'VOCABULARY={vocabulary_path!r}',
   ]
 
 
@@ -230,7 +231,7 @@ def run(output_dir):
   params += [
     'eval/make_dataset.label=@LabelConfig()',
     f'LabelConfig.num_classes={num_classes}',
-    f"Report.label_names='{labels}'",
+    f'Report.label_names={labels!r}',
   ]
   with clock.part(
     'training and evaluation',

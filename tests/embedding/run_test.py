@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import glob
+import gzip
 import math
 import os
 import shutil
@@ -82,6 +83,36 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(differing, [])
 
   # What is embedded.
+
+  @parameterized.parameters('a [b]*', 'back\\slash, {x}?', ' ~100% "q"')
+  def test_names_of_folders_are_no_patterns(self, name):
+    folder = os.path.join(self.create_tempdir().full_path, name)
+    media = os.path.join(folder, 'me[d]ia')
+    shutil.copytree(self.media, media)
+    model = os.path.join(folder, 'model [1]')
+    shutil.copytree(os.path.dirname(self.version), model)
+    out = os.path.join(folder, 'out?')
+    for given in (media, f'{media}/**', f'{folder}/*/**'):
+      result = self.embed(
+        media=given, saved_model=model, output=out, overwrite=True
+      )
+      self.assertEqual(result.num_clips, 12)
+      if given != f'{folder}/*/**':  # whose paths begin with that of the folder
+        self.assert_same_rows(self.plain, out)
+    ingest.ingest(
+      f'{folder}/records*', media_root=media, audio_rate=16000,
+      clip_seconds=0.8, num_workers=0, num_shards=2, show_progress=False,
+    )  # fmt: skip
+    for path in glob.glob(f'{glob.escape(folder)}/records[*]/*.tfrecord'):
+      with open(path, 'rb') as file:
+        content = gzip.compress(file.read())
+      with open(path, 'wb') as file:
+        file.write(content)
+    self.embed(
+      records=f'{folder}/records*/train-*', saved_model=model, output=out,
+      overwrite=True,
+    )  # fmt: skip
+    self.assert_same_rows(self.plain, out)
 
   def test_rows_of_media(self):
     result = self.result

@@ -54,6 +54,15 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
     response = self.server._models.status('plain', version)
     return response.model_version_status[0].status
 
+  @parameterized.parameters(
+    'a [b]', 'a*b', 'back\\slash', '{x,y} 100%', ' ~ "q\'?', '[!a]'
+  )
+  def test_name_of_the_folder_is_no_pattern(self, name):
+    self.base_path = os.path.join(self.base_path, name, 'plain')
+    served_models.write_plain(self.base_path, 1, warmup=[[1.0]])
+    self._start()
+    self.assertEqual(self._ask(), (1, 1.0))
+
   def test_reload_under_load_loses_nothing(self):
     served_models.write_plain(self.base_path, 1)
     self._start()

@@ -105,6 +105,65 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.out = stream.getvalue()
     return metrics
 
+  def test_goes_on_from_what_is_whole(self):
+    self.model_dir = os.path.join(self.dir, 'exp [lr=1e-3], 2', 'run')
+    self._train('TRAIN_STEPS=2')
+    state = os.path.join(self.model_dir, 'checkpoint')
+    os.remove(state)
+    options = ('KEEP_CHECKPOINTS=2', 'CHECKPOINT_INTERVAL=1')
+    self._train('TRAIN_STEPS=4', *options, _NO_EVALUATION)
+    self.assertIn('Going on at step 2 of 4', self.out)
+    names = [name for name in os.listdir(self.model_dir) if 'index' in name]
+    self.assertCountEqual(names, ['ckpt-3.index', 'ckpt-4.index'])
+    # A power cut, that is.
+    with open(state, 'wb') as file:
+      file.write(bytes(32))
+    checkpoint_files.truncate(
+      os.path.join(self.model_dir, 'ckpt-4.data-00000-of-00001')
+    )
+    self._train('TRAIN_STEPS=4', *options, _NO_EVALUATION)
+    self.assertIn('Going on at step 3 of 4', self.out)
+    whole = manager.latest(self.model_dir)
+    self.assertEndsWith(whole, 'ckpt-4')
+    # Nothing is left but the best.
+    for name in os.listdir(self.model_dir):
+      if 'ckpt' in name:
+        os.remove(os.path.join(self.model_dir, name))
+    os.remove(state)
+    self._train('TRAIN_STEPS=3', _NO_EVALUATION)
+    self.assertIn('Going on at step 2 of 3', self.out)
+    # Nothing that is whole.
+    for name in os.listdir(self.model_dir):
+      if name.endswith('.index'):
+        os.remove(os.path.join(self.model_dir, name))
+    with self.assertRaisesRegex(ValueError, 'No checkpoint in .* is whole'):
+      self._train('TRAIN_STEPS=4', _NO_EVALUATION)
+
+  def test_step_of_a_checkpoint_under_another_name(self):
+    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
+    for name in os.listdir(self.model_dir):
+      path = os.path.join(self.model_dir, name)
+      os.rename(path, path.replace('ckpt-1', 'ckpt-7'))
+    with self.assertRaisesRegex(ValueError, 'ckpt-7 holds .* step 1'):
+      self._train('TRAIN_STEPS=9', _NO_EVALUATION)
+
+  def test_without_records_to_evaluate(self):
+    metrics = self._train('TRAIN_STEPS=1', 'EVAL_RECORDS=None')
+    self.assertEmpty(metrics)
+    self.assertIn('Without an evaluation: EVAL_RECORDS is None.', self.out)
+    self.assertIn('Done: step 1', self.out)
+    with self.assertRaisesRegex(ValueError, 'TRAIN_RECORDS must be a pattern'):
+      self._train('TRAIN_RECORDS=None', model_dir=f'{self.model_dir}2')
+
+  def test_folder_that_cannot_be_written(self):
+    path = os.path.join(self.dir, 'file')
+    with open(path, 'w') as file:
+      file.write('')
+    with self.assertRaisesRegex(OSError, 'file/run cannot be written'):
+      self._train(model_dir=os.path.join(path, 'run'))
+    with self.assertRaisesRegex(OSError, 'nothing://b/run cannot be written'):
+      self._train(model_dir='nothing://b/run')
+
   def test_trains_evaluates_and_goes_on(self):
     metrics = self._train('TRAIN_STEPS=2')
     self.assertEqual(metrics['text_to_video']['pool_size'], 6)

@@ -185,6 +185,7 @@ def resolve(path):
     ValueError: when there is no whole checkpoint there.
     OSError: what holds it cannot be read or reached.
   """
+  path = file_utils.expand(path)
   if tf.io.gfile.isdir(path):
     prefix = folders.newest(path)
     if prefix is None:

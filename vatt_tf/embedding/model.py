@@ -54,18 +54,16 @@ def find_version(path: str, name: str = '') -> str:
 
   Raises:
     ValueError: There is none.
+    OSError: What holds it cannot be read or reached.
   """
-  if tf.io.gfile.exists(os.path.join(path, _GRAPH)):
+  if file_utils.exists(os.path.join(path, _GRAPH)):
     return path.rstrip('/')
-  versions = []
-  if tf.io.gfile.isdir(path):
-    names = [name.rstrip('/') for name in tf.io.gfile.listdir(path)]
-    versions = [
-      name
-      for name in names
-      if name.isdecimal()
-      and tf.io.gfile.exists(os.path.join(path, name, _GRAPH))
-    ]
+  versions = [
+    name
+    for name in file_utils.list_folder(path)
+    if name.isdecimal()
+    and file_utils.exists(os.path.join(path, name, _GRAPH))
+  ]
   if not versions:
     raise ValueError(
       '`saved_model` must be a folder of versions of an exported model, or one '

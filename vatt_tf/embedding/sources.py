@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from google.protobuf import message
 import tensorflow as tf
 
+from vatt_tf import file_utils
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import audio as audio_lib
@@ -265,19 +266,18 @@ def find_media(media: str) -> tuple[str, list[manifest.Segment]]:
   if os.path.isfile(media):
     folder, name = os.path.split(os.path.abspath(media))
     return folder, [manifest.Segment(video_path=name)]
+  root, pattern = file_utils.split_pattern(media)
+  root = os.path.abspath(root)
   paths = [
-    os.path.abspath(path)
-    for path in sorted(glob.glob(media, recursive=True))
-    if os.path.isfile(path)
+    os.path.join(root, path)
+    for path in sorted(glob.glob(pattern, root_dir=root, recursive=True))
+    if os.path.isfile(os.path.join(root, path))
   ]
   if not paths:
     raise ValueError(
       '`media` must be a folder, a media file, or a pattern in quotes that '
       f'matches some. Received: media={media!r}'
     )
-  root = os.path.abspath(media)
-  while glob.has_magic(root):
-    root = os.path.dirname(root)
   return root, [
     manifest.Segment(video_path=os.path.relpath(path, root)) for path in paths
   ]

@@ -259,7 +259,12 @@ def _followed(directory, follow):
   done, step = set(), None
 
   def find():
-    return [path for path in checkpoints_of(directory) if path not in done]
+    try:
+      found = checkpoints_of(directory)
+    except OSError as e:  # of a network, which may come back in time
+      logging.warning('%s', e)
+      found = []
+    return [path for path in found if path not in done]
 
   while follow.last_step is None or step is None or step < follow.last_step:
     what = f'a checkpoint in {directory}'

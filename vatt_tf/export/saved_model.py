@@ -75,10 +75,11 @@ def find_versions(base_path):
 
   Returns:
     List of int.
+
+  Raises:
+    OSError: it cannot be read or reached.
   """
-  if not tf.io.gfile.isdir(base_path):
-    return []
-  names = [name.rstrip('/') for name in tf.io.gfile.listdir(base_path)]
+  names = file_utils.list_folder(base_path)
   return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -225,8 +226,11 @@ def write(
     The path of the version.
 
   Raises:
-    ValueError: there is such a version, or it is not above 0.
+    ValueError: there is such a version, or it is not above 0; the directory is
+      on another machine.
+    OSError: it cannot be written.
   """
+  file_utils.check_local('output', output)
   if version is None:
     version = max(find_versions(output), default=0) + 1
   if version < 1:

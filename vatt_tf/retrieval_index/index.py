@@ -142,6 +142,7 @@ def build(embeddings, output, method=AUTO):
       several media roots or no unit vectors, `output` is a folder of other
       files, or ScaNN is needed and not installed.
   """
+  file_utils.check_local('output', output)
   if os.path.exists(output) and not os.path.isfile(
     os.path.join(output, _DESCRIPTION)
   ):

@@ -181,7 +181,7 @@ def read_config(path):
     with tf.io.gfile.GFile(path, 'rb') as file:
       text = file.read()
   except tf.errors.OpError as e:
-    raise OSError(f'Cannot read {path}: {e.message}') from e
+    raise OSError(f'Cannot read {path}: {file_utils.reason(e)}') from e
   config = model_server_config_pb2.ModelServerConfig()
   try:
     text_format.Parse(text, config)
@@ -255,7 +255,7 @@ class Models:
       except tf.errors.OpError as e:
         raise OSError(
           f'Cannot read {model.base_path}, the folder of `{model.name}`: '
-          f'{e.message}'
+          f'{file_utils.reason(e)}'
         ) from e
       if not any(e.version for e in model.entries.values()):
         causes = [
