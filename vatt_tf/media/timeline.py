@@ -44,6 +44,8 @@ _LATE_START = 10 * _SECOND
 # they are where a part begins.
 _INTERLEAVING = 5 * _SECOND
 _NEAR = 2 * _SECOND
+# What is left of a stream where the other one ends.
+_LAG = _SECOND // 2
 # Packets with wrong time stamps, before those go on as if nothing had been,
 # where no other stream tells how much time has passed.
 _MAX_GLITCH_PACKETS = 3
@@ -162,10 +164,11 @@ class _Run:
       run = run.whole
     return run, time
 
-  def goes_on_after(self, run: '_Run') -> bool:
-    """Whether this run has a lot left when another stream's `run` begins."""
+  def goes_on(self, before: '_Run', run: '_Run') -> bool:
+    """Whether this run has more left than belongs to another stream's `before`
+    when that stream's next `run` begins."""
     current, time = run.beside(self.kind)
-    return current is self and self.end - time > _INTERLEAVING
+    return current is self and self.end > max(time, before.end) + _LAG
 
   def distance(self, run: '_Run') -> float:
     """µs between the start of another stream's `run` and where this one is."""
@@ -397,7 +400,7 @@ def _part_of_next(
   for later in range(number + 1, len(parts)):
     if parts[later].distance(run) <= _NEAR:
       return later
-  if not any(one.goes_on_after(run) for one in part.others(run.kind)):
+  if not any(one.goes_on(before, run) for one in part.others(run.kind)):
     return len(parts)
   # This stream alone jumps, and the others go on as before: by a little, or
   # back to where they are.
