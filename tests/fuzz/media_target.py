@@ -60,10 +60,12 @@ def _recording(kind: tuple, number: int) -> bytes:
   extension, video_codec, sound_codec = kind
   codes = [_SECONDS * number + second for second in range(_SECONDS)]
   images = []
+  noise = np.random.default_rng(number)
   for frame in range(25 * _SECONDS):
     image = sample_media.plain(_level(codes[frame // 25]))
-    # Another picture each time, so that a held one can be told.
-    image[40:44, 4 + frame % 25 * 2 : 6 + frame % 25 * 2] = 255
+    # Another picture each time, so that a held one can be told; and large
+    # enough that streams are not interleaved by seconds.
+    image[40:] = noise.integers(0, 256, image[40:].shape)
     images.append(image)
   sound = np.concatenate(
     [
