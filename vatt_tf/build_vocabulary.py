@@ -18,10 +18,10 @@ from vatt_tf import command_line
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import manifest, text_files
 
-_RECORDS = flags.DEFINE_string(
+_RECORDS = command_line.define_path(
   'records', None, 'Pattern of record shards whose captions are counted.'
 )
-_MANIFEST = flags.DEFINE_string(
+_MANIFEST = command_line.define_path(
   'manifest', None, 'Manifest csv whose `caption` column is counted.'
 )
 _MANIFEST_ENCODING = flags.DEFINE_string(
@@ -30,7 +30,7 @@ _MANIFEST_ENCODING = flags.DEFINE_string(
 _IGNORE_COLUMNS = flags.DEFINE_list(
   'ignore_columns', [], 'Columns of the manifest to leave out.'
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'The file to write.')
+_OUTPUT = command_line.define_path('output', None, 'The file to write.')
 _MAX_SIZE = flags.DEFINE_integer(
   'max_size', 65536, 'Most lines of the file, special tokens included.'
 )
