@@ -402,8 +402,7 @@ class MediaFile:
         measured = line.num_packets[kind] * frame_interval(self.video)
       stated = None if line.shifts else self._stated_end(kind)
       ends[kind], claim = _settle(measured, stated, is_estimate)
-      if claim is not None:
-        claims.append(claim)
+      claims.append(claim)
     found = last_end(**ends)
     if found is None:
       raise errors.MediaError(
@@ -412,50 +411,34 @@ class MediaFile:
     end, kind = found
     stated = self._stated_end_of_all()
     if stated and not line.shifts and not any(map(self._stated_end, ends)):
-      end, claim = _settle(
-        max(one for one in ends.values() if one is not None),
-        stated,
-        is_estimate,
-      )
+      last = max(one for one in ends.values() if one is not None)
+      end, claim = _settle(last, stated, is_estimate)
       # That may be the end of what is not read.
-      if claim is not None and self._has_all and not self.has_captions:
+      if self._has_all and not self.has_captions:
         claims.append(claim)
-    notes = list(line.notes)
+    claimed = max((one for one in claims if one is not None), default=None)
     extent = containers.extent(self._path)
-    claimed = max(claims, default=None)
-    is_cut_off = claimed is not None and (
-      extent.is_cut_off or self._is_unread(line, extent)
-    )
+    is_unread = self._is_unread(line, extent)
+    is_cut_off = claimed is not None and (extent.is_cut_off or is_unread)
+    notes = line.notes
     if claimed is not None and not is_cut_off:
-      notes.append(
-        errors.Note(
-          f'its header says that it lasts until {seconds(claimed)}, but it '
-          f'ends at {seconds(end)}',
-          start=end,
-        )
+      fault = (
+        f'its header says that it lasts until {seconds(claimed)}, but it ends '
+        f'at {seconds(end)}'
       )
     elif claimed is None and extent.is_cut_off:
-      notes.append(
-        errors.Note(
-          f'its end is missing: it is cut off or damaged after {seconds(end)}',
-          start=end,
-        )
-      )
+      fault = 'its end is missing: it is cut off or damaged'
     elif extent.is_followed and not self._reads_all_parts(line):
-      notes.append(
-        errors.Note(
-          'another recording is joined to it in the same file, and is left out',
-          start=end,
-        )
+      fault = (
+        'another recording is joined to it in the same file, and is left out'
       )
-    elif self.may_restart and self._is_unread(line, extent):
-      notes.append(
-        errors.Note(
-          f'what follows the first {line.num_bytes:,} bytes cannot be read',
-          start=end,
-        )
-      )
-    return Length(end, kind, claimed, is_cut_off, tuple(notes))
+    elif self.may_restart and is_unread:
+      fault = f'what follows the first {line.num_bytes:,} bytes cannot be read'
+    else:
+      fault = ''
+    if fault:
+      notes += (errors.Note(fault, start=end),)
+    return Length(end, kind, claimed, is_cut_off, notes)
 
   def _reads_all_parts(self, line: timeline.Timeline) -> bool:
     """Whether FFmpeg reads on where another recording follows."""

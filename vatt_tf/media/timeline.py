@@ -46,6 +46,7 @@ _INTERLEAVING = 5 * _SECOND
 _NEAR = 2 * _SECOND
 # What is left of a stream where the other one ends.
 _LAG = _SECOND // 2
+_LATE_STREAMS = 'streams that begin inside the file are left out'
 # Packets with wrong time stamps, before those go on as if nothing had been,
 # where no other stream tells how much time has passed.
 _MAX_GLITCH_PACKETS = 3
@@ -454,9 +455,7 @@ def measure(
     run.inserts for one in sources for run in one.runs
   ):
     ends = {one.kind: one.runs[0].end for one in sources if one.runs}
-    notes = ()
-    if has_late_streams():
-      notes = (errors.Note('streams that begin inside the file are left out'),)
+    notes = (errors.Note(_LATE_STREAMS),) if has_late_streams() else ()
     return Timeline(ends, num_packets, num_bytes, notes=notes)
   line = _shifted(sources, num_packets, text_places, has_late_streams())
   return dataclasses.replace(line, num_bytes=num_bytes)
@@ -485,12 +484,14 @@ def _shifted(
     part.offset = before.end + before.offset - part.start
   if has_late_streams:
     kept = _without_unread_sound(parts)
-    after = parts[len(kept) - 1]
+    last = kept[-1]
     notes.append(
-      errors.Note(
+      errors.Note(_LATE_STREAMS)
+      if len(kept) == len(parts)
+      else errors.Note(
         'another recording with other streams is joined to it in the same '
         'file, and is left out',
-        start=after.end + after.offset,
+        start=last.end + last.offset,
       )
     )
     parts = kept
