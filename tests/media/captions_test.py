@@ -476,6 +476,25 @@ class CaptionsTest(parameterized.TestCase, tf.test.TestCase):
       self.assertLen(captions.read_table(path, {'video7'})['video7'], 1)
 
   @parameterized.parameters(
+    (
+      'all.json',
+      '{"x/a.mp4": {"start": [3], "end": [4], "text": ["late"]}, '
+      '"a": [{"start": 1, "end": 2, "text": "early"}]}',
+    ),
+    ('all.csv', 'video_path,start,end,text\nx/a.mp4,3,4,late\na,1,2,early\n'),
+  )
+  def test_keys_of_one_video_are_joined(self, name, text):
+    self.assertEqual(
+      captions.read_table(self.write(name, text), {'a'}),
+      {
+        'a': [
+          captions.Cue(1_000_000, 2_000_000, 'early'),
+          captions.Cue(3_000_000, 4_000_000, 'late'),
+        ]
+      },
+    )
+
+  @parameterized.parameters(
     '{"a": {"start": [1], "end": [2], "te',
     '{"a": {"start": [1], "end": [2], "text": ["x"]}',
     '{"a": {"start": [1], "end": [2], "text": ["x"]} "b"',

@@ -67,6 +67,8 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
     ('video_path,start\na,soon\n', r"line 2: `start`.*Received: start='soon'"),
     ('video_path,start\na,-1\n', r"line 2: `start`.*Received: start='-1'"),
     ('video_path,start\na,inf\n', 'line 2: `start`'),
+    ('video_path,end\na,1e305\n', r"line 2: `end`.*Received: end='1e305'"),
+    ('video_path,"x\ny\u2028z"\na,b\n', r'^[^\n]* column `x y z`[^\n\u2028]*$'),
     (f'video_path,start\na,{"1" * 5000}:00:00\n', 'line 2: `start`'),
     ('video_path,start,end\na,3,2\n', 'line 2: `end` must be after `start`'),
     ('video_path,caption\na,b\na,one, two\n', 'line 3: expected 2 cells.*: 3'),
@@ -223,6 +225,14 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(manifest.read_manifest(path), segments)
     with self.assertRaisesRegex(ValueError, r"must not hold `\|`.*'a\|b'"):
       manifest.write_manifest(path, [manifest.Segment('x', labels=('a|b',))])
+    for name in (' x.mp4', 'x.mp4 ', 'nan'):
+      for segment in (
+        manifest.Segment(name), manifest.Segment('x', audio_path=name)
+      ):
+        with self.assertRaisesRegex(ValueError, f"path.*Received: '{name}'"):
+          manifest.write_manifest(path, [segment])
+    # What was there stays.
+    self.assertEqual(manifest.read_manifest(path), segments)
 
   def test_folder(self):
     root = self.create_tempdir()

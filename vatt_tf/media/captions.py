@@ -814,7 +814,8 @@ def read_table(
       except errors.MediaError as e:
         notes.add(f'no captions are taken from it: {e}')
         cues = []
-      table[video_key(key)] = cues
+      # `a` and `a.mp4` are one video.
+      table[video_key(key)] = sorted(table.get(video_key(key), []) + cues)
   return table
 
 

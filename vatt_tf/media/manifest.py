@@ -65,6 +65,10 @@ MEDIA_EXTENSIONS = frozenset(
 PICTURE_EXTENSIONS = frozenset(('.jpeg', '.jpg', '.png'))
 
 _SECOND = 1_000_000
+# No media file lasts longer than this.
+_MAX_SECONDS = 1e9
+# Of a header in a message.
+_MAX_LENGTH = 500
 
 # A list of ids is a file of this name.
 _SPLIT = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
@@ -110,10 +114,10 @@ def _parse_time(text: str, column: str, where: str) -> int | None:
     value = float(text)
   except ValueError:
     value = math.nan
-  if not (math.isfinite(value) and value >= 0):
+  if not 0 <= value <= _MAX_SECONDS:
     raise errors.MediaError(
       f'{where}: `{column}` must be seconds from 0 on, or hh:mm:ss. Received: '
-      f'{column}={text!r}'
+      f'{column}={text[:80]!r}'
     )
   return round(value * _SECOND)
 
@@ -123,7 +127,7 @@ def _check_splits(names: Sequence[str], column: str, where: str) -> None:
     if not _SPLIT.fullmatch(name):
       raise errors.MediaError(
         f'{where}: `{column}` must be of letters, digits, `_`, `.` and `-`, '
-        f'since a list becomes a file of its name. Received: {name!r}'
+        f'since a list becomes a file of its name. Received: {name[:80]!r}'
       )
 
 
@@ -131,7 +135,8 @@ def _check_header(
   header: Sequence[str], name: str, ignore_columns: Sequence[str]
 ) -> None:
   valid = f'Valid columns: {", ".join(COLUMNS)}.'
-  received = f'Received: {", ".join(header) or "an empty file"}'
+  received = ', '.join(header)[:_MAX_LENGTH] or 'an empty file'
+  received = f'Received: {received}'
   known = [column for column in header if column not in ignore_columns]
   if 'video_path' not in known and 'audio_path' not in known:
     others = [column for column in known if column not in COLUMNS]
@@ -370,7 +375,8 @@ def write_manifest(path: str, segments: Iterable[Segment]) -> None:
     segments: Each with files and times of its own.
 
   Raises:
-    ValueError: A label holds `|`, which separates labels.
+    ValueError: A label holds `|`, which separates labels, or a path is none
+      that a manifest can hold.
   """
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
@@ -381,6 +387,14 @@ def write_manifest(path: str, segments: Iterable[Segment]) -> None:
         'A label must not hold `|`, which separates labels. Received: '
         f'labels={segment.labels}'
       )
+    for path_in_cell in (segment.video_path, segment.audio_path):
+      is_kept = path_in_cell == path_in_cell.strip()
+      if plain_text.is_missing(path_in_cell) or not is_kept:
+        raise ValueError(
+          'A path in a manifest must not begin or end with white space, or be '
+          'what stands for no value, such as nan. Received: '
+          f'{path_in_cell!r}'
+        )
     for i, caption in enumerate(segment.captions or ('',)):
       table.writerow(
         [

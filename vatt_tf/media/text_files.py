@@ -146,10 +146,9 @@ class CsvTable:
     if header[0:1] and re.fullmatch('sep=.?', header[0].strip()):
       _, header = next(self.rows, (0, []))
     self._check_delimiter(header, known)
-    self.header = [
-      '' if _UNNAMED.fullmatch(column.strip()) else column.strip()
-      for column in header
-    ]
+    # A name may be broken into lines, which messages must not be.
+    names = [' '.join(column.split()) for column in header]
+    self.header = ['' if _UNNAMED.fullmatch(name) else name for name in names]
 
   def _read(self) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(self._text, newline=''), strict=True)
