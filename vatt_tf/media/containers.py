@@ -6,8 +6,11 @@ that is whole and whose header is wrong about its length, and finds a second
 recording behind the first, which FFmpeg does not read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
+import io
+import mmap
 import os
 from typing import BinaryIO
 
@@ -16,6 +19,10 @@ _UNKNOWN_SIZE = (0, 0xFFFFFFFF)
 
 # Elements of Matroska.
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+
+# How Flash video begins, and how long its header is, with the length of no tag.
+_FLV = b'FLV\1'
+_FLV_HEADER_SIZE = 9 + 4
 
 # A walk is over the outermost elements; more of them are no such file.
 _MAX_ELEMENTS = 10_000_000
@@ -52,7 +59,7 @@ def extent(path: str) -> Extent:
       return _riff(file, size)
     if head[4:8] in (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'):
       return _boxes(file, size)
-    if head[:3] == b'FLV':
+    if head[:4] == _FLV:
       return _flv(file, size)
     if head[:4] == b'\x1a\x45\xdf\xa3':
       return _ebml(file, size)
@@ -112,14 +119,100 @@ def _flv(file: BinaryIO, size: int) -> Extent:
       break
     file.seek(position)
     head = file.read(15)[4:]
-    if head[:3] == b'FLV':
-      return Extent(is_followed=True)
+    if head[:4] == _FLV:
+      position += 4 + 9
+      continue
     if head[0] & 0x1F not in (8, 9, 15, 18):
       break
     position += 4 + 11 + int.from_bytes(head[1:4], 'big')
   rest = size - position
   # The length of the last tag ends the file.
   return Extent(is_cut_off=rest < 0 or 0 < rest < 15 and rest != 4)
+
+
+def flv_headers(path: str) -> tuple[int, ...]:
+  """Where further recordings begin in a file of Flash video; else nothing.
+
+  FFmpeg takes such a header for a damaged tag and goes far beyond it.
+
+  Args:
+    path: A file that can be read, not empty.
+  """
+  status = os.stat(path)
+  return _flv_headers(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache
+def _flv_headers(path: str, size: int, changed: int) -> tuple[int, ...]:
+  del size, changed  # of the file that was read
+  found = []
+  with open(path, 'rb') as file:
+    if file.read(4) != _FLV:
+      return ()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+      position = data.find(_FLV, _FLV_HEADER_SIZE)
+      while position >= 0:
+        length = int.from_bytes(data[position - 4 : position], 'big')
+        tag = position - 4 - length
+        # The tag before it ends here.
+        if tag > 0 and data[tag + 1 : tag + 4] == (length - 11).to_bytes(
+          3, 'big', signed=True
+        ):
+          found.append(position)
+        position = data.find(_FLV, position + 1)
+  return tuple(found)
+
+
+class WithoutHeaders(io.RawIOBase):
+  """Joined files of Flash video as one, without the headers in its middle.
+
+  Args:
+    path: The file.
+    headers: Of `flv_headers`.
+  """
+
+  def __init__(self, path: str, headers: Sequence[int]):
+    super().__init__()
+    self.name = path
+    self._file = open(path, 'rb')  # noqa: SIM115, closed by `close`
+    ends = [*headers, os.path.getsize(path)]
+    starts = [0, *(one + _FLV_HEADER_SIZE for one in headers)]
+    # Place in this file, place in the real one and length of each stretch.
+    self._stretches, place = [], 0
+    for start, end in zip(starts, ends):
+      self._stretches.append((place, start, end - start))
+      place += end - start
+    self._size = place
+    self._place = 0
+
+  def readable(self) -> bool:  # noqa: D102
+    return True
+
+  def seekable(self) -> bool:  # noqa: D102
+    return True
+
+  def tell(self) -> int:  # noqa: D102
+    return self._place
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
+    origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}
+    self._place = origin[whence] + offset
+    return self._place
+
+  def readinto(self, buffer) -> int:  # noqa: D102
+    for place, start, length in self._stretches:
+      inside = self._place - place
+      if 0 <= inside < length:
+        self._file.seek(start + inside)
+        data = self._file.read(min(len(buffer), length - inside))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+    return 0
+
+  def close(self) -> None:  # noqa: D102
+    self._file.close()
+    super().close()
 
 
 def _ebml(file: BinaryIO, size: int) -> Extent:

@@ -83,7 +83,7 @@ def describe_layout(serialized: bytes) -> list[str]:
   Returns:
     One phrase for each departure; none for a record as ingest writes it.
   """
-  example = tf.train.SequenceExample.FromString(serialized)
+  example = records.parse_example(serialized)
   context = example.context.feature
   lists = example.feature_lists.feature_list
   phrases = []
@@ -125,7 +125,10 @@ def report_record(shard: str, serialized: bytes) -> RecordReport:
   Returns:
     What it holds, and its faults.
   """
-  clip = records.read_clip(serialized)
+  try:
+    clip = records.read_clip(serialized)
+  except records.RecordError as e:
+    return RecordReport(shard, faults=[str(e)])
   report = RecordReport(
     shard=shard,
     example_id=clip.example_id,
@@ -372,7 +375,10 @@ def draw_contact_sheet(
     hspace=0.02,
   )
   for i, (report, record) in enumerate(zip(reports, serialized)):
-    clip = records.read_clip(record)
+    try:
+      clip = records.read_clip(record)
+    except records.RecordError:
+      clip = records.Clip()  # The report says so.
     seconds = max(report.seconds, 0.001)
     top = sheet.add_subplot(grid[3 * i])
     _draw_frames(top, clip, seconds)

@@ -256,6 +256,7 @@ class MediaFile:
     self._path = os.fspath(path)
     self._settings = settings
     self._container = None
+    self._joined = None
     self._is_at_start = False
     self._sound_delay = None
     self._length = None
@@ -273,8 +274,11 @@ class MediaFile:
     self.close()
     try:
       # As a path, never as an address; and nothing beside it is opened.
+      headers = containers.flv_headers(self._path)
+      if headers:
+        self._joined = containers.WithoutHeaders(self._path, headers)
       self._container = av.open(
-        f'file:{self._path}',
+        self._joined or f'file:{self._path}',
         container_options={
           'protocol_whitelist': 'file',
           'format_whitelist': _allowed_formats(),
@@ -341,6 +345,9 @@ class MediaFile:
     if self._container is not None:
       self._container.close()
       self._container = None
+    if self._joined is not None:
+      self._joined.close()
+      self._joined = None
 
   def __enter__(self) -> 'MediaFile':
     return self
