@@ -12,7 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media
-from vatt_tf.media import containers, decode, errors, folders, manifest, worker
+from vatt_tf.media import (
+  containers,
+  decode,
+  errors,
+  folders,
+  ingest,
+  manifest,
+  worker,
+)
 
 _RED, _GREEN, _BLUE, _WHITE = (
   (220, 20, 20), (20, 200, 20), (20, 20, 220), (250, 250, 250),
@@ -351,6 +359,36 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAlmostEqual(clip.end / 1e6, seconds, delta=0.05)
     image = cv2.imdecode(np.frombuffer(clip.frames[-1], np.uint8), 0)
     self.assertAlmostEqual(float(image.mean()), 39 + count, delta=2)
+
+  def test_notes_in_the_report_of_ingest(self):
+    media, out = self.path('media'), self.path('records')
+    os.mkdir(media)
+    sample_media.write(
+      os.path.join(media, 'long.mp4'), 3.0, sound=sample_media.tone(12.0)
+    )
+    path = sample_media.write(os.path.join(media, 'claims.avi'), 4.0)
+    _write(path, _claim_hours(_read(path), 'avi'))
+    sample_media.write(os.path.join(media, 'plain.mp4'), 25.0, frame_rate=5)
+    # By its header claims.avi would be 720 clips.
+    result = ingest.ingest(
+      out, media_root=media, num_workers=0, show_progress=False
+    )
+    self.assertEqual(
+      (result.num_clips, result.num_failed, result.num_notes), (5, 0, 2)
+    )
+    with open(result.skip_report, encoding='utf-8') as file:
+      lines = file.read().splitlines()
+    self.assertLen(lines, 3)
+    self.assertStartsWith(
+      lines[1], 'claims.avi,4,,"note: its header says that it lasts until 7200'
+    )
+    self.assertStartsWith(lines[2], 'long.mp4,0,12,"note: its picture is left')
+    self.assertIn('2 notes on parts of files', result.describe())
+    # Nothing is left to do, and the count is still known.
+    again = ingest.ingest(
+      out, media_root=media, num_workers=0, show_progress=False
+    )
+    self.assertEqual(again.num_notes, 2)
 
   # How pictures are shown.
 
