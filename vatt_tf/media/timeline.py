@@ -102,7 +102,7 @@ class Shifts:
   def __init__(self, shifts: Sequence[Shift]):
     self.ordinal = -1
     self._waiting = collections.deque(shifts)
-    self._offset = 0
+    self._offset = self._ticks = 0
 
   def apply(self, packet: av.packet.Packet) -> bool:
     """Changes the time stamps of the next packet.
@@ -113,15 +113,16 @@ class Shifts:
     self.ordinal += 1
     while self._waiting and self._waiting[0].ordinal <= self.ordinal:
       self._offset = self._waiting.popleft().offset
+      self._ticks = 0
+      if isinstance(self._offset, int):
+        self._ticks = round(self._offset / packet.stream.time_base / _SECOND)
     if self._offset == UNKNOWN:
       packet.pts = packet.dts = None
-    elif self._offset not in (0, DROPPED):
-      base = packet.stream.time_base
-      ticks = round(self._offset / (base * _SECOND))
+    elif self._ticks:
       if packet.pts is not None:
-        packet.pts += ticks
+        packet.pts += self._ticks
       if packet.dts is not None:
-        packet.dts += ticks
+        packet.dts += self._ticks
     return self._offset != DROPPED
 
 
