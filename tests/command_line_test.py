@@ -160,16 +160,16 @@ class ExitTest(parameterized.TestCase):
 
 class PathTest(parameterized.TestCase):
   def test_home_is_expanded(self):
-    with mock.patch.dict(os.environ, HOME='/home/x'):
+    with mock.patch.dict(os.environ, HOME='/nowhere/me'):
       for path, expected in (
-        ('~/a b', '/home/x/a b'),
-        ('~', '/home/x'),
+        ('~/a b', '/nowhere/me/a b'),
+        ('~', '/nowhere/me'),
         ('a/~/b', 'a/~/b'),
         ('./~', './~'),
         ('~nobody-of-this-name/x', '~nobody-of-this-name/x'),
         ('', ''),
         (None, None),
-        (['~/a', 'b'], ['/home/x/a', 'b']),
+        (['~/a', 'b'], ['/nowhere/me/a', 'b']),
       ):
         self.assertEqual(file_utils.expand(path), expected)
 

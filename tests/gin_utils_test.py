@@ -60,10 +60,10 @@ class GinUtilsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_home_is_expanded(self):
     path = self._write('home.gin', "FILE = '~/a [1]/b'\nOTHER = 'a~/b'\n")
-    with mock.patch.dict(os.environ, HOME='/home/x'):
+    with mock.patch.dict(os.environ, HOME='/nowhere/me'):
       gin_utils.parse([path], ["OTHER='~/c'"])
-      self.assertEqual(gin.query_parameter('%FILE'), '/home/x/a [1]/b')
-      self.assertEqual(gin.query_parameter('%OTHER'), '/home/x/c')
+      self.assertEqual(gin.query_parameter('%FILE'), '/nowhere/me/a [1]/b')
+      self.assertEqual(gin.query_parameter('%OTHER'), '/nowhere/me/c')
       gin_utils.parse([path])
     self.assertEqual(gin.query_parameter('%OTHER'), 'a~/b')
 
