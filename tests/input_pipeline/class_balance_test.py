@@ -25,6 +25,21 @@ def _clip(number, labels):
   )
 
 
+class LabelsTest(tf.test.TestCase):
+
+  def test_damaged_records_have_no_labels(self):
+    good = records.serialize_clip(_clip(1, [2]))
+    # The last begins with a length of more bytes than the record has.
+    odd = [b'', b'\x07 no record', b'\x0a' + b'\xff' * 40]
+    path = os.path.join(self.create_tempdir().full_path, 'a.tfrecord')
+    with tf.io.TFRecordWriter(path) as writer:
+      for record in (good, *odd, good):
+        writer.write(record)
+    self.assertEqual(
+      class_balance.read_labels(path), [[2], [], [], [], [2]]
+    )
+
+
 class WeightsTest(tf.test.TestCase, parameterized.TestCase):
 
   @parameterized.parameters(0.5, 2.0, 100.0)

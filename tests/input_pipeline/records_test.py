@@ -266,6 +266,35 @@ class ShardTest(tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, r'cut\.tfrecord is truncated'):
       list(records.read_shard(path))
 
+  def test_record_that_is_none_is_named(self):
+    path = self._write('odd.tfrecord')
+    num_good = records.count_records(path)
+    with tf.io.TFRecordWriter(f'{path}.part') as writer:
+      for record in records.open_shard(path).as_numpy_iterator():
+        writer.write(record)
+      writer.write(b'\x07 no record')
+    os.rename(f'{path}.part', path)
+    clips = records.read_shard(path)
+    for _ in range(num_good):
+      next(clips)
+    with self.assertRaisesRegex(
+      ValueError,
+      rf'Record {num_good} of the shard .*odd\.tfrecord is damaged: its 11 '
+      'bytes are no tf.train.SequenceExample',
+    ):
+      next(clips)
+
+  def test_key_in_both_places_is_read_as_in_the_graph(self):
+    example = records.make_sequence_example(_clip())
+    step = example.feature_lists.feature_list['segment/label/string']
+    step.feature.add().bytes_list.value.append(b'of the list')
+    record = example.SerializeToString()
+    self.assertEqual(
+      records.read_values(record)['caption_text'], [b'of the list']
+    )
+    parsed = records.parse_record(tf.constant(record), ['caption_text'])
+    self.assertAllEqual(parsed['caption_text'], [b'of the list'])
+
   def test_no_match_names_pattern_macro_and_command(self):
     with self.assertRaisesRegex(
       ValueError, r"'/none/\*'.*EVAL_RECORDS.*python -m vatt_tf\.ingest"

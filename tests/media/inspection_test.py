@@ -56,6 +56,16 @@ class InspectionTest(tf.test.TestCase):
     )
     self.assertEqual(report.num_frames, 4)
 
+  def test_what_is_no_record_is_a_fault(self):
+    record = b'\x07 no record'
+    report = inspection.report_record('shard', record)
+    self.assertLen(report.faults, 1)
+    self.assertIn('no tf.train.SequenceExample', report.faults[0])
+    self.assertIn(report.faults[0], inspection.describe(['a'], 1, [report]))
+    path = os.path.join(self.create_tempdir().full_path, 'sheet.png')
+    inspection.draw_contact_sheet(path, [report], [record])
+    self.assertTrue(os.path.getsize(path))
+
   def test_faults(self):
     clip = records.fake_clip(height=48, width=64, num_frames=4)
     clip.frames[2] = b'no picture'

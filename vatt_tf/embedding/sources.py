@@ -12,7 +12,6 @@ import glob
 import os
 from typing import NamedTuple, Protocol
 
-from google.protobuf import message
 import tensorflow as tf
 
 from vatt_tf import file_utils
@@ -146,7 +145,7 @@ class Reader:
         name = f'{item.path}:{i}'
         try:
           clip = records.read_clip(record)
-        except message.DecodeError as e:
+        except records.RecordError as e:
           yield planning.Skip(name, '', '', f'it is no record: {e}')
           continue
         clip.data_path = clip.data_path or clip.example_id or name

@@ -52,13 +52,22 @@ class ClassBalance:
 def _varint(data: bytes, position: int) -> tuple[int, int]:
   """A protocol buffer's integer, and where it ends."""
   value, shift = 0, 0
-  while True:
+  while position < len(data):
     byte = data[position]
     position += 1
     value |= (byte & 0x7F) << shift
     if byte < 0x80:
-      return value, position
+      break
     shift += 7
+  return value, position
+
+
+def _labels_in(record: bytes) -> list[int]:
+  """The labels of a record; a damaged one has none."""
+  try:
+    return records.read_values(record)['label_index']
+  except records.RecordError:
+    return []
 
 
 def _labels_of(file, start: int, length: int) -> list[int]:
@@ -71,11 +80,11 @@ def _labels_of(file, start: int, length: int) -> list[int]:
     if end <= length:
       if end > len(head):
         head += file.read(end - len(head))
-      labels = records.read_values(head[:end])['label_index']
+      labels = _labels_in(head[:end])
       if labels:
         return labels
   file.seek(start)
-  return records.read_values(file.read(length))['label_index']
+  return _labels_in(file.read(length))
 
 
 def read_labels(path: str) -> list[list[int]]:
@@ -85,11 +94,11 @@ def read_labels(path: str) -> list[list[int]]:
     path: Of a shard that `records.count_records` found whole.
 
   Returns:
-    A list of class numbers for each record.
+    A list of class numbers for each record; none for a damaged one.
   """
   if records.find_compression(path):
     return [
-      records.read_values(record)['label_index']
+      _labels_in(record)
       for record in records.open_shard(path).as_numpy_iterator()
     ]
   labels = []

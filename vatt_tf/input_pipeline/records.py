@@ -29,6 +29,7 @@ import struct
 from typing import NamedTuple
 import zlib
 
+from google.protobuf import message
 import numpy as np
 import tensorflow as tf
 
@@ -864,16 +865,46 @@ def count_all_records(paths: Sequence[str]) -> list[int]:
 # Reading with plain Python.
 
 
+class RecordError(ValueError):
+  """The bytes of a record are no `SequenceExample`."""
+
+
+def parse_example(serialized: bytes) -> tf.train.SequenceExample:
+  """The protocol buffer of a record.
+
+  Raises:
+    RecordError: It is none.
+  """
+  try:
+    return tf.train.SequenceExample.FromString(serialized)
+  except message.DecodeError as e:
+    raise RecordError(
+      f'its {len(serialized)} bytes are no tf.train.SequenceExample'
+    ) from e
+
+
 def _all_values(example: tf.train.SequenceExample, key: str, dtype: str):
-  """Every value of a key, wherever and however it is laid out."""
-  features = []
-  if key in example.context.feature:
-    features.append(example.context.feature[key])
+  """Every value of a key, however it is laid out.
+
+  Where both the feature lists and the context have some, those of the lists
+  count, as in `parse_record`.
+  """
+  values = []
   if key in example.feature_lists.feature_list:
-    features.extend(example.feature_lists.feature_list[key].feature)
+    features = example.feature_lists.feature_list[key].feature
+    values = _values_of(features, dtype)
+  if not len(values) and key in example.context.feature:
+    values = _values_of([example.context.feature[key]], dtype)
+  if dtype == FLOAT:
+    return np.concatenate(values) if values else np.zeros([0], np.float32)
+  return values
+
+
+def _values_of(features, dtype: str) -> list:
+  """The values of features; of floats the arrays that are not empty."""
   if dtype == FLOAT:
     parts = [_floats(feature.float_list) for feature in features]
-    return np.concatenate(parts) if parts else np.zeros([0], np.float32)
+    return [part for part in parts if part.size]
   values = []
   for feature in features:
     source = feature.int64_list if dtype == INT64 else feature.bytes_list
@@ -885,8 +916,11 @@ def read_values(serialized: bytes) -> dict[str, list | np.ndarray]:
   """Every field of a record by name, as lists (waveform: an array).
 
   Takes the layouts and spellings of the module docstring.
+
+  Raises:
+    RecordError: It is no record.
   """
-  example = tf.train.SequenceExample.FromString(serialized)
+  example = parse_example(serialized)
   values = {}
   for field in FEATURE_SPEC:
     for key in (field.key, *field.aliases):
@@ -904,6 +938,9 @@ def read_clip(serialized: bytes) -> Clip:
 
   Returns:
     The clip. Times count from its start (see `parse_record`).
+
+  Raises:
+    RecordError: It is no record.
   """
   values = read_values(serialized)
 
@@ -957,12 +994,18 @@ def read_shard(path: str) -> Iterator[Clip]:
   """The clips of a shard, one after the other.
 
   Raises:
-    ValueError: The shard is truncated or corrupt.
+    ValueError: The shard is truncated or corrupt, or holds something else.
   """
   try:
-    for record in open_shard(path).as_numpy_iterator():
-      yield read_clip(record)
-  except tf.errors.DataLossError as e:
+    for number, record in enumerate(open_shard(path).as_numpy_iterator()):
+      try:
+        clip = read_clip(record)
+      except RecordError as e:
+        raise ValueError(
+          f'Record {number} of the shard {path} is damaged: {e}. {advise(path)}'
+        ) from e
+      yield clip
+  except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as e:
     raise ValueError(
       f'The shard {path} is truncated or corrupt ({e.message}). {advise(path)}'
     ) from e
