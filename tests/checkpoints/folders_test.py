@@ -187,6 +187,9 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
       folders.newest(str(self.dir))
     (self.dir / 'checkpoint').write_text('model_checkpoint_path: "final"\n')
     self.assertEqual(self._newest()[0], 'final')
+    (self.dir / 'final.data-00000-of-00001').unlink()
+    with self.assertRaisesRegex(ValueError, 'final, which .* is not whole'):
+      folders.newest(str(self.dir))
 
   @parameterized.parameters(1, 2, 3)
   def test_keeps_the_newest_of_a_folder_without_state_file(self, max_to_keep):

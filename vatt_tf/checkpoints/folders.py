@@ -206,12 +206,16 @@ def newest(folder: str) -> str | None:
 def _named(folder, prefixes):
   """The one of several unnumbered checkpoints that the state file names."""
   last, _ = _read_state(folder)
+  why = f'The file `{_STATE}` must name one of the checkpoints in {folder}'
   for prefix in prefixes:
     if os.path.basename(prefix) == last:
-      return prefix
+      fault = find_fault(prefix)
+      if fault is None:
+        return prefix
+      why = f'{prefix}, which the file `{_STATE}` names, is not whole: {fault}'
   raise ValueError(
-    f'The file `{_STATE}` must name one of the checkpoints in {folder}, whose '
-    'names do not tell which is the newest. Name one of them itself. Received: '
+    f'{why.rstrip(".")}. The names of the checkpoints do not tell which is the '
+    'newest. Name one of them itself. Received: '
     f'{", ".join(prefix + INDEX for prefix in prefixes)}'
   )
 
