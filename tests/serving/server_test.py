@@ -503,6 +503,8 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
       ('POST', '/v1/models/bert:predict', 404, r'Latest\(bert\)'),
       ('POST', '/v1/models/vatt/versions/7:predict', 404, 'Available: 1'),
       ('GET', '/v1/models/vatt/versions/7', 404, 'Versions: 1'),
+      ('GET', '/models/vatt', 404, 'Not Found: GET /models/vatt'),
+      ('POST', '/', 404, 'Not Found: POST /'),
       ('GET', '/v1/models/bert/metadata', 404, r'Latest\(bert\)'),
       ('GET', '/v1/models/vatt:predict', 400, 'Malformed request: GET'),
       ('POST', '/v1/models/vatt:classify', 400, 'Malformed request: POST'),

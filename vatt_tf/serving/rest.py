@@ -10,7 +10,7 @@ from absl import logging
 from google.protobuf import json_format
 import grpc
 import prometheus_client
-from starlette import applications, responses, routing
+from starlette import applications, exceptions, responses, routing
 from starlette import requests as http_requests
 
 from vatt_tf.serving import (
@@ -100,7 +100,10 @@ class Rest:
         routes.append(self._route(model + suffix, function, [method]))
     routes.append(self._route('/v1/{path:path}', self._malformed, _METHODS))
     routes.append(routing.Route(metrics.PATH, self._metrics))
-    self.app = applications.Starlette(routes=routes)
+    self.app = applications.Starlette(
+      routes=routes,
+      exception_handlers={exceptions.HTTPException: _no_route},
+    )
 
   def _route(self, path, function, methods):
     """A route whose errors are answered in JSON, and that is counted."""
@@ -208,6 +211,14 @@ class Rest:
     return responses.Response(
       self._figures.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST
     )
+
+
+async def _no_route(request, error):
+  """The answer where there is no such path, or it has not the method."""
+  message = f'{error.detail}: {request.method} {request.url.path}'
+  response = _answer({'error': message}, error.status_code)
+  response.headers.update(error.headers or {})
+  return response
 
 
 def _malformed(request):
