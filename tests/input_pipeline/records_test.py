@@ -284,6 +284,15 @@ class ShardTest(tf.test.TestCase):
     ):
       next(clips)
 
+  def test_more_channels_than_samples_are_no_sound(self):
+    for channels in (10**6, 2**63 - 1):
+      example = records.make_sequence_example(_clip())
+      number = example.context.feature['WAVEFORM/feature/num_channels']
+      number.int64_list.value[:] = [channels]
+      clip = records.read_clip(example.SerializeToString())
+      self.assertIsNone(clip.waveform)
+      self.assertLen(clip.frames, 4)
+
   def test_key_in_both_places_is_read_as_in_the_graph(self):
     example = records.make_sequence_example(_clip())
     step = example.feature_lists.feature_list['segment/label/string']

@@ -963,7 +963,9 @@ def read_clip(serialized: bytes) -> Clip:
   ends = ends if len(ends) == num_captions else [0] * num_captions
   waveform = values['waveform']
   channels = int(one('waveform_channels', 1))
-  if channels > 1:
+  if channels > waveform.size:
+    waveform = waveform[:0]
+  elif channels > 1:
     waveform = waveform[: waveform.size // channels * channels]
     waveform = waveform.reshape([-1, channels]).mean(axis=1)
   return Clip(
