@@ -167,6 +167,8 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     ('text=a&top=0', 400, '`top` must be a number in'),
     ('text=a&top=many', 400, "top='many'"),
     ('text=a&top=201', 400, 'in \\[1, 200\\]'),
+    (f'text=a&top={"9" * 2000}', 400, "top='9{80}'$"),
+    (f'text=a&modality={"x" * 2000}', 400, "modality='x{80}'$"),
     (f'like={"0" * 16}', 404, 'another one'),
     (f'like={"f" * 16}', 404, 'another one'),
     ('like=..%2Findex.json', 404, 'no moment'),

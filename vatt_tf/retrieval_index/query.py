@@ -259,7 +259,7 @@ class Searcher:
     if target not in TARGETS:
       raise QueryError(
         f'`modality` must be one of {", ".join(TARGETS)}. '
-        f'Received: modality={target!r}'
+        f'Received: modality={target[:80]!r}'
       )
     if not 1 <= count <= MAX_COUNT:
       raise QueryError(
@@ -269,7 +269,7 @@ class Searcher:
     if target != ANY and target not in there:
       raise QueryError(
         f'`modality` must be one that the index holds: {", ".join(there)}. '
-        f'Received: modality={target!r}'
+        f'Received: modality={target[:80]!r}'
       )
 
   def _embed(self, clip, kind):

@@ -127,8 +127,8 @@ class _Server:
     if row is None:
       raise exceptions.HTTPException(
         404,
-        f'There is no moment {text!r} in this index: the link is of another '
-        'one, or of one that was made again from other files.',
+        f'There is no moment {text[:80]!r} in this index: the link is of '
+        'another one, or of one that was made again from other files.',
       )
     return row
 
@@ -182,7 +182,7 @@ class _Server:
     by = values.get('by') or None
     if by is not None and by not in (query.VIDEO, query.AUDIO):
       raise exceptions.HTTPException(
-        400, f'`by` must be video or audio. Received: by={by!r}'
+        400, f'`by` must be video or audio. Received: by={by[:80]!r}'
       )
     name = request.headers.get(_FILE_NAME)
     if name is None:
@@ -285,7 +285,7 @@ def _target_and_count(values):
     raise exceptions.HTTPException(
       400,
       f'`top` must be a number in [1, {_MAX_COUNT}]. '
-      f'Received: top={values["top"]!r}',
+      f'Received: top={values["top"][:80]!r}',
     )
   return values.get('modality') or query.ANY, count
 
@@ -331,7 +331,7 @@ class _Hosts:
   async def __call__(self, scope, receive, send):
     app = self._app
     if scope['type'] == 'http' and self._allowed is not None:
-      name = _host_of(scope)
+      name = _host_of(scope)[:255]  # no name is longer
       if name not in self._allowed:
         app = _as_error(
           f'This server does not answer to the name {name!r}. Start it with '
