@@ -241,14 +241,14 @@ _grpc = st.tuples(
 # The search page.
 _QUERY = {
   'text': st.one_of(
-    st.sampled_from(('a red star', '', ' ', '\0', 'é' * 999, 'a' * 3000, '好')),
+    st.sampled_from(('a red star', '', ' ', '\0', 'é' * 999, 'a' * 1001, '好')),
     st.text(max_size=6),
   ),
   'like': st.sampled_from(('', '0' * 16, 'f' * 16, 'x', 'GOOD', '٣' * 16)),
   'modality': st.sampled_from(('', 'any', 'video', 'audio', 'text', 'x', '\n')),
   'by': st.sampled_from(('', 'video', 'audio', 'text', 'x')),
   'top': st.sampled_from(
-    ('', '1', '200', '0', '-1', '201', '1.5', '9' * 5000, '٣', ' 2', '1_0', 'x')
+    ('', '1', '200', '0', '-1', '201', '1.5', '9' * 400, '٣', ' 2', '1_0', 'x')
   ),
 }
 _search_paths = st.one_of(
@@ -418,7 +418,7 @@ def _check_answer(status, content, method='GET'):
   if status >= 400 and method != 'HEAD':
     error = json.loads(content)['error']
     assert isinstance(error, str) and error, content
-    assert len(error) < 5000, error
+    assert len(error) < 2000, error
 
 
 def _check_rest(method, path, headers, data):
@@ -516,7 +516,7 @@ def _check_search(method, path, query, headers, file, operations):
   assert found_headers['content-security-policy'].startswith('default-src')
   if status == 200 and path.startswith('/api/') and method != 'HEAD':
     json.loads(content)
-  if any('evil' in host for _, host in hosts):
+  if any('evil' in host for _, host in hosts[:1]):
     assert status == 400, status
   assert _ask_for_results() == _good_results()
 
