@@ -52,7 +52,7 @@ _line = st.lists(st.sampled_from(_WORDS), min_size=1, max_size=4)
 _names = st.sampled_from(('number', 'same number', 'name', ''))
 _good_file = st.tuples(
   st.just('good'),
-  st.sampled_from(('srt', 'vtt')),
+  st.sampled_from(('srt', 'vtt', 'json', 'csv')),
   _names,
   st.lists(
     st.tuples(
@@ -344,7 +344,7 @@ def _clock(milliseconds, mark):
 
 def _check_good(extension, names, cues):
   """Every word of a well-formed file is read, at its time."""
-  blocks, expected = [], []
+  blocks, expected, entries = [], [], []
   time_now = 0
   for i, (gap, length, lines) in enumerate(cues):
     start = time_now + gap
@@ -353,8 +353,9 @@ def _check_good(extension, names, cues):
     lines = [f'c{i}', *(' '.join(line) for line in lines)]
     mark = '.' if extension == 'vtt' else ','
     name = {'number': f'{i + 1}\n', 'same number': '1\n', 'name': f'cue{i}\n'}
-    if extension == 'srt':
+    if extension != 'vtt':
       name.pop('name')
+    entries.append((start / 1000, time_now / 1000, ' '.join(lines)))
     blocks.append(
       name.get(names, '')
       + f'{_clock(start, mark)} --> {_clock(time_now, mark)}\n'
@@ -363,11 +364,32 @@ def _check_good(extension, names, cues):
     expected.append(
       (1000 * start, 1000 * time_now, captions.clean(' '.join(lines)))
     )
+  if extension in ('json', 'csv'):
+    _check_good_entries(entries, expected, is_csv=extension == 'csv')
+    return
   text = '\n\n'.join([*(['WEBVTT'] if extension == 'vtt' else []), *blocks])
   for end in ('', '\n', '\n\n'):
     found, notes = _read_file(f'a.{extension}', _encode(text + end))
     assert found == expected, f'{found} is not {expected}'
     assert not notes, notes
+
+
+def _check_good_entries(entries, expected, is_csv):
+  """Every word of json or a table is read, at its time."""
+  names = ('start', 'end', 'text')
+  values = [dict(zip(names, entry)) for entry in entries]
+  columns = dict(zip(names, map(list, zip(*entries))))
+  if not is_csv:
+    for value in (values, columns, {'segments': values}):
+      found, notes = _read_file('a.json', _encode(json.dumps(value)))
+      assert (found, notes) == (expected, []), f'{found} is not {expected}'
+  table = io.StringIO(newline='')
+  csv.writer(table).writerows(
+    [('video_id', *names), *(('a', *entry) for entry in entries)]
+  )
+  text = table.getvalue() if is_csv else json.dumps({'b': [], 'a': columns})
+  found = _read_table('t.csv' if is_csv else 't.json', _encode(text))
+  assert found and found['a'] == expected, f'{found} is not {expected}'
 
 
 def _check_odd(extension, text, operations):
@@ -426,7 +448,7 @@ def _check_deep(place, depth):
 
 
 def _read_table(name, data):
-  """Reads a caption table, and checks what it gives."""
+  """What a caption table gives, checked; None if it cannot be used."""
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, name)
     with open(path, 'wb') as file:
@@ -437,8 +459,9 @@ def _read_table(name, data):
     except errors.MediaError as e:
       assert name in str(e) and '\n' not in str(e), e
       _encode_strictly(str(e))
-      return
+      return None
   _check_notes(notes.as_list(), name)
   assert set(table) <= {'a', 'b'}, table
   for cues in table.values():
     _check_cues(cues)
+  return table

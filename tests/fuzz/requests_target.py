@@ -512,7 +512,9 @@ def _check_search(method, path, query, headers, file, operations):
   hosts = [one for one in headers if one[0] == 'Host']
   headers = [one for one in headers if one[0] != 'Host'] + hosts[:1]
   status, found_headers, content = _ask(port, method, path, headers, data)
-  _check_answer(status, content, method)
+  # Wrong ranges of a file are answered without a word.
+  if not (path.startswith('/media/') and status in (400, 416)):
+    _check_answer(status, content, method)
   assert found_headers['content-security-policy'].startswith('default-src')
   if status == 200 and path.startswith('/api/') and method != 'HEAD':
     json.loads(content)

@@ -14,8 +14,9 @@ import time
 import traceback
 import warnings
 
-# TensorFlow reads them when it is imported.
+# TensorFlow and tqdm read them when they are imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('TQDM_DISABLE', '1')
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
 from absl import app, flags, logging  # noqa: E402
