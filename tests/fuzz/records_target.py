@@ -44,7 +44,7 @@ _operations = st.lists(
   st.one_of(*mutations.IN_PLACE, *mutations.MOVING), max_size=3
 )
 # What is looked at besides the clips: each takes longer.
-_readers = st.sampled_from((*[''] * 14, 'pipeline', 'picture'))
+_readers = st.sampled_from((*[''] * 38, 'pipeline', 'picture'))
 
 _shards = st.tuples(
   st.just('shard'),
