@@ -40,10 +40,11 @@ MAX_GAP = 600 * _SECOND
 MAX_GAP_OF_LIVE_STREAMS = 10 * _SECOND
 # A clock that begins later than this does not begin at 0.
 _LATE_START = 10 * _SECOND
-# How far streams of a part may lie from each other in the file; and how near
-# they are where a part begins.
+# How far streams of a part may lie from each other in the file after a gap; how
+# near they are where a part begins; and where nothing has happened.
 _INTERLEAVING = 5 * _SECOND
-_NEAR = 2 * _SECOND
+_NEAR = 3 * _SECOND // 2
+_BESIDE = _SECOND
 # What is left of a stream where the other one ends.
 _LAG = _SECOND // 2
 _LATE_STREAMS = 'streams that begin inside the file are left out'
@@ -137,10 +138,11 @@ class _Run:
     start: µs, the earliest time of display.
     end: µs, the latest time of display with its duration.
     others: Where the other streams were when it began: from the kind to the
-      run, and µs in it.
+      run, µs in it, and the ordinal of the next packet.
     follows_gap: Whether it may as well be a part of the run before, after which
       a moment is missing.
     count: Packets.
+    last: Ordinal of the last packet.
     whole: The run that has absorbed it, or itself.
     inserts: First ordinals of packets with wrong time stamps in it, and of
       those after them.
@@ -151,9 +153,10 @@ class _Run:
   place: int
   start: int
   end: int
-  others: dict[str, tuple['_Run', int]]
+  others: dict[str, tuple['_Run', int, int]]
   follows_gap: bool = False
   count: int = 0
+  last: int = 0
   inserts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
   def __post_init__(self):
@@ -161,25 +164,43 @@ class _Run:
 
   def beside(self, kind: str) -> tuple['_Run | None', int]:
     """The run of another stream when this one began, and µs in it."""
-    run, time = self.others.get(kind, (None, 0))
+    run, time, _ = self.others.get(kind, (None, 0, 0))
     while run is not None and run.whole is not run:
       run = run.whole
     return run, time
 
+  def left_at(self, run: '_Run') -> float:
+    """µs that this run has left when another stream's `run` begins.
+
+    By the number of its packets, so that a wrong time stamp does not matter.
+    """
+    if run.beside(self.kind)[0] is not self:
+      return 0
+    count = self.last + 1 - run.others[self.kind][2]
+    return count * (self.end - self.start) / self.count
+
   def goes_on(self, before: '_Run', run: '_Run') -> bool:
     """Whether this run has more left than belongs to another stream's `before`
     when that stream's next `run` begins."""
-    current, time = run.beside(self.kind)
-    return current is self and self.end > max(time, before.end) + _LAG
+    _, time = run.beside(self.kind)
+    return self.left_at(run) > max(0, before.end - time) + _LAG
 
   def distance(self, run: '_Run') -> float:
     """µs between the start of another stream's `run` and where this one is."""
     current, time = run.beside(self.kind)
     return abs(run.start - time) if current is self else math.inf
 
+  def begins_with(self, run: '_Run') -> bool:
+    """Whether another stream's `run` belongs to where this one has begun."""
+    # One may be read ahead of the other, but not when it is over.
+    is_near = abs(run.start - self.start) <= _NEAR
+    is_under_way = is_near and self.left_at(run) > _LAG
+    return is_under_way or self.distance(run) <= _NEAR
+
   def absorb(self, later: '_Run') -> None:
     """Takes the packets of the run after it."""
     self.end = max(self.end, later.end)
+    self.last = later.last
     self.count += later.count
     self.inserts += later.inserts
     later.whole = self
@@ -217,7 +238,7 @@ class _Stream:
     is_break, is_gap = self._break(start, decoded)
     if is_break:
       others = {
-        one.kind: (one.runs[-1], one.runs[-1].end)
+        one.kind: (one.runs[-1], one.runs[-1].end, one.count)
         for one in streams
         if one is not self and one.runs
       }
@@ -226,6 +247,7 @@ class _Stream:
       )
     run = self.runs[-1]
     run.count += 1
+    run.last = ordinal
     run.start = min(run.start, start)
     run.end = max(run.end, end)
     self._last_dts = decoded
@@ -347,7 +369,7 @@ def _align(
     else:
       number = _part_of_next(run, *last[run.kind], parts)
     if number is None:
-      dropped.append((run, max(time for _, time in run.others.values())))
+      dropped.append((run, max(time for _, time, _ in run.others.values())))
       continue
     if number == len(parts):
       parts.append(_Part(run))
@@ -370,14 +392,20 @@ def _part_of_first(
   if not parts:
     return 0
   number = len(parts) - 1
-  # Another stream is far ahead, but starts again later in the file: it is to
-  # that recording that this one belongs.
-  for kind, (_, time) in run.others.items():
-    if run.start < time - _INTERLEAVING and any(
-      one.kind == kind and one.place > run.place for one in every
-    ):
-      return number + 1
-  return number
+  others = parts[number].others(run.kind)
+  if any(one.left_at(run) > _LAG for one in others):
+    return number
+  # The others are over. Either they are far ahead, or one of them starts again
+  # where this stream does: it is to that recording that it belongs.
+  is_behind = all(run.start < run.beside(one.kind)[1] - _NEAR for one in others)
+  is_joined = any(
+    one.start < run.beside(one.kind)[1] - _BACK
+    and one.beside(run.kind)[1] <= run.start + _NEAR
+    and run.distance(one) <= _NEAR
+    for one in every
+    if one.kind in run.others
+  )
+  return number + 1 if is_behind or is_joined else number
 
 
 def _part_of_next(
@@ -400,14 +428,14 @@ def _part_of_next(
   if is_forward and part.distance(run) <= _INTERLEAVING:
     return number
   for later in range(number + 1, len(parts)):
-    if parts[later].distance(run) <= _NEAR:
+    if any(one.begins_with(run) for one in parts[later].others(run.kind)):
       return later
   if not any(one.goes_on(before, run) for one in part.others(run.kind)):
     return len(parts)
   # This stream alone jumps, and the others go on as before: by a little, or
   # back to where they are.
   is_small = not is_forward and before.end - run.start <= _SECOND
-  if is_small or part.distance(run) <= _INTERLEAVING:
+  if is_small or part.distance(run) <= _BESIDE:
     return number
   return None
 
