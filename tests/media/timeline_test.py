@@ -12,16 +12,17 @@ _SECOND = 1_000_000
 _MILLISECOND = Fraction(1, 1000)
 
 
+_STREAM = types.SimpleNamespace(time_base=_MILLISECOND)
+
+
 def _packet(time, duration=40, dts='pts', is_keyframe=True):
   """A packet at a time, in ms (None: without a time stamp)."""
   return types.SimpleNamespace(
     pts=time,
     dts=time if dts == 'pts' else dts,
     duration=duration,
-    size=10,
-    pos=0,
     is_keyframe=is_keyframe,
-    stream=types.SimpleNamespace(time_base=_MILLISECOND),
+    stream=_STREAM,
   )
 
 
@@ -36,7 +37,15 @@ def _recording(start, seconds, step=40, kinds=('video', 'audio')):
 
 def _measure(packets, **kwargs):
   return timeline.measure(
-    packets, lambda stamp, stream: stamp * 1000, **kwargs
+    [
+      timeline.Packet(
+        *(kind, one.pts, one.dts, one.duration, 10, 0),
+        *(one.is_keyframe, one.stream),
+      )
+      for kind, one in packets
+    ],
+    lambda stamp, stream: stamp * 1000,
+    **kwargs,
   )
 
 
@@ -240,6 +249,28 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(line.ends, {'video': 4 * _SECOND, 'audio': 4 * _SECOND})
     self.assertIn('another recording with other streams', line.notes[0].reason)
     self.assertLen(_times(line, packets)['video'], 100)
+    # The same where that stream is known, but is not the one that is read.
+    other = [('other audio', _packet(40 * i)) for i in range(100)]
+    line = _measure(packets + other)
+    self.assertEqual(line.ends, {'video': 4 * _SECOND, 'audio': 4 * _SECOND})
+    # Another language beside it is none.
+    line = _measure(other + packets)
+    self.assertEqual(line.ends['video'], 8 * _SECOND)
+
+  def test_parts_by_their_number(self):
+    # As a reader gives them that takes the earliest packet of all streams.
+    packets = _recording(0, 4, kinds=('video',))
+    packets += _recording(0, 3, kinds=('video',))
+    packets += _recording(0, 4, kinds=('audio',))
+    packets += _recording(3, 1, kinds=('video',))
+    packets += _recording(0, 4, kinds=('audio',))
+    line = _measure(packets, is_in_order=False)
+    more = packets + _recording(0, 4, kinds=('audio',))
+    with self.assertRaisesRegex(errors.MediaError, 'audio has 3 parts'):
+      _measure(more, is_in_order=False)
+    times = _times(line, packets)
+    self.assertAllClose(times['video'], [i * 0.04 for i in range(200)])
+    self.assertAllClose(times['audio'], times['video'])
 
   def test_no_clock_at_all(self):
     packets = sum((_recording(0, 0.4) for _ in range(1500)), [])

@@ -337,7 +337,7 @@ def _pass_over(
     active = list(readers.values())
     packets = media.packets(first, *readers)
     for packet in packets:
-      reader = readers[packet.stream.type]
+      reader = readers[media.kind_of(packet)]
       if not reader.is_done:
         reader.feed(packet)
       if reader.is_late or all(one.is_done for one in active):
@@ -377,7 +377,7 @@ def _notes_of(
     length = media.length()
     notes, is_last = length.notes, end >= length.end - END_TOLERANCE
   elif media.may_restart:
-    notes = media.timeline().notes
+    notes = media.read_timeline().notes
   return [
     note
     for note in notes

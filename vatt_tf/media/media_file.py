@@ -3,7 +3,7 @@
 import abc
 import bisect
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import os
@@ -330,6 +330,12 @@ class MediaFile:
       matching = [one for one in texts if _is_language(one.language, language)]
       texts = matching or texts
     self.text = _pick_stream(texts, settings.caption_stream, 'caption')
+    self._kinds = {
+      getattr(self, kind).index: kind
+      for kind in ('video', 'audio', 'text')
+      if getattr(self, kind) is not None
+    }
+    self._has_changed = False
     # Now: while it is read, FFmpeg learns of more frames.
     self.may_restart = self._may_restart()
     self._has_all = len(videos) + len(audios) == sum(
@@ -399,7 +405,7 @@ class MediaFile:
     return self._length
 
   def _measure_length(self) -> Length:
-    line = self.timeline()
+    line = self.read_timeline()
     is_estimate = self._container.format.name in _ESTIMATED_FORMATS
     ends, claims = {}, []
     for kind in ('video', 'audio'):
@@ -476,41 +482,65 @@ class MediaFile:
       )
     return name not in _FORMATS_WITHOUT_RESTARTS
 
-  def timeline(self) -> timeline.Timeline:
+  def read_timeline(self) -> timeline.Timeline:
     """What the packets say of the time; measured once by a process.
 
     Raises:
       errors.MediaError: The time stamps cannot be followed.
     """
     status = os.stat(self._path)
-    streams = {
-      kind: getattr(self, kind).index
-      for kind in ('video', 'audio', 'text')
-      if getattr(self, kind) is not None
-    }
     key = (
       os.path.abspath(self._path),
       status.st_size,
       status.st_mtime_ns,
-      *streams.items(),
+      *self._kinds.items(),
     )
     if key not in _timelines:
       name = self._container.format.name
       is_live = name == 'flv' or self._container.format.flags & _HAS_JUMPS
-      known = len(self._container.streams)
       self._rewind()
       _timelines[key] = timeline.measure(
-        ((_kind(packet), packet) for packet in self._demux(streams)),
+        self._all_packets(),
         self.time,
         has_restarts=self.may_restart,
+        # FFmpeg gives fragments' packets in the order of their times, which is
+        # not that of the file where those start again.
+        is_in_order=not name.startswith('mov'),
         max_gap=(
           timeline.MAX_GAP_OF_LIVE_STREAMS if is_live else timeline.MAX_GAP
         ),
-        has_late_streams=lambda: self._count_streams() > known,
+        has_late_streams=self._has_late_streams,
       )
       if len(_timelines) > _MAX_TIMELINES:
         _timelines.popitem(last=False)
     return _timelines[key]
+
+  def _all_packets(self) -> Iterator[timeline.Packet]:
+    """The times of all packets of picture, sound and the chosen captions."""
+    streams = [*self._container.streams.video, *self._container.streams.audio]
+    streams += [self.text] if self.text is not None else []
+    for packet in self._demux(streams):
+      if packet.size:
+        yield timeline.Packet(
+          self.kind_of(packet) or timeline.OTHER[packet.stream.type],
+          packet.pts,
+          packet.dts,
+          packet.duration or 0,
+          packet.size,
+          packet.pos,
+          packet.is_keyframe,
+          packet.stream,
+        )
+
+  def kind_of(self, packet: av.packet.Packet) -> str:
+    """`video`, `audio` or `text`, as `packets` takes them; '' for no chosen."""
+    return self._kinds.get(packet.stream.index, '')
+
+  def _has_late_streams(self) -> bool:
+    """Whether there are streams by now that were not there at the beginning."""
+    return self._has_changed or (
+      self._count_streams() > len(self._container.streams)
+    )
 
   def _count_streams(self) -> int:
     """Streams of the container by now: some come up while it is read."""
@@ -528,11 +558,17 @@ class MediaFile:
     if not self._is_at_start:
       self._open()
 
-  def _demux(self, kinds: Iterable[str]) -> Iterator[av.Packet]:
-    """Packets from here on, as far as the file can be read."""
+  def _demux(self, streams: Sequence) -> Iterator[av.Packet]:
+    """Packets of streams from here on, as far as the file can be read."""
     self._is_at_start = False
+    types = {stream.index: stream.type for stream in streams}
     try:
-      yield from self._container.demux([getattr(self, kind) for kind in kinds])
+      for packet in self._container.demux(streams):
+        # In joined transport streams, what was sound may become picture.
+        if packet.stream.type == types[packet.stream.index]:
+          yield packet
+        else:
+          self._has_changed = True
     except (av.error.FFmpegError, IndexError):
       # The latter after the last packet, where PyAV meets a stream that it has
       # not seen when it opened the file.
@@ -549,7 +585,7 @@ class MediaFile:
       start: µs; 0 or less for the beginning.
       *kinds: Of `video`, `audio` and `text`; the first one is sought in.
     """
-    if self.may_restart and self.timeline().shifts:
+    if self.may_restart and self.read_timeline().shifts:
       yield from self._shifted_packets(start, kinds)
       return
     if start > 0:
@@ -561,7 +597,7 @@ class MediaFile:
         start = 0
     if start <= 0:
       self._rewind()
-    yield from self._demux(kinds)
+    yield from self._demux([getattr(self, kind) for kind in kinds])
 
   def _shifted_packets(
     self, start: int, kinds: Sequence[str]
@@ -571,15 +607,15 @@ class MediaFile:
     A seek cannot tell them apart: the file is read from its beginning, and what
     comes before the last key frame is passed over without being decoded.
     """
-    line = self.timeline()
+    line = self.read_timeline()
     before = bisect.bisect_right(line.keys, start, key=lambda key: key[0])
     first_frame = line.keys[before - 1][1] if before else 0
     shifts = {
       kind: timeline.Shifts(line.shifts.get(kind, ())) for kind in kinds
     }
     self._rewind()
-    for packet in self._demux(kinds):
-      kind = _kind(packet)
+    for packet in self._demux([getattr(self, kind) for kind in kinds]):
+      kind = self.kind_of(packet)
       if not packet.size and packet.pts is None and packet.dts is None:
         yield packet  # the end of the stream
       elif shifts[kind].apply(packet):
@@ -611,12 +647,6 @@ class MediaFile:
         late = frames[0].pts * frames[0].time_base - first
         return round(max(late, 0) * SECOND)
     return 0
-
-
-def _kind(packet: av.packet.Packet) -> str:
-  """`video`, `audio` or `text`."""
-  kind = packet.stream.type
-  return 'text' if kind == 'subtitle' else kind
 
 
 @dataclasses.dataclass

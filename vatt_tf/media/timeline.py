@@ -17,6 +17,7 @@ import collections
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import math
+from typing import Any, NamedTuple
 
 import av
 import av.packet
@@ -26,6 +27,9 @@ from vatt_tf.media import errors
 _SECOND = 1_000_000
 
 VIDEO, AUDIO, TEXT = 'video', 'audio', 'text'
+
+# Streams of these types that are not read.
+OTHER = {VIDEO: 'other video', AUDIO: 'other audio'}
 
 # Marks of `Shift.offset` beside an offset in µs.
 UNKNOWN = 'unknown'  # the stamp is wrong: the packet follows the one before
@@ -53,6 +57,30 @@ _LATE_STREAMS = 'streams that begin inside the file are left out'
 _MAX_GLITCH_PACKETS = 3
 # More jumps than that are no recording.
 _MAX_RUNS = 1000
+
+
+class Packet(NamedTuple):
+  """What there is to know of a packet.
+
+  Attributes:
+    kind: Of its stream: `VIDEO`, `AUDIO`, `TEXT`, or one of `OTHER`.
+    pts: Time of display, in ticks of the stream, or None.
+    dts: Time of decoding, likewise.
+    duration: Likewise; 0 if unknown.
+    size: Bytes.
+    pos: Where in the file, if that is known.
+    is_keyframe: Whether decoding can begin with it.
+    stream: Its stream.
+  """
+
+  kind: str
+  pts: int | None
+  dts: int | None
+  duration: int
+  size: int
+  pos: int | None
+  is_keyframe: bool
+  stream: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,18 +237,21 @@ class _Run:
 class _Stream:
   """Collects the runs of one stream."""
 
-  def __init__(self, kind: str, has_restarts: bool, max_gap: int):
+  def __init__(
+    self, kind: str, has_restarts: bool, is_in_order: bool, max_gap: int
+  ):
     self.kind = kind
     self.runs = []
     self.count = 0
     self.keys = []  # (time of display, ordinal)
     self._has_restarts = has_restarts
+    self._is_in_order = is_in_order
     self._max_gap = max_gap
     self._last_dts = None
 
   def add(
     self,
-    packet: av.packet.Packet,
+    packet: Packet,
     place: int,
     time: Callable[[int], int],
     streams: Iterable['_Stream'],
@@ -232,8 +263,9 @@ class _Stream:
     if pts is None and dts is None:
       return
     start = time(pts if pts is not None else dts)
-    duration = packet.duration or 0
-    end = start + (time(duration) - time(0) if duration else 0)
+    end = start
+    if packet.duration:
+      end += time(packet.duration) - time(0)
     decoded = None if dts is None else time(dts)
     is_break, is_gap = self._break(start, decoded)
     if is_break:
@@ -294,7 +326,7 @@ class _Stream:
 
   def _is_glitch(self, before: _Run, last: _Run, run: _Run) -> bool:
     """Whether the time stamps of `last` are wrong, between two right ones."""
-    if run.start < before.end - _BACK:
+    if not self._is_in_order or run.start < before.end - _BACK:
       return False
     if not run.others:
       is_short = last.count <= _MAX_GLITCH_PACKETS
@@ -379,6 +411,25 @@ def _align(
   return parts, dropped
 
 
+def _pair(streams: Sequence[_Stream]) -> list[_Part]:
+  """Puts the first runs of all streams together, the second ones and so on.
+
+  Raises:
+    errors.MediaError: Some have more than others.
+  """
+  counts = {stream.kind: len(stream.runs) for stream in streams}
+  if len(set(counts.values())) > 1:
+    raise errors.MediaError(
+      'the time stamps of its streams start again at different places: '
+      + ', '.join(f'{kind} has {count} parts' for kind, count in counts.items())
+    )
+  parts = []
+  for first, *others in zip(*(stream.runs for stream in streams)):
+    parts.append(_Part(first))
+    parts[-1].runs += others
+  return parts
+
+
 def _part_of_first(
   run: _Run, parts: Sequence[_Part], every: Sequence[_Run]
 ) -> int:
@@ -441,19 +492,22 @@ def _part_of_next(
 
 
 def measure(
-  packets: Iterable[tuple[str, av.packet.Packet]],
+  packets: Iterable[Packet],
   time: Callable[[int, object], int],
   has_restarts: bool = True,
+  is_in_order: bool = True,
   max_gap: int = MAX_GAP,
   has_late_streams: Callable[[], bool] = lambda: False,
 ) -> Timeline:
   """Reads all packets of a file and finds its clock.
 
   Args:
-    packets: Kind of the stream and packet, from the beginning of the file.
+    packets: From the beginning of the file.
     time: Gives the µs of a time stamp of a stream.
     has_restarts: Whether the clock may start again; else all time stamps are
       taken as they are.
+    is_in_order: Whether packets come as they lie in the file, where streams are
+      interleaved. Otherwise parts are told by their number alone.
     max_gap: µs. A longer gap in all streams at once is a jump of the clock:
       `MAX_GAP`, or `MAX_GAP_OF_LIVE_STREAMS`.
     has_late_streams: Says, after the last packet, whether there are streams
@@ -464,18 +518,29 @@ def measure(
     errors.MediaError: The time stamps cannot be followed.
   """
   streams, times, text_places = {}, {}, []
+  first_places, last_places = {}, {}
   num_bytes = 0
-  for place, (kind, packet) in enumerate(packets):
+  for place, packet in enumerate(packets):
+    kind = packet.kind
+    num_bytes = max(num_bytes, (packet.pos or 0) + packet.size)
+    first_places.setdefault(kind, place)
+    last_places[kind] = place
+    if kind in OTHER.values():
+      continue
     if kind not in streams:
-      streams[kind] = _Stream(kind, has_restarts, max_gap)
+      streams[kind] = _Stream(kind, has_restarts, is_in_order, max_gap)
       stream = packet.stream
       times[kind] = lambda stamp, stream=stream: time(stamp, stream)
-    num_bytes = max(num_bytes, (packet.pos or 0) + packet.size)
     if kind == TEXT:
       text_places.append(place)
       streams[kind].count += 1
-    elif packet.size or packet.pts is not None:
+    else:
       streams[kind].add(packet, place, times[kind], streams.values())
+  # A stream that begins where the one that is read has ended takes its place.
+  is_late = has_late_streams() or any(
+    first_places.get(other, -1) > last_places.get(kind, math.inf)
+    for kind, other in OTHER.items()
+  )
   sources = [one for kind, one in streams.items() if kind != TEXT]
   num_packets = {kind: one.count for kind, one in streams.items()}
   for one in sources:
@@ -484,20 +549,22 @@ def measure(
     run.inserts for one in sources for run in one.runs
   ):
     ends = {one.kind: one.runs[0].end for one in sources if one.runs}
-    notes = (errors.Note(_LATE_STREAMS),) if has_late_streams() else ()
+    notes = (errors.Note(_LATE_STREAMS),) if is_late else ()
     return Timeline(ends, num_packets, num_bytes, notes=notes)
-  line = _shifted(sources, num_packets, text_places, has_late_streams())
+  aligned = _align(sources) if is_in_order else (_pair(sources), [])
+  line = _shifted(sources, *aligned, num_packets, text_places, is_late)
   return dataclasses.replace(line, num_bytes=num_bytes)
 
 
 def _shifted(
   streams: Sequence[_Stream],
+  parts: list[_Part],
+  dropped: Sequence[tuple[_Run, int]],
   num_packets: dict[str, int],
   text_places: Sequence[int],
   has_late_streams: bool,
 ) -> Timeline:
   """The timeline of a file whose clock is not one."""
-  parts, dropped = _align(streams)
   notes = [
     errors.Note(
       f'{run.count} packets of its {run.kind} are left out: their time stamps '
