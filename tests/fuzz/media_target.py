@@ -17,7 +17,7 @@ from tests import sample_media
 from tests.fuzz import mutations
 from vatt_tf.embedding import sources
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import errors, ingest, journal, manifest, planning, worker
+from vatt_tf.media import errors, ingest, manifest, planning, worker
 
 _SECONDS = 5
 _RATE = 48000

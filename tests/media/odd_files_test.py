@@ -155,6 +155,58 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAlmostEqual(clip.end / 1e6, 4, delta=0.1)
     self.assertEqual(self.tones(clip)[:8], [300] * 4 + [900] * 4)
 
+  @parameterized.parameters(
+    ('flv', 'flv', 'libmp3lame', 44100), ('mpg', 'mpeg2video', 'mp2', 48000)
+  )
+  def test_parts_of_sound_or_picture_alone(self, *codecs):
+    extension, video_codec, sound_codec, rate = codecs
+    both = self.recording(f'av.{extension}', 200, 900, codecs)
+    sound = sample_media.write(
+      self.path(f'a.{extension}'),
+      0,
+      sound=sample_media.tone(2.0, rate, frequency=300),
+      sound_rate=rate,
+      sound_codec=sound_codec,
+    )
+    picture = sample_media.write(
+      self.path(f'v.{extension}'),
+      2.0,
+      images=[sample_media.plain(40)],
+      video_codec=video_codec,
+    )
+    path = self.path(f'joined.{extension}')
+    # (parts, length, tones, levels at 1, 3, 5 s or none)
+    for parts, seconds, tones, levels in (
+      ((sound, both), 6, [300] * 4 + [900] * 8, None),
+      ((both, sound), 6, [900] * 8 + [300] * 4, None),
+      ((picture, both), 6, [0] * 4 + [900] * 8, [40, 200, 200]),
+      ((both, picture), 6, [900] * 8 + [0] * 3, [200, 200, 40]),
+    ):
+      with self.subTest(parts=parts):
+        clip = self.decode_ok(_write(path, *map(_read, parts)), frame_rate=5)
+        self.assertAlmostEqual(clip.end / 1e6, seconds, delta=0.2)
+        # At a joint, half a second may hold both.
+        found = self.tones(clip)[: len(tones)]
+        apart = sum(a != b for a, b in zip(found, tones))
+        self.assertLessEqual(apart, 1, (found, tones))
+        if levels is None:
+          self.assertEqual(clip.frames, [])
+          self.assertIn('another recording', self.reasons(clip))
+        else:
+          shown = self.levels(clip)
+          self.assertEqual([shown[i] for i in (5, 15, 25)], levels)
+    for parts in ((sound, picture), (picture, sound)):
+      with self.subTest(parts=parts):
+        _write(path, *map(_read, parts))
+        first, second = self.decode(
+          path, decode.Span(0, 2_000_000), decode.Span(2_000_000, 4_000_000)
+        )
+        if parts[0] == picture:
+          first, second = second, first
+        self.assertEqual((first.frames, second.audio), ([], None))
+        self.assertLen(second.frames, 20)
+        self.assertEqual(set(self.tones(first)) - {0}, {300})
+
   def test_time_stamps_that_jump_by_hours(self):
     codecs = _JOINABLE[0]
     first = self.recording('a.ts', 40, 300, codecs)

@@ -261,6 +261,15 @@ def _decode(
       covered = _covered(video, start, end)
       if covered and covered < _MIN_COVERED_SHARE * (end - start):
         clip.notes.append(_left_out('picture', covered, start, end))
+      elif covered and _is_unseen(media, start, end):
+        clip.notes.append(
+          errors.Note(
+            'its picture is left out: a part of the clip is of another '
+            'recording, which has none',
+            start=start,
+            end=end,
+          )
+        )
       elif covered:
         video.check_damage(start, end, 'video')
         clip.frames = frame_reader.frames[number][
@@ -310,9 +319,9 @@ def _read(
     return sound_lib.SoundReader(sound, start, end, first, settings)
 
   of_media, of_sound = {}, {}
-  if media.video is not None:
+  if media.has('video'):
     of_media['video'] = read_frames
-  if sound.audio is not None:
+  if sound.has('audio'):
     (of_media if media is sound else of_sound)['audio'] = read_sound
   readers = _pass_over(media, start, of_media)
   readers |= _pass_over(sound, start, of_sound)
@@ -384,6 +393,14 @@ def _notes_of(
     if is_last and (note.start is None or note.start >= end)
     or note.start is not None and start <= note.start < end
   ]
+
+
+def _is_unseen(media: media_file.MediaFile, start: int, end: int) -> bool:
+  """Whether a clip reaches into a joined recording without a picture."""
+  unseen = media.read_timeline().unseen if media.may_restart else ()
+  return any(
+    min(end, last) - max(start, first) > END_TOLERANCE for first, last in unseen
+  )
 
 
 def _is_exact(span: Span) -> bool:

@@ -373,6 +373,16 @@ class MediaFile:
     """`video`, or `audio` where there is no video."""
     return 'audio' if self.video is None else 'video'
 
+  def has(self, kind: str) -> bool:
+    """Whether there is such a stream, and a part of it can be placed."""
+    if getattr(self, kind) is None:
+      return False
+    return (
+      not self.may_restart
+      or not self.read_timeline().shifts
+      or kind in self.read_timeline().ends
+    )
+
   def stated_end(self) -> int | None:
     """µs at which the file ends by the container's word, which may be wrong."""
     ends = {kind: self._stated_end(kind) for kind in ('video', 'audio')}

@@ -108,6 +108,7 @@ class Timeline:
     shifts: From the kind of a stream to its shifts, in order; empty where no
       time stamp has to be changed.
     keys: Time and ordinal of each key frame, in order; empty without shifts.
+    unseen: Start and end (µs) of parts that have no picture, where others have.
     notes: What cannot be placed.
   """
 
@@ -118,6 +119,7 @@ class Timeline:
     default_factory=dict
   )
   keys: tuple[tuple[int, int], ...] = ()
+  unseen: tuple[tuple[int, int], ...] = ()
   notes: tuple[errors.Note, ...] = ()
 
 
@@ -417,6 +419,7 @@ def _pair(streams: Sequence[_Stream]) -> list[_Part]:
   Raises:
     errors.MediaError: Some have more than others.
   """
+  streams = [stream for stream in streams if stream.runs]
   counts = {stream.kind: len(stream.runs) for stream in streams}
   if len(set(counts.values())) > 1:
     raise errors.MediaError(
@@ -545,14 +548,18 @@ def measure(
   num_packets = {kind: one.count for kind, one in streams.items()}
   for one in sources:
     one.close()
-  if all(len(one.runs) <= 1 for one in sources) and not any(
-    run.inserts for one in sources for run in one.runs
-  ):
-    ends = {one.kind: one.runs[0].end for one in sources if one.runs}
+  runs = [run for one in sources for run in one.runs]
+  if not has_restarts or not is_in_order:
+    parts, dropped = _pair(sources), []
+  else:
+    parts, dropped = _align(sources)
+  if len(parts) <= 1 and not dropped and not any(run.inserts for run in runs):
+    ends = {}
+    for run in runs:
+      ends[run.kind] = max(run.end, ends.get(run.kind, run.end))
     notes = (errors.Note(_LATE_STREAMS),) if is_late else ()
     return Timeline(ends, num_packets, num_bytes, notes=notes)
-  aligned = _align(sources) if is_in_order else (_pair(sources), [])
-  line = _shifted(sources, *aligned, num_packets, text_places, is_late)
+  line = _shifted(sources, parts, dropped, num_packets, text_places, is_late)
   return dataclasses.replace(line, num_bytes=num_bytes)
 
 
@@ -615,11 +622,17 @@ def _shifted(
     for time, ordinal in stream.keys
     if stream.run_of(ordinal) in offsets
   ]
+  unseen = [
+    (part.start + part.offset, part.end + part.offset)
+    for part in parts
+    if VIDEO not in {run.kind for run in part.runs}
+  ]
   return Timeline(
     ends,
     num_packets,
     shifts=shifts,
     keys=tuple(sorted(keys)),
+    unseen=tuple(unseen) if VIDEO in ends else (),
     notes=tuple(notes),
   )
 
