@@ -96,6 +96,16 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(errors.MediaError, message):
       self.read(text)
 
+  @parameterized.parameters(';', '\t', '|')
+  def test_quoted_cells_with_another_delimiter(self, delimiter):
+    cells = (('"video_path"', '"caption"'), ('"a.mp4"', '"one, two"'))
+    text = ''.join(delimiter.join(row) + '\n' for row in cells)
+    path = os.path.join(self.create_tempdir().full_path, 'm.csv')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write(text)
+    with self.assertRaisesRegex(errors.MediaError, 'are separated by'):
+      manifest.read_manifest(path)
+
   @parameterized.parameters(
     ',video_path,caption\n0,a.mp4,a dog\n',
     'Unnamed: 0,,video_path,caption\n0,7,a.mp4,a dog\n',

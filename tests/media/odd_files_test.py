@@ -207,6 +207,25 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
         self.assertLen(second.frames, 20)
         self.assertEqual(set(self.tones(first)) - {0}, {300})
 
+  @parameterized.parameters((44100, 48000), (48000, 22050))
+  def test_the_sample_rate_changes(self, first_rate, second_rate):
+    parts = [
+      self.recording(
+        f'{rate}.ts', level, frequency, ('ts', 'libx264', 'mp2', rate)
+      )
+      for rate, level, frequency in (
+        (first_rate, 40, 300),
+        (second_rate, 200, 900),
+      )
+    ]
+    path = _write(self.path('joined.ts'), *map(_read, parts))
+    clip = self.decode_ok(path, frame_rate=5)
+    tones = self.tones(clip)
+    self.assertEqual(tones[:7] + tones[9:15], [300] * 7 + [900] * 6)
+    self.assertLess(np.abs(clip.audio).max(), 0.7)
+    clip = self.decode_ok(path, decode.Span(5_000_000, 7_000_000))
+    self.assertEqual(self.tones(clip), [900] * 4)
+
   def test_time_stamps_that_jump_by_hours(self):
     codecs = _JOINABLE[0]
     first = self.recording('a.ts', 40, 300, codecs)

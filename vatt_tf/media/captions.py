@@ -448,10 +448,12 @@ def make_cues(
       continue
     end = OPEN_END if is_open else round(last * _SECOND)
     times = _use_times(round(first * _SECOND), end, place, notes)
-    text = clean(str(text))
-    if times and text:
-      cues.append((*times, text))
-  return [Cue(*cue) for cue in close_ends(cues)]
+    if times and clean(str(text)):
+      cues.append((*times, str(text).split('\n')))
+  cues = close_ends(cues)
+  if any(len(lines) > 1 for *_, lines in cues):
+    return unroll(cues)
+  return [Cue(start, end, clean(text)) for start, end, (text,) in cues]
 
 
 def _entry(value) -> tuple | None:

@@ -60,6 +60,7 @@ class DecodedClip:
     audio: (S,) float32 in [-1, 1], the first sample at `start`, or None.
     cues: Captions in order of time, in µs on the clock of the file.
     notes: What was left out or changed on the way here.
+    is_last: Whether it is known to end with the file.
   """
 
   start: int
@@ -70,6 +71,7 @@ class DecodedClip:
   audio: np.ndarray | None = None
   cues: list[captions.Cue] = dataclasses.field(default_factory=list)
   notes: list[errors.Note] = dataclasses.field(default_factory=list)
+  is_last: bool = False
 
 
 def read_captions(
@@ -257,7 +259,9 @@ def _decode(
       end = _check_end(spans[i], start, end, end_of_file)
       own = captions.in_span(cues, start, end, cue_margin or 0)
       clip = DecodedClip(start, end, cues=own)
-      clip.notes += _notes_of(media, spans[i], start, end)
+      if not _is_exact(spans[i]):
+        clip.is_last = end >= media.length().end - END_TOLERANCE
+      clip.notes += _notes_of(media, clip, spans[i])
       covered = _covered(video, start, end)
       if covered and covered < _MIN_COVERED_SHARE * (end - start):
         clip.notes.append(_left_out('picture', covered, start, end))
@@ -378,20 +382,19 @@ def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
 
 
 def _notes_of(
-  media: media_file.MediaFile, span: Span, start: int, end: int
+  media: media_file.MediaFile, clip: DecodedClip, span: Span
 ) -> list[errors.Note]:
   """What there is to say of a file, in the clip where it belongs."""
-  notes, is_last = (), False
+  notes = ()
   if not _is_exact(span):
-    length = media.length()
-    notes, is_last = length.notes, end >= length.end - END_TOLERANCE
+    notes = media.length().notes
   elif media.may_restart:
     notes = media.read_timeline().notes
   return [
     note
     for note in notes
-    if is_last and (note.start is None or note.start >= end)
-    or note.start is not None and start <= note.start < end
+    if clip.is_last and (note.start is None or note.start >= clip.end)
+    or note.start is not None and clip.start <= note.start < clip.end
   ]
 
 

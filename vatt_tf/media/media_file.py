@@ -471,9 +471,10 @@ class MediaFile:
     self, line: timeline.Timeline, extent: containers.Extent
   ) -> bool:
     """Whether a lot follows the last packet that can be read."""
-    # Some may end in an index, and are read by it; of Ogg only the place of a
-    # page of many packets is known.
-    if self._container.format.name.startswith(('mov', 'avi', 'ogg')):
+    # Some may end in an index, and are read by it; of others only the place of
+    # a page or pack of many packets is known.
+    name = self._container.format.name
+    if name.startswith(('mov', 'avi', 'ogg')) or name == 'mpeg':
       return False
     end = extent.media_end or os.path.getsize(self._path)
     return 0 < line.num_bytes < (1 - _MAX_UNREAD_SHARE) * end

@@ -275,6 +275,7 @@ class SoundReader(media_file.Reader):
     self._new_rate = settings.audio_rate
     self._delay = media.sound_delay()
     self._rate = 0
+    self._converter, self._converted_rate = None, 0
 
   def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
     stamp = packet.pts if packet.pts is not None else packet.dts
@@ -312,11 +313,24 @@ class SoundReader(media_file.Reader):
         self._start, self._end, self._rate, self._new_rate
       )
     if frame.sample_rate != self._rate:
-      raise errors.MediaError(
-        f'the sample rate of its audio changes from {self._rate} to '
-        f'{frame.sample_rate}'
+      # Joined recordings may have several.
+      self._convert(frame)
+    else:
+      self._converter = None
+      self.track.put(to_mono(frame), time)
+
+  def _convert(self, frame: av.audio.frame.AudioFrame) -> None:
+    """Puts a frame of another rate than the first one has."""
+    if self._converted_rate != frame.sample_rate or self._converter is None:
+      self._converted_rate = frame.sample_rate
+      self._converter = av.audio.resampler.AudioResampler(
+        'fltp', 'mono', self._rate
       )
-    self.track.put(to_mono(frame), time)
+    for part in self._converter.resample(frame):
+      time = None
+      if part.pts is not None:
+        time = self._media.time(part.pts, part) - self._delay
+      self.track.put(part.to_ndarray()[0], time)
 
   def finish(self) -> None:  # noqa: D102
     if self.track is not None:

@@ -141,6 +141,9 @@ class CsvTable:
   def __init__(self, text: str, name: str, known: Sequence[str]):
     self._text = text
     self._name = name
+    lines = (line for line in text.split('\n') if line.strip(' ,;\t|"'))
+    # As it stands: with another delimiter, quotes may make no csv of it.
+    self._check_delimiter([next(lines, '')], known)
     self.rows = self._read()
     _, header = next(self.rows, (0, []))
     if header[0:1] and re.fullmatch('sep=.?', header[0].strip()):

@@ -52,6 +52,8 @@ _BESIDE = _SECOND
 # What is left of a stream where the other one ends.
 _LAG = _SECOND // 2
 _LATE_STREAMS = 'streams that begin inside the file are left out'
+# Packets of the part before that a demuxer gives after the first of a new one.
+_MAX_HELD_PACKETS = 2
 # Packets with wrong time stamps, before those go on as if nothing had been,
 # where no other stream tells how much time has passed.
 _MAX_GLITCH_PACKETS = 3
@@ -199,15 +201,15 @@ class _Run:
       run = run.whole
     return run, time
 
-  def left_at(self, run: '_Run') -> float:
-    """µs that this run has left when another stream's `run` begins.
-
-    By the number of its packets, so that a wrong time stamp does not matter.
-    """
+  def num_left_at(self, run: '_Run') -> int:
+    """Packets that this run has left when another stream's `run` begins."""
     if run.beside(self.kind)[0] is not self:
       return 0
-    count = self.last + 1 - run.others[self.kind][2]
-    return count * (self.end - self.start) / self.count
+    return self.last + 1 - run.others[self.kind][2]
+
+  def left_at(self, run: '_Run') -> float:
+    """The same in µs, of which a wrong time stamp changes little."""
+    return self.num_left_at(run) * (self.end - self.start) / self.count
 
   def goes_on(self, before: '_Run', run: '_Run') -> bool:
     """Whether this run has more left than belongs to another stream's `before`
@@ -447,7 +449,7 @@ def _part_of_first(
     return 0
   number = len(parts) - 1
   others = parts[number].others(run.kind)
-  if any(one.left_at(run) > _LAG for one in others):
+  if any(one.num_left_at(run) > _MAX_HELD_PACKETS for one in others):
     return number
   # The others are over. Either they are far ahead, or one of them starts again
   # where this stream does: it is to that recording that it belongs.

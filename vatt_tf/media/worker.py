@@ -101,6 +101,7 @@ def perform(task: Task) -> list:
           result.cues = captions.in_span(
             cues, result.start, result.end, task.caption_margin
           )
+          result.notes += _late_cues(cues, result, task)
         result.notes = [*result.notes, *notes]
         notes = []
     return results
@@ -116,6 +117,19 @@ def perform(task: Task) -> list:
         for span in task.spans
       ]
     return [errors.MediaError(_describe_failure(e))]
+
+
+def _late_cues(
+  cues: Iterable[captions.Cue], clip: decode.DecodedClip, task: Task
+) -> list[errors.Note]:
+  """What there is to say of captions after the end of the media file."""
+  end = clip.end + task.caption_margin
+  count = sum(cue.start >= end for cue in cues)
+  if not (clip.is_last and count):
+    return []
+  name = os.path.basename(task.caption_path)
+  reason = 'captions that begin after the end of the media file are left out'
+  return [errors.Note(f'{count} {reason}', name, clip.end)]
 
 
 def _describe_failure(error: Exception) -> str:
