@@ -257,6 +257,11 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     line = _measure(other + packets)
     self.assertEqual(line.ends['video'], 8 * _SECOND)
 
+  def test_packets_without_times_follow(self):
+    packets = [('video', _packet(80))] + [('video', _packet(None))] * 49
+    line = _measure(packets)
+    self.assertEqual(line.ends['video'], 80_000 + 50 * 40_000)
+
   def test_parts_by_their_number(self):
     # As a reader gives them that takes the earliest packet of all streams.
     packets = _recording(0, 4, kinds=('video',))

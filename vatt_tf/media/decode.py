@@ -283,7 +283,9 @@ def _decode(
           clip.width, clip.height = frame_reader.sizes[number]
       if track is not None:
         audio.check_damage(start, end, 'audio')
-        clip.audio = track.cut(start, end)
+        # Sound after a picture: neither covers half of it, but both do.
+        least = (end - start) / 2 - (0 if clip.frames else covered)
+        clip.audio = track.cut(start, end, least)
         covered = track.covered(start, end)
         if clip.audio is None and covered:
           clip.notes.append(_left_out('sound', covered, start, end))

@@ -208,22 +208,27 @@ class SoundTrack:
     )
     return round(samples * SECOND / self._rate)
 
-  def cut(self, start: int, end: int) -> np.ndarray | None:
+  def cut(
+    self, start: int, end: int, min_covered: int | None = None
+  ) -> np.ndarray | None:
     """The sound of a span at the new rate.
 
     Args:
       start: µs.
       end: µs.
+      min_covered: µs that must have sound; by default half of the span.
 
     Returns:
-      (S,) float32 in [-1, 1], or None where less than half of it has sound.
+      (S,) float32 in [-1, 1], or None where less of it has sound.
 
     Raises:
       errors.MediaError: The samples are unfit for training.
     """
     first, last = self._index(start), self._index(end)
     covered = self.covered(start, end)
-    if not covered or covered < _MIN_COVERED_SHARE * (end - start):
+    if min_covered is None:
+      min_covered = _MIN_COVERED_SHARE * (end - start)
+    if not covered or covered < min_covered:
       return None
     offset = first - self._first
     fault = sound_fault(self._samples[offset : offset + last - first])

@@ -252,6 +252,7 @@ class _Stream:
     self._is_in_order = is_in_order
     self._max_gap = max_gap
     self._last_dts = None
+    self._untimed = 0  # µs of the last packets, which have no times
 
   def add(
     self,
@@ -265,7 +266,10 @@ class _Stream:
     self.count += 1
     pts, dts = packet.pts, packet.dts
     if pts is None and dts is None:
+      # It follows the one before.
+      self._untimed += time(packet.duration) - time(0)
       return
+    self._untimed = 0
     start = time(pts if pts is not None else dts)
     end = start
     if packet.duration:
@@ -345,6 +349,8 @@ class _Stream:
 
   def close(self) -> None:
     """Takes the end of the file."""
+    if self.runs:
+      self.runs[-1].end += self._untimed
     if len(self.runs) > 1 and self.runs[-1].follows_gap:
       self.runs[-2].absorb(self.runs.pop())
 
