@@ -392,6 +392,19 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     if extension in ('avi', 'mkv', 'flv'):
       self.assertIn('its header says that it lasts until', self.reasons(clip))
 
+  def test_headers_that_claim_a_frame_a_week(self):
+    path = sample_media.write(self.path('a.avi'), 4.0)
+    data = bytearray(_read(path))
+    # Scale and rate of the stream: seconds of a frame.
+    struct.pack_into('<II', data, data.index(b'strh') + 8 + 20, 604_800, 1)
+    self.assert_refused(
+      'it would last until 604800.. s with its .* bytes', _write(path, data)
+    )
+    # One sample a second is no sound of a day either.
+    path = self.path('a.wav')
+    _write(path, _wav_header(200_000, 1), bytes(200_000))
+    self.assert_refused('it would last until 100000 s', path)
+
   @parameterized.parameters('mp4', 'mkv', 'avi')
   def test_a_file_that_breaks_off_is_not_taken_for_a_wrong_header(self, kind):
     path = sample_media.write(

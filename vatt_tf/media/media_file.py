@@ -52,6 +52,10 @@ _MAX_ROUNDING_SHARE = 0.05
 # Of a file, behind its last packet: indices, tags.
 _MAX_UNREAD_SHARE = 0.1
 
+# A file that lasts longer than the first has more bytes than the second.
+_MAX_EMPTY_LENGTH = 600 * SECOND
+_MIN_BYTES_PER_SECOND = 8
+
 # Timelines of files, so that each is measured once by a process.
 _MAX_TIMELINES = 256
 _timelines = collections.OrderedDict()
@@ -439,6 +443,7 @@ class MediaFile:
       # That may be the end of what is not read.
       if self._has_all and not self.has_captions:
         claims.append(claim)
+    self._check_plausible(end)
     claimed = max((one for one in claims if one is not None), default=None)
     extent = containers.extent(self._path)
     is_unread = self._is_unread(line, extent)
@@ -462,6 +467,18 @@ class MediaFile:
     if fault:
       notes += (errors.Note(fault, start=end),)
     return Length(end, kind, claimed, is_cut_off, notes)
+
+  def _check_plausible(self, end: int) -> None:
+    """Raises `MediaError` for a length that its bytes cannot hold.
+
+    Time stamps may follow from fields of a header, such as the frame rate.
+    """
+    size = os.path.getsize(self._path)
+    if end > max(_MAX_EMPTY_LENGTH, size * SECOND // _MIN_BYTES_PER_SECOND):
+      raise errors.MediaError(
+        f'it would last until {seconds(end)} with its {size:,} bytes: its '
+        'header or its time stamps are damaged'
+      )
 
   def _reads_all_parts(self, line: timeline.Timeline) -> bool:
     """Whether FFmpeg reads on where another recording follows."""
