@@ -262,33 +262,15 @@ def _decode(
       if not _is_exact(spans[i]):
         clip.is_last = end >= media.length().end - END_TOLERANCE
       clip.notes += _notes_of(media, clip, spans[i])
-      covered = _covered(video, start, end)
-      if covered and covered < _MIN_COVERED_SHARE * (end - start):
-        clip.notes.append(_left_out('picture', covered, start, end))
-      elif covered and _is_unseen(media, start, end):
-        clip.notes.append(
-          errors.Note(
-            'its picture is left out: a part of the clip is of another '
-            'recording, which has none',
-            start=start,
-            end=end,
-          )
-        )
-      elif covered:
-        video.check_damage(start, end, 'video')
-        clip.frames = frame_reader.frames[number][
-          : video_frames.num_frames(start, end, settings.frame_rate)
-        ]
-        if clip.frames:
-          clip.width, clip.height = frame_reader.sizes[number]
+      covered = 0
+      if frame_reader is not None:
+        covered = _add_frames(clip, media, frame_reader, number, settings)
       if track is not None:
         audio.check_damage(start, end, 'audio')
         # Sound after a picture: neither covers half of it, but both do.
-        least = (end - start) / 2 - (0 if clip.frames else covered)
-        clip.audio = track.cut(start, end, least)
-        covered = track.covered(start, end)
-        if clip.audio is None and covered:
-          clip.notes.append(_left_out('sound', covered, start, end))
+        least = _MIN_COVERED_SHARE * (end - start)
+        least -= 0 if clip.frames else covered
+        _add_sound(clip, track, least)
       if not clip.frames and clip.audio is None:
         raise errors.MediaError(
           'it has no video and no audio between '
@@ -298,6 +280,50 @@ def _decode(
     except errors.MediaError as e:
       results[i] = e
   return results
+
+
+def _add_frames(
+  clip: DecodedClip,
+  media: media_file.MediaFile,
+  reader: video_frames.FrameReader,
+  number: int,
+  settings: Settings,
+) -> int:
+  """Gives a clip the frames of span `number`, or a note why it has none.
+
+  Returns:
+    How much of the clip has a picture, µs.
+  """
+  start, end = clip.start, clip.end
+  covered = _covered(reader.reading, start, end)
+  if covered and covered < _MIN_COVERED_SHARE * (end - start):
+    clip.notes.append(_left_out('picture', covered, start, end))
+  elif covered and _is_unseen(media, start, end):
+    clip.notes.append(
+      errors.Note(
+        'its picture is left out: a part of the clip is of another recording, '
+        'which has none',
+        start=start,
+        end=end,
+      )
+    )
+  elif covered:
+    reader.reading.check_damage(start, end, 'video')
+    count = video_frames.num_frames(start, end, settings.frame_rate)
+    clip.frames = reader.frames[number][:count]
+    if clip.frames:
+      clip.width, clip.height = reader.sizes[number]
+  return covered
+
+
+def _add_sound(
+  clip: DecodedClip, track: sound_lib.SoundTrack, least: float
+) -> None:
+  """Gives a clip its sound if `least` µs of it have some, or a note."""
+  clip.audio = track.cut(clip.start, clip.end, least)
+  covered = track.covered(clip.start, clip.end)
+  if clip.audio is None and covered:
+    clip.notes.append(_left_out('sound', covered, clip.start, clip.end))
 
 
 def _read(

@@ -26,9 +26,6 @@ PREROLL = SECOND // 2
 # Larger values are not rounding of a decoder but another scale.
 _MAX_PEAK = 8.0
 
-# Of the time of a span.
-_MIN_COVERED_SHARE = 0.5
-
 # Seconds of source on both sides of a span, so that the resampler's ends fall
 # outside it; and, at low rates, samples, of which its filter takes 64.
 _RESAMPLE_MARGIN = 0.05
@@ -209,14 +206,14 @@ class SoundTrack:
     return round(samples * SECOND / self._rate)
 
   def cut(
-    self, start: int, end: int, min_covered: int | None = None
+    self, start: int, end: int, min_covered: float
   ) -> np.ndarray | None:
     """The sound of a span at the new rate.
 
     Args:
       start: µs.
       end: µs.
-      min_covered: µs that must have sound; by default half of the span.
+      min_covered: µs that must have sound.
 
     Returns:
       (S,) float32 in [-1, 1], or None where less of it has sound.
@@ -226,8 +223,6 @@ class SoundTrack:
     """
     first, last = self._index(start), self._index(end)
     covered = self.covered(start, end)
-    if min_covered is None:
-      min_covered = _MIN_COVERED_SHARE * (end - start)
     if not covered or covered < min_covered:
       return None
     offset = first - self._first
