@@ -8,26 +8,11 @@ from unittest import mock
 from absl.testing import parameterized
 import tensorflow as tf
 
+from tests import odd_names
 from tests.checkpoints import checkpoint_files
 from vatt_tf import file_utils
 from vatt_tf.checkpoints import conversion, ema, folders, manager
 
-# Names that mean something to a shell, to TensorFlow or to a text format.
-NAMES = (
-  'exp [lr=1e-3]',
-  '[!a]',
-  'a*b',
-  'what?',
-  'back\\slash',
-  '{x,y}',
-  '100%',
-  ' lead',
-  'trail ',
-  'with, comma',
-  '~tilde',
-  'q"u\'o',
-  'é ü',
-)
 _DATA = 'ckpt-4.data-00000-of-00001'
 
 
@@ -208,7 +193,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
       [folders.step_of(path) for path in folders.find(str(self.dir))], [2, 3]
     )
 
-  @parameterized.parameters(*NAMES)
+  @parameterized.parameters(*odd_names.NAMES)
   def test_names(self, name):
     folder = str(self.dir / name / 'run')
     # What the name would match as a pattern, and is not to be touched.

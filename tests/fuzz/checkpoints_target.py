@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import numpy as np
 import tensorflow as tf
 
+from tests import odd_names
 from tests.fuzz import mutations
 from vatt_tf.checkpoints import folders, manager
 
@@ -21,21 +22,10 @@ _FILE = re.compile(r'ckpt-(\d+)\.(index|data-00000-of-00001)')
 _PARTS = ('index', 'data-00000-of-00001')
 
 _NAMES = (
+  *odd_names.NAMES,
   'run',
-  'exp [lr=1e-3]',
-  '[!a]',
-  'a*b',
-  'what?',
-  'back\\slash',
-  '{x,y}',
-  '100%',
-  ' lead',
-  'trail ',
-  'with, comma',
   '~',
   '~root',
-  'q"u\'o',
-  'é ü',
   'ckpt-7',
   'ckpt-7.index',
   'a:b',

@@ -14,6 +14,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests import odd_names
 from vatt_tf.input_pipeline import records
 
 _DOCS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'records.md'
@@ -315,25 +316,6 @@ class ShardTest(tf.test.TestCase):
       records.shard_path('a', 'b', 2, 2)
 
 
-# Names that mean something to a shell, to TensorFlow or to gin.
-_NAMES = (
-  'data [v2]',
-  '[!a]',
-  'a*b',
-  'what?',
-  'back\\slash',
-  '{x,y}',
-  '100%',
-  ' lead',
-  'trail ',
-  'with, comma',
-  'comma,',
-  '~tilde',
-  'q"u\'o',
-  'é ü',
-)
-
-
 class MatchTest(parameterized.TestCase, tf.test.TestCase):
   def setUp(self):
     super().setUp()
@@ -349,7 +331,7 @@ class MatchTest(parameterized.TestCase, tf.test.TestCase):
     paths = records.match_shards(pattern)
     return [str(pathlib.Path(path).relative_to(self.dir)) for path in paths]
 
-  @parameterized.parameters(*_NAMES)
+  @parameterized.parameters(*odd_names.NAMES)
   def test_folder_is_no_pattern(self, name):
     files = [f'{name}/train-0.tfrecord', f'{name}/train-1.tfrecord']
     # Of these the name is a pattern, or a part.
@@ -368,7 +350,7 @@ class MatchTest(parameterized.TestCase, tf.test.TestCase):
       sorted([files[1], 'other/x-0']),
     )
 
-  @parameterized.parameters(*_NAMES)
+  @parameterized.parameters(*odd_names.NAMES)
   def test_file_is_no_pattern(self, name):
     self._touch(name, 'data v', 'b', 'axb', 'whatx', 'x', 'with')
     self.assertEqual(self._match(str(self.dir / name)), [name])
