@@ -722,6 +722,13 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       self.ingest(**arguments)
 
+  def test_output_that_cannot_be_written(self):
+    path = os.path.join(self.create_tempdir().full_path, 'file')
+    with open(path, 'w'):
+      pass
+    with self.assertRaisesRegex(OSError, 'cannot be written: .*not a direct'):
+      self.ingest(output_dir=os.path.join(path, 'records'))
+
   def test_folder_without_media(self):
     root = self.create_tempdir().full_path
     with self.assertRaisesRegex(errors.MediaError, 'gives no clip'):

@@ -804,7 +804,7 @@ def ingest(
     )
   else:
     segments = manifest.scan_folder(media_root)
-  os.makedirs(output_dir, exist_ok=True)
+  file_utils.check_writable(output_dir, 'Give another `output_dir`.')
   if overwrite:
     journal = journal_lib.hold(_journal_path(output_dir, name))
     with contextlib.closing(journal):

@@ -119,7 +119,7 @@ def ingest_dataset(
     dataset, annotations or media_root, media_root, split, is_cut
   )
   name = name or split or 'all'
-  os.makedirs(output_dir, exist_ok=True)
+  file_utils.check_writable(output_dir, 'Give another `output_dir`.')
   _check_missing(
     lists,
     media_root,
