@@ -291,7 +291,7 @@ class Manager(tf.train.CheckpointManager):
       path = folders.save(
         self.checkpoint,
         self.directory,
-        int(checkpoint_number),
+        int(tf.convert_to_tensor(checkpoint_number)),
         self._num_kept,
         options,
       )
