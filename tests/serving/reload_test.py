@@ -246,15 +246,21 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
       with self.assertRaisesRegex(OSError, f'Cannot read {missing}: '):
         models.read_config(missing)
 
-  @parameterized.parameters('listdir', 'stat')
-  def test_refuses_folders_that_cannot_be_read(self, function):
+  @parameterized.parameters(
+    (os, 'listdir', PermissionError(13, 'not yours')),
+    (
+      tf.io.gfile,
+      'stat',
+      tf.errors.PermissionDeniedError(None, None, 'not yours'),
+    ),
+  )
+  def test_refuses_folders_that_cannot_be_read(self, module, function, denied):
     base_path = os.path.join(self.get_temp_dir(), f'unreadable_{function}')
     os.makedirs(os.path.join(base_path, '1'))
     with open(os.path.join(base_path, '1', 'saved_model.pb'), 'w'):
       pass
     served = models.Models(models.model_config('plain', base_path))
-    denied = tf.errors.PermissionDeniedError(None, None, 'not yours')
-    with mock.patch.object(tf.io.gfile, function, side_effect=denied):
+    with mock.patch.object(module, function, side_effect=denied):
       with self.assertRaisesRegex(OSError, f'{base_path}.*plain.*not yours'):
         served.start()
 

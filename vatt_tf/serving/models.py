@@ -252,7 +252,7 @@ class Models:
     for model in self._models.values():
       try:
         self._update(model)
-      except tf.errors.OpError as e:
+      except (OSError, tf.errors.OpError) as e:
         raise OSError(
           f'Cannot read {model.base_path}, the folder of `{model.name}`: '
           f'{file_utils.reason(e)}'
