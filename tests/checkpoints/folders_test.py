@@ -64,6 +64,13 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     ('zeros', bytes(64), 'is damaged'),
     ('no_text', bytes(range(256)), 'is damaged'),
     ('half', b'model_checkpoint_path: "ckp', 'is damaged'),
+    (
+      # Its first bytes are gone: a line of the list passes for the last one.
+      'without_its_beginning',
+      b'model_checkpoint_paths: "ckpt-2"\n'
+      b'all_model_checkpoint_paths: "ckpt-4"\n',
+      'is damaged',
+    ),
     ('behind', b'model_checkpoint_path: "ckpt-2"\n', 'names ckpt-2'),
     ('gone', b'model_checkpoint_path: "ckpt-8"\n', 'names ckpt-8'),
     (

@@ -236,14 +236,15 @@ def _read_state(folder):
       text = file.read().decode('utf-8', errors='replace')
   except (OSError, tf.errors.OpError):
     return None, set()
-  named = {
-    key: [os.path.basename(path) for path in re.findall(
-      rf'^{key}_checkpoint_paths?: "(.*)"', text, re.MULTILINE
-    )]
-    for key in ('model', 'all_model')
-  }
-  last = named['model'][0] if named['model'] else None
-  return last, {*named['model'], *named['all_model']}
+  # As they are written, to the letter: half of a line must not pass for one.
+  last, listed = (
+    [
+      os.path.basename(path)
+      for path in re.findall(rf'^{key}: "(.*)"$', text, re.MULTILINE)
+    ]
+    for key in ('model_checkpoint_path', 'all_model_checkpoint_paths')
+  )
+  return last[0] if last else None, set(listed)
 
 
 def _mentioned(folder):
