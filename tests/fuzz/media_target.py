@@ -40,8 +40,6 @@ _SOUNDS = (
   ('flac', None, 'flac'),
 )
 
-# A file that takes longer to decode hangs.
-_MAX_SECONDS = 20
 # Windows of a quarter of a second in which picture and sound differ, in a row.
 _MAX_APART = 3
 

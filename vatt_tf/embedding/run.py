@@ -628,6 +628,7 @@ def _finish(
     *plan_skips,
     *(planning.Skip(*skip) for part in parts for skip in part['skips']),
   ]
+  skips = planning.without_repeated_notes(skips)
   report = os.path.join(output, SKIP_REPORT)
   with journal_lib.writing(output):
     ingest.write_skip_report(report, skips)

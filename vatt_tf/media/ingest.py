@@ -455,11 +455,7 @@ class _Writer:
 
 
 def write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
-  """Writes the csv that names each file without a record, and says why.
-
-  Tasks of one file may have the same note: it is written once.
-  """
-  skips = planning.without_repeated_notes(skips)
+  """Writes the csv that names each file without a record, and says why."""
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
   table.writerow(['file', 'start', 'end', 'reason'])
