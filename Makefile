@@ -1,6 +1,7 @@
 # What people type; `make help` lists it.
 #
-# Variables: PYTHON (a Python 3.11), VENV (where the environment goes),
+# Variables: PYTHON (a Python of PYTHONS; else the newest that is found), VENV
+# (where the environment goes), DEVICE (cpu, or gpu for the NVIDIA libraries),
 # INSTALLER (uv, or pip: one tool fewer, but slower), PYTEST_FLAGS, DEMO_FLAGS
 # (such as --port=8080), FUZZ_FLAGS.
 
@@ -9,8 +10,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3.11
+# The versions of Python that there are locks for, the newest first.
+PYTHONS := 3.13 3.12 3.11
 VENV ?= .venv
+DEVICE ?= cpu
 INSTALLER ?= uv
 PYTEST_FLAGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 UV_VERSION := 0.13.9
@@ -18,76 +21,131 @@ UV_VERSION := 0.13.9
 QUICKSTART := runs/quickstart
 
 BIN := $(VENV)/bin
-BASE_STAMP := $(VENV)/.requirements.stamp
-TEST_STAMP := $(VENV)/.requirements-test.stamp
 VERIFY := $(sort $(wildcard benchmarks/verify_*.py))
 
 .PHONY: help
 help:
 	@echo 'make quickstart  environment, sample media, training, search'
 	@echo 'make demo        a page that searches what the quickstart made'
-	@echo 'make venv        the environment alone: requirements.txt in $(VENV)'
+	@echo 'make venv        the environment alone, in $(VENV); DEVICE=gpu with CUDA'
 	@echo 'make test        every test'
+	@echo 'make test-quick  the quick half of them'
 	@echo 'make lint        style, layout, and BUILD against the imports'
 	@echo 'make verify      the long checks, benchmarks/verify_*.py'
 	@echo 'make fuzz        ten minutes of damaged and odd inputs'
 	@echo 'make regenerate  writes BUILD and the table of README.md anew'
-	@echo 'make lock        writes requirements*.txt anew from setup.cfg'
+	@echo 'make lock        writes requirements-*.txt anew from setup.cfg'
+	@echo 'make python      says which Python makes the environment'
 	@echo 'make clean       removes what these commands made'
 
-# Checks that PYTHON is a 3.11 that can make environments, and makes one.
-$(BIN)/python:
-	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' \
-	    2>/dev/null) || version='not there'; \
-	if [ "$$version" != 3.11 ]; then \
-	  echo 'vatt_tf needs Python 3.11: it is the newest version for which' \
-	    'tensorflow-text 2.17 has wheels.' \
-	    "Received: PYTHON=$(PYTHON), which is $$version." >&2; \
-	  echo 'Install it (Debian and Ubuntu: `apt-get install python3.11' \
-	    'python3.11-venv`; elsewhere: `uv python install 3.11`) and name it:' \
-	    '`make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11`.' >&2; \
+# $(call version_of,PROGRAM): such as 3.12, or nothing where it does not run.
+version_of = $(shell $(1) -c \
+  'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# $(call find_python,VERSIONS): the first that runs, on the path or where pyenv
+# and uv keep theirs. A file of that name may be a shim that refuses.
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
+UV_PYTHONS := $(or $(UV_PYTHON_INSTALL_DIR),$(HOME)/.local/share/uv/python)
+find_python = $(shell for version in $(1); do \
+    for python in python$$version $(PYENV)/$$version*/bin/python \
+        $(UV_PYTHONS)/cpython-$$version.*/bin/python3; do \
+      if "$$python" -c 'import sys; sys.exit("%d.%d" % \
+          sys.version_info[:2] != sys.argv[1])' $$version 2>/dev/null; then \
+        echo "$$python"; exit; \
+      fi; \
+    done; \
+  done)
+
+# Of the environment that is there, or of the Python that will make it.
+OF_VENV := $(shell sed -n 's/^version *= *\(3\.[0-9]*\).*/\1/p' \
+  $(VENV)/pyvenv.cfg 2>/dev/null)
+ifeq ($(PYTHON)$(OF_VENV),)
+  PYTHON := $(call find_python,$(PYTHONS))
+endif
+OF_PYTHON := $(if $(PYTHON),$(call version_of,$(PYTHON)))
+VERSION := $(or $(OF_VENV),$(OF_PYTHON))
+
+BASE_LOCK := requirements-$(VERSION).txt
+TEST_LOCK := requirements-$(VERSION)-test.txt
+GPU_LOCK := requirements-$(VERSION)-gpu.txt
+ifeq ($(DEVICE),gpu)
+  BASE_LOCK += $(GPU_LOCK)
+  TEST_LOCK += $(GPU_LOCK)
+else ifneq ($(DEVICE),cpu)
+  $(error `DEVICE` must be cpu or gpu. Received: DEVICE=$(DEVICE))
+endif
+BASE_STAMP := $(VENV)/.requirements-$(DEVICE).stamp
+TEST_STAMP := $(VENV)/.requirements-$(DEVICE)-test.stamp
+
+# Ends with what to do unless the environment can be made, or is the right one.
+.PHONY: check-python
+check-python:
+	@if [ -n '$(OF_VENV)' ]; then \
+	  if [ -n '$(PYTHON)' ] && [ '$(OF_PYTHON)' != '$(OF_VENV)' ]; then \
+	    echo '$(VENV) holds Python $(OF_VENV). For another, `make clean` first,' \
+	      'or make a second environment: VENV=.venv-other.' \
+	      'Received: PYTHON=$(PYTHON), which is' \
+	      '$(or $(OF_PYTHON),not there).' >&2; \
+	    exit 1; \
+	  fi; \
+	  if [ -z '$(filter $(OF_VENV),$(PYTHONS))' ]; then \
+	    echo '$(VENV) holds Python $(OF_VENV), and vatt_tf needs one of' \
+	      '$(PYTHONS): `make clean` first.' >&2; \
+	    exit 1; \
+	  fi; \
+	elif [ -z '$(filter $(OF_PYTHON),$(PYTHONS))' ]; then \
+	  echo 'vatt_tf needs Python 3.11, 3.12 or 3.13: tensorflow-text has no' \
+	    'wheels for newer ones, and PyAV none for older ones.' \
+	    'Received: PYTHON=$(PYTHON), which is' \
+	    '$(or $(OF_PYTHON),not there).' >&2; \
+	  echo 'Install it (Debian 13: `apt-get install python3.13' \
+	    'python3.13-venv`; Ubuntu 24.04: python3.12; Debian 12: python3.11;' \
+	    'elsewhere: `uv python install 3.13`), and if it is not found name it:' \
+	    '`make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.13`.' >&2; \
 	  exit 1; \
-	fi; \
-	if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	elif ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo '`$(PYTHON) -m venv` does not work: the venv module is not whole.' \
 	    'Install it (Debian and Ubuntu: `apt-get install' \
-	    'python3.11-venv`).' >&2; \
+	    'python$(OF_PYTHON)-venv`).' >&2; \
 	  exit 1; \
 	fi
+
+$(BIN)/python: | check-python
 	$(PYTHON) -m venv $(VENV)
 
-check_version = $(BIN)/python -c 'import sys; sys.version_info[:2] == (3, 11) \
-  or sys.exit("`$(VENV)` holds another Python than 3.11: `make clean`.")'
+.PHONY: python
+python: check-python
+	@echo '$(or $(PYTHON),$(BIN)/python)'
 
-# $(call install,REQUIREMENTS): the lock, then vatt_tf itself, in place.
+# $(call install,LOCKS): the locks, then vatt_tf itself, in place.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 ifeq ($(INSTALLER),uv)
   UV := $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python
-  install = $(PIP) uv==$(UV_VERSION) && $(UV) -r $(1) \
+  install = $(PIP) uv==$(UV_VERSION) && $(UV) $(1:%=-r %) \
     && $(UV) --no-deps --no-build-isolation -e .
 else ifeq ($(INSTALLER),pip)
-  install = $(PIP) -r $(1) && $(PIP) --no-deps --no-build-isolation -e .
+  install = $(PIP) $(1:%=-r %) && $(PIP) --no-deps --no-build-isolation -e .
 else
   $(error `INSTALLER` must be uv or pip. Received: INSTALLER=$(INSTALLER))
 endif
 
-$(BASE_STAMP): requirements.txt setup.cfg pyproject.toml | $(BIN)/python
-	@$(check_version)
-	@echo 'Installing $< into $(VENV) with $(INSTALLER) ...'
-	@start=$$SECONDS; $(call install,$<); \
+# $(call make_environment,LOCKS)
+define make_environment
+	@echo 'Installing $(1) into $(VENV) with $(INSTALLER) ...'
+	@start=$$SECONDS; $(call install,$(1)); \
 	echo "Installed in $$((SECONDS - start)) s."
+endef
+
+$(BASE_STAMP): $(BASE_LOCK) setup.cfg pyproject.toml | $(BIN)/python
+	$(call make_environment,$(BASE_LOCK))
 	@touch $@
 
-$(TEST_STAMP): requirements-test.txt setup.cfg pyproject.toml | $(BIN)/python
-	@$(check_version)
-	@echo 'Installing $< into $(VENV) with $(INSTALLER) ...'
-	@start=$$SECONDS; $(call install,$<); \
-	echo "Installed in $$((SECONDS - start)) s."
+$(TEST_STAMP): $(TEST_LOCK) setup.cfg pyproject.toml | $(BIN)/python
+	$(call make_environment,$(TEST_LOCK))
 	@touch $@ $(BASE_STAMP)
 
 .PHONY: venv venv-test
-venv: $(BASE_STAMP)
-venv-test: $(TEST_STAMP)
+venv: check-python $(BASE_STAMP)
+venv-test: check-python $(TEST_STAMP)
 
 # The time at which the command was typed, so that the install is counted.
 .PHONY: quickstart
@@ -145,14 +203,23 @@ regenerate: venv-test
 	$(BIN)/python tests/project/regenerate_build.py
 	$(BIN)/python tests/project/regenerate_readme.py
 
-# The second lock is held to the first, so that both name the same versions.
-COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 \
+# $(call lock,VERSION): the locks of a Python, which need not be here. All are
+# held to the first, so that they name the same versions.
+compile = $(BIN)/uv pip compile -q --python-version $(1) \
   --annotation-style line --custom-compile-command 'make lock' setup.cfg
+lock_test = requirements-$(1)-test.txt
+define lock
+	$(call compile,$(1)) --extra test --extra beam --extra search \
+	  -o $(lock_test) >/dev/null
+	$(call compile,$(1)) -c $(lock_test) -o requirements-$(1).txt >/dev/null
+	$(call compile,$(1)) -c $(lock_test) --extra gpu \
+	  -o requirements-$(1)-gpu.txt >/dev/null
+
+endef
 .PHONY: lock
 lock: $(BIN)/python
 	$(PIP) uv==$(UV_VERSION)
-	$(COMPILE) --extra test --extra beam --extra search -o requirements-test.txt >/dev/null
-	$(COMPILE) -c requirements-test.txt -o requirements.txt >/dev/null
+	$(foreach version,$(PYTHONS),$(call lock,$(version)))
 
 .PHONY: clean
 clean:

@@ -115,7 +115,7 @@ def write(
       count = round(seconds * frame_rate)
       times = times or [i / frame_rate for i in range(count)]
       for i, time in enumerate(times):
-        image = np.full([size[1], size[0], 3], gray(i), np.uint8)
+        image = np.full([size[1], size[0], 3], gray(i) % 256, np.uint8)
         if images:
           image = images[i % len(images)]
         frame = av.VideoFrame.from_ndarray(image, 'rgb24')

@@ -18,6 +18,7 @@ from vatt_tf.layers import (
   position_embedding,
   projection_head,
   relative_position_bias,
+  released_spline,
   text_embedding,
   transformer_encoder,
 )
@@ -445,8 +446,22 @@ class PositionsTest(parameterized.TestCase, tf.test.TestCase):
   def test_released_spline_is_the_spline_but_for_rounding(self, rows, wanted):
     table = np.random.RandomState(0).randn(rows, 5).astype(np.float32)
     expected = position_embedding.interpolation_matrix((rows,), (wanted,))
-    got = position_embedding.released_spline(tf.constant(table), wanted)
+    got = released_spline.read(tf.constant(table), wanted)
     self.assertAllClose(got, expected @ table, atol=2e-3)
+
+  def test_powers_round_as_in_the_release(self):
+    # Of TensorFlow 2.17; the nearest float32 is another one of each of them.
+    x = np.float32([0.423654795, 0.0871293023, 0.196582362, 0.468651205])
+    x = np.append(x, np.float32([0.318568945, 0.535632789, 0.338158965, 0.5]))
+    got = released_spline._power(x, 1.5)
+    self.assertAllEqual(
+      got[:4], np.float32([0.27575171, 0.0257185437, 0.0871599242, 0.320829749])
+    )
+    nearest = np.float32(np.float64(x) ** 1.5)
+    self.assertAllEqual(got != nearest, [True] * 7 + [False])
+    if tf.__version__.startswith('2.17'):
+      x = np.random.RandomState(0).rand(1003).astype(np.float32)
+      self.assertAllEqual(released_spline._power(x, 1.5), tf.pow(x, 1.5))
 
   def test_interpolation_as_the_release(self):
     exact, release = (
@@ -460,7 +475,7 @@ class PositionsTest(parameterized.TestCase, tf.test.TestCase):
     release(x, grid=(15, 4))
     release.set_weights(exact.get_weights())
     along_time, along_bins = (
-      position_embedding.released_spline(tf.constant(table), wanted)
+      released_spline.read(tf.constant(table), wanted)
       for table, wanted in zip(exact.get_weights(), (15, 4))
     )
     self.assertAllClose(

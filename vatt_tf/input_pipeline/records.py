@@ -465,7 +465,8 @@ def make_sequence_example(clip: Clip) -> tf.train.SequenceExample:
 
 def serialize_clip(clip: Clip) -> bytes:
   """The bytes of `make_sequence_example`: what a shard holds."""
-  return make_sequence_example(clip).SerializeToString()
+  # The same bytes in every process, whatever the order of keys in a map.
+  return make_sequence_example(clip).SerializeToString(deterministic=True)
 
 
 def shard_path(folder: str, name: str, index: int, num_shards: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.layers import layer_norm
+from vatt_tf.layers import layer_norm, released_spline
 
 _AXES = {
   1: ('temporal',),
@@ -59,71 +59,6 @@ def interpolation_matrix(table_shape, grid):
   system[num_known:, :num_known] = system[:num_known, num_known:].T
   values = np.eye(num_known + num_affine, num_known)
   return basis(wanted, known) @ np.linalg.solve(system, values)
-
-
-# From more rows on the released spline is made of rounding errors.
-_MAX_ORDERED_ROWS = 64
-
-
-def _multiply_in_order(a, b):
-  """Matrix product in float32, the same on every CPU.
-
-  Each product is added to the sum before it, with one rounding, as CPUs with
-  AVX-512 do. `tf.matmul` does that there, and something else on others.
-  """
-  total = tf.zeros([a.shape[0], b.shape[1]])
-  for i in range(a.shape[1]):
-    # The product of two float32 is exact in float64.
-    product = tf.cast(a[:, i : i + 1], tf.float64) * tf.cast(
-      b[i : i + 1], tf.float64
-    )
-    total = tf.cast(tf.cast(total, tf.float64) + product, tf.float32)
-  return total
-
-
-def released_spline(table, num_positions):
-  """Reads a position table at more positions, rounding as the release does.
-
-  The same spline as that of `interpolation_matrix`, solved in float32 for the
-  values of the table. The linear system is badly conditioned, and what is
-  lost depends on the order of each sum: a last bit that differs in one of its
-  coefficients changes the result as much as float64 does. This order gives the
-  values that the released code computes.
-
-  Args:
-    table: (rows, D) float32 tensor, of at least two rows.
-    num_positions: int, more than the rows.
-
-  Returns:
-    (num_positions, D) float32.
-  """
-  known, wanted = (
-    tf.constant(np.arange(n, dtype=np.float32) / np.float32(n))[:, None]
-    for n in (table.shape[0], num_positions)
-  )
-
-  def basis(at, centres):
-    """|at - centre|^3 (points, centres), and the affine part (points, 2)."""
-    square = at**2 - 2 * tf.matmul(at, centres, transpose_b=True)
-    square += tf.transpose(centres**2)
-    affine = tf.concat([at, tf.ones_like(at)], 1)
-    return tf.maximum(square, 1e-10) ** 1.5, affine
-
-  radial, affine = basis(known, known)
-  system = tf.concat(
-    [
-      tf.concat([radial, affine], 1),
-      tf.concat([tf.transpose(affine), tf.zeros([2, 2])], 1),
-    ],
-    0,
-  )  # (rows + 2, rows + 2)
-  values = tf.concat([table, tf.zeros([2, table.shape[1]])], 0)
-  solution = tf.linalg.solve(system, values)  # (rows + 2, D)
-  radial, affine = basis(wanted, known)
-  multiply = tf.matmul
-  if table.shape[0] <= _MAX_ORDERED_ROWS:
-    multiply = _multiply_in_order
-  return multiply(radial, solution[:-2]) + multiply(affine, solution[-2:])
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -300,6 +235,6 @@ def _read(table, table_shape, grid, interpolation='exact'):
     rows = rows.reshape(table_shape)[tuple(slice(n) for n in grid)]
     return tf.gather(table, rows.ravel())
   if interpolation == 'release' and table_shape[0] > 1:
-    return released_spline(table, grid[0])
+    return released_spline.read(table, grid[0])
   matrix = interpolation_matrix(table_shape, grid)
   return tf.matmul(tf.constant(matrix, table.dtype), table)

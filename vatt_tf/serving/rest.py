@@ -65,10 +65,9 @@ def _answer(content, status=200):
 
 
 def _message_to_dict(message):
+  # Fields without a value too: protobuf 5.26 gave this argument another name.
   return json_format.MessageToDict(
-    message,
-    preserving_proto_field_name=True,
-    including_default_value_fields=True,
+    message, True, preserving_proto_field_name=True
   )
 
 
