@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from vatt_tf import command_line
 
-# Its import registers the ops of the tokenizers.
-from vatt_tf.input_pipeline import service, text  # noqa: F401
+# The import of text registers the ops of the tokenizers.
+from vatt_tf.input_pipeline import encoded_audio, service, text  # noqa: F401
 
 _PORT = flags.DEFINE_integer(
   'port', 5050, 'Port to listen at; the worker listens at the one after it.'
@@ -56,6 +56,7 @@ def start(host: str, port: int):
           f'Port {number} cannot be used ({e}). Give another --port; it and '
           f'the one after it must be free. Received: port={port}'
         ) from e
+  encoded_audio.register()
   dispatcher = lib.DispatchServer(lib.DispatcherConfig(port=port))
   worker = lib.WorkerServer(
     lib.WorkerConfig(

@@ -1,4 +1,6 @@
-"""Shapes that are static where they can be; the only place for such helpers."""
+"""Shapes that are static where they can be, and other helpers of graphs."""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -60,3 +62,28 @@ def zero_after(x):
   element = tf.cast(tf.reshape(x, [-1])[0], tf.float32)
   # Not simplified away, since it does not hold for NaN.
   return tf.where(element == element, 0.0, float('nan'))
+
+
+def guarded(
+  function: Callable[..., object],
+  arguments: tuple[tf.Tensor, ...],
+  fallback: Callable[..., object],
+):
+  """Runs TensorFlow ops, and others instead when one of them fails.
+
+  All of it stays in the graph: the ops run as a data set of one element, whose
+  errors are dropped.
+
+  Args:
+    function: From the arguments to a structure of tensors.
+    arguments: Tensors.
+    fallback: Gives the same structure; it is run in any case.
+
+  Returns:
+    The result of `function`, or of `fallback` if it failed.
+  """
+  result = tf.data.Dataset.from_tensors(arguments).map(function)
+  # Not by a second function, which takes time to start.
+  other = tf.data.Dataset.from_tensors(fallback())
+  result = result.ignore_errors(log_warning=False).concatenate(other)
+  return result.take(1).get_single_element()

@@ -17,8 +17,7 @@ import tensorflow as tf
 from vatt_tf import file_utils
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
-from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline import encoded_audio, records
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import decode, errors, manifest, planning, worker
 
@@ -151,7 +150,7 @@ class Reader:
         clip.data_path = clip.data_path or clip.example_id or name
         try:
           _decode_sound(clip, record)
-        except (ValueError, EOFError, audio_lib.wave.Error) as e:
+        except ValueError as e:
           yield planning.Skip(clip.data_path, '', '', f'audio: {e}')
         if not clip.end:
           clip.end = clip.start + _duration(clip)
@@ -170,7 +169,7 @@ def _decode_sound(clip: records.Clip, record: bytes) -> None:
     return
   encoded = records.read_values(record)['waveform_encoded']
   if len(encoded):
-    waveform, rate = audio_lib.decode_encoded(encoded[0])
+    waveform, rate = encoded_audio.decode(encoded[0])
     clip.waveform, clip.sample_rate = waveform, float(rate)
 
 

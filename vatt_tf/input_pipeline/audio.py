@@ -1,16 +1,12 @@
 """Sound of a clip: the slice, its rate, its augmentation, its spectrogram.
 
 Each step is a pure function in core TensorFlow ops, so that a served model can
-hold it; only the decoding of encoded sound, which records seldom hold, goes
-through tensorflow-io. What is random takes a `seed`, a (2,) integer tensor.
+hold it. What is random takes a `seed`, a (2,) integer tensor.
 """
 
 import dataclasses
 import functools
-import io
 import math
-import struct
-import wave
 
 import gin
 import numpy as np
@@ -230,90 +226,6 @@ def mix_channels(waveform: tf.Tensor, num_channels: tf.Tensor) -> tf.Tensor:
     return waveform
 
   return tf.cond(num_channels > 1, average, as_is)
-
-
-def encoded_rate(content: bytes) -> int:
-  """Samples a second of a WAV, FLAC, MP3 or Ogg Vorbis file, by its header.
-
-  Raises:
-    ValueError: The bytes are none of these.
-  """
-  if content[:4] == b'RIFF':
-    with wave.open(io.BytesIO(content)) as file:
-      return file.getframerate()
-  if content[:4] == b'fLaC' and len(content) >= 21:
-    return int.from_bytes(content[18:21], 'big') >> 4
-  vorbis = content.find(b'\x01vorbis')
-  if content[:4] == b'OggS' and vorbis > 0 and len(content) >= vorbis + 16:
-    return struct.unpack_from('<I', content, vorbis + 12)[0]
-  start = 0
-  if content[:3] == b'ID3' and len(content) >= 10:
-    sizes = content[6:10]
-    start = 10 + sum((b & 127) << (7 * (3 - i)) for i, b in enumerate(sizes))
-  head = content[start : start + 3]
-  if len(head) == 3 and head[0] == 0xFF and head[1] >> 5 == 7:
-    version, index = (head[1] >> 3) & 3, (head[2] >> 2) & 3
-    if version != 1 and index != 3:
-      rate = (44100, 48000, 32000)[index]
-      return rate // {3: 1, 2: 2, 0: 4}[version]
-  raise ValueError(
-    'The sound is not in a format that can be read (WAV, FLAC, MP3, Ogg '
-    f'Vorbis): it starts with {content[:4]!r}.'
-  )
-
-
-def decode_encoded(content: bytes) -> tuple[np.ndarray, int]:
-  """Decodes a sound file held in memory, with tensorflow-io.
-
-  Args:
-    content: A WAV, FLAC, MP3 or Ogg Vorbis file.
-
-  Returns:
-    (S,) float32, the mean of the channels in [-1, 1], and the rate.
-
-  Raises:
-    ValueError: The bytes are none of these, or corrupt.
-    NotImplementedError: The native ops of tensorflow-io do not load on this
-      TensorFlow.
-  """
-  rate = encoded_rate(content)
-  try:
-    import tensorflow_io as tfio
-  except ImportError as e:
-    raise NotImplementedError(
-      'Encoded sound in records is decoded by tensorflow-io, which cannot be '
-      f'imported ({e}). Install tensorflow-io==0.37.1 beside TensorFlow 2.17, '
-      'or make the records again with `python -m vatt_tf.ingest`, which '
-      'stores samples.'
-    ) from e
-  try:
-    if content[:4] == b'RIFF':
-      bits = struct.unpack_from('<H', content, content.find(b'fmt ') + 22)[0]
-      dtypes = {8: tf.uint8, 16: tf.int16, 24: tf.int32, 32: tf.int32}
-      samples = tfio.audio.decode_wav(content, dtype=dtypes.get(bits, tf.int16))
-    elif content[:4] == b'fLaC':
-      bits = ((content[20] & 1) << 4 | content[21] >> 4) + 1
-      dtype = tf.int16 if bits <= 16 else tf.int32
-      samples = tfio.audio.decode_flac(content, dtype=dtype)
-    elif content[:4] == b'OggS':
-      samples = tfio.audio.decode_vorbis(content)
-    else:
-      samples = tfio.audio.decode_mp3(content)
-  except NotImplementedError as e:
-    raise NotImplementedError(
-      'The native ops of tensorflow-io do not load on TensorFlow '
-      f'{tf.__version__}. Use tensorflow==2.17.1, or make the records again '
-      'with `python -m vatt_tf.ingest`, which stores samples.'
-    ) from e
-  except tf.errors.OpError as e:
-    raise ValueError(f'The sound cannot be decoded: {e.message}') from e
-  samples = samples.numpy()
-  if samples.dtype == np.uint8:
-    samples = (samples.astype(np.float32) - 128.0) / 128.0
-  elif samples.dtype != np.float32:
-    largest = float(np.iinfo(samples.dtype).max) + 1.0
-    samples = samples.astype(np.float32) / np.float32(largest)
-  return samples.mean(axis=1, dtype=np.float32), rate
 
 
 # Rate.

@@ -21,7 +21,7 @@ it is counted and named in the log (`BadRecords`): all before that is a graph,
 which input machines can run as well (`service`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import threading
@@ -33,12 +33,13 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import distribution
+from vatt_tf import distribution, tensor_utils
 from vatt_tf import feature_names as names
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
   class_balance,
   clip_cache,
+  encoded_audio,
   records,
   service,
 )
@@ -96,11 +97,6 @@ _FAULTS = {
   7: 'a frame cannot be decoded',
   8: 'the encoded sound cannot be decoded',
   9: 'a label is not among the classes',
-  10: (
-    'input machines cannot decode encoded sound; make the records again with '
-    '`python -m vatt_tf.ingest`, which stores samples, or leave out '
-    '`data_service`'
-  ),
 }
 _NO_SAMPLE_RATE = 3
 _NO_FRAME_RATE = 4
@@ -109,7 +105,6 @@ _NOT_PARSED = 6
 _FRAME_CORRUPT = 7
 _SOUND_CORRUPT = 8
 _LABEL_UNKNOWN = 9
-_NOT_SERVED = 10
 
 
 # Configuration.
@@ -348,31 +343,6 @@ def row_spec(
 
 
 # Parts that may fail.
-
-
-def guarded(
-  function: Callable[..., object],
-  arguments: tuple[tf.Tensor, ...],
-  fallback: Callable[..., object],
-):
-  """Runs TensorFlow ops, and others instead when one of them fails.
-
-  All of it stays in the graph: the ops run as a data set of one element, whose
-  errors are dropped.
-
-  Args:
-    function: From the arguments to a structure of tensors.
-    arguments: Tensors.
-    fallback: Gives the same structure; it is run in any case.
-
-  Returns:
-    The result of `function`, or of `fallback` if it failed.
-  """
-  result = tf.data.Dataset.from_tensors(arguments).map(function)
-  # Not by a second function, which takes time to start.
-  other = tf.data.Dataset.from_tensors(fallback())
-  result = result.ignore_errors(log_warning=False).concatenate(other)
-  return result.take(1).get_single_element()
 
 
 # Reading.
@@ -681,17 +651,9 @@ def parse(element: dict[str, tf.Tensor], plan: _Plan) -> dict[str, tf.Tensor]:
     }
     return {**fields, 'fault': tf.constant(_NOT_PARSED)}
 
-  fields = guarded(parse_record, (element['record'],), nothing)
+  fields = tensor_utils.guarded(parse_record, (element['record'],), nothing)
   rest = {key: element[key] for key in element if key != 'record'}
   return {**rest, **fields}
-
-
-def _decode_sound(content):
-  try:
-    samples, rate = audio_lib.decode_encoded(content)
-  except (ValueError, EOFError, audio_lib.wave.Error) as e:
-    return np.zeros([0], np.float32), np.float32(0.0), str(e).encode()
-  return samples, np.float32(rate), b''
 
 
 def prepare_sound(
@@ -710,18 +672,7 @@ def prepare_sound(
   """
 
   def decode():
-    if plan.is_served:
-      return tf.zeros([0]), tf.zeros([]), tf.constant('')
-    samples, rate, reason = tf.numpy_function(
-      _decode_sound,
-      [features['waveform_encoded'][0]],
-      [tf.float32, tf.float32, tf.string],
-      name='decode_sound',
-    )
-    samples.set_shape([None])
-    rate.set_shape([])
-    reason.set_shape([])
-    return samples, rate, reason
+    return encoded_audio.decode_in_graph(features['waveform_encoded'][0])
 
   def as_stored():
     channels = _first(features['waveform_channels'], 1)
@@ -738,8 +689,6 @@ def prepare_sound(
   no_rate = (rate <= 0) & (tf.size(waveform) > 0)
   fault = tf.where(no_rate, _NO_SAMPLE_RATE, fault)
   fault = tf.where(reason != '', _SOUND_CORRUPT, fault)
-  if plan.is_served:
-    fault = tf.where(is_encoded, _NOT_SERVED, fault)
   is_used = tf.equal(fault, 0) & _is_read(features, plan.sources, AUDIO)
   length = tf.where(is_used, tf.size(waveform), 0)
   return {
@@ -894,7 +843,9 @@ def load_video(
     def nothing():
       return tf.zeros([0, 0, 0, 3], tf.uint8)
 
-    frames = guarded(decode, (features['image_encoded'], indices), nothing)
+    frames = tensor_utils.guarded(
+      decode, (features['image_encoded'], indices), nothing
+    )
 
     def corrupt():
       return tf.zeros(config.shape), False, _FRAME_CORRUPT
@@ -1271,7 +1222,7 @@ def _decode_frames(frames, config):
     return *[empty] * video_lib.NUM_SCALES, tf.zeros([2], tf.int32), is_right
 
   def some():
-    return guarded(decode, (frames,), lambda: nothing(False))
+    return tensor_utils.guarded(decode, (frames,), lambda: nothing(False))
 
   return tf.cond(tf.size(frames) > 0, some, lambda: nothing(True))
 
