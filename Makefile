@@ -151,7 +151,7 @@ venv-test: check-python $(TEST_STAMP)
 .PHONY: quickstart
 quickstart: export VATT_TF_STARTED := $(shell date +%s)
 quickstart: venv
-	$(BIN)/python -m vatt_tf.quickstart
+	@$(BIN)/python -m vatt_tf.quickstart
 
 # The page over the held-out clips of the quickstart.
 .PHONY: demo

@@ -82,7 +82,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     for text in texts:
       self.assertIn(f'Stopped by SIGTERM (worker 1) at step {step};', text)
     # Only the chief speaks of the steps.
-    self.assertIn('global batch 4 on 2 replica(s)', texts[0])
+    self.assertIn('global batch 4 on 2 replicas', texts[0])
     self.assertIn(f'step {step}/', texts[0])
     self.assertNotIn(f'step {step}/', texts[1])
 

@@ -1,10 +1,12 @@
 """VATT in TensorFlow 2: transformers for raw video, audio and text.
 
-Importing this package checks the Python version and imports nothing else, so
+Importing this package checks the Python version and imports next to nothing, so
 that it stays cheap; import the modules by name.
 """
 
 import sys
+
+from vatt_tf import quiet
 
 __version__ = '0.1.0'
 
@@ -24,3 +26,4 @@ def _check_python(version_info):
 
 
 _check_python(sys.version_info)
+quiet.begin(__name__)

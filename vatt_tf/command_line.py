@@ -1,22 +1,109 @@
 """What the commands say and take, and how they end when something is wrong."""
 
 import contextlib
+import enum
 import re
 import signal
 import socket
 import sys
 import threading
 
-from absl import flags, logging
+from absl import app, flags, logging
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf import devices, file_utils
 
 # The flags that are defined here are those of the mains.
 flags.disclaim_key_flags()
 
 # What gin appends to the message of an error inside a function that it calls.
 _CALLS = re.compile(r"\n\s+In call to configurable '(\w+)'[^\n]*")
+
+
+class Use(enum.Enum):
+  """What a command does with the devices.
+
+  `TRAINS` takes all memory of a GPU, as TensorFlow does. `INFERS` takes what it
+  needs. `READS` computes nothing, and leaves GPUs alone.
+  """
+
+  TRAINS = 'trains'
+  INFERS = 'infers'
+  READS = 'reads'
+
+
+def run(main, use=Use.READS, required=(), parse=None):
+  """Runs the main of a command: `if __name__ == '__main__'`.
+
+  Before it, a wrong or missing flag ends the process with a line that says so,
+  and a command that computes says in its first line on what.
+
+  Args:
+    main: function of what is left of the command line, a list of strings.
+    use: `Use`, of the devices. What computes has the flag --require_gpu.
+    required: names of flags that must be given.
+    parse: parses the command line, as for `absl.app.run`. None: the flags of
+      absl.
+  """
+
+  if use != Use.READS:
+    flags.DEFINE_bool(
+      'require_gpu',
+      False,
+      'End with an error, rather than run on the CPU, where no GPU is seen.',
+      module_name=sys.argv[0],  # a flag of the main
+    )
+
+  def announced(arguments):
+    _quieten_tensorflow()
+    with exit_on_error():
+      _prepare_devices(use)
+    return main(arguments)
+
+  app.run(announced, flags_parser=parse or _flags_parser(required))
+
+
+def _flags_parser(required):
+  def parse(argv):
+    try:
+      rest = flags.FLAGS(argv)
+    except flags.Error as e:
+      _print_error(str(e), '--help lists the flags.')
+      sys.exit(1)
+    missing = [name for name in required if flags.FLAGS[name].value is None]
+    if missing:
+      # absl adds to the help of a flag that may come several times.
+      listed = '\n'.join(
+        f'  --{name}: {flags.FLAGS[name].help.partition(";")[0]}'
+        for name in missing
+      )
+      _print_error(f'Give\n{listed}', '--help lists all flags.')
+      sys.exit(1)
+    return rest
+
+  return parse
+
+
+def _quieten_tensorflow():
+  """Its Python log says what concerns programmers, unless --verbosity=1."""
+  if not logging.vlog_is_on(1):
+    tf.get_logger().setLevel('ERROR')
+
+
+def _prepare_devices(use):
+  if use == Use.READS:
+    devices.hide_gpus()
+    return
+  warning = devices.check(flags.FLAGS.require_gpu)
+  print(
+    f'TensorFlow {tf.__version__} {devices.describe()}',
+    file=sys.stderr,
+    flush=True,
+  )
+  if warning:
+    logging.warning('%s', warning)
+  if use == Use.INFERS:
+    devices.grow_memory()
 
 
 class Terminated(KeyboardInterrupt):
@@ -65,12 +152,8 @@ def exit_on_error(*others, advice=''):
     sys.exit(143 if is_term else 130)
 
 
-def _print_error(message):
-  print(
-    f'Error: {_CALLS.sub("", message)}\n'
-    '(--verbosity=1 shows where it comes from.)',
-    file=sys.stderr,
-  )
+def _print_error(message, hint='--verbosity=1 shows where it comes from.'):
+  print(f'Error: {_CALLS.sub("", message)}\n({hint})', file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -121,8 +204,14 @@ def define_path(name, default, text):
 
 
 def count(number, noun):
-  """A number of things: `1 clip`, `2 clips`."""
-  return f'{number} {noun}{"" if number == 1 else "s"}'
+  """A number of things: `1 clip`, `2 clips`, `3 classes`, `4 queries`."""
+  if number == 1:
+    return f'1 {noun}'
+  if noun.endswith('s'):
+    return f'{number} {noun}es'
+  if noun.endswith('ry'):
+    return f'{number} {noun[:-1]}ies'
+  return f'{number} {noun}s'
 
 
 class StopSignal:

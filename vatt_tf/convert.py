@@ -224,5 +224,8 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['source', 'checkpoint', 'output'])
-  app.run(main)
+  command_line.run(
+    main,
+    command_line.Use.INFERS,
+    required=['source', 'checkpoint', 'output'],
+  )

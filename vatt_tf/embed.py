@@ -177,5 +177,8 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['saved_model', 'output'])
-  app.run(main)
+  command_line.run(
+    main,
+    command_line.Use.INFERS,
+    required=['saved_model', 'output'],
+  )

@@ -134,5 +134,8 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['checkpoint', 'output'])
-  app.run(main)
+  command_line.run(
+    main,
+    command_line.Use.INFERS,
+    required=['checkpoint', 'output'],
+  )

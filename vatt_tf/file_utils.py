@@ -297,3 +297,20 @@ def literal_path(path: str) -> str:
         os.path.join(folder, f'files{name.removeprefix(prefix)}'),
       )
   return os.path.join(folder, 'files')
+
+
+def advise_on_sample(path: str) -> str:
+  """Says how the sample data are made, where it is they that are missing.
+
+  Args:
+    path: That is not there.
+
+  Returns:
+    A sentence after a space, or ''.
+  """
+  if not path.strip().startswith('data/sample/'):
+    return ''
+  return (
+    ' These are the sample data, which the gin files name until they are told '
+    'otherwise: `python -m vatt_tf.make_sample_records` makes them here.'
+  )

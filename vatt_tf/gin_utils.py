@@ -1,7 +1,8 @@
 """Configuration: flags, search paths, parsing and writing of gin files.
 
-This is the only place that parses gin. Includes inside gin files are written
-from the repository root and found from any working directory.
+This is the only place that parses gin. The gin files of vatt_tf are named
+`gin/…`, also where one includes another, and found from any working directory:
+in that directory, or else in the package.
 """
 
 import ast
@@ -19,7 +20,8 @@ import tensorflow as tf
 
 from vatt_tf import file_utils
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+# What holds the folder `gin`: in a checkout by a link to its root.
+PACKAGE = pathlib.Path(__file__).resolve().parent
 
 _CONFIG = 'config.gin'  # in the directory of a run
 
@@ -32,8 +34,8 @@ def define_flags():
   flags.DEFINE_multi_string(
     'gin_file',
     None,
-    'A gin file, by path from here or from the repository root. May be given '
-    'several times: later files override earlier ones.',
+    'A gin file, by path from here or, as gin/…, of those that come with '
+    'vatt_tf. May be given several times: later files override earlier ones.',
   )
   flags.DEFINE_multi_string(
     'gin_param',
@@ -50,15 +52,15 @@ def quiet_logging():
 
 
 def _search_roots():
-  return [pathlib.Path.cwd(), ROOT]
+  return [pathlib.Path.cwd(), PACKAGE]
 
 
 def find_file(name):
   """Finds a gin file.
 
   Args:
-    name: a path, absolute or from the working directory or from the
-      repository root, or a remote path that `tf.io.gfile` reads.
+    name: a path, absolute or from the working directory or from the package,
+      or a remote path that `tf.io.gfile` reads.
 
   Returns:
     The path as a string.
@@ -71,7 +73,7 @@ def find_file(name):
     if file_utils.exists(candidate) and not tf.io.gfile.isdir(candidate):
       return candidate
   known = sorted(
-    os.path.relpath(path, ROOT) for path in (ROOT / 'gin').glob('*.gin')
+    os.path.relpath(path, PACKAGE) for path in (PACKAGE / 'gin').glob('*.gin')
   )
   raise ValueError(
     f'There is no gin file at `{name}`; it was looked for in '
@@ -190,7 +192,8 @@ def parse(gin_files, gin_params=()):
   gin.clear_config()
   for root in _search_roots():
     gin.add_config_file_search_path(str(root))
-  gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
+  # These alone: that of gin for Python packages logs what it does not find.
+  gin.config._FILE_READERS[:] = [(tf.io.gfile.GFile, tf.io.gfile.exists)]  # pylint: disable=protected-access
   try:
     gin.parse_config_files_and_bindings(paths, [], finalize_config=False)
     of_files = _values_of_macros(gin_params)

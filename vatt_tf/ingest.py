@@ -214,5 +214,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('output_dir')
-  app.run(main)
+  command_line.run(main, required=['output_dir'])

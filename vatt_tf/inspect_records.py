@@ -62,5 +62,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('pattern')
-  app.run(main)
+  command_line.run(main, required=['pattern'])

@@ -1,6 +1,6 @@
 """The whole job at a small size: media, records, training, retrieval, search.
 
-`make quickstart` runs it: it renders sample media (data/make_sample_media.py),
+`make quickstart` runs it: it renders sample media (vatt_tf.make_sample_media),
 turns them into records, pre-trains a small VATT on them, searches held-out
 clips by text and by sound, draws what the model has learned, exports it, and
 makes an index of the held-out clips for the search page (`make demo`). What it
@@ -10,11 +10,9 @@ with the commands that it prints.
 
 import contextlib
 import csv
-import importlib.util
 import json
 import os
 import shutil
-import sys
 import time
 
 from absl import app
@@ -26,12 +24,13 @@ from vatt_tf import (
   export_saved_model,
   file_utils,
   gin_utils,
+  make_sample_media,
   search,
 )
 from vatt_tf.analysis import report
 from vatt_tf.embedding import model as embedding_model
 from vatt_tf.embedding import run as embedding_run
-from vatt_tf.evaluation import retrieval, runner
+from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
 from vatt_tf.training import loop
@@ -80,16 +79,6 @@ class _Clock:
       print(f'{title:<34}{seconds:7.0f} s')
 
 
-def _load_sample_media():
-  """The module data/make_sample_media.py: data/ is not a package."""
-  path = gin_utils.ROOT / 'data' / 'make_sample_media.py'
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[path.stem] = module
-  spec.loader.exec_module(module)
-  return module
-
-
 def _make_empty(output_dir):
   """Makes the folder, or empties the one that an earlier quickstart made."""
   file_utils.check_local('output_dir', output_dir)
@@ -122,9 +111,9 @@ def make_data(output_dir, clock=None):
     for name in ('media', 'records', 'vocabulary.txt')
   )
   with clock.part(
-    'sample media', f'python data/make_sample_media.py --output_dir={media}'
+    'sample media', f'python -m vatt_tf.make_sample_media --output_dir={media}'
   ):
-    _load_sample_media().make_sample_media(media)
+    make_sample_media.make_sample_media(media)
 
   options = {'num_shards': 4, **_FORM}
   arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
@@ -147,7 +136,7 @@ def make_data(output_dir, clock=None):
     captions = vocabulary.captions_of_records(pattern)
     words = vocabulary.build_vocabulary(captions)
     vocabulary.write_vocabulary(vocabulary_path, words)
-    print(f'{len(words)} words')
+    print(command_line.count(len(words), 'word'))
   return [
     f'TRAIN_RECORDS={pattern!r}',
     f'EVAL_RECORDS={os.path.join(records, "validation-*.tfrecord")!r}',
@@ -256,9 +245,14 @@ def run(output_dir):
 
   make_searchable(output_dir, clock)
 
-  print('\n== held-out clips, found by text and by sound')
-  print(retrieval.format_table(metrics))
-  print()
+  print('\n== held-out clips: the right one is among the first ten for')
+  for direction in ('text_to_video', 'audio_to_video'):
+    query, pool = direction.split('_to_')
+    figures = metrics[direction]
+    print(
+      f'{query} -> {pool}: {figures["R@10"]:.3f} '
+      f'(chance {figures["chance_R@10"]:.3f})'
+    )
   clock.report()
   print('\n`make demo` serves a page on which they are searched.')
   result = {'seconds': clock.seconds(), 'retrieval': metrics}
@@ -280,4 +274,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, command_line.Use.TRAINS)

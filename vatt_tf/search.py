@@ -14,7 +14,6 @@ finds. docs/search.md says what is compared with what.
 import contextlib
 import json
 
-from absl import app
 from absl.flags import argparse_flags
 
 from vatt_tf import (
@@ -53,7 +52,7 @@ def open_searcher(index_path, saved_model):
   return query.Searcher(opened, embedder)
 
 
-def build_and_show(embeddings, index_path, saved_model, text, count=5):
+def build_and_show(embeddings, index_path, saved_model, text, count=3):
   """Builds an index and searches it once, to show that it works.
 
   Args:
@@ -222,4 +221,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  command_line.run(main, command_line.Use.INFERS, parse=parse)

@@ -72,5 +72,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('gin_file')
-  app.run(main)
+  command_line.run(main, command_line.Use.INFERS, required=['gin_file'])

@@ -46,5 +46,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('gin_file')
-  app.run(main)
+  command_line.run(main, command_line.Use.TRAINS, required=['gin_file'])

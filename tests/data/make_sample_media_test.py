@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -12,20 +11,11 @@ from absl.testing import absltest, parameterized
 import av
 import numpy as np
 
+from vatt_tf import make_sample_media as media
+
 SCRIPT = (
   pathlib.Path(__file__).resolve().parents[2] / 'data/make_sample_media.py'
 )
-
-
-def _load():
-  """Loads the script by its path, as the quickstart may."""
-  spec = importlib.util.spec_from_file_location('make_sample_media', SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-media = _load()
 
 
 def _bytes(folder):

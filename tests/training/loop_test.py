@@ -305,7 +305,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       'NUM_DEVICES=2',
       model_dir=other,
     )
-    self.assertIn('2 replica(s)', self.out)
+    self.assertIn('2 replicas', self.out)
     one = checkpoint_files.trained_values(self.model_dir)
     two = checkpoint_files.trained_values(other)
     self.assertEqual(set(one), set(two))

@@ -150,7 +150,7 @@ def check_devices(test, recipe, folder, *params, **options):
     'NUM_DEVICES=2',
     **options,
   )
-  test.assertIn('2 replica(s)', two[2])
+  test.assertIn('2 replicas', two[2])
   test.assertLen(one[0], 4)
   test.assertAllClose(one[0], two[0], rtol=1e-4)
   test.assertEqual(one[1].keys(), two[1].keys())

@@ -17,7 +17,7 @@ import os
 
 import tensorflow as tf
 
-from vatt_tf import command_line, distribution
+from vatt_tf import command_line, distribution, progress_bar
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import sources, table
@@ -71,7 +71,9 @@ class Result:
   def describe(self) -> str:
     """One paragraph for people."""
     count = command_line.count
-    rows = [f'{size} rows in {name}' for name, size in self.num_rows.items()]
+    rows = [
+      f'{count(size, "row")} in {name}' for name, size in self.num_rows.items()
+    ]
     num_clips = count(self.num_clips + self.num_failed, 'clip')
     text = (
       f'{num_clips} in {self.output}, by model {self.model_version}: '
@@ -86,8 +88,8 @@ class Result:
     if self.num_failed or self.num_others:
       text += (
         f' {count(self.num_failed, "clip")} failed, in part or whole, and '
-        f'{self.num_others} files and captions hold nothing to embed: see '
-        f'{self.skip_report}.'
+        f'{self.num_others} of the files and captions hold nothing to embed: '
+        f'see {self.skip_report}.'
       )
     return text
 
@@ -579,7 +581,7 @@ def _make_parts(
   )
   items = [item for number in missing for item in parts[number]]
   stream = job.reader.read(items, pool)
-  with planning.progress_bar(
+  with progress_bar.make(
     total=sum(sizes),
     initial=num_there,
     desc='embed',

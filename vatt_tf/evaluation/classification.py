@@ -12,6 +12,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from vatt_tf import command_line
 from vatt_tf import feature_names as names
 from vatt_tf.evaluation import metrics as metrics_lib
 from vatt_tf.evaluation import outputs
@@ -356,16 +357,19 @@ def format_table(metrics):
   Returns:
     Text of several lines, without a newline at the end.
   """
+  count = command_line.count
   lines = format_figures(metrics)
   lines.append(
-    f'{metrics["num_clips"]} clips, {metrics["num_views"]} views a clip '
-    f'(logits averaged), {metrics["num_classes"]} classes; '
-    f'{metrics["num_dropped"]} clips dropped ({metrics["share_dropped"]:.1%}).'
+    f'{count(metrics["num_clips"], "clip")}, '
+    f'{count(metrics["num_views"], "view")} a clip (logits averaged), '
+    f'{count(metrics["num_classes"], "class")}; '
+    f'{count(metrics["num_dropped"], "clip")} dropped '
+    f'({metrics["share_dropped"]:.1%}).'
   )
   if metrics['num_missing']:
     lines.append(
-      f'{metrics["num_missing"]} clips have no {metrics["modality"]}; they '
-      'count as the model classifies zeros.'
+      f'{count(metrics["num_missing"], "clip")} without '
+      f'{metrics["modality"]}, counted as the model classifies zeros.'
     )
   return '\n'.join(lines + notes_on_classes(metrics))
 

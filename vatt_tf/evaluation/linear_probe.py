@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from vatt_tf import command_line
 from vatt_tf.evaluation import (
   classification,
   metrics,
@@ -599,17 +600,19 @@ def format_table(results):
 
 def _notes(results):
   """Lines that say what the figures of a table were computed from."""
+  count = command_line.count
   low, high = results['min_clips_per_video'], results['max_clips_per_video']
   clips = str(low) if low == high else f'{low} to {high}'
   lines = [
-    f'{results["num_videos"]} videos of {clips} clips, '
-    f'{results["num_classes"]} classes.'
+    f'{count(results["num_videos"], "video")} of {clips} '
+    f'clip{"" if clips == "1" else "s"}, '
+    f'{count(results["num_classes"], "class")}.'
   ]
   if len(results['splits']) > 1:
     lines[0] += ' Mean and standard deviation over the splits.'
   for name, sizes in results['splits'].items():
     text = (
-      f'Split {name}: {sizes["num_train"]} videos to learn from, '
+      f'Split {name}: {count(sizes["num_train"], "video")} to learn from, '
       f'{sizes["num_test"]} to test on; {sizes["num_dropped"]} of the test '
       f'dropped ({sizes["share_dropped"]:.1%})'
     )

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import gin
 import numpy as np
 
+from vatt_tf import command_line
 from vatt_tf import feature_names as names
 from vatt_tf.evaluation import outputs
 
@@ -512,8 +513,8 @@ def _notes(metrics):
   lines = [note + '.']
   if 'num_rows' in first:
     dropped = first['num_rows_dropped']
-    lines.append(
-      f'{first["num_rows"]} clips, {dropped} dropped '
+    lines[0] += (
+      f' {command_line.count(first["num_rows"], "clip")}, {dropped} dropped '
       f'({dropped / first["num_rows"]:.1%}).'
     )
   for direction, result in metrics.items():
@@ -521,8 +522,9 @@ def _notes(metrics):
     if rows or queries:
       query, pool = direction.split('_to_')
       lines.append(
-        f'Left out of {query} -> {pool}: {rows} rows without {pool}, '
-        f'{queries} queries without a match.'
+        f'Left out of {query} -> {pool}: '
+        f'{command_line.count(rows, "row")} without {pool}, '
+        f'{command_line.count(queries, "query")} without a match.'
       )
   return lines
 

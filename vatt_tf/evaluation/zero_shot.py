@@ -11,6 +11,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from vatt_tf import command_line
 from vatt_tf import feature_names as names
 from vatt_tf.evaluation import classification, outputs, retrieval
 from vatt_tf.evaluation import features as features_lib
@@ -205,18 +206,20 @@ class ZeroShotEvaluation:
   def format_table(self, metrics):
     """The metrics as text for people, without a newline at the end."""
     lines = classification.format_figures(metrics)
+    count = command_line.count
     clips = metrics['num_rows'] / metrics['num_videos']
     dropped = metrics['num_rows_dropped']
     lines.append(
-      f'{metrics["num_videos"]} videos of {clips:g} clips '
-      f'({metrics["combination"]}), {metrics["num_classes"]} classes; '
-      f'{dropped} clips dropped ({dropped / metrics["num_rows"]:.1%}).'
+      f'{count(metrics["num_videos"], "video")} of {clips:g} '
+      f'clip{"" if clips == 1 else "s"} ({metrics["combination"]}), '
+      f'{count(metrics["num_classes"], "class")}; '
+      f'{count(dropped, "clip")} dropped ({dropped / metrics["num_rows"]:.1%}).'
     )
     lines.append(f'Prompts: {"; ".join(metrics["templates"])}')
     if metrics['num_missing']:
       lines.append(
-        f'{metrics["num_missing"]} videos have no {self._modality} and count '
-        'as wrong.'
+        f'{count(metrics["num_missing"], "video")} without {self._modality}, '
+        'counted as wrong.'
       )
     if metrics['equal_classes']:
       named = [metrics['label_names'][i] for i in metrics['equal_classes']]

@@ -583,6 +583,7 @@ def match_shards(
         f'No file matches the record pattern {each.strip()!r}. Set the gin '
         f"macro {macro} to shards that exist (--gin_param=\"{macro}='/data/"
         "train-*.tfrecord'\"), or make them with `python -m vatt_tf.ingest`."
+        f'{file_utils.advise_on_sample(each)}'
       )
     paths.update(found)
   return sorted(paths)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from vatt_tf import plain_text
+from vatt_tf import file_utils, plain_text
 
 WORD = 'word'
 WORDPIECE = 'wordpiece'
@@ -136,7 +136,7 @@ def _read_lines(path: str) -> list[str]:
     raise ValueError(
       f'There is no vocabulary file {path}. Set the gin macro VOCABULARY to '
       'one that exists, or make it from captions with `python -m '
-      'vatt_tf.build_vocabulary`.'
+      f'vatt_tf.build_vocabulary`.{file_utils.advise_on_sample(path)}'
     )
   with tf.io.gfile.GFile(path, 'rb') as file:
     content = file.read()

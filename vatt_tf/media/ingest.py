@@ -26,7 +26,13 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import command_line, distribution, file_utils, plain_text
+from vatt_tf import (
+  command_line,
+  distribution,
+  file_utils,
+  plain_text,
+  progress_bar,
+)
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
@@ -105,7 +111,7 @@ class Result:
       f'{self.num_with_captions} with captions ({self.num_captions} in all)'
     )
     if self.num_labels:
-      text += f', {self.num_labels} classes'
+      text += f', {count(self.num_labels, "class")}'
     if self.num_resumed:
       text += f'; {self.num_resumed} of them were there from an earlier run'
     text += '.'
@@ -389,7 +395,7 @@ class _Writer:
     if not num_kept and done < len(plan.shards):
       first_shard = plan.shards[done]
     results = pool.map(one.task for one in plan.work[done:])
-    with planning.progress_bar(
+    with progress_bar.make(
       total=plan.num_clips,
       initial=sum(one.task.num_results for one in plan.work[:done]),
       desc=self._options.name,

@@ -248,7 +248,8 @@ def describe(
   """
   total = len(reports)
   lines = [
-    f'{len(paths)} shards, {num_records} records; looked into {total} of them.'
+    f'{command_line.count(len(paths), "shard")}, '
+    f'{command_line.count(num_records, "record")}; looked into {total} of them.'
   ]
   if not total:
     return lines[0]

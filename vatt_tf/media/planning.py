@@ -10,12 +10,11 @@ import dataclasses
 import os
 import random
 import re
-import sys
 from typing import NamedTuple
 
 from absl import logging
-import tqdm
 
+from vatt_tf import progress_bar
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
   decode,
@@ -137,12 +136,6 @@ class Options:
       )
     text_files.check_encoding(self.caption_encoding, 'caption_encoding')
     text_files.check_encoding(self.manifest_encoding, 'manifest_encoding')
-
-
-def progress_bar(*args, **kwargs) -> tqdm.tqdm:
-  """A bar on standard error; in a log file a line now and then."""
-  seconds = 0.2 if sys.stderr.isatty() else 15.0
-  return tqdm.tqdm(*args, mininterval=seconds, maxinterval=seconds, **kwargs)
 
 
 def cut(
@@ -509,7 +502,7 @@ class Plan:
       )
       for video, audio in missing
     ]
-    results = progress_bar(
+    results = progress_bar.make(
       pool.map(tasks),
       desc='lengths',
       total=len(tasks),

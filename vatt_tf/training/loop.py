@@ -10,7 +10,7 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution, file_utils, gin_utils
+from vatt_tf import command_line, distribution, file_utils, gin_utils
 from vatt_tf.checkpoints import folders
 from vatt_tf.checkpoints import manager as checkpoints
 from vatt_tf.input_pipeline import records
@@ -398,11 +398,12 @@ def _run(
     variable.shape.num_elements()
     for variable in controller.checkpoint_manager.checkpoint.model.variables
   )
+  num_replicas = controller.strategy.num_replicas_in_sync
   verb = 'Going on' if step else 'Starting'
   print(
     f'{verb} at step {step} of {train_steps}: {parameters:,} parameters, '
     f'global batch {global_batch_size} on '
-    f'{controller.strategy.num_replicas_in_sync} replica(s), '
+    f'{command_line.count(num_replicas, "replica")}, '
     f'checkpoints in {model_dir}',
     *notes,
     sep='\n',
