@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import shutil
+import textwrap
 import time
 
 from absl import app
@@ -75,8 +76,10 @@ class _Clock:
 
   def report(self):
     """Prints the seconds of all parts and their sum."""
-    for title, seconds in self.seconds().items():
-      print(f'{title:<34}{seconds:7.0f} s')
+    seconds = self.seconds()
+    total = seconds.pop('total')
+    parts = ', '.join(f'{name} {value:.0f}' for name, value in seconds.items())
+    print(textwrap.fill(f'{total:.0f} s in all: {parts}.', 80))
 
 
 def _make_empty(output_dir):
@@ -117,13 +120,14 @@ def make_data(output_dir, clock=None):
 
   options = {'num_shards': 4, **_FORM}
   arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
-  for split in _SPLITS:
-    manifest = os.path.join(media, f'{split}.csv')
-    with clock.part(
-      f'records: {split}',
-      f'python -m vatt_tf.ingest --manifest={manifest} --name={split} '
-      f'--output_dir={records} {arguments}',
-    ):
+  manifests = {split: os.path.join(media, f'{split}.csv') for split in _SPLITS}
+  commands = [
+    f'python -m vatt_tf.ingest --manifest={manifest} --name={split} '
+    f'--output_dir={records} {arguments}'
+    for split, manifest in manifests.items()
+  ]
+  with clock.part('records', '\n   '.join(commands)):
+    for split, manifest in manifests.items():
       made = ingest.ingest(records, manifest, name=split, **options)
       print(made.describe())
 

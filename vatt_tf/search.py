@@ -65,7 +65,7 @@ def build_and_show(embeddings, index_path, saved_model, text, count=3):
   Returns:
     The `query.Answer`; it is printed as a table.
   """
-  print(index.build(embeddings, index_path))
+  print(index.build(embeddings, index_path).partition('\n')[0])
   answer = open_searcher(index_path, saved_model).by_text(text, count=count)
   print(query.format_table(answer))
   return answer

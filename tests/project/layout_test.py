@@ -55,8 +55,8 @@ EXCEPTIONS = {
   # Ingest writes records.
   ('media', 'vatt_tf.input_pipeline.records'),
 }
-# The one main that calls the others.
-CALLS_MAINS = ('quickstart',)
+# The mains that call others.
+CALLS_MAINS = ('quickstart', 'make_sample_records')
 
 TOP_LEVEL = {
   '.ci',
@@ -71,8 +71,11 @@ TOP_LEVEL = {
   'docs',
   'gin',
   'pyproject.toml',
-  'requirements-test.txt',
-  'requirements.txt',
+  *(
+    f'requirements-{python}{kind}.txt'
+    for python in ('3.11', '3.12', '3.13')
+    for kind in ('', '-test', '-gpu')
+  ),
   'setup.cfg',
   'tests',
   'vatt_tf',
@@ -301,8 +304,9 @@ class FilesTest(absltest.TestCase):
     home = re.compile(r'(?<![\w.~}/-])/(?:home|root|work|Users)/')
     notes = re.compile(r'\b(?:TODO|FIXME|XXX)\b')
     own = 'tests/project/layout_test.py'
+    binary = ('.tfrecord', '.png', '.jpg', '.mp4', '.pb', '.index', '.npz')
     for path in sources.files():
-      if path == own or path.endswith(('.tfrecord', '.png', '.jpg', '.mp4')):
+      if path == own or path.endswith(binary) or '.data-' in path:
         continue
       text = (sources.ROOT / path).read_text(encoding='utf-8')
       for number, line in enumerate(text.splitlines(), 1):

@@ -51,6 +51,10 @@ DISTRIBUTIONS = {
 }
 
 
+# What the package itself imports is part of its target.
+OF_PACKAGE = ('vatt_tf/quiet.py',)
+
+
 def is_main(path: str) -> bool:
   """Returns whether a file has a part under `if __name__ == '__main__'`."""
   return any(
@@ -63,6 +67,8 @@ def is_main(path: str) -> bool:
 def target_name(path: str) -> str:
   """Returns the name of the target that a file belongs to."""
   parts = path.removesuffix('.py').split('/')
+  if path in OF_PACKAGE:
+    return parts[0]
   if parts[0] == 'vatt_tf':
     if parts[-1] == '__init__':
       return '/'.join(parts[:-1])

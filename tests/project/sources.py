@@ -23,11 +23,14 @@ def files() -> list[str]:
     )
     paths = set(listed.stdout.split('\0')) - {''}
     return sorted(path for path in paths if (ROOT / path).is_file())
-  skipped = {'.venv', '.git', '__pycache__', 'runs', 'build', 'dist'}
+  skipped = ('.venv', '.git', '__pycache__', 'runs', 'build', 'dist')
+  paths = [path.relative_to(ROOT) for path in ROOT.rglob('*') if path.is_file()]
   return sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in ROOT.rglob('*')
-    if path.is_file() and not skipped.intersection(path.parts)
+    path.as_posix()
+    for path in paths
+    if not any(
+      part.startswith(skipped[:1]) or part in skipped for part in path.parts
+    )
   )
 
 
