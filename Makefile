@@ -21,7 +21,7 @@ UV_VERSION := 0.13.9
 QUICKSTART := runs/quickstart
 
 BIN := $(VENV)/bin
-VERIFY := $(sort $(wildcard benchmarks/verify_*.py))
+VERIFY := benchmarks/device_check.py $(sort $(wildcard benchmarks/verify_*.py))
 
 .PHONY: help
 help:
@@ -116,6 +116,11 @@ $(BIN)/python: | check-python
 python: check-python
 	@echo '$(or $(PYTHON),$(BIN)/python)'
 
+# Nothing, and no error, where there is no such Python: VERSIONS=3.11.
+.PHONY: find-python
+find-python:
+	@echo '$(call find_python,$(VERSIONS))'
+
 # $(call install,LOCKS): the locks, then vatt_tf itself, in place.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 ifeq ($(INSTALLER),uv)
@@ -175,6 +180,14 @@ test: venv-test
 	  $(LATER_TESTS:%=--ignore=%) || failed=1; \
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(LATER_TESTS) || failed=1; \
 	exit $$failed
+
+# What tells two versions of TensorFlow apart, and takes half of the time.
+QUICK_TESTS := tests/stacks tests/checkpoints tests/evaluation \
+  tests/input_pipeline tests/layers tests/losses tests/models tests/project \
+  tests/gin_utils_test.py tests/quiet_test.py
+.PHONY: test-quick
+test-quick: venv-test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
 
 .PHONY: lint
 lint: venv-test

@@ -76,7 +76,7 @@ def describe(found):
   )
 
 
-def _total(objective, chunk_size, video_va, audio_va, video_vt, text_vt):
+def total(objective, chunk_size, video_va, audio_va, video_vt, text_vt):
   """The two terms, added."""
   if objective == 'sigmoid':
     return (
@@ -122,7 +122,7 @@ def _measure_here(objective, batch_size, chunk_size, num_calls):
   def step(*inputs):
     with tf.GradientTape() as tape:
       tape.watch(inputs)
-      loss = _total(objective, chunk_size, *inputs)
+      loss = total(objective, chunk_size, *inputs)
     return loss, tape.gradient(loss, inputs)
 
   step = step.get_concrete_function(*inputs)

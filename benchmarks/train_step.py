@@ -39,10 +39,10 @@ from vatt_tf.training import pretrain, schedules, trainer
 _PRECISIONS = ('float32', 'mixed_bfloat16')
 _PEAK_SIZE = 2048
 _PEAK_REPEATS = 10
-_VOCABULARY_SIZE = 65_536
+VOCABULARY_SIZE = 65_536
 
 
-class _Workload(NamedTuple):
+class Workload(NamedTuple):
   """What a step computes, and how many of them make a round."""
 
   size: build.Size
@@ -56,23 +56,34 @@ class _Workload(NamedTuple):
 
 _P1_SIZE = build.Size(6, 512, 2048, 8)
 _MEDIUM = build.Size(12, 1024, 4096, 16)
-_WORKLOADS = {
-  'p1': _Workload(_P1_SIZE, 8, 16, 112, 51_200, num_steps=3),
-  'p2': _Workload(_MEDIUM, 2, 32, 224, 153_600, num_steps=3),
-  'p2_video': _Workload(
+WORKLOADS = {
+  'p1': Workload(_P1_SIZE, 8, 16, 112, 51_200, num_steps=3),
+  'p2': Workload(_MEDIUM, 2, 32, 224, 153_600, num_steps=3),
+  'p2_video': Workload(
     _MEDIUM, 2, 32, 224, 153_600, num_steps=1, is_video_tower=True
   ),
 }
 _VOID_SPREAD = 0.1
 
 
-def _make_model(workload, arguments, rates, **others):
+def make_model(workload, arguments, rates, **others):
+  """The model of a workload.
+
+  Args:
+    workload: `Workload`.
+    arguments: with `use_remat`, a bool.
+    rates: dictionary of `dropout_rate` and `drop_token_rate`.
+    **others: of `build.build_model`.
+
+  Returns:
+    `models.vatt.VATT`.
+  """
   return build.build_model(
     workload.size,
     num_frames=workload.num_frames,
     frame_size=workload.frame_size,
     num_audio_samples=workload.num_samples,
-    vocabulary_size=_VOCABULARY_SIZE,
+    vocabulary_size=VOCABULARY_SIZE,
     d_post_projection=workload.size.d_model,
     use_remat=arguments.use_remat,
     **rates,
@@ -80,22 +91,36 @@ def _make_model(workload, arguments, rates, **others):
   )
 
 
-def _make_train_steps(workload, arguments, rates):
-  """A function that runs so many training steps on one batch of noise."""
-  strategy = distribution.make_strategy('one_device')
+def make_trainer(
+  workload, arguments, rates, strategy=None, make_dataset=None
+):
+  """Makes a trainer of a workload's model on one batch of noise.
 
-  def make_dataset(context):
+  Args:
+    workload: `Workload`; the batch is that of all devices.
+    arguments: with `use_remat` and `jit_compile`, bools.
+    rates: dictionary of `dropout_rate` and `drop_token_rate`.
+    strategy: `tf.distribute.Strategy`; None: one device.
+    make_dataset: makes the data set of an input pipeline from its
+      `tf.distribute.InputContext`. None: every replica gets the same noise.
+
+  Returns:
+    (`trainer.Trainer`, its model).
+  """
+  strategy = strategy or distribution.make_strategy('one_device')
+
+  def make_noise(context):
     return pipeline.fake_dataset(
       workload.batch_size,
-      _video_config(workload),
+      video_config(workload),
       audio.AudioConfig(num_samples=workload.num_samples),
       text.TextConfig(
-        num_captions=5, max_words=16, vocabulary_size=_VOCABULARY_SIZE
+        num_captions=5, max_words=16, vocabulary_size=VOCABULARY_SIZE
       ),
       input_context=context,
     )
 
-  task = pretrain.PretrainTask(lambda: _make_model(workload, arguments, rates))
+  task = pretrain.PretrainTask(lambda: make_model(workload, arguments, rates))
   with strategy.scope():
     model = task.build_model()
     optimizer = schedules.make_optimizer(1e-4)
@@ -103,17 +128,23 @@ def _make_train_steps(workload, arguments, rates):
     task,
     model,
     optimizer,
-    strategy.distribute_datasets_from_function(make_dataset),
+    strategy.distribute_datasets_from_function(make_dataset or make_noise),
     strategy,
     seed=0,
     jit_compile=arguments.jit_compile,
   )
+  return step_trainer, model
+
+
+def make_train_steps(workload, arguments, rates):
+  """A function that runs so many training steps on one batch of noise."""
+  step_trainer, _ = make_trainer(workload, arguments, rates)
   return lambda num_steps: step_trainer.train(tf.constant(num_steps))
 
 
 def _make_video_steps(workload, arguments, rates):
   """A function that runs the video tower forward and backward so often."""
-  model = _make_model(workload, arguments, rates, video_text_weight=0.0)
+  model = make_model(workload, arguments, rates, video_text_weight=0.0)
   variables = [
     variable
     for layer in (
@@ -121,7 +152,7 @@ def _make_video_steps(workload, arguments, rates):
     )
     for variable in layer.trainable_variables
   ]
-  batch = pipeline.make_fake_batch(workload.batch_size, _video_config(workload))
+  batch = pipeline.make_fake_batch(workload.batch_size, video_config(workload))
   video_input = batch[feature_names.VIDEO]
   upstream = tf.random.normal([workload.batch_size, workload.size.d_model])
 
@@ -143,7 +174,8 @@ def _make_video_steps(workload, arguments, rates):
   return run
 
 
-def _video_config(workload):
+def video_config(workload):
+  """The frames that a workload takes of a clip."""
   return video.VideoConfig(
     num_frames=workload.num_frames, frame_size=workload.frame_size
   )
@@ -180,8 +212,8 @@ def measure(arguments):
     A dictionary of figures.
   """
   tf_keras.mixed_precision.set_global_policy(arguments.precision)
-  workload = _WORKLOADS[arguments.workload]
-  make_steps = _make_train_steps
+  workload = WORKLOADS[arguments.workload]
+  make_steps = make_train_steps
   if workload.is_video_tower:
     make_steps = _make_video_steps
   rates = {
@@ -244,7 +276,7 @@ def _seconds_per_step(run, num_steps):
 def main():
   """Parses the command line, measures and prints."""
   parser = argparse.ArgumentParser(description='Times a training step.')
-  parser.add_argument('--workload', choices=sorted(_WORKLOADS), default='p1')
+  parser.add_argument('--workload', choices=sorted(WORKLOADS), default='p1')
   parser.add_argument('--precision', choices=_PRECISIONS, default='float32')
   parser.add_argument('--dropout_rate', type=float, default=0.1)
   parser.add_argument('--drop_token_rate', type=float, default=0.5)
