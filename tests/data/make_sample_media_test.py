@@ -10,6 +10,7 @@ import tempfile
 from absl.testing import absltest, parameterized
 import av
 import numpy as np
+import tqdm
 
 from vatt_tf import make_sample_media as media
 
@@ -289,7 +290,7 @@ class FilesTest(parameterized.TestCase):
         'num_workers': 1,
       }
       with self.assertRaisesRegex(RuntimeError, 'exit code 1'):
-        media._run_workers([job], media.tqdm.tqdm(disable=True))
+        media._run_workers([job], tqdm.tqdm(disable=True))
 
 
 if __name__ == '__main__':

@@ -93,7 +93,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     )
     table = evaluation.format_table(found)
     self.assertRegex(table, r'top_1 +0\.500 +0\.333')
-    self.assertIn('4 clips, 1 views a clip', table)
+    self.assertIn('4 clips, 1 view a clip', table)
     self.assertIn('0 clips dropped (0.0%)', table)
 
   def test_multi_label(self):
@@ -161,7 +161,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     found = evaluation(_Model(4), dataset)
     self.assertEqual(found['num_missing'], 1)
     self.assertEqual(found['num_clips'], 4)
-    self.assertIn('1 clips have no audio', evaluation.format_table(found))
+    self.assertIn('1 clip without audio', evaluation.format_table(found))
 
   @parameterized.parameters(
     ({'labels': [0, -1, 5, 1]}, {}, r'\[0, 3\).*2 of 4.*clip 1, clip 2'),

@@ -69,7 +69,7 @@ class ZeroShotTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(evaluation.scalars(found)['top_1'], 0.75)
     table = evaluation.format_table(found)
     self.assertRegex(table, r'top_1 +0\.750 +0\.333')
-    self.assertIn('4 videos of 1 clips (mean_embedding), 3 classes', table)
+    self.assertIn('4 videos of 1 clip (mean_embedding), 3 classes', table)
     self.assertIn('Prompts: a video of {}.', table)
     json.dumps(found)
 
@@ -124,7 +124,7 @@ class ZeroShotTest(tf.test.TestCase, parameterized.TestCase):
     evaluation = self._evaluation(max_missing_share=0.5)
     found = evaluation(_Model(), dataset)
     self.assertEqual(found['top_1'], 0.5)
-    self.assertIn('1 videos have no video', evaluation.format_table(found))
+    self.assertIn('1 video without video, counted as wrong', evaluation.format_table(found))
 
   def test_bad_input(self):
     with self.assertRaisesRegex(ValueError, '`templates`.*once'):
