@@ -126,7 +126,7 @@ FEATURE_SPEC = (
     FEATURE_LIST,
     BYTES,
     ONE_STEP,
-    'an encoded sound file (WAV, FLAC, MP3 or Ogg Vorbis), read when there '
+    'an encoded sound file (WAV, FLAC, MP3, Ogg Vorbis, Opus), read when there '
     'are no samples',
     aliases=('audio/encoded',),
   ),
