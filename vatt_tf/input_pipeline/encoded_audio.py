@@ -47,13 +47,16 @@ def decode(content: bytes) -> tuple[np.ndarray, int]:
   Raises:
     ValueError: The bytes are none of these, or corrupt.
   """
+  reader = _reader(content)
   try:
-    with av.open(io.BytesIO(content), format=_reader(content)) as container:
-      if not container.streams.audio:
-        raise ValueError('The sound file holds no sound.')
-      return _decode_stream(container, container.streams.audio[0])
-  except av.FFmpegError as e:
-    raise ValueError(f'The sound cannot be decoded: {e.strerror}') from e
+    with av.open(io.BytesIO(content), format=reader) as container:
+      samples, rate = _decode_stream(container, container.streams.audio[0])
+  except Exception as e:  # noqa: BLE001, of any class, by damaged files
+    reason = getattr(e, 'strerror', None) or e
+    raise ValueError(f'The sound cannot be decoded: {reason}') from e
+  if not samples.size:
+    raise ValueError('The sound cannot be decoded: there are no samples.')
+  return samples, rate
 
 
 def _reader(content):
@@ -77,8 +80,6 @@ def _decode_stream(container, stream):
     first, length = 1, stream.duration
   parts = [_to_mono(frame) for frame in container.decode(stream)][first:]
   samples = np.concatenate([np.zeros([0], np.float32), *parts])[:length]
-  if not samples.size:
-    raise ValueError('The sound file holds no samples.')
   return samples, stream.rate
 
 
