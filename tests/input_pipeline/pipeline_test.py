@@ -762,8 +762,10 @@ class BadInputTest(_Case):
     next(batches)
     (path,) = tf.io.gfile.glob(pattern)
     tf.io.gfile.remove(path)
+    # The second, where it goes in the moment in which it is opened.
     with self.assertRaisesRegex(
-      tf.errors.NotFoundError, 'train-00000-of-00001.tfrecord'
+      (tf.errors.NotFoundError, tf.errors.InvalidArgumentError),
+      'train-00000-of-00001.tfrecord',
     ):
       for _ in range(100):
         next(batches)
