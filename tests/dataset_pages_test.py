@@ -8,6 +8,7 @@ from absl.testing import flagsaver, parameterized
 import gin
 import tensorflow as tf
 
+from tests import shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
@@ -15,7 +16,7 @@ from vatt_tf import (
 )
 from vatt_tf.media import official_lists
 
-_PAGES = gin_utils.ROOT / 'docs' / 'datasets'
+_PAGES = shared_data.REPOSITORY / 'docs' / 'datasets'
 _PAGE_OF = {'esc10': 'esc50'} | {
   f'kinetics{size}': 'kinetics' for size in (400, 600, 700)
 }

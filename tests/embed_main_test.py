@@ -51,7 +51,7 @@ class EmbedMainTest(tf.test.TestCase):
     code, text, _ = self.run_main(media=self.media, max_failed_share=0.5)
     self.assertEqual(code, 0)
     self.assertIn('2 clips in ', text)
-    self.assertIn('1 with video, 0 with sound, 0 captions; 1 rows in ', text)
+    self.assertIn('1 with video, 0 with sound, 0 captions; 1 row in ', text)
     self.assertIn('1 clip failed, in part or whole', text)
     # The model takes 0.8 s, as the gin file in it says.
     found = table.read(self.out, space=table.VIDEO_TEXT)

@@ -223,7 +223,7 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
       )
 
   def test_every_file_is_tried_here(self):
-    names = {path.stem for path in (gin_utils.ROOT / 'gin/eval').glob('*.gin')}
+    names = {path.stem for path in (gin_utils.PACKAGE / 'gin/eval').glob('*.gin')}
     with open(__file__, encoding='utf-8') as file:
       text = file.read()
     tried = re.findall(r"_evaluate\(\s*'(\w+)'|gin/eval/(\w+)\.gin'", text)

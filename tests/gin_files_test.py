@@ -1,17 +1,17 @@
 """Every gin file parses, and gives what a run needs."""
 
-import pathlib
 
 from absl.testing import parameterized
 import gin
 import tensorflow as tf
 
+from tests import shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
 
-_FILES = sorted(path.name for path in (gin_utils.ROOT / 'gin').glob('*.gin'))
+_FILES = sorted(path.name for path in (gin_utils.PACKAGE / 'gin').glob('*.gin'))
 
 
 class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
@@ -37,7 +37,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(True, False)
   def test_sample_records_are_read_at_the_papers_sizes(self, is_training):
     gin_utils.parse(['gin/pretrain_ma_medium.gin'])
-    root = pathlib.Path(gin_utils.ROOT)
+    root = shared_data.REPOSITORY
     params = [
       f"{macro}='{root / gin.query_parameter(f'%{macro}')}'"
       for macro in ('TRAIN_RECORDS', 'EVAL_RECORDS', 'VOCABULARY')
