@@ -223,7 +223,8 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
       )
 
   def test_every_file_is_tried_here(self):
-    names = {path.stem for path in (gin_utils.PACKAGE / 'gin/eval').glob('*.gin')}
+    folder = gin_utils.PACKAGE / 'gin' / 'eval'
+    names = {path.stem for path in folder.glob('*.gin')}
     with open(__file__, encoding='utf-8') as file:
       text = file.read()
     tried = re.findall(r"_evaluate\(\s*'(\w+)'|gin/eval/(\w+)\.gin'", text)
