@@ -167,6 +167,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
   def test_trains_evaluates_and_goes_on(self):
     metrics = self._train('TRAIN_STEPS=2')
     self.assertEqual(metrics['text_to_video']['pool_size'], 6)
+    for part in (metrics, metrics['text_to_video']):
+      self.assertIs(type(part), dict)  # else JSON does not take it
     self.assertIn('Starting at step 0 of 2', self.out)
     self.assertIn('step 2/2', self.out)
     self.assertIn('text -> video', self.out)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import types
 
 from absl import logging
 import gin
@@ -34,8 +35,6 @@ class Evaluator(orbit.AbstractEvaluator):
     weight_average: `ema.WeightAverage` to evaluate with, or None for the
       weights themselves.
 
-  Attributes:
-    metrics: what the last evaluation found.
   """
 
   def __init__(self, evaluation, model, dataset, weight_average=None):
@@ -43,7 +42,14 @@ class Evaluator(orbit.AbstractEvaluator):
     self._model = model
     self._dataset = dataset
     self._weight_average = weight_average
-    self.metrics = {}
+    # TensorFlow wraps the dictionaries that are attributes of a module, and
+    # what it makes of them is no dictionary to JSON.
+    self._last = types.SimpleNamespace(metrics={})
+
+  @property
+  def metrics(self):
+    """What the last evaluation found, a dictionary."""
+    return self._last.metrics
 
   def evaluate(self, num_steps):
     """Evaluates the whole data set and returns flat metrics.
@@ -57,7 +63,7 @@ class Evaluator(orbit.AbstractEvaluator):
     del num_steps
     average = self._weight_average
     with contextlib.nullcontext() if average is None else average.as_weights():
-      self.metrics = self._evaluation(self._model, self._dataset)
+      self._last.metrics = self._evaluation(self._model, self._dataset)
     return self._evaluation.scalars(self.metrics)
 
   def describe(self, step):
