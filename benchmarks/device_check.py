@@ -106,16 +106,7 @@ def _compare(function, *arguments):
 
 def _case_losses(batch_size):
   tf.config.experimental.enable_tensor_float_32_execution(False)
-  tf.random.set_seed(0)
-  video_va, video_vt = (
-    tf.random.normal([batch_size, size]) for size in (512, 256)
-  )
-  inputs = [
-    video_va,
-    video_va + 2 * tf.random.normal(video_va.shape),
-    video_vt,
-    video_vt[:, tf.newaxis] + 2 * tf.random.normal([batch_size, 5, 256]),
-  ]
+  inputs = loss_benchmark.make_inputs(batch_size)
   found = {}
   for objective in loss_benchmark.OBJECTIVES:
     for chunk_size in (None, batch_size // 4):
@@ -161,13 +152,7 @@ def _fake_batch(workload):
     workload.batch_size,
     train_step.video_config(workload),
     audio.AudioConfig(num_samples=workload.num_samples),
-    _text_config(),
-  )
-
-
-def _text_config():
-  return text.TextConfig(
-    num_captions=5, max_words=16, vocabulary_size=train_step.VOCABULARY_SIZE
+    train_step.text_config(),
   )
 
 
@@ -214,7 +199,7 @@ def _summarize(workload, arguments):
   features = pipeline.row_spec(
     train_step.video_config(workload),
     audio.AudioConfig(num_samples=workload.num_samples),
-    _text_config(),
+    train_step.text_config(),
   )
   with tf.Graph().as_default():
     model = train_step.make_model(workload, arguments, _RATES)

@@ -39,7 +39,7 @@ from vatt_tf.training import pretrain, schedules, trainer
 _PRECISIONS = ('float32', 'mixed_bfloat16')
 _PEAK_SIZE = 2048
 _PEAK_REPEATS = 10
-VOCABULARY_SIZE = 65_536
+_VOCABULARY_SIZE = 65_536
 
 
 class Workload(NamedTuple):
@@ -83,7 +83,7 @@ def make_model(workload, arguments, rates, **others):
     num_frames=workload.num_frames,
     frame_size=workload.frame_size,
     num_audio_samples=workload.num_samples,
-    vocabulary_size=VOCABULARY_SIZE,
+    vocabulary_size=_VOCABULARY_SIZE,
     d_post_projection=workload.size.d_model,
     use_remat=arguments.use_remat,
     **rates,
@@ -114,9 +114,7 @@ def make_trainer(
       workload.batch_size,
       video_config(workload),
       audio.AudioConfig(num_samples=workload.num_samples),
-      text.TextConfig(
-        num_captions=5, max_words=16, vocabulary_size=VOCABULARY_SIZE
-      ),
+      text_config(),
       input_context=context,
     )
 
@@ -178,6 +176,13 @@ def video_config(workload):
   """The frames that a workload takes of a clip."""
   return video.VideoConfig(
     num_frames=workload.num_frames, frame_size=workload.frame_size
+  )
+
+
+def text_config():
+  """The captions that each workload takes of a clip."""
+  return text.TextConfig(
+    num_captions=5, max_words=16, vocabulary_size=_VOCABULARY_SIZE
   )
 
 

@@ -74,7 +74,7 @@ class MissingGpuTest(parameterized.TestCase):
     )
     os.environ.pop('CUDA_VISIBLE_DEVICES', None)
 
-  def _explain(self, driver='535.129.03', **patches):
+  def _explain(self, driver='535.129.03'):
     if driver:
       (self._folder / 'version').write_text(_VERSION.format(driver))
     return devices.explain_missing_gpu(str(self._folder))

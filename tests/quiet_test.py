@@ -31,7 +31,7 @@ class WantedTest(parameterized.TestCase):
 
 
 class OutputTest(parameterized.TestCase):
-  def _run(self, *arguments, **variables):
+  def _run(self, *arguments, cwd=shared_data.REPOSITORY, **variables):
     environment = {
       name: value
       for name, value in os.environ.items()
@@ -39,7 +39,7 @@ class OutputTest(parameterized.TestCase):
     }
     return subprocess.run(
       [sys.executable, *arguments],
-      cwd=shared_data.REPOSITORY,
+      cwd=cwd,
       env={**environment, **variables},
       capture_output=True,
       text=True,
@@ -53,21 +53,11 @@ class OutputTest(parameterized.TestCase):
     self.assertRegex(done.stderr, r'^TensorFlow \S+ on [^\n]*\n$')
 
   def test_from_another_folder(self):
-    done = subprocess.run(
-      [
-        sys.executable,
-        '-m',
-        'vatt_tf.summarize',
-        '--gin_file=gin/pretrain_ms_bbs.gin',
-      ],
+    done = self._run(
+      '-m',
+      'vatt_tf.summarize',
+      '--gin_file=gin/pretrain_ms_bbs.gin',
       cwd=self.create_tempdir().full_path,
-      env={
-        name: value
-        for name, value in os.environ.items()
-        if name != 'TF_CPP_MIN_LOG_LEVEL'
-      },
-      capture_output=True,
-      text=True,
     )
     self.assertEqual(done.returncode, 0, done.stderr)
     self.assertRegex(done.stderr, r'^TensorFlow \S+ on [^\n]*\n$')

@@ -1,15 +1,24 @@
 """Sound files in memory."""
 
 import io
+import unittest
 
 import av
 import numpy as np
+
+from vatt_tf.input_pipeline import encoded_audio
 
 FORMATS = {
   'flac': 'flac',
   'libmp3lame': 'mp3',
   'libopus': 'ogg',
 }
+
+
+needs_native_ops = unittest.skipUnless(
+  encoded_audio.has_native_ops(),
+  'The native ops of tensorflow-io do not load on this TensorFlow.',
+)
 
 
 def write(

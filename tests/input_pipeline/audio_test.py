@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-import unittest
 
 from absl.testing import parameterized
 import numpy as np
 import scipy.signal
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import audio, encoded_audio
+from tests import sound_files
+from vatt_tf.input_pipeline import audio
 
 
 def _tones(rate, seconds, highest):
@@ -56,10 +56,7 @@ class ResampleTest(tf.test.TestCase, parameterized.TestCase):
       result[:count][inside], other[:count][inside], atol=2e-3
     )
 
-  @unittest.skipUnless(
-    encoded_audio.has_native_ops(),
-    'The native ops of tensorflow-io do not load on this TensorFlow.',
-  )
+  @sound_files.needs_native_ops
   def test_agrees_with_tensorflow_io(self):
     import tensorflow_io as tfio
 

@@ -1,7 +1,6 @@
 """Tests of `vatt_tf.input_pipeline.encoded_audio`."""
 
 import struct
-import unittest
 from unittest import mock
 
 from absl.testing import parameterized
@@ -14,12 +13,6 @@ from vatt_tf.input_pipeline import encoded_audio
 _RATE = 16000
 _SAMPLE = 'ZASFX_ADSR_no_sustain'  # 14,336 samples at 44,100 a second
 _MISC = ('media', 'misc', 'audio')
-
-needs_native_ops = unittest.skipUnless(
-  encoded_audio.has_native_ops(),
-  'The native ops of tensorflow-io do not load on this TensorFlow.',
-)
-
 
 def _sound(channels, rate=_RATE):
   times = np.arange(rate) / rate
@@ -154,7 +147,7 @@ def _functions(dataset):
   return graph.library.function
 
 
-@needs_native_ops
+@sound_files.needs_native_ops
 class NativeOpsTest(tf.test.TestCase, parameterized.TestCase):
   """Both ways give the same samples."""
 

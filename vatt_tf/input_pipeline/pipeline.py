@@ -342,9 +342,6 @@ def row_spec(
   return spec
 
 
-# Parts that may fail.
-
-
 # Reading.
 
 
