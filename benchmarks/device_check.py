@@ -20,6 +20,7 @@ comes last; the exit code is 1 if a check failed.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -37,7 +38,7 @@ from benchmarks import loss as loss_benchmark
 from vatt_tf import devices, distribution, feature_names
 from vatt_tf.analysis import summary
 from vatt_tf.input_pipeline import audio, pipeline, text, video
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 from vatt_tf.training import pretrain
 
 _SECONDS = 600
@@ -48,7 +49,7 @@ _NO_TIME = 'no time was left'
 
 # Small enough for a CPU to step through in a second.
 _TINY = train_step.Workload(
-  build.Size(2, 64, 128, 2, d_kv=32), 4, 8, 64, 25_600, num_steps=2
+  sizes.Size(2, 64, 128, 2, d_kv=32), 4, 8, 64, 25_600, num_steps=2
 )
 _WORKLOADS = {
   **train_step.WORKLOADS,
@@ -130,8 +131,11 @@ def _case_gradients():
   tf_keras.utils.set_random_seed(0)
   rates = {'dropout_rate': 0.0, 'drop_token_rate': 0.0}
   task = pretrain.PretrainTask(
-    lambda: train_step.make_model(
-      _TINY, types.SimpleNamespace(use_remat=False), rates
+    functools.partial(
+      train_step.make_model,
+      _TINY,
+      types.SimpleNamespace(use_remat=False),
+      rates,
     )
   )
   model = task.build_model()
@@ -260,7 +264,9 @@ def _case_embeddings(workload, batch_size):
     x = batch[modality]
     if modality == feature_names.TEXT:
       x = x[:, :1]
-    embed = tf.function(getattr(model, f'embed_{modality}'), jit_compile=True)
+    embed = tf.function(
+      functools.partial(model.embed, modality), jit_compile=True
+    )
     embed(x)
     start = time.perf_counter()
     rounds = 3

@@ -48,7 +48,7 @@ def export_model(folder: str) -> str:
   """Exports the model of the quickstart, untrained; returns its folder."""
   vocabulary = checks.ROOT / 'data' / 'sample' / 'vocabulary.txt'
   gin_utils.parse(['gin/pretrain_sample.gin'], [f"VOCABULARY='{vocabulary}'"])
-  model = gin.query_parameter('evaluate.model').scoped_configurable_fn()
+  model = gin_utils.get_task().build_model()
   with gin.config_scope('eval'):
     configs = {
       modality: gin.get_configurable(config)()

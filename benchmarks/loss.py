@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf import file_utils
-from vatt_tf.losses import contrastive, mil_nce, nce, sigmoid
+from vatt_tf.losses import contrastive, sigmoid
 
 OBJECTIVES = (*contrastive.DENOMINATORS, 'sigmoid')
 FORMS = ('plain', 'chunked')
@@ -85,8 +85,8 @@ def total(objective, chunk_size, video_va, audio_va, video_vt, text_vt):
     )
   options = {'denominator': objective, 'chunk_size': chunk_size}
   return (
-    nce.nce_loss(video_va, audio_va, **options).loss
-    + mil_nce.mil_nce_loss(video_vt, text_vt, **options).loss
+    contrastive.contrastive_loss(video_va, audio_va, **options).loss
+    + contrastive.contrastive_loss(video_vt, text_vt, **options).loss
   )
 
 

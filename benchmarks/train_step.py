@@ -21,6 +21,7 @@ the rounds. The memory is then that of both models.
 """
 
 import argparse
+import functools
 import json
 import resource
 import sys
@@ -31,9 +32,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tests import vatt_models
 from vatt_tf import distribution, feature_names, file_utils, randomness
+from vatt_tf.core import modalities
 from vatt_tf.input_pipeline import audio, pipeline, text, video
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer
 
 _PRECISIONS = ('float32', 'mixed_bfloat16')
@@ -45,7 +48,7 @@ _VOCABULARY_SIZE = 65_536
 class Workload(NamedTuple):
   """What a step computes, and how many of them make a round."""
 
-  size: build.Size
+  size: sizes.Size
   batch_size: int
   num_frames: int
   frame_size: int
@@ -54,13 +57,11 @@ class Workload(NamedTuple):
   is_video_tower: bool = False
 
 
-_P1_SIZE = build.Size(6, 512, 2048, 8)
-_MEDIUM = build.Size(12, 1024, 4096, 16)
 WORKLOADS = {
-  'p1': Workload(_P1_SIZE, 8, 16, 112, 51_200, num_steps=3),
-  'p2': Workload(_MEDIUM, 2, 32, 224, 153_600, num_steps=3),
+  'p1': Workload(sizes.SMALL, 8, 16, 112, 51_200, num_steps=3),
+  'p2': Workload(sizes.MEDIUM, 2, 32, 224, 153_600, num_steps=3),
   'p2_video': Workload(
-    _MEDIUM, 2, 32, 224, 153_600, num_steps=1, is_video_tower=True
+    sizes.MEDIUM, 2, 32, 224, 153_600, num_steps=1, is_video_tower=True
   ),
 }
 _VOID_SPREAD = 0.1
@@ -73,12 +74,12 @@ def make_model(workload, arguments, rates, **others):
     workload: `Workload`.
     arguments: with `use_remat`, a bool.
     rates: dictionary of `dropout_rate` and `drop_token_rate`.
-    **others: of `build.build_model`.
+    **others: of `vatt_models.build_vatt`.
 
   Returns:
     `models.vatt.VATT`.
   """
-  return build.build_model(
+  return vatt_models.build_vatt(
     workload.size,
     num_frames=workload.num_frames,
     frame_size=workload.frame_size,
@@ -91,9 +92,7 @@ def make_model(workload, arguments, rates, **others):
   )
 
 
-def make_trainer(
-  workload, arguments, rates, strategy=None, make_dataset=None
-):
+def make_trainer(workload, arguments, rates, strategy=None, make_dataset=None):
   """Makes a trainer of a workload's model on one batch of noise.
 
   Args:
@@ -118,7 +117,9 @@ def make_trainer(
       input_context=context,
     )
 
-  task = pretrain.PretrainTask(lambda: make_model(workload, arguments, rates))
+  task = pretrain.PretrainTask(
+    functools.partial(make_model, workload, arguments, rates)
+  )
   with strategy.scope():
     model = task.build_model()
     optimizer = schedules.make_optimizer(1e-4)
@@ -142,14 +143,11 @@ def make_train_steps(workload, arguments, rates):
 
 def _make_video_steps(workload, arguments, rates):
   """A function that runs the video tower forward and backward so often."""
-  model = make_model(workload, arguments, rates, video_text_weight=0.0)
-  variables = [
-    variable
-    for layer in (
-      model.video_embedding, model.encoder, model.video_post_projection
-    )
-    for variable in layer.trainable_variables
-  ]
+  model = make_model(
+    workload, arguments, rates, pairs=(modalities.VIDEO_AUDIO,)
+  )
+  tower = model.towers[modalities.VIDEO]
+  variables = tower.trainable_variables
   batch = pipeline.make_fake_batch(workload.batch_size, video_config(workload))
   video_input = batch[feature_names.VIDEO]
   upstream = tf.random.normal([workload.batch_size, workload.size.d_model])
@@ -157,11 +155,8 @@ def _make_video_steps(workload, arguments, rates):
   @tf.function(jit_compile=arguments.jit_compile)
   def step(index):
     with tf.GradientTape() as tape:
-      feature, _ = model.encode_video(
-        video_input,
-        training=True,
-        rng=randomness.make(0, index),
-        need_tokens=False,
+      feature, _ = tower(
+        video_input, training=True, rng=randomness.make(0, index)
       )
     return tape.gradient(feature, variables, output_gradients=upstream)
 
@@ -307,9 +302,7 @@ def main():
     changed = ', '.join(f'{name} {rate}' for name, rate in changed.items())
     print(f'against {changed}: {seconds:.2f} s a step, {ratio:.3f} of the time')
   if arguments.output:
-    file_utils.write_text(
-      arguments.output, json.dumps(found, indent=2) + '\n'
-    )
+    file_utils.write_text(arguments.output, json.dumps(found, indent=2) + '\n')
   if found['is_void']:
     print('Void: the peak varied by over 10 %. Measure on an idle machine.')
   return int(found['is_void'])

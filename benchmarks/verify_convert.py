@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 
-import gin
 import numpy as np
 
 from benchmarks import checks
@@ -128,8 +127,7 @@ def check(found, name, folder):
     equal=0,
   )
   gin_utils.parse([f'{output}/config.gin'])
-  builder = 'build_model' if '_fac_' in name else 'build_classifier'
-  model = gin.get_configurable(builder)()
+  model = gin_utils.get_task().build_model()
   manager.restore_model(model, manager.resolve(output))
   variables = conversion.target_variables(model)
   for row in rows:

@@ -21,7 +21,6 @@ from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
-from vatt_tf.analysis import flops
 
 _GIN_FILE = 'gin/scratch_sample_video.gin'
 _RATES = (0.75, 0.5, 0.25, 0.0)
@@ -46,11 +45,11 @@ def _make_records(found, folder):
 def _costs(rate):
   """Tokens of a training clip, and GFLOPs of a step on it."""
   gin_utils.parse([_GIN_FILE], [f'DROP_TOKEN_RATE={rate}'])
-  tower = gin.get_configurable('build_classifier')().tower
+  tower = gin_utils.get_task().build_model().tower
   size = gin.query_parameter('%FRAME_SIZE')
   shape = (gin.query_parameter('%NUM_FRAMES'), size, size, 3)
-  tokens = flops.num_tokens(tower, 'video', shape, training=True)
-  step = sum(flops.step_flops(tower, 'video', shape).values())
+  tokens = tower.num_tokens(shape, training=True)
+  step = sum(tower.step_flops(shape).values())
   return tokens, step / 1e9
 
 

@@ -31,9 +31,9 @@ PARAMS = {
   'FRAME_RATE': 10.0,
   'FRAME_SIZE': 64,
   'NUM_AUDIO_SAMPLES': 32000,
-  'build_model.video_patch_size': (4, 8, 8),
-  'build_model.num_spectrogram_frames': 94,
-  'build_model.spectrogram_patch_size': (4, 20),
+  'video/PatchTower.patch_size': (4, 8, 8),
+  'TABLE_SPECTROGRAM_FRAMES': 94,
+  'audio/PatchTower.patch_size': (4, 20),
   # What is said is in the sound, far more than in the lips.
   'AUDIO_TEXT_WEIGHT': 1.0,
 }

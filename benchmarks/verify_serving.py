@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 
-import gin
 import tensorflow as tf
 
 from benchmarks import checks, serving
@@ -43,7 +42,7 @@ def _export(found, folder):
     [f"VOCABULARY='{checks.ROOT}/data/sample/vocabulary.txt'"],
   )
   gin_utils.write_config(run)
-  model = gin.get_configurable('build_model')()
+  model = gin_utils.get_task().build_model()
   tf.train.Checkpoint(model=model).save(os.path.join(run, 'ckpt'))
   _, code = checks.run_module(
     'export_saved_model',

@@ -24,30 +24,48 @@ _UT_FAC = (
   'AUDIO_RATE=1600',
   'MAX_WORDS=6',
   'VOCABULARY_SIZE=96',
+  'share_encoder.size=@Size()',
   'Size.num_layers=2',
   'Size.d_model=32',
   'Size.d_ff=64',
   'Size.num_heads=4',
   'Size.d_kv=8',
-  'build_model.d_post_projection=40',
-  'build_model.d_embedding=12',
-  'build_model.d_va=24',
-  'build_model.d_vt=16',
+  'share_encoder.d_post_projection=40',
+  'TextTower.d_embedding=12',
+  'ProjectionHead.d_va=24',
+  'ProjectionHead.d_vt=16',
 )
 _GIN_FILE = 'gin/pretrain_ma_medium.gin'
 
 
-def _classifier(modality, size, **others):
+def _classifier(modality, size, is_agnostic=False, **macros):
   numbers = ('num_layers', 'd_model', 'd_ff', 'num_heads', 'd_kv')
+  if is_agnostic:
+    towers = [
+      'TOWERS = @share_encoder()',
+      f"share_encoder.towers = {{'{modality}': @{modality}/PatchTower}}",
+      'share_encoder.size = @Size()',
+      'share_encoder.d_post_projection = 44',
+    ]
+  else:
+    towers = [
+      f"TOWERS = {{'{modality}': @{modality}/PatchTower()}}",
+      f'{modality}/PatchTower.size = @Size()',
+    ]
+  macros = {
+    'NUM_CLASSES': 7,
+    'TRAIN_RECORDS': '',
+    'EVAL_RECORDS': '',
+    'TABLE_FRAMES': 8,
+    'TABLE_FRAME_SIZE': 48,
+    'TABLE_AUDIO_SAMPLES': 1280,
+    **macros,
+  }
   return [
-    f'build_classifier.modality={modality!r}',
-    'build_classifier.num_classes=7',
-    'build_classifier.size=@Size()',
-    *(f'Size.{name}={value}' for name, value in zip(numbers, size)),
-    'build_classifier.num_frames=8',
-    'build_classifier.frame_size=48',
-    'build_classifier.num_audio_samples=1280',
-    *(f'build_classifier.{name}={value}' for name, value in others.items()),
+    f"include 'gin/runs/finetune_{modality}.gin'",
+    *towers,
+    *(f'Size.{name} = {value}' for name, value in zip(numbers, size)),
+    *(f'{name} = {value!r}' for name, value in macros.items()),
   ]
 
 
@@ -69,10 +87,10 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
   def _folder(self, fixture):
     return shared_data.path('fixtures', fixture)
 
-  def _restored(self, builder):
+  def _restored(self):
     """The model that config.gin describes, with the weights beside it."""
     gin_utils.parse([os.path.join(self.output, 'config.gin')])
-    model = gin.get_configurable(builder)()
+    model = gin_utils.get_task().build_model()
     manager.restore_model(model, manager.resolve(self.output))
     return model
 
@@ -85,7 +103,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(path, os.path.join(self.output, 'ckpt-0'))
     self.assertEqual(report.count('ignored'), 2)
     data = np.load(folder / 'io.npz')
-    model = self._restored('build_model')
+    model = self._restored()
     features = {
       'video': data['in/video'],
       'audio': data['in/audio'],
@@ -131,22 +149,22 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
       folder / 'ckpt-3',
       self.output,
       [_GIN_FILE],
-      [*_UT_FAC, "build_model.position_interpolation='exact'"],
+      [*_UT_FAC, "PatchTower.position_interpolation='exact'"],
     )
-    model = self._restored('build_model')
-    self.assertEqual(model.audio_embedding.position_interpolation, 'exact')
+    model = self._restored()
+    self.assertEqual(model.audio_tower.position_interpolation, 'exact')
 
   @parameterized.parameters(
     ('finetuned_vit', _classifier('video', (2, 32, 64, 4, 8))),
     (
       'finetuned_vit_ma',
       _classifier(
-        'video', (2, 32, 64, 4, 8), is_agnostic=True, d_post_projection=44
+        'video', (2, 32, 64, 4, 8), is_agnostic=True
       ),
     ),
     (
       'finetuned_wat',
-      _classifier('audio', (2, 24, 48, 3, 8), is_multi_label=True),
+      _classifier('audio', (2, 24, 48, 3, 8), IS_MULTI_LABEL=True),
     ),
   )
   def test_classifier(self, fixture, params):
@@ -157,7 +175,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     convert.import_checkpoint(
       'released_vatt', folder / 'ckpt-3', self.output, [gin_file]
     )
-    model = self._restored('build_classifier')
+    model = self._restored()
     data = np.load(folder / 'io.npz')
     name = f'in/{model.modality}'
     outputs = model.classify({model.modality: data[name]}, num_windows=2)
@@ -181,8 +199,8 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     prefix = os.path.join(self.get_temp_dir(), 'ckpt-500000')
     checkpoint_files.write(prefix, wide)
     convert.import_checkpoint('released_vatt', prefix, self.output)
-    model = self._restored('build_classifier')
-    encoder = model.tower.audio_encoder
+    model = self._restored()
+    encoder = model.tower.encoder
     self.assertEqual((encoder.num_heads, encoder.d_kv), (1, 64))
     self.assertTrue(model.is_multi_label)
     for variable in model.variables:
@@ -218,13 +236,13 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
         'released_vatt', prefix, output, gin_params=params
       )
       gin_utils.parse([os.path.join(output, 'config.gin')])
-      model = gin.get_configurable('build_classifier')()
+      model = gin_utils.get_task().build_model()
       manager.restore_model(model, manager.resolve(output))
-      encoder = model.tower.audio_encoder
+      encoder = model.tower.encoder
       self.assertEqual((encoder.num_heads, encoder.d_kv), (num_heads, d_kv))
       outputs.append(model({'audio': sound.astype(np.float32)})['logits'])
       # The released file fills the model that the gin files describe.
-      own = gin.get_configurable('build_classifier')()
+      own = gin_utils.get_task().build_model()
       manager.restore_model(own, prefix)
       outputs.append(own({'audio': sound.astype(np.float32)})['logits'])
     for other in outputs[1:]:
@@ -299,6 +317,9 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     sizes = ('num_layers=1', 'd_model=8', 'd_ff=16', 'num_heads=2', 'd_kv=4')
     found = module.detect(opened.shapes, opened.config)
     params = [
+      'video/PatchTower.size=@video/Size()',
+      'audio/PatchTower.size=@audio/Size()',
+      'TextTower.size=@text/Size()',
       *(
         f'{modality}/Size.{size}'
         for modality in ('video', 'audio', 'text')
@@ -333,6 +354,9 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     with open(tokenizer, 'wb') as file:
       file.write(sentence_pieces.train())
     params = [
+      'video/PatchTower.size=@video/Size()',
+      'audio/PatchTower.size=@audio/Size()',
+    ] + [
       f'{modality}/Size.{size}'
       for modality in ('video', 'audio')
       for size in ('num_layers=1', 'd_model=8', 'd_ff=16', 'num_heads=2')
@@ -421,7 +445,7 @@ class CommandTest(tf.test.TestCase):
         f"INIT_CHECKPOINT='{self.released}'",
         'TRAIN_STEPS=1',
         'WARMUP_STEPS=0',
-        'build_model.is_table_frozen=True',
+        'TextTower.is_table_frozen=True',
         'train.eval_dataset=None',
       ],
     )
@@ -447,7 +471,7 @@ class CommandTest(tf.test.TestCase):
     )
     self.assertEqual(result.returncode, 1)
     self.assertIn(
-      'Error: The sizes differ: `build_model.vocabulary_size` is 96 in the '
+      'Error: The sizes differ: `TextTower.vocabulary_size` is 96 in the '
       'checkpoint and 50 in the model',
       result.stderr,
     )

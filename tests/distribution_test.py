@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests import logical_devices, replicas
 from vatt_tf import distribution
-from vatt_tf.losses import mil_nce
+from vatt_tf.losses import contrastive
 
 
 def setUpModule():
@@ -189,7 +189,7 @@ class ReplicasTest(tf.test.TestCase, parameterized.TestCase):
     def replica(*inputs):
       with tf.GradientTape() as tape:
         tape.watch(inputs[:2])
-        result = mil_nce.mil_nce_loss(
+        result = contrastive.contrastive_loss(
           *inputs, denominator=denominator, chunk_size=chunk_size
         )
       gradients = tape.gradient(result.loss, inputs[:2])

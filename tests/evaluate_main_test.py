@@ -23,7 +23,7 @@ _SMALL = (
   'NUM_FRAMES=2',
   'FRAME_SIZE=16',
   'NUM_AUDIO_SAMPLES=8000',
-  'build_model.num_spectrogram_frames=24',
+  'TABLE_SPECTROGRAM_FRAMES=24',
   'Size.num_layers=1',
   'Size.d_model=16',
   'Size.d_ff=16',
@@ -51,7 +51,7 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
       ],
     )
     gin_utils.write_config(cls.model_dir)
-    model = gin.get_configurable('build_model')()
+    model = gin_utils.get_task().build_model()
     manager = tf.train.CheckpointManager(
       tf.train.Checkpoint(model=model), cls.model_dir, max_to_keep=3
     )

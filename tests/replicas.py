@@ -16,10 +16,11 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from tests import vatt_models
 from vatt_tf import distribution, randomness
 from vatt_tf import feature_names as names
-from vatt_tf.losses import mil_nce, nce
-from vatt_tf.models import build
+from vatt_tf.losses import contrastive
+from vatt_tf.models import sizes
 
 GLOBAL_BATCH = 16
 _STEPS = 2
@@ -68,12 +69,12 @@ def global_batch():
 
 
 def _build_model(kind):
-  size = build.Size(num_layers=1, d_model=16, d_ff=32, num_heads=2, d_kv=8)
-  sizes = {'size': size}
+  size = sizes.Size(num_layers=1, d_model=16, d_ff=32, num_heads=2, d_kv=8)
+  of_encoders = {'size': size}
   if kind == 'specific':
-    sizes = {f'{name}_size': size for name in ('video', 'audio', 'text')}
-  model = build.build_model(
-    **sizes,
+    of_encoders = {f'{name}_size': size for name in ('video', 'audio', 'text')}
+  model = vatt_models.build_vatt(
+    **of_encoders,
     num_frames=8,
     frame_size=32,
     num_audio_samples=1280,
@@ -127,14 +128,14 @@ def run(strategy, kind='agnostic', denominator='joint', chunk_size=None):
     with tf.GradientTape() as tape:
       outputs = model(features, training=True, rng=rng)
       options = {'denominator': denominator, 'chunk_size': chunk_size}
-      sound = nce.nce_loss(
+      sound = contrastive.contrastive_loss(
         outputs[names.VIDEO_VA],
         outputs[names.AUDIO_VA],
         features[names.VIDEO_MASK],
         features[names.AUDIO_MASK],
         **options,
       )
-      text = mil_nce.mil_nce_loss(
+      text = contrastive.contrastive_loss(
         outputs[names.VIDEO_VT],
         outputs[names.TEXT_VT],
         features[names.VIDEO_MASK],

@@ -48,7 +48,7 @@ class SummarizeMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('a step of 32 clips', result.stdout)
 
   def test_a_file_without_a_run(self):
-    path = self.create_tempfile(content='build_model.d_va = 8').full_path
+    path = self.create_tempfile(content='ProjectionHead.d_va = 8').full_path
     result = mains.run('summarize', f'--gin_file={path}')
     self.assertEqual(result.returncode, 1)
     self.assertIn('`gin_file` must describe a run', result.stderr)

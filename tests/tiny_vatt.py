@@ -3,13 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from tests import shared_data
+from tests import shared_data, vatt_models
 from vatt_tf.export import signatures
 from vatt_tf.input_pipeline import audio, records, text, video
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 
 RECORDS = shared_data.REPOSITORY / 'data' / 'sample'
-SIZE = build.Size(1, 8, 16, 2, d_kv=4)
+SIZE = sizes.Size(1, 8, 16, 2, d_kv=4)
 # The whole of a sample record, so that a clip is what the record holds.
 VIDEO = video.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
 AUDIO = audio.AudioConfig(num_samples=54400, sample_rate=16000)
@@ -23,12 +23,12 @@ def make(stddev=0.1, **arguments):
 
   Args:
     stddev: float, of what is added to every variable.
-    **arguments: of `build.build_model`.
+    **arguments: of `vatt_models.build_vatt`.
 
   Returns:
     The model.
   """
-  model = build.build_model(
+  model = vatt_models.build_vatt(
     **{
       'size': SIZE,
       'video_patch_size': (2, 16, 16),

@@ -13,10 +13,14 @@ from vatt_tf.input_pipeline import (
   pipeline,  # noqa: F401
 )
 from vatt_tf.models import (
-  build,  # noqa: F401
+  classification as classifier,  # noqa: F401
 )
 from vatt_tf.models import (
-  classification as classifier,  # noqa: F401
+  patch_tower,  # noqa: F401
+  sizes,  # noqa: F401
+  text_tower,  # noqa: F401
+  transformer_tower,  # noqa: F401
+  vatt,  # noqa: F401
 )
 from vatt_tf.training import (
   finetune,  # noqa: F401

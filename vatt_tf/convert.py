@@ -20,7 +20,6 @@ from vatt_tf import (
   gin_utils,
 )
 from vatt_tf.checkpoints import conversion, manager, released_vatt, t5, vit
-from vatt_tf.models import build, classification
 
 _SOURCES = {'released_vatt': released_vatt, 't5': t5, 'vit': vit}
 
@@ -63,11 +62,10 @@ _FACTORIZE_POSITIONS = flags.DEFINE_boolean(
 gin_utils.define_flags()
 
 
-def _build(is_classifier):
+def _build():
   """The model that the parsed gin files describe."""
-  if is_classifier:
-    return gin.get_configurable(classification.build_classifier)()
-  return gin.get_configurable(build.build_model)(word_vectors=None)
+  gin_utils.bind('TextTower.word_vectors', None)  # the checkpoint has them
+  return gin_utils.get_task().build_model()
 
 
 def import_checkpoint(
@@ -132,12 +130,11 @@ def import_checkpoint(
     copied = os.path.join(os.path.abspath(output), t5.TOKENIZER)
     gin_params += t5.tokenizer_bindings(copied)
   gin_utils.parse(gin_files, gin_params)
-  is_classifier = getattr(found, 'kind', None) == 'classifier'
   if source == 'released_vatt':
     # Inputs larger than the tables get the numbers that the release gives.
-    builder = 'build_classifier' if is_classifier else 'build_model'
-    gin_utils.bind_default(f'{builder}.position_interpolation', 'release')
-  model = _build(is_classifier)
+    for tower in ('PatchTower', 'TextTower'):
+      gin_utils.bind_default(f'{tower}.position_interpolation', 'release')
+  model = _build()
   try:
     report = module.load(model, opened, allow_partial, **options)
   except conversion.ConversionError as e:
@@ -186,7 +183,7 @@ def export_checkpoint(
   gin_utils.parse(
     gin_files or [gin_utils.config_beside(checkpoint)], gin_params
   )
-  model = _build(is_classifier=False)
+  model = _build()
   manager.restore_model(model, manager.resolve(checkpoint))
   module.export(model, output)
 

@@ -18,7 +18,6 @@ from vatt_tf import (
 from vatt_tf.checkpoints import manager
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import audio, text, video
-from vatt_tf.models import classification
 
 _CHECKPOINT = command_line.define_path(
   'checkpoint',
@@ -89,14 +88,12 @@ def export(
   gin_utils.parse(gin_files or [gin_utils.config_beside(path)], gin_params)
   policy = 'mixed_bfloat16' if precision == 'bfloat16' else precision
   tf_keras.mixed_precision.set_global_policy(policy)
-  model = gin.query_parameter('evaluate.model').scoped_configurable_fn()
+  model = gin_utils.get_task().build_model()
   manager.restore_model(model, path)
-  is_classifier = isinstance(model, classification.Classifier)
-  towers = model.tower if is_classifier else model
   with gin.config_scope('eval'):
     configs = {
       modality: gin.get_configurable(_CONFIGS[modality])()
-      for modality in towers.modalities
+      for modality in model.modalities
     }
   names = None
   if label_names is not None:

@@ -18,7 +18,7 @@ from absl import flags, logging
 import gin
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf import file_utils, old_config
 
 # What holds the folder `gin`: in a checkout by a link to its root.
 PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -80,6 +80,26 @@ def find_file(name):
     f'{", ".join(str(root) for root in _search_roots())}. The files that '
     f'come with vatt_tf are: {", ".join(known)}.'
   )
+
+
+def get_task():
+  """The task of the run that the parsed gin files describe.
+
+  Returns:
+    Such as a `training.pretrain.PretrainTask`; its `build_model` makes the
+    model.
+
+  Raises:
+    ValueError: the files describe no run.
+  """
+  try:
+    reference = gin.query_parameter('evaluate.task')
+  except ValueError as e:
+    raise ValueError(
+      'The gin files must describe a run, with `evaluate.task`, as '
+      'gin/pretrain_ma_medium.gin and the config.gin of a run do.'
+    ) from e
+  return reference.scoped_configurable_fn()
 
 
 def config_beside(checkpoint):
@@ -161,6 +181,28 @@ def _explain(error, files, params):
   return f'The configuration cannot be read: {text}\n{where}'
 
 
+def _check_sizes(params):
+  """Raises ValueError where a size is changed that no encoder takes."""
+  references = {
+    reference.scoped_selector
+    for reference in gin.config.iterate_references(gin.config._CONFIG)  # pylint: disable=protected-access
+  }
+  for binding in params:
+    size = re.match(r'\s*((?:\w+/)*Size)\.\w+\s*=', binding)
+    if size and size[1] not in references:
+      owner = {
+        'Size': 'share_encoder',
+        'video/Size': 'video/PatchTower',
+        'audio/Size': 'audio/PatchTower',
+        'text/Size': 'TextTower',
+      }.get(size[1], 'PatchTower')
+      raise ValueError(
+        f'`{binding}` would do nothing: the gin files give the encoder a whole '
+        f'size, such as %MEDIUM. Bind {owner}.size=@{size[1]}() too, and all '
+        f'numbers of {size[1]}.'
+      )
+
+
 def parse(gin_files, gin_params=()):
   """Parses gin files and bindings, replacing what was parsed before.
 
@@ -195,13 +237,20 @@ def parse(gin_files, gin_params=()):
   # These alone: that of gin for Python packages logs what it does not find.
   gin.config._FILE_READERS[:] = [(tf.io.gfile.GFile, tf.io.gfile.exists)]  # pylint: disable=protected-access
   try:
-    gin.parse_config_files_and_bindings(paths, [], finalize_config=False)
+    for path in paths:
+      with tf.io.gfile.GFile(path) as file:
+        text = file.read()
+      if old_config.is_old(text):
+        gin.parse_config(old_config.upgrade(text))
+      else:
+        gin.parse_config_file(path)
     of_files = _values_of_macros(gin_params)
     gin.parse_config_files_and_bindings([], gin_params)
   except (ValueError, SyntaxError, OSError, tf.errors.OpError) as error:
     raise ValueError(_explain(error, gin_files, gin_params)) from error
   for name, value in _values_of_macros(gin_params).items():
     _check_kind(name, of_files[name], value)
+  _check_sizes(gin_params)
   _expand_paths()
 
 
@@ -261,6 +310,17 @@ def _check_kind(name, of_files, value):
     return
 
 
+def bind(name, value):
+  """Binds a parameter, whatever was parsed.
+
+  Args:
+    name: such as `TextTower.word_vectors`.
+    value: what it becomes.
+  """
+  with gin.unlock_config():
+    gin.bind_parameter(name, value)
+
+
 def bind_default(name, value):
   """Binds a parameter, unless what was parsed binds it already.
 
@@ -271,8 +331,7 @@ def bind_default(name, value):
   try:
     gin.query_parameter(name)
   except ValueError:
-    with gin.unlock_config():
-      gin.bind_parameter(name, value)
+    bind(name, value)
 
 
 def write_config(model_dir):

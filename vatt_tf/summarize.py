@@ -20,7 +20,6 @@ from vatt_tf import (
 )
 from vatt_tf.analysis import summary
 from vatt_tf.input_pipeline import pipeline
-from vatt_tf.models import build
 
 _JSON = flags.DEFINE_boolean('json', False, 'Print JSON, with all figures.')
 _FLOPS_PER_SECOND = flags.DEFINE_float(
@@ -48,7 +47,8 @@ def _summarize():
   tf_keras.mixed_precision.set_global_policy(run.get('precision', 'float32'))
   # In a graph that never runs, variables have shapes and no values.
   with tf.Graph().as_default():
-    model = gin.get_configurable(build.build_model)(word_vectors=None)
+    gin_utils.bind('TextTower.word_vectors', None)  # no file is read
+    model = gin_utils.get_task().build_model()
     return summary.summarize(
       model,
       features,

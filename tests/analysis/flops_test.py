@@ -3,38 +3,34 @@
 from absl.testing import parameterized
 import tensorflow as tf
 
+from tests import vatt_models
 from tests.analysis import graph_costs
-from vatt_tf.analysis import flops
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 
-_SMALL = build.Size(6, 512, 2048, 8)
-_BASE = build.Size(12, 768, 3072, 12)
-_MEDIUM = build.Size(12, 1024, 4096, 16)
-_LARGE = build.Size(24, 1024, 4096, 16)
 _CLIP = {'video': (32, 224, 224, 3), 'audio': (153600, 1), 'text': (16,)}
 
 _SPECIFIC = {
-  'video_size': build.Size(2, 8, 32, 2, d_kv=4),
-  'audio_size': build.Size(1, 16, 24, 3, d_kv=4),
-  'text_size': build.Size(2, 12, 20, 2, d_kv=4),
+  'video_size': sizes.Size(2, 8, 32, 2, d_kv=4),
+  'audio_size': sizes.Size(1, 16, 24, 3, d_kv=4),
+  'text_size': sizes.Size(2, 12, 20, 2, d_kv=4),
 }
-_AGNOSTIC = {'size': build.Size(2, 8, 32, 2, d_kv=4)}
+_AGNOSTIC = {'size': sizes.Size(2, 8, 32, 2, d_kv=4)}
 
 
 def _weightless(**arguments):
   """A model whose variables have shapes and no values."""
   with tf.Graph().as_default():
-    return build.build_model(**arguments)
+    return vatt_models.build_vatt(**arguments)
 
 
 def _video_model(size):
   return _weightless(
-    video_size=size, text_size=_SMALL, video_audio_weight=0
+    video_size=size, text_size=sizes.SMALL, pairs=('video_text',)
   )
 
 
 class PaperTest(parameterized.TestCase, tf.test.TestCase):
-  """The figures are the paper's; the rule is in the docstring of `flops`."""
+  """The figures are the paper's; the rule is in `transformer_costs`."""
 
   def assert_is_paper(self, count, figure):
     self.assertAllClose(count / figure, 1, rtol=0, atol=0.015)
@@ -44,22 +40,21 @@ class PaperTest(parameterized.TestCase, tf.test.TestCase):
   )
   def test_pre_training(self, drop_token_rate, figure):
     model = _weightless(
-      video_size=_MEDIUM,
-      audio_size=_BASE,
-      text_size=_SMALL,
+      video_size=sizes.MEDIUM,
+      audio_size=sizes.BASE,
+      text_size=sizes.SMALL,
       drop_token_rate=drop_token_rate,
     )
     count = sum(
-      flops.paper_flops(model, modality, shape, training=True)
+      model.towers[modality].paper_flops(shape, training=True)
       for modality, shape in _CLIP.items()
     )
     self.assert_is_paper(count, figure)
 
   @parameterized.parameters((32, 548.1e9), (64, 1222.1e9))
   def test_frames(self, num_frames, figure):
-    count = flops.paper_flops(
-      _video_model(_MEDIUM), 'video', (num_frames, 224, 224, 3)
-    )
+    tower = _video_model(sizes.MEDIUM).video_tower
+    count = tower.paper_flops((num_frames, 224, 224, 3))
     self.assert_is_paper(count, figure)
 
   @parameterized.parameters(
@@ -67,25 +62,25 @@ class PaperTest(parameterized.TestCase, tf.test.TestCase):
   )
   def test_drop_token_at_a_high_resolution(self, drop_token_rate, figure):
     model = _weightless(
-      video_size=_MEDIUM,
-      text_size=_SMALL,
-      video_audio_weight=0,
+      video_size=sizes.MEDIUM,
+      text_size=sizes.SMALL,
+      pairs=('video_text',),
       drop_token_rate=drop_token_rate,
     )
-    count = flops.paper_flops(model, 'video', (32, 320, 320, 3), training=True)
+    count = model.video_tower.paper_flops((32, 320, 320, 3), training=True)
     self.assert_is_paper(count, figure)
 
   @parameterized.parameters(
-    (_BASE, 9.09e12), (_MEDIUM, 15.02e12), (_LARGE, 29.80e12)
+    (sizes.BASE, 9.09e12), (sizes.MEDIUM, 15.02e12), (sizes.LARGE, 29.80e12)
   )
   def test_twelve_views(self, size, figure):
-    count = flops.paper_flops(_video_model(size), 'video', (32, 320, 320, 3))
+    count = _video_model(size).video_tower.paper_flops((32, 320, 320, 3))
     self.assert_is_paper(12 * count, figure)
 
   def test_what_the_rule_counts(self):
     model = _weightless(**_SPECIFIC, vocabulary_size=50)
     tokens, kept = 1569, 785
-    count = flops.paper_flops(model, 'video', _CLIP['video'], training=True)
+    count = model.video_tower.paper_flops(_CLIP['video'], training=True)
     self.assertEqual(
       count,
       2 * (tokens - 1) * 3072 * 8
@@ -94,14 +89,13 @@ class PaperTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class GraphTest(parameterized.TestCase, tf.test.TestCase):
-
   @parameterized.named_parameters(
     ('agnostic', _AGNOSTIC),
     ('specific', _SPECIFIC),
     ('t5', {**_SPECIFIC, 'text_form': 't5_v1_1', 'd_embedding': None}),
     ('shared', {**_AGNOSTIC, 'common_space': 'shared', 'd_embedding': 5}),
     ('disjoint', {**_SPECIFIC, 'common_space': 'disjoint'}),
-    ('one_term', {**_AGNOSTIC, 'video_audio_weight': 0}),
+    ('one_term', {**_AGNOSTIC, 'pairs': ('video_text',)}),
     ('spectrogram', {**_SPECIFIC, 'audio_form': 'spectrogram'}),
     ('remat', {**_AGNOSTIC, 'use_remat': True}),
     (
@@ -110,7 +104,7 @@ class GraphTest(parameterized.TestCase, tf.test.TestCase):
     ),
   )
   def test_matrix_products(self, arguments):
-    model = build.build_model(
+    model = vatt_models.build_vatt(
       **arguments,
       vocabulary_size=50,
       video_patch_size=(2, 4, 4),
@@ -123,10 +117,11 @@ class GraphTest(parameterized.TestCase, tf.test.TestCase):
       d_vt=6,
       d_post_projection=14,
     )
-    audio = 'spectrogram' if model.use_spectrogram else 'audio'
+    is_spectrogram = arguments.get('audio_form') == 'spectrogram'
+    audio = 'spectrogram' if is_spectrogram else 'audio'
     shapes = {
       'video': (4, 12, 12, 3),
-      'audio': (40, 80) if model.use_spectrogram else (1280, 1),
+      'audio': (40, 80) if is_spectrogram else (1280, 1),
       'text': (6,),
     }
     batch, captions = 3, 2
@@ -147,12 +142,12 @@ class GraphTest(parameterized.TestCase, tf.test.TestCase):
       self.assertEqual(
         graph_costs.flops(operations),
         total(
-          lambda modality, training=training: sum(
-            flops.tower_flops(
-              model, modality, shapes[modality], training
-            ).values()
+          lambda modality, training=training: (
+            sum(
+              model.towers[modality].flops(shapes[modality], training).values()
+            )
+            + model.head.flops(modality)
           )
-          + flops.head_flops(model.head, modality)
         ),
       )
     operations, _ = graph_costs.trace(
@@ -161,39 +156,38 @@ class GraphTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(
       graph_costs.flops(operations),
       total(
-        lambda modality: sum(
-          flops.step_flops(model, modality, shapes[modality]).values()
+        lambda modality: (
+          sum(model.towers[modality].step_flops(shapes[modality]).values())
+          + 3 * model.head.flops(modality)
         )
-        + 3 * flops.head_flops(model.head, modality)
       ),
     )
 
   def test_frozen_words(self):
-    model = build.build_model(
+    model = vatt_models.build_vatt(
       **_AGNOSTIC, vocabulary_size=50, is_table_frozen=True
     )
-    step = flops.step_flops(model, 'text', (16,))
-    forward = flops.tower_flops(model, 'text', (16,), training=True)
+    step = model.text_tower.step_flops((16,))
+    forward = model.text_tower.flops((16,), training=True)
     self.assertEqual(step['pre_projection'], 2 * forward['pre_projection'])
 
 
 class TokensTest(tf.test.TestCase):
-
   def test_tokens(self):
     model = _weightless(**_AGNOSTIC, vocabulary_size=50)
     for modality, whole, kept in (
-      ('video', 1569, 785), ('audio', 1201, 601), ('text', 17, 17)
+      ('video', 1569, 785),
+      ('audio', 1201, 601),
+      ('text', 17, 17),
     ):
-      shape = _CLIP[modality]
-      self.assertEqual(flops.num_tokens(model, modality, shape), whole)
-      self.assertEqual(
-        flops.num_tokens(model, modality, shape, training=True), kept
-      )
+      tower, shape = model.towers[modality], _CLIP[modality]
+      self.assertEqual(tower.num_tokens(shape), whole)
+      self.assertEqual(tower.num_tokens(shape, training=True), kept)
 
   def test_bad_shape(self):
     model = _weightless(**_AGNOSTIC, vocabulary_size=50)
     with self.assertRaisesRegex(ValueError, 'multiple of the patch size'):
-      flops.tower_flops(model, 'video', (32, 225, 224, 3))
+      model.video_tower.flops((32, 225, 224, 3))
 
 
 if __name__ == '__main__':

@@ -4,20 +4,19 @@ from absl.testing import parameterized
 import tensorflow as tf
 import tf_keras
 
+from tests import vatt_models
 from tests.analysis import graph_costs
-from vatt_tf.analysis import memory
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 
-_AGNOSTIC = {'size': build.Size(2, 64, 256, 4, d_kv=16)}
+_AGNOSTIC = {'size': sizes.Size(2, 64, 256, 4, d_kv=16)}
 _SPECIFIC = {
-  'video_size': build.Size(2, 64, 256, 4, d_kv=8),
-  'audio_size': build.Size(2, 96, 128, 3, d_kv=32),
-  'text_size': build.Size(2, 64, 96, 4, d_kv=16),
+  'video_size': sizes.Size(2, 64, 256, 4, d_kv=8),
+  'audio_size': sizes.Size(2, 96, 128, 3, d_kv=32),
+  'text_size': sizes.Size(2, 64, 96, 4, d_kv=16),
 }
 
 
 class MemoryTest(parameterized.TestCase, tf.test.TestCase):
-
   def tearDown(self):
     tf_keras.mixed_precision.set_global_policy('float32')
     super().tearDown()
@@ -33,7 +32,7 @@ class MemoryTest(parameterized.TestCase, tf.test.TestCase):
   )
   def test_what_is_kept(self, policy, arguments):
     tf_keras.mixed_precision.set_global_policy(policy)
-    model = build.build_model(
+    model = vatt_models.build_vatt(
       **arguments,
       vocabulary_size=50,
       video_patch_size=(2, 4, 4),
@@ -57,7 +56,7 @@ class MemoryTest(parameterized.TestCase, tf.test.TestCase):
     )
     kept = graph_costs.kept(operations, num_forward)
     estimated = sum(
-      memory.kept_bytes(model, modality, shape, num_rows)
+      model.towers[modality].activation_bytes(shape, num_rows).kept
       for modality, shape, num_rows in (
         ('video', (8, 32, 32, 3), batch),
         ('audio', (3200, 1), batch),
@@ -68,25 +67,17 @@ class MemoryTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(estimated / found, 1, rtol=0, atol=0.03)
 
   def test_workspace(self):
-    model = build.build_model(**_AGNOSTIC, vocabulary_size=50)
+    model = vatt_models.build_vatt(**_AGNOSTIC, vocabulary_size=50)
     # 601 tokens: probabilities weigh more than the feed-forward.
     self.assertEqual(
-      memory.workspace_bytes(model, 'audio', (153600, 1), 2),
+      model.audio_tower.activation_bytes((153600, 1), 2).workspace,
       2 * 4 * 601**2 * (4 + 4 + 4 + 1),
     )
     # 17 tokens: the other way round.
     self.assertEqual(
-      memory.workspace_bytes(model, 'text', (16,), 2),
+      model.text_tower.activation_bytes((16,), 2).workspace,
       2 * 256 * 17 * (4 + 4 + 4 + 4 + 1),
     )
-
-  def test_state(self):
-    model = build.build_model(
-      **_AGNOSTIC, vocabulary_size=50, d_va=10, d_vt=6
-    )
-    fixed = 2 * (10 + 10 + 6)  # moving statistics of the heads' norms
-    trained = model.count_params() - fixed
-    self.assertEqual(memory.state_bytes(model), 4 * (4 * trained + fixed))
 
 
 if __name__ == '__main__':

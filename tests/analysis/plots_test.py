@@ -103,9 +103,7 @@ class PlotsTest(parameterized.TestCase, tf.test.TestCase):
       [axes.get_title() for axes in pictures],
       ['0.900', '0.500', '0.100', '0.400', '0.300', '0.200'],
     )
-    is_marked = [
-      axes.spines['left'].get_linewidth() > 1 for axes in pictures
-    ]
+    is_marked = [axes.spines['left'].get_linewidth() > 1 for axes in pictures]
     self.assertEqual(is_marked, [False, True] + 4 * [False])
     words = [each.get_text() for axes in sheet.axes for each in axes.texts]
     self.assertIn('rank 40', words[1])

@@ -7,17 +7,18 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from tests import vatt_models
 from vatt_tf.analysis import activations, report
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import audio, pipeline, text, video
-from vatt_tf.models import build, classification
+from vatt_tf.models import sizes
 
-_SIZE = build.Size(2, 8, 16, 2, d_kv=4)
+_SIZE = sizes.Size(2, 8, 16, 2, d_kv=4)
 _WORDS = ['<pad>', '<bos>', '<eos>', '<unk>', '<b>red</b>', 'ball']
 
 
 def _model(**arguments):
-  return build.build_model(
+  return vatt_models.build_vatt(
     video_patch_size=(2, 8, 8),
     num_frames=4,
     frame_size=16,
@@ -75,7 +76,7 @@ class ActivationsTest(tf.test.TestCase):
   def test_outputs_of_the_feed_forward(self):
     model = _model(size=_SIZE)
     features = _features(3)
-    x = model.video_embedding(features['video'])
+    x = model.video_tower.embedding(features['video'])
     expected = []
     for layer in model.encoder.layers:
       after_attention = x + layer.attention(layer.attention_norm(x))
@@ -86,10 +87,10 @@ class ActivationsTest(tf.test.TestCase):
 
   def test_relative_positions_count(self):
     model = _model(video_size=_SIZE, audio_size=_SIZE, text_size=_SIZE)
-    x, mask = model.text_embedding(_features(3)['text'][:, 0])
-    outputs = model.text_encoder.feed_forward_outputs(x, mask)
-    bias = model.text_encoder.position_bias(x)
-    layer = model.text_encoder.layers[0]
+    x, mask = model.text_tower.embedding(_features(3)['text'][:, 0])
+    outputs = model.text_tower.encoder.feed_forward_outputs(x, mask)
+    bias = model.text_tower.encoder.position_bias(x)
+    layer = model.text_tower.encoder.layers[0]
     y = x + layer.attention(layer.attention_norm(x), mask=mask, bias=bias)
     y = layer.feed_forward(layer.feed_forward_norm(y))
     self.assertAllClose(outputs[:, 0], y, atol=1e-6)
@@ -154,9 +155,7 @@ class ReportTest(tf.test.TestCase):
     self.assertLen(page.pictures, 8)
 
   def test_without_text_and_classes(self):
-    model = _model(
-      video_size=_SIZE, audio_size=_SIZE, video_text_weight=0.0
-    )
+    model = _model(video_size=_SIZE, audio_size=_SIZE, pairs=('video_audio',))
     page, words = self._write(model, _features(8))
     self.assertIn('8 queries by audio', words)
     self.assertNotIn('coloured by class', words)
@@ -173,7 +172,7 @@ class ReportTest(tf.test.TestCase):
     path = os.path.join(self.get_temp_dir(), 'labels.txt')
     with open(path, 'w', encoding='utf-8') as file:
       file.write('cat\ndog\ncow\n')
-    model = classification.build_classifier(
+    model = vatt_models.build_classifier(
       'audio', 3, _SIZE, num_audio_samples=1280
     )
     features = _features(8, pipeline.LabelConfig(3))
@@ -193,7 +192,7 @@ class ReportTest(tf.test.TestCase):
       """Knows the clip by its place."""
 
       modalities = ('video', 'text')
-      encoder = None
+      shared_layers = ()
 
       def __call__(self, features, training):
         rows = tf.gather(shifts, features['place'])
@@ -208,9 +207,7 @@ class ReportTest(tf.test.TestCase):
       calls.append(arguments)
       return draw(*arguments)
 
-    with mock.patch.object(
-      report.plots, 'draw_retrieval', spy
-    ):
+    with mock.patch.object(report.plots, 'draw_retrieval', spy):
       self._write(Perfect(), features, batch_size=3, num_queries=3)
     queries, frames, scores, is_match, ranks = calls[0]
     self.assertEqual(queries, [f'the text of clip {i}' for i in (0, 4, 8)])

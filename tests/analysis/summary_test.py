@@ -5,33 +5,33 @@ import json
 from absl.testing import parameterized
 import tensorflow as tf
 
-from vatt_tf.analysis import flops, memory, summary
+from tests import vatt_models
+from vatt_tf.analysis import summary
 from vatt_tf.input_pipeline import audio, pipeline, text, video
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 
 _FEATURES = pipeline.row_spec(
   video.VideoConfig(num_frames=8, frame_size=32),
   audio.AudioConfig(num_samples=1280),
   text.TextConfig(num_captions=3, max_words=6),
 )
-_AGNOSTIC = {'size': build.Size(2, 8, 32, 2, d_kv=4)}
+_AGNOSTIC = {'size': sizes.Size(2, 8, 32, 2, d_kv=4)}
 _SPECIFIC = {
-  f'{modality}_size': build.Size(2, 8, 32, 2, d_kv=4)
+  f'{modality}_size': sizes.Size(2, 8, 32, 2, d_kv=4)
   for modality in ('video', 'audio', 'text')
 }
 
 
 def _model(**arguments):
   with tf.Graph().as_default():
-    return build.build_model(**arguments, vocabulary_size=50)
+    return vatt_models.build_vatt(**arguments, vocabulary_size=50)
 
 
 class SummaryTest(parameterized.TestCase, tf.test.TestCase):
-
   @parameterized.parameters(
     _AGNOSTIC,
     _SPECIFIC,
-    {**_AGNOSTIC, 'video_audio_weight': 0},
+    {**_AGNOSTIC, 'pairs': ('video_text',)},
   )
   def test_parameters(self, **arguments):
     model = _model(**arguments)
@@ -55,11 +55,9 @@ class SummaryTest(parameterized.TestCase, tf.test.TestCase):
     model = _model(**_SPECIFIC)
     found = summary.summarize(model, _FEATURES, batch_size=4)
     tower = found['towers']['text']
-    one = flops.tower_flops(model, 'text', (6,))
+    one = model.text_tower.flops((6,))
     self.assertEqual(tower['flops'], 3 * sum(one.values()))
-    self.assertEqual(
-      tower['paper_flops'], flops.paper_flops(model, 'text', (6,))
-    )
+    self.assertEqual(tower['paper_flops'], model.text_tower.paper_flops((6,)))
     self.assertEqual(tower['tokens'], 7)
     heads = found['heads']['flops']
     # Video: three maps. Audio: two. Text: one, of three captions.
@@ -80,24 +78,35 @@ class SummaryTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(found['step']['seconds'], 4 * total['step_flops'] / 1e9)
     # DropToken is on, and backward costs about twice what forward does.
     self.assertLess(total['training_flops'], total['flops'])
-    self.assertBetween(
-      total['step_flops'] / total['training_flops'], 2.0, 4.0
-    )
+    self.assertBetween(total['step_flops'] / total['training_flops'], 2.0, 4.0)
     used = found['memory']
-    self.assertEqual(
-      used['inputs'], 4 * 4 * (8 * 32 * 32 * 3 + 1280 + 3 * 6)
-    )
+    self.assertEqual(used['inputs'], 4 * 4 * (8 * 32 * 32 * 3 + 1280 + 3 * 6))
     self.assertEqual(
       used['kept_activations'],
-      memory.kept_bytes(model, 'video', (8, 32, 32, 3), 4)
-      + memory.kept_bytes(model, 'audio', (1280, 1), 4)
-      + memory.kept_bytes(model, 'text', (6,), 12),
+      sum(
+        model.towers[modality].activation_bytes(shape, num_rows).kept
+        for modality, shape, num_rows in (
+          ('video', (8, 32, 32, 3), 4),
+          ('audio', (1280, 1), 4),
+          ('text', (6,), 12),
+        )
+      ),
     )
     self.assertEqual(
       used['total'],
       used['weights_gradients_and_moments']
       + used['inputs']
       + used['peak_activations'],
+    )
+
+  def test_state(self):
+    model = _model(**_AGNOSTIC, d_va=10, d_vt=6)
+    found = summary.summarize(model, _FEATURES, batch_size=4)
+    fixed = 2 * (10 + 10 + 6)  # moving statistics of the heads' norms
+    trained = model.count_params() - fixed
+    self.assertEqual(
+      found['memory']['weights_gradients_and_moments'],
+      4 * (4 * trained + fixed),
     )
 
   def test_micro_batches(self):
@@ -110,9 +119,7 @@ class SummaryTest(parameterized.TestCase, tf.test.TestCase):
       self.assertEqual(found['memory'][key], whole['memory'][key])
     total = found['total']
     again = total['training_flops'] - found['heads']['training_flops']
-    self.assertEqual(
-      found['step']['flops'], 8 * (total['step_flops'] + again)
-    )
+    self.assertEqual(found['step']['flops'], 8 * (total['step_flops'] + again))
     self.assertIn('8 clips in micro-batches of 2', summary.format_table(found))
 
   def test_table(self):
@@ -122,8 +129,15 @@ class SummaryTest(parameterized.TestCase, tf.test.TestCase):
     )
     table = summary.format_table(found)
     for part in (
-      'modality-agnostic', 'video', 'audio', '3 x 7', 'shared encoder', 'heads',
-      f'{model.count_params():,}', 'a step of 4 clips', 'at 2.00 GFLOP/s',
+      'modality-agnostic',
+      'video',
+      'audio',
+      '3 x 7',
+      'shared encoder',
+      'heads',
+      f'{model.count_params():,}',
+      'a step of 4 clips',
+      'at 2.00 GFLOP/s',
     ):
       self.assertIn(part, table)
     self.assertEqual(json.loads(json.dumps(found)), found)

@@ -34,7 +34,6 @@ def _plan(**changes):
 
 
 class SourceTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.dir = self.get_temp_dir()
@@ -121,7 +120,6 @@ class SourceTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class PlanTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.prefix = os.path.join(self.get_temp_dir(), 'ckpt')
@@ -164,21 +162,41 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     ]
     self.assertEqual(
       conversion.Report(rows, ['a note']).format().splitlines(),
-      ['matched     a/layer_*/k 2 <- b/*/k 2 (12x)', 'a note',
-       'In all: 12 matched.'],
+      [
+        'matched     a/layer_*/k 2 <- b/*/k 2 (12x)',
+        'a note',
+        'In all: 12 matched.',
+      ],
     )
 
   @parameterized.parameters(
-    ({'theirs/w': np.zeros([2, 4], np.float32)}, {}, 'misshapen',
-     'dense/kernel is 3x2, and of theirs/w comes 4x2; 0 others'),
-    ({'more': np.zeros(3, np.float32)}, {}, 'unused',
-     'nothing takes more .3.; 0 others'),
-    ({'theirs/b': None, 'more': np.zeros(3, np.float32)},
-     {'assignments': _plan().assignments[:1],
-      'missing': {'dense/bias': 'the file has none'}}, 'missing',
-     'dense/bias .2. has no source: the file has none; 1 others'),
-    ({'theirs/b': None}, {'assignments': _plan().assignments[:1]}, 'missing',
-     'nothing was planned'),
+    (
+      {'theirs/w': np.zeros([2, 4], np.float32)},
+      {},
+      'misshapen',
+      'dense/kernel is 3x2, and of theirs/w comes 4x2; 0 others',
+    ),
+    (
+      {'more': np.zeros(3, np.float32)},
+      {},
+      'unused',
+      'nothing takes more .3.; 0 others',
+    ),
+    (
+      {'theirs/b': None, 'more': np.zeros(3, np.float32)},
+      {
+        'assignments': _plan().assignments[:1],
+        'missing': {'dense/bias': 'the file has none'},
+      },
+      'missing',
+      'dense/bias .2. has no source: the file has none; 1 others',
+    ),
+    (
+      {'theirs/b': None},
+      {'assignments': _plan().assignments[:1]},
+      'missing',
+      'nothing was planned',
+    ),
   )
   def test_does_not_fit(self, arrays, plan, status, message):
     source = self._source(**arrays)
@@ -196,9 +214,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
   def test_new_by_design(self):
     source = self._source(**{'theirs/b': None})
     report = conversion.apply(
-      _plan(
-        assignments=_plan().assignments[:1], new={'dense/bias': 'our own'}
-      ),
+      _plan(assignments=_plan().assignments[:1], new={'dense/bias': 'our own'}),
       self.model,
       source,
     )

@@ -21,7 +21,6 @@ def _model():
 
 
 class EmaTest(tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.dir = self.get_temp_dir()

@@ -23,7 +23,6 @@ def _checkpoint(value):
 
 
 class FoldersTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.dir = pathlib.Path(self.create_tempdir().full_path)
@@ -233,9 +232,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     prefix = str(self.dir / 'model [a].ckpt-7')
     checkpoint_files.write(prefix, {'a': [7.0]})
     self.assertAllEqual(conversion.open_source(prefix).read('a'), [7.0])
-    self.assertAllEqual(
-      conversion.open_source(str(self.dir)).read('a'), [7.0]
-    )
+    self.assertAllEqual(conversion.open_source(str(self.dir)).read('a'), [7.0])
 
   def test_name_of_a_remote_folder(self):
     with self.assertRaisesRegex(ValueError, 'Rename or copy it'):

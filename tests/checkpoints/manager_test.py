@@ -11,7 +11,6 @@ _STEP = 'step/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 class CheckpointsTest(tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.dir = self.get_temp_dir()
@@ -29,9 +28,7 @@ class CheckpointsTest(tf.test.TestCase):
   def test_other_shape_is_another_model(self):
     path = self._save(a=tf.Variable([1.0, 2.0]))
     with self.assertRaisesRegex(ValueError, 'written by another model'):
-      manager.restore(
-        tf.train.Checkpoint(a=tf.Variable([0.0, 0.0, 0.0])), path
-      )
+      manager.restore(tf.train.Checkpoint(a=tf.Variable([0.0, 0.0, 0.0])), path)
 
   def test_missing_variable_is_another_model(self):
     path = self._save(a=tf.Variable(1.0))
@@ -45,9 +42,7 @@ class CheckpointsTest(tf.test.TestCase):
     a = tf.Variable(0.0)
     with self.assertRaisesRegex(ValueError, 'written by another model'):
       manager.restore(tf.train.Checkpoint(a=a), path)
-    manager.restore(
-      tf.train.Checkpoint(a=a), path, expect_optimizer=False
-    )
+    manager.restore(tf.train.Checkpoint(a=a), path, expect_optimizer=False)
     self.assertAllEqual(a, 1.0)
 
   def test_damaged_file(self):

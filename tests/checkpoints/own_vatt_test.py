@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import shared_data
+from tests import shared_data, vatt_models
 from vatt_tf.checkpoints import conversion, ema, manager, own_vatt
-from vatt_tf.models import build, classification
+from vatt_tf.models import sizes
 
-_SIZE = build.Size(1, 8, 16, 2, 4)
+_SIZE = sizes.Size(1, 8, 16, 2, 4)
 _TABLES = {'num_frames': 4, 'frame_size': 32, 'num_audio_samples': 512}
 _AGNOSTIC = {'is_agnostic': True, 'd_post_projection': 12}
 
@@ -30,12 +30,12 @@ def _features(frame_size=32, num_samples=512):
 
 
 def _pretrained(is_agnostic, **changes):
-  sizes = {'size': _SIZE, 'd_post_projection': 12}
+  of_encoders = {'size': _SIZE, 'd_post_projection': 12}
   if not is_agnostic:
-    sizes = {f'{name}_size': _SIZE for name in ('video', 'audio', 'text')}
-  return build.build_model(
+    of_encoders = {f'{name}_size': _SIZE for name in ('video', 'audio', 'text')}
+  return vatt_models.build_vatt(
     **{
-      **sizes,
+      **of_encoders,
       **_TABLES,
       'max_words': 3,
       'vocabulary_size': 9,
@@ -49,7 +49,7 @@ def _pretrained(is_agnostic, **changes):
 
 def _classifier(modality='video', num_classes=5, is_agnostic=True, **changes):
   arguments = {**_TABLES, **(_AGNOSTIC if is_agnostic else {}), **changes}
-  return classification.build_classifier(
+  return vatt_models.build_classifier(
     modality, num_classes, **{'size': _SIZE, **arguments}
   )
 
@@ -62,7 +62,6 @@ def _values(model):
 
 
 class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     tf_keras.utils.set_random_seed(0)
@@ -108,8 +107,8 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
       [f'logits: new, {width * 5 + 5} weights (the checkpoint has no classes)'],
     )
     features = _features()
-    with contextlib.nullcontext() if average is None else (
-      average.as_weights()
+    with (
+      contextlib.nullcontext() if average is None else (average.as_weights())
     ):
       expected = pretrained(features)[f'{modality}_feature']
     got = classifier(features)[f'{modality}_feature']
@@ -140,17 +139,29 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
       )
 
   @parameterized.parameters(
-    ('video', {'frame_size': 64}, 'position_embedding/vertical is 4x8.* 2x8.*'
-     'no larger tables.*build_classifier.num_frames, frame_size'),
-    ('audio', {'num_audio_samples': 1024},
-     'position_embedding/temporal is 8x8.* 4x8.*no larger tables'),
-    ('video', {'size': build.Size(2, 8, 16, 2, 4)},
-     'vatt/encoder/layer_1/.* has no source: the checkpoint has no such weight'
-     '.*All of the tower must be in the checkpoint'),
-    ('video', {'size': build.Size(1, 8, 24, 2, 4)},
-     'vatt/encoder/layer_0/feed_forward/wi/.* is .*24, and of model/.*16'),
-    ('video', {'is_agnostic': False},
-     'vatt/video_encoder/.* has no source'),
+    (
+      'video',
+      {'frame_size': 64},
+      'position_embedding/vertical is 4x8.* 2x8.*'
+      'no larger tables.*`input_size` of the tower',
+    ),
+    (
+      'audio',
+      {'num_audio_samples': 1024},
+      'position_embedding/temporal is 8x8.* 4x8.*no larger tables',
+    ),
+    (
+      'video',
+      {'size': sizes.Size(2, 8, 16, 2, 4)},
+      'vatt/encoder/layer_1/.* has no source: the checkpoint has no such weight'
+      '.*All of the tower must be in the checkpoint',
+    ),
+    (
+      'video',
+      {'size': sizes.Size(1, 8, 24, 2, 4)},
+      'vatt/encoder/layer_0/feed_forward/wi/.* is .*24, and of model/.*16',
+    ),
+    ('video', {'is_agnostic': False}, 'vatt/video_encoder/.* has no source'),
     ('video', {'patch_size': (4, 8, 8)}, 'tokenizer/kernel is 768x8, and of'),
   )
   def test_what_does_not_fit(self, modality, changes, message):
@@ -162,7 +173,7 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(_values(classifier), start, atol=0, rtol=0)
 
   def test_a_tower_that_was_not_trained(self):
-    model = _pretrained(is_agnostic=True, video_audio_weight=0.0)
+    model = _pretrained(is_agnostic=True, pairs=('video_text',))
     _, path = self._train(model)
     with self.assertRaisesRegex(ValueError, 'vatt/audio_.* has no source'):
       manager.initialize(_classifier('audio'), path)
@@ -178,8 +189,8 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
       manager.initialize(same, path),
       ['logits: from the checkpoint, whose number of classes is the same'],
     )
-    with contextlib.nullcontext() if average is None else (
-      average.as_weights()
+    with (
+      contextlib.nullcontext() if average is None else (average.as_weights())
     ):
       expected = trained(features)
     self.assertAllEqual(same(features)['logits'], expected['logits'])
@@ -237,10 +248,10 @@ class ReleasedTest(parameterized.TestCase, tf.test.TestCase):
   """From the files of the release."""
 
   def _model(self, num_classes, d_post_projection):
-    return classification.build_classifier(
+    return vatt_models.build_classifier(
       'video',
       num_classes,
-      build.Size(2, 32, 64, 4, 8),
+      sizes.Size(2, 32, 64, 4, 8),
       is_agnostic=True,
       d_post_projection=d_post_projection,
       num_frames=8,
@@ -248,12 +259,24 @@ class ReleasedTest(parameterized.TestCase, tf.test.TestCase):
     )
 
   @parameterized.parameters(
-    ('ut_fac', 5, 40,
-     'logits: new, 205 weights (a pre-trained checkpoint has no classes)'),
-    ('finetuned_vit_ma', 5, 44,
-     'logits: new, 225 weights (the checkpoint has 7 classes)'),
-    ('finetuned_vit_ma', 7, 44,
-     'logits: from the checkpoint, whose number of classes is the same'),
+    (
+      'ut_fac',
+      5,
+      40,
+      'logits: new, 205 weights (a pre-trained checkpoint has no classes)',
+    ),
+    (
+      'finetuned_vit_ma',
+      5,
+      44,
+      'logits: new, 225 weights (the checkpoint has 7 classes)',
+    ),
+    (
+      'finetuned_vit_ma',
+      7,
+      44,
+      'logits: from the checkpoint, whose number of classes is the same',
+    ),
   )
   def test_starts(self, fixture, num_classes, width, line):
     path = manager.resolve(str(shared_data.path('fixtures', fixture)))

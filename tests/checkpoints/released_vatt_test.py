@@ -8,14 +8,14 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from tests import shared_data
+from tests import shared_data, vatt_models
 from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
 from vatt_tf.checkpoints import conversion, manager, released_vatt
-from vatt_tf.models import build, classification
+from vatt_tf.models import sizes
 
 _SIZES = {
   'd_va': 24,
@@ -37,7 +37,9 @@ def _fixture(name):
 
 def _model(**changes):
   """The model of the fixture `ut_fac`."""
-  return build.build_model(build.Size(2, 32, 64, 4, 8), **{**_SIZES, **changes})
+  return vatt_models.build_vatt(
+    sizes.Size(2, 32, 64, 4, 8), **{**_SIZES, **changes}
+  )
 
 
 def _classifier(num_classes=7, **changes):
@@ -49,8 +51,8 @@ def _classifier(num_classes=7, **changes):
     'frame_size': 48,
     **changes,
   }
-  return classification.build_classifier(
-    'video', num_classes, build.Size(2, 32, 64, 4, 8), **arguments
+  return vatt_models.build_classifier(
+    'video', num_classes, sizes.Size(2, 32, 64, 4, 8), **arguments
   )
 
 
@@ -62,7 +64,6 @@ def _values(model):
 
 
 class ListingsTest(parameterized.TestCase, tf.test.TestCase):
-
   def tearDown(self):
     gin.clear_config()
     super().tearDown()
@@ -76,10 +77,7 @@ class ListingsTest(parameterized.TestCase, tf.test.TestCase):
     gin_utils.parse(*released_vatt.gin_config(found))
     # In a graph that never runs, variables have shapes and no values.
     with tf.Graph().as_default():
-      if found.kind == 'classifier':
-        model = gin.get_configurable('build_classifier')()
-      else:
-        model = gin.get_configurable('build_model')()
+      model = gin_utils.get_task().build_model()
       plan = released_vatt.plan(shapes, model)
       report = conversion.check(plan, model, shapes)
     counts = report.as_json()['counts']
@@ -103,7 +101,6 @@ class ListingsTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class PlanTest(parameterized.TestCase, tf.test.TestCase):
-
   def _write(self, arrays):
     prefix = os.path.join(self.get_temp_dir(), 'ckpt-500000')
     checkpoint_files.write(prefix, arrays)
@@ -186,17 +183,27 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(report.count('missing'), 1)
 
   @parameterized.parameters(
-    ({'num_frames': 16}, '`build_model.num_frames` is 8 in the checkpoint and '
-     '16 in the model .*need no larger table'),
-    ({'vocabulary_size': 100}, '`build_model.vocabulary_size` is 96 .* and 100 '
-     '.*belongs to one vocabulary'),
-    ({'d_embedding': 10}, '`build_model.d_embedding` is 12'),
-    ({'d_post_projection': 32}, '`build_model.d_post_projection` is 40'),
-    ({'d_va': 25, 'd_vt': 17}, '`build_model.d_va` is 24 .*so do '
-     'build_model.d_vt'),
-    ({'max_words': 7}, '`build_model.max_words` is 6'),
-    ({'video_patch_size': (2, 16, 16)},
-     r'`build_model.video_patch_size` is \(4, 16, 16\)'),
+    (
+      {'num_frames': 16},
+      r'`video/PatchTower.input_size` is \(8, 48, 48\) in '
+      r'the checkpoint and \(16, 48, 48\) in the model .*need no larger table',
+    ),
+    (
+      {'vocabulary_size': 100},
+      '`TextTower.vocabulary_size` is 96 .* and 100 '
+      '.*belongs to one vocabulary',
+    ),
+    ({'d_embedding': 10}, '`TextTower.d_embedding` is 12'),
+    ({'d_post_projection': 32}, '`share_encoder.d_post_projection` is 40'),
+    (
+      {'d_va': 25, 'd_vt': 17},
+      '`ProjectionHead.d_va` is 24 .*so do ProjectionHead.d_vt',
+    ),
+    ({'max_words': 7}, '`TextTower.max_words` is 6'),
+    (
+      {'video_patch_size': (2, 16, 16)},
+      r'`video/PatchTower.patch_size` is \(4, 16, 16\)',
+    ),
   )
   def test_sizes_that_do_not_fit(self, changes, message):
     source = conversion.open_source(_fixture('ut_fac'))
@@ -209,12 +216,12 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
   def test_sizes_of_the_encoder_that_do_not_fit(self):
     source = conversion.open_source(_fixture('ut_fac'))
     for size, message in (
-      (build.Size(3, 32, 64, 4, 8), 'Size.num_layers` is 2 .* and 3'),
-      (build.Size(2, 40, 64, 4, 8), 'Size.d_model` is 32 .* and 40'),
-      (build.Size(2, 32, 60, 4, 8), 'Size.d_ff` is 64 .* and 60'),
+      (sizes.Size(3, 32, 64, 4, 8), 'Size.num_layers` is 2 .* and 3'),
+      (sizes.Size(2, 40, 64, 4, 8), 'Size.d_model` is 32 .* and 40'),
+      (sizes.Size(2, 32, 60, 4, 8), 'Size.d_ff` is 64 .* and 60'),
     ):
       with self.assertRaisesRegex(ValueError, message):
-        released_vatt.load(build.build_model(size, **_SIZES), source)
+        released_vatt.load(vatt_models.build_vatt(size, **_SIZES), source)
 
   def test_number_of_heads_that_the_shapes_do_not_tell(self):
     # All released heads are 64 wide.
@@ -224,7 +231,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       for name, shape in json.loads(path.read_text())['variables'].items()
     }
     with tf.Graph().as_default():
-      model = build.build_model(build.Size(12, 1024, 4096, 8, 128))
+      model = vatt_models.build_vatt(sizes.Size(12, 1024, 4096, 8, 128))
       with self.assertRaisesRegex(ValueError, 'Size.num_heads` is 16 .* and 8'):
         released_vatt.plan(shapes, model)
     found = released_vatt.detect(
@@ -241,11 +248,11 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     self.assertFalse([b for b in bindings if 'num_heads' in b or 'd_kv' in b])
 
   def test_other_family(self):
-    sizes = {
-      f'{modality}_size': build.Size(1, 8, 16, 2, 4)
+    of_towers = {
+      f'{modality}_size': sizes.Size(1, 8, 16, 2, 4)
       for modality in ('video', 'audio', 'text')
     }
-    specific = build.build_model(**sizes, **_SIZES)
+    specific = vatt_models.build_vatt(**of_towers, **_SIZES)
     source = conversion.open_source(_fixture('ut_fac'))
     with self.assertRaisesRegex(ValueError, 'modality-agnostic model, and'):
       released_vatt.load(specific, source, allow_partial=True)
@@ -274,7 +281,7 @@ class OtherModelsTest(tf.test.TestCase):
 
   def test_fewer_towers(self):
     source = conversion.open_source(_fixture('ut_fac'))
-    model = _model(video_text_weight=0.0)
+    model = _model(pairs=('video_audio',))
     report = released_vatt.load(model, source)
     reasons = {row.how for row in report.rows if row.status == 'ignored'}
     self.assertEqual(
@@ -362,15 +369,15 @@ class InitCheckpointTest(tf.test.TestCase):
     ids = tf.constant([[[1, 2, 3, 0, 0, 0]]])
     model = _model(is_table_frozen=True)
     with self.assertRaisesRegex(ValueError, 'table is frozen'):
-      model.embed_text(ids, training=True)
+      model.embed('text', ids, training=True)
     manager.restore_model(model, _fixture('ut_fac'))
-    model.embed_text(ids, training=True)
+    model.embed('text', ids, training=True)
     path = tf.train.Checkpoint(model=model).save(
       os.path.join(self.get_temp_dir(), 'ckpt')
     )
     again = _model(is_table_frozen=True)
     manager.restore(tf.train.Checkpoint(model=again), path)
-    again.embed_text(ids, training=True)
+    again.embed('text', ids, training=True)
 
 
 if __name__ == '__main__':

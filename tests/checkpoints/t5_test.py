@@ -8,7 +8,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from tests import sentence_pieces, shared_data
+from tests import sentence_pieces, shared_data, vatt_models
 from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
@@ -17,10 +17,10 @@ from vatt_tf import (
 from vatt_tf.checkpoints import conversion, t5, weight_files
 from vatt_tf.input_pipeline import text
 from vatt_tf.layers import relative_position_bias
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 
 _FORMS = ('t5_v1_0', 't5_v1_1')
-_VIDEO = build.Size(1, 8, 16, 2, 4)
+_VIDEO = sizes.Size(1, 8, 16, 2, 4)
 
 
 def _fixture(form):
@@ -35,18 +35,20 @@ def _tower(form, **overrides):
     for key in ('num_layers', 'd_model', 'd_ff', 'num_heads', 'd_kv')
   }
   arguments = {
-    'text_form': form, 'd_embedding': None, 'vocabulary_size': 120,
+    'text_form': form,
+    'd_embedding': None,
+    'vocabulary_size': 120,
   }
   for key, value in overrides.items():
     (size if key in size else arguments)[key] = value
-  return build.build_model(
+  return vatt_models.build_vatt(
     video_size=_VIDEO,
-    text_size=build.Size(**size),
+    text_size=sizes.Size(**size),
     num_frames=4,
     frame_size=16,
     d_va=4,
     d_vt=4,
-    video_audio_weight=0.0,
+    pairs=('video_text',),
     **arguments,
   )
 
@@ -106,13 +108,11 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     self.assertLen(report.rows, len(model.variables))
     self.assertLen(report.rows, len(source.shapes))
     data = np.load(_fixture(form) / 'io.npz')
-    feature, states = model.encode_text(data['input_ids'])
+    feature, states = model.text_tower(data['input_ids'], need_tokens=True)
     self.assertIsNone(feature)
     mask = data['attention_mask'].astype(bool)
     self.assertAllEqual(mask, data['input_ids'] != 0)
-    self.assertAllClose(
-      states, data['last_hidden_state'], atol=2e-5, rtol=2e-5
-    )
+    self.assertAllClose(states, data['last_hidden_state'], atol=2e-5, rtol=2e-5)
 
   @parameterized.parameters(*_FORMS)
   def test_buckets(self, form):
@@ -131,16 +131,14 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     report = _load(model, _fixture(form))
     arrays = weight_files.open_weights(_fixture(form))
     self.assertAllEqual(
-      model.text_embedding.table.embeddings, arrays.read('shared.weight')
+      model.text_tower.embedding.table.embeddings, arrays.read('shared.weight')
     )
     self.assertAllEqual(
-      model.text_encoder.layers[1].attention.q.kernel,
+      model.text_tower.encoder.layers[1].attention.q.kernel,
       arrays.read('encoder.block.1.layer.0.SelfAttention.q.weight').T,
     )
     new = {row.target: row for row in report.rows if row.status == 'new'}
-    self.assertEqual(
-      new['vatt/text_embedding/agg'].how, 'T5 has no AGG vector'
-    )
+    self.assertEqual(new['vatt/text_embedding/agg'].how, 'T5 has no AGG vector')
     after = _values(model)
     for name, value in before.items():
       is_kept = np.array_equal(value, after[name])
@@ -162,13 +160,11 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     agg_id = config.pop('agg_token_id')
     encoder = t5.build_encoder(t5.detect(opened.shapes, config))
     source = conversion.open_source(folder)
-    conversion.apply(
-      t5.plan(source.shapes, encoder, config), encoder, source
-    )
+    conversion.apply(t5.plan(source.shapes, encoder, config), encoder, source)
     ids = np.load(_fixture(form) / 'io.npz')['input_ids']
-    feature, tokens = model.encode_text(ids)
-    _, states = encoder.encode_text(
-      np.pad(ids, [[0, 0], [1, 0]], constant_values=agg_id)
+    feature, tokens = model.text_tower(ids, need_tokens=True)
+    _, states = encoder.text_tower(
+      np.pad(ids, [[0, 0], [1, 0]], constant_values=agg_id), need_tokens=True
     )
     self.assertAllClose(states[:, 0], feature, atol=1e-5, rtol=1e-5)
     self.assertAllClose(states[:, 1:], tokens, atol=1e-5, rtol=1e-5)
@@ -189,9 +185,11 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     model = _tower('t5_v1_0')
     report = _load(model, folder)
     self.assertAllEqual(
-      model.text_embedding.table.embeddings,
+      model.text_tower.embedding.table.embeddings,
       weight_files.open_weights(_fixture('t5_v1_0')).read('shared.weight'),
     )
+    decoder = 'the decoder, of which the text tower has none'
+    table = f'{prefix}shared.weight'
     self.assertEqual(
       {
         row.sources[0].removeprefix(prefix): row.how
@@ -199,20 +197,15 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
         if row.status == 'ignored'
       },
       {
-        'decoder.block.0.layer.0.SelfAttention.q.weight':
-          'the decoder, of which the text tower has none',
-        'decoder.embed_tokens.weight':
-          'the decoder, of which the text tower has none',
-        'encoder.embed_tokens.weight':
-          f'tied: the same as {prefix}shared.weight',
+        'decoder.block.0.layer.0.SelfAttention.q.weight': decoder,
+        'decoder.embed_tokens.weight': decoder,
+        'encoder.embed_tokens.weight': f'tied: the same as {table}',
         'lm_head.weight': 'output layer of the decoder',
       },
     )
 
   def test_table_by_its_other_name(self):
-    table = weight_files.open_weights(_fixture('t5_v1_0')).read(
-      'shared.weight'
-    )
+    table = weight_files.open_weights(_fixture('t5_v1_0')).read('shared.weight')
     folder = self._changed(
       't5_v1_0',
       arrays={'encoder.embed_tokens.weight': table},
@@ -220,7 +213,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     )
     model = _tower('t5_v1_0')
     _load(model, folder)
-    self.assertAllEqual(model.text_embedding.table.embeddings, table)
+    self.assertAllEqual(model.text_tower.embedding.table.embeddings, table)
 
   def test_without_config(self):
     folder = self._changed('t5_v1_0')
@@ -261,8 +254,9 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     for name in written.shapes:
       self.assertAllEqual(written.read(name), source.read(name))
     for name, value in written.config.items():
-      self.assertEqual(value, source.config[name] if name != 'dropout_rate'
-                       else 0.0, name)
+      self.assertEqual(
+        value, source.config[name] if name != 'dropout_rate' else 0.0, name
+      )
 
   @parameterized.parameters(
     ('t5_v1_0', None), ('t5_v1_1', None), ('t5_v1_0', 12)
@@ -286,7 +280,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
       attention_mask=(ids_with_agg != 0).astype(np.int64),
     )
     self.assertEqual(lost, '{}')
-    feature, tokens = model.encode_text(ids)
+    feature, tokens = model.text_tower(ids, need_tokens=True)
     self.assertAllClose(states[:, 0], feature, atol=1e-5, rtol=1e-5)
     self.assertAllClose(states[:, 1:], tokens, atol=1e-5, rtol=1e-5)
 
@@ -300,14 +294,14 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     ),
     (
       {'vocabulary_size': 100},
-      r'`build_model.vocabulary_size` is 120 .* 100 .*VOCABULARY_SIZE = 120',
+      r'`TextTower.vocabulary_size` is 120 .* 100 .*VOCABULARY_SIZE = 120',
     ),
     (
       {'text_form': 'release'},
-      r"`build_model.text_form` is 't5_v1_0' .* 'release' .*"
-      r"build_model.text_form = 't5_v1_0'",
+      r"`TextTower.form` is 't5_v1_0' .* 'release' .*"
+      r"TextTower.form = 't5_v1_0'",
     ),
-    ({'d_embedding': 300}, r'`build_model.d_embedding` is None .* and 300'),
+    ({'d_embedding': 300}, r'`TextTower.d_embedding` is None .* and 300'),
   )
   def test_sizes_that_differ(self, overrides, message):
     with self.assertRaisesRegex(ValueError, message):
@@ -316,7 +310,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(
     (
       {'relative_attention_max_distance': 64},
-      '`build_model.max_relative_distance` is 64',
+      '`TextTower.max_relative_distance` is 64',
     ),
     ({'layer_norm_epsilon': 1e-5}, '`epsilon` is 1e-05 .* and 1e-06'),
     ({'feed_forward_proj': 'gated-silu'}, "Received: .*'gated-silu'"),
@@ -354,9 +348,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     target = 'vatt/text_encoder/layer_1/feed_forward/wo/kernel'
     self.assertEqual(rows[target].status, 'missing')
     self.assertIn(lost, rows[target].how)
-    self.assertEqual(
-      rows['vatt/text_encoder/norm/scale'].status, 'misshapen'
-    )
+    self.assertEqual(rows['vatt/text_encoder/norm/scale'].status, 'misshapen')
     before = _values(model)
     _load(model, folder, allow_partial=True)
     after = _values(model)
@@ -378,8 +370,8 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
       )
 
   def test_models_without_such_a_tower(self):
-    agnostic = build.build_model(
-      _VIDEO, vocabulary_size=120, d_embedding=None, video_audio_weight=0.0
+    agnostic = vatt_models.build_vatt(
+      _VIDEO, vocabulary_size=120, d_embedding=None, pairs=('video_text',)
     )
     for convert in (
       lambda model: _load(model, _fixture('t5_v1_0')),
@@ -387,8 +379,8 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     ):
       with self.assertRaisesRegex(ValueError, 'this model is modality-agn'):
         convert(agnostic)
-      model = build.build_model(
-        video_size=_VIDEO, audio_size=_VIDEO, video_text_weight=0.0
+      model = vatt_models.build_vatt(
+        video_size=_VIDEO, audio_size=_VIDEO, pairs=('video_audio',)
       )
       with self.assertRaisesRegex(ValueError, "none, only .'video', 'audio'"):
         convert(model)
@@ -415,7 +407,8 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     )
     words = tokenizer.tokenize(tf.constant(['the red ball'])).to_list()[0]
     self.assertEqual(
-      ids[0].numpy().tolist()[: len(words) + 1], [*words, 1]  # </s>
+      ids[0].numpy().tolist()[: len(words) + 1],
+      [*words, 1],  # </s>
     )
 
   @parameterized.parameters(8, 1000)
@@ -434,12 +427,15 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     source = conversion.open_source(_fixture(form))
     files, bindings = t5.gin_config(t5.detect(source.shapes, source.config))
     small = [
+      'video/PatchTower.size = @video/Size()',
+      'audio/PatchTower.size = @audio/Size()',
+    ] + [
       f'{scope}/Size.{key} = {value}'
       for scope in ('video', 'audio')
       for key, value in zip(_VIDEO._fields, _VIDEO)
     ]
     gin_utils.parse(files, [*bindings, *small])
-    model = gin.get_configurable(build.build_model)()
+    model = gin_utils.get_task().build_model()
     report = _load(model, _fixture(form))
     self.assertEqual(report.count('unused') + report.count('missing'), 0)
 

@@ -8,18 +8,18 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from tests import shared_data
+from tests import shared_data, vatt_models
 from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
 )
 from vatt_tf.checkpoints import conversion, vit, weight_files
-from vatt_tf.models import build
+from vatt_tf.models import patch_tower, sizes, vatt
 
 # That of the fixture: 2 x 2 patches of 16 x 16.
-_SIZE = build.Size(2, 32, 64, 4, 8)
-_SMALL = build.Size(1, 8, 16, 2, 4)
+_SIZE = sizes.Size(2, 32, 64, 4, 8)
+_SMALL = sizes.Size(1, 8, 16, 2, 4)
 
 
 def _fixture():
@@ -30,16 +30,22 @@ def _tower(size=_SIZE, frames=4, slots=1, **overrides):
   """A model whose video tower has the sizes of the fixture."""
   arguments = {'video_form': 'vit', 'frame_size': 32, **overrides}
   arguments.setdefault('video_patch_size', (frames, 16, 16))
-  return build.build_model(
+  return vatt_models.build_vatt(
     video_size=size,
     audio_size=_SMALL,
     num_frames=frames * slots,
     num_audio_samples=256,
     d_va=4,
     d_vt=4,
-    video_text_weight=0.0,
+    pairs=('video_audio',),
     **arguments,
   )
+
+
+class _WithoutNorm(patch_tower.PatchTower):
+  """Has position tables for each axis, whose sums no norm follows."""
+
+  _FORMS = {'release': ({'use_position_norm': False}, {'epsilon': 1e-12})}
 
 
 def _load(model, path, **options):
@@ -63,9 +69,9 @@ def _randomize(model):
 
 def _outputs(model, pixels):
   """Feature and tokens of images (B, 3, H, W), in one tensor."""
-  frames = model.video_embedding.patch_size[0]
+  frames = model.video_tower.embedding.patch_size[0]
   video = np.repeat(pixels.transpose(0, 2, 3, 1)[:, None], frames, 1)
-  feature, tokens = model.encode_video(video)
+  feature, tokens = model.video_tower(video, need_tokens=True)
   return np.concatenate([feature[:, None], tokens], 1)
 
 
@@ -89,7 +95,8 @@ def _npz_arrays(read, num_layers=2, num_heads=4):
   for i in range(num_layers):
     theirs, ours = f'encoder.layer.{i}', f'Transformer/encoderblock_{i}'
     for name, norm in (
-      ('layernorm_before', 'LayerNorm_0'), ('layernorm_after', 'LayerNorm_2')
+      ('layernorm_before', 'LayerNorm_0'),
+      ('layernorm_after', 'LayerNorm_2'),
     ):
       arrays[f'{ours}/{norm}/scale'] = read(f'{theirs}.{name}.weight')
       arrays[f'{ours}/{norm}/bias'] = read(f'{theirs}.{name}.bias')
@@ -165,7 +172,9 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
       atol=2e-5,
       rtol=2e-5,
     )
-    table = model.video_embedding.position_embedding.tables['full'].numpy()
+    table = model.video_tower.embedding.position_embedding.tables[
+      'full'
+    ].numpy()
     self.assertAllEqual(table[:4], table[4:])
     how = {row.target: row.how for row in report.rows}
     self.assertEqual(
@@ -206,14 +215,16 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
       },
       {
         'classifier.weight': 'classes of the task that it was trained for',
-        'vit.pooler.dense.bias':
-          'the pooler: the feature is the output of CLS itself',
+        'vit.pooler.dense.bias': (
+          'the pooler: the feature is the output of CLS itself'
+        ),
       },
     )
     expected = _tower()
     _load(expected, _fixture())
     self.assertAllEqual(
-      model.video_encoder.norm.gamma, expected.video_encoder.norm.gamma
+      model.video_tower.encoder.norm.gamma,
+      expected.video_tower.encoder.norm.gamma,
     )
 
   def _npz(self, **changes):
@@ -241,22 +252,19 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(value.tobytes(), found[name].tobytes(), name)
 
   def test_hybrid(self):
-    path = self._npz(**{
-      'embedding/kernel': np.ones([1, 1, 24, 32], np.float32)
-    })
+    path = self._npz(
+      **{'embedding/kernel': np.ones([1, 1, 24, 32], np.float32)}
+    )
     with self.assertRaisesRegex(ValueError, 'hybrids.*1, 1, 24, 32'):
       _load(_tower(), path)
 
   @parameterized.parameters(False, True)
   def test_factorized_positions(self, use_norm):
     """Against least squares that is solved as a system of equations."""
-    form = {'video_form': 'release'}
-    model = _tower(slots=2, frame_size=(32, 48), **form)
-    if not use_norm:
-      config = model.get_config()
-      config['video']['embedding']['use_position_norm'] = False
-      model = type(model).from_config(config)
-      model.build()
+    make = patch_tower.PatchTower if use_norm else _WithoutNorm
+    tower = make('video', input_size=(8, (32, 48)), size=_SIZE)
+    model = vatt.VATT({'video': tower}, head=None)
+    model.build()
     random = np.random.default_rng(1)
     positions = random.normal(size=[1, 7, 32]).astype(np.float32)
     folder = self._changed(
@@ -276,7 +284,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
       for c in range(32):
         line = np.stack([unit[:, c], np.ones(6)], 1)
         fitted[:, c] = line @ np.linalg.lstsq(line, wanted[:, c], rcond=None)[0]
-    found = model.video_embedding.position_embedding.positions((2, 2, 3))
+    found = model.video_tower.embedding.position_embedding.positions((2, 2, 3))
     self.assertAllClose(found[:6], fitted, atol=1e-5)
     self.assertAllClose(found[6:], fitted, atol=1e-5)
     residual = np.linalg.norm(wanted - fitted) / np.linalg.norm(wanted)
@@ -290,28 +298,29 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     random = np.random.default_rng(2)
     rows, columns = random.normal(size=[2, 2, 32]).astype(np.float32)
     positions = (rows[:, None] + columns).reshape(4, 32)
-    folder = self._changed({
-      'embeddings.position_embeddings': np.pad(positions, [[1, 0], [0, 0]])[
-        None
-      ]
-    })
-    config = _tower(video_form='release').get_config()
-    config['video']['embedding']['use_position_norm'] = False
-    config['video']['encoder']['epsilon'] = 1e-12
-    model = build.vatt.VATT.from_config(config)
+    folder = self._changed(
+      {
+        'embeddings.position_embeddings': np.pad(positions, [[1, 0], [0, 0]])[
+          None
+        ]
+      }
+    )
+    tower = _WithoutNorm('video', input_size=(4, 32), size=_SIZE)
+    model = vatt.VATT({'video': tower}, head=None)
     model.build()
     report = _load(model, folder, factorize_positions=True)
     self.assertEndsWith(report.notes[0], 'left 0.0000.')
     self.assertAllClose(
-      model.video_embedding.position_embedding.positions((1, 2, 2)),
+      model.video_tower.embedding.position_embedding.positions((1, 2, 2)),
       positions,
       atol=1e-5,
     )
 
   @parameterized.parameters(1, 2, 4)
   def test_round_trip(self, frames):
-    first, second = _tower(frames=frames, slots=2), _tower(
-      frames=frames, slots=2
+    first, second = (
+      _tower(frames=frames, slots=2),
+      _tower(frames=frames, slots=2),
     )
     _load(first, _fixture())
     folder = self._folder()
@@ -332,9 +341,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     written = weight_files.open_weights(folder)
     self.assertEqual(written.shapes, source.shapes)
     for name in written.shapes:
-      if name not in (
-        'embeddings.cls_token', 'embeddings.position_embeddings'
-      ):
+      if name not in ('embeddings.cls_token', 'embeddings.position_embeddings'):
         self.assertAllEqual(written.read(name), source.read(name))
     cls, positions = 'embeddings.cls_token', 'embeddings.position_embeddings'
     self.assertAllEqual(
@@ -400,13 +407,13 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     ),
     (
       {'frame_size': 64},
-      r'`build_model.frame_size` is \(32, 32\) .*\(64, 64\)',
+      r'`FRAME_SIZE` is \(32, 32\) .*\(64, 64\)',
     ),
     (
       {'video_patch_size': (4, 8, 8), 'frame_size': 16},
-      r'`build_model.video_patch_size` is \(4, 16, 16\) .*\(4, 8, 8\)',
+      r'`video/PatchTower.patch_size` is \(4, 16, 16\) .*\(4, 8, 8\)',
     ),
-    ({'video_form': 'release'}, "video_form = 'vit', or .*--factorize_pos"),
+    ({'video_form': 'release'}, "form = 'vit', or .*--factorize_pos"),
   )
   def test_sizes_that_differ(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
@@ -459,13 +466,13 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
         ('unused', 'unknown', 'nothing takes it'),
       },
     )
-    before = model.video_encoder.layers[1].feed_forward.wo.kernel.numpy()
+    before = model.video_tower.encoder.layers[1].feed_forward.wo.kernel.numpy()
     _load(model, folder, allow_partial=True)
     self.assertAllEqual(
-      model.video_encoder.layers[1].feed_forward.wo.kernel, before
+      model.video_tower.encoder.layers[1].feed_forward.wo.kernel, before
     )
     self.assertAllEqual(
-      model.video_encoder.layers[1].attention.q.kernel,
+      model.video_tower.encoder.layers[1].attention.q.kernel,
       weight_files.open_weights(_fixture())
       .read('encoder.layer.1.attention.attention.query.weight')
       .T,
@@ -475,23 +482,21 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, r"\['release', 'vit'\].*='t5'"):
       _tower(video_form='t5')
     with self.assertRaisesRegex(ValueError, 'release.*not of one modality'):
-      build.build_model(_SMALL, vocabulary_size=10, video_form='vit')
+      vatt_models.build_vatt(_SMALL, vocabulary_size=10, video_form='vit')
 
   def test_factorizing_what_is_exact(self):
     with self.assertRaisesRegex(ValueError, 'takes them exactly'):
       _load(_tower(), _fixture(), factorize_positions=True)
 
   def test_models_without_such_a_tower(self):
-    agnostic = build.build_model(
-      _SMALL, vocabulary_size=10, video_audio_weight=0.0
+    agnostic = vatt_models.build_vatt(
+      _SMALL, vocabulary_size=10, pairs=('video_text',)
     )
-    no_video = build.build_model(
+    no_video = vatt_models.build_vatt(
       audio_size=_SMALL,
       text_size=_SMALL,
       vocabulary_size=10,
-      video_audio_weight=0.0,
-      video_text_weight=0.0,
-      audio_text_weight=1.0,
+      pairs=('audio_text',),
     )
     for convert in (
       lambda model: _load(model, _fixture()),
@@ -505,9 +510,10 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
       vit.export(_tower(_SIZE._replace(d_kv=4)), self._folder())
 
   def test_dense_after_the_encoder(self):
-    config = _tower().get_config()
-    config.update(d_post_projection=8, head=None)
-    model = build.vatt.VATT.from_config(config)
+    tower = patch_tower.PatchTower(
+      'video', size=_SIZE, form='vit', d_post_projection=8
+    )
+    model = vatt.VATT({'video': tower}, head=None)
     model.build()
     with self.assertRaisesRegex(ValueError, 'Dense layer there.*exactly'):
       vit.export(model, self._folder())
@@ -518,12 +524,15 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     found = vit.detect(source.shapes, source.config)
     files, bindings = vit.gin_config(found, factorize_positions)
     small = [
+      'audio/PatchTower.size = @audio/Size()',
+      'TextTower.size = @text/Size()',
+    ] + [
       f'{scope}/Size.{key} = {value}'
       for scope in ('audio', 'text')
       for key, value in zip(_SMALL._fields, _SMALL)
     ]
     gin_utils.parse(files, [*bindings, *small, 'VOCABULARY_SIZE = 10'])
-    model = gin.get_configurable(build.build_model)()
+    model = gin_utils.get_task().build_model()
     report = vit.load(model, source, factorize_positions=factorize_positions)
     self.assertEqual(report.count('unused') + report.count('missing'), 0)
     self.assertEqual(

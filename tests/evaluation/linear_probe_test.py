@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 from unittest import mock
 
 from absl.testing import parameterized
@@ -246,14 +247,15 @@ class _Model:
   """Features are the inputs."""
 
   modalities = ('video', 'audio')
+  towers = {
+    modality: types.SimpleNamespace(input_name=modality)
+    for modality in modalities
+  }
 
-  def input_name(self, modality):
-    return modality
-
-  def embed_video(self, video, training):
-    if training:
-      raise ValueError('evaluation is not training')
-    return {'video_feature': video, 'video_va': 2 * video}
+  def embed(self, modality, x):
+    if modality != 'video':
+      raise ValueError(f'{modality} was not asked for')
+    return {'video_feature': x, 'video_va': 2 * x}
 
 
 def _dataset(videos, prefix, num_clips=3, labels=None, mask=None):

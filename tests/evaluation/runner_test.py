@@ -5,6 +5,7 @@ import io
 import json
 import os
 import time
+import types
 from unittest import mock
 
 from absl.testing import parameterized
@@ -66,7 +67,7 @@ class RunnerTest(tf.test.TestCase, parameterized.TestCase):
       with contextlib.redirect_stdout(stdout):
         return runner.evaluate(
           self.dir if checkpoint == '' else checkpoint,
-          model=_Model,
+          task=types.SimpleNamespace(build_model=_Model),
           dataset=lambda global_batch_size: [0] * global_batch_size,
           on_result=self.results.append,
           **options,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 
 from absl.testing import parameterized
 import numpy as np
@@ -21,14 +22,15 @@ class _Model:
     self.table = np.eye(width, dtype=np.float32)
 
   modalities = ('video', 'audio')
+  towers = {
+    modality: types.SimpleNamespace(input_name=modality)
+    for modality in modalities
+  }
 
-  def input_name(self, modality):
-    return modality
-
-  def embed_video(self, video, training):
-    return {'video_vt': video}
-
-  def embed_text(self, ids):
+  def embed(self, modality, x):
+    if modality == 'video':
+      return {'video_vt': x}
+    ids = x
     mask = tf.cast(ids > 0, tf.float32)[..., tf.newaxis]
     return {
       'text_vt': tf.reduce_sum(tf.gather(self.table, ids) * mask, axis=1)

@@ -14,10 +14,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 import tf_keras
 
-from tests import tiny_vatt
+from tests import tiny_vatt, vatt_models
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import audio, pipeline, video
-from vatt_tf.models import classification
 
 _SPECTROGRAM = audio.AudioConfig(
   num_samples=54400, sample_rate=16000, form='spectrogram'
@@ -302,7 +301,7 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
       tiny_vatt.served(model, _SPECTROGRAM)
 
   def test_classifier(self):
-    model = classification.build_classifier(
+    model = vatt_models.build_classifier(
       'audio', 3, tiny_vatt.SIZE, num_audio_samples=54400
     )
     served = signatures.ServedModel(model, audio=tiny_vatt.AUDIO)

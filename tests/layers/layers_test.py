@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.layers import layer_test_utils
+from vatt_tf.core import modalities
 from vatt_tf.layers import (
   drop_token,
   feed_forward,
@@ -18,7 +19,7 @@ from vatt_tf.layers import (
   text_embedding,
   transformer_encoder,
 )
-from vatt_tf.models import towers
+from vatt_tf.models import patch_tower, text_tower, transformer_tower
 
 
 def _random(*shape):
@@ -99,7 +100,7 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
     ),
     (
       'gelu_dense',
-      towers.GeluDense,
+      transformer_tower.GeluDense,
       {'units': 8, 'use_bias': False},
     ),
   )
@@ -183,7 +184,7 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
   def test_patch_embedding(self):
     layer_test_utils.run_layer_test(
       self,
-      towers.PatchEmbedding,
+      patch_tower.PatchEmbedding,
       {
         'd_model': 8,
         'patch_size': (2, 4, 4),
@@ -205,7 +206,7 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
   def test_word_embedding(self, **arguments):
     _, mask = layer_test_utils.run_layer_test(
       self,
-      towers.WordEmbedding,
+      text_tower.WordEmbedding,
       dict(d_model=8, vocabulary_size=10, dropout_rate=0.1, **arguments),
       _IDS,
       is_random=True,
@@ -217,15 +218,15 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.product(
     form=('fine_and_coarse', 'shared', 'disjoint'),
-    use_audio_text=(True, False),
+    pairs=(('video_audio', 'video_text'), tuple(modalities.PAIRS)),
   )
-  def test_projection_head(self, form, use_audio_text):
-    if form == 'disjoint' and use_audio_text:
+  def test_projection_head(self, form, pairs):
+    if form == 'disjoint' and 'audio_text' in pairs:
       return
     layer_test_utils.run_layer_test(
       self,
       projection_head.ProjectionHead,
-      {'form': form, 'd_va': 6, 'd_vt': 4, 'use_audio_text': use_audio_text},
+      {'form': form, 'd_va': 6, 'd_vt': 4, 'pairs': pairs},
       {
         'video_feature': _random(3, 8),
         'audio_feature': _random(3, 8) + 1,

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf import randomness
+from vatt_tf.core import modalities
 from vatt_tf.layers import (
   activations,
   drop_token,
@@ -647,23 +648,25 @@ class ProjectionHeadTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(outputs['text_vt'].shape, (6, 2, 6))
 
   def test_sound_to_text_does_not_move_the_statistics_of_video(self):
-    head = projection_head.ProjectionHead(d_va=6, d_vt=4, use_audio_text=True)
+    head = projection_head.ProjectionHead(
+      d_va=6, d_vt=4, pairs=tuple(modalities.PAIRS)
+    )
     features = self._features()
     head(features)
     head.project_audio(features['audio_feature'] + 9, training=True)
     self.assertAllEqual(head.vt_norm.moving_mean, np.zeros(4))
 
   @parameterized.parameters(
-    ('fine_and_coarse', {'use_video_text': False}, {'video_va', 'audio_va'}),
-    ('fine_and_coarse', {'use_video_audio': False}, {'video_vt', 'text_vt'}),
-    ('shared', {'use_video_text': False}, {'video_va', 'audio_va'}),
-    ('disjoint', {'use_video_audio': False}, {'video_vt', 'text_vt'}),
+    ('fine_and_coarse', ('video_audio',), {'video_va', 'audio_va'}),
+    ('fine_and_coarse', ('video_text',), {'video_vt', 'text_vt'}),
+    ('shared', ('video_audio',), {'video_va', 'audio_va'}),
+    ('disjoint', ('video_text',), {'video_vt', 'text_vt'}),
   )
-  def test_unused_maps_are_not_made(self, form, terms, expected):
+  def test_unused_maps_are_not_made(self, form, pairs, expected):
     features = self._features()
     used = {name.split('_')[0] for name in expected}
     features = {f'{m}_feature': features[f'{m}_feature'] for m in used}
-    head = projection_head.ProjectionHead(form, 6, 4, **terms)
+    head = projection_head.ProjectionHead(form, 6, 4, pairs)
     with tf.GradientTape() as tape:
       outputs = head(features, training=True)
       loss = tf.add_n([tf.reduce_sum(x**3) for x in outputs.values()])
@@ -674,12 +677,10 @@ class ProjectionHeadTest(parameterized.TestCase, tf.test.TestCase):
   def test_errors(self):
     with self.assertRaisesRegex(ValueError, 'fine_and_coarse'):
       projection_head.ProjectionHead('none')
-    with self.assertRaisesRegex(ValueError, 'At least one'):
-      projection_head.ProjectionHead(
-        use_video_audio=False, use_video_text=False
-      )
+    with self.assertRaisesRegex(ValueError, r'`pairs`.*pairs=\(\)'):
+      projection_head.ProjectionHead(pairs=())
     with self.assertRaisesRegex(ValueError, 'disjoint'):
-      projection_head.ProjectionHead('disjoint', use_audio_text=True)
+      projection_head.ProjectionHead('disjoint', pairs=('audio_text',))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import shared_data
 from tests.losses import loss_inputs
-from vatt_tf.losses import mil_nce, nce
+from vatt_tf.losses import contrastive
 
 _CASES = ('all_valid', 'text_masked', 'both_masked', 'no_text')
 _RELEASE_NAMES = (('joint', 'asymmetric'), ('per_direction', 'symmetric'))
@@ -77,10 +77,10 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
       ]
     with tf.GradientTape() as tape:
       tape.watch([video, text])
-      result = mil_nce.mil_nce_loss(
+      result = contrastive.contrastive_loss(
         video,
         text,
-        text_mask=mask,
+        candidates_mask=mask,
         temperature=temperature,
         denominator=denominator,
         chunk_size=chunk_size,
@@ -101,7 +101,7 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
     tensors = [tf.constant(x, tf.float32) for x in embeddings]
     with tf.GradientTape() as tape:
       tape.watch(tensors)
-      result = mil_nce.mil_nce_loss(
+      result = contrastive.contrastive_loss(
         *tensors, video_mask, text_mask, 0.2, denominator, chunk_size
       )
     self.assertAllClose(result.loss, loop(*embeddings), rtol=1e-5)
@@ -123,10 +123,10 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(*_DENOMINATORS)
   def test_one_caption_is_nce(self, denominator):
     video, text, video_mask, text_mask = _inputs(num_captions=1)
-    first = mil_nce.mil_nce_loss(
+    first = contrastive.contrastive_loss(
       video, text, video_mask, text_mask, denominator=denominator
     )
-    second = nce.nce_loss(
+    second = contrastive.contrastive_loss(
       video, text[:, 0], video_mask, text_mask[:, 0], denominator=denominator
     )
     self.assertAllEqual(tuple(first), tuple(second))
@@ -135,11 +135,11 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
     # Copies of a caption change the loss, masked places do not.
     video, text, _, _ = _inputs()
     mask = np.tile([True, True, False], [5, 1])
-    masked = mil_nce.mil_nce_loss(video, text, None, mask).loss
-    cut = mil_nce.mil_nce_loss(video, text[:, :2]).loss
+    masked = contrastive.contrastive_loss(video, text, None, mask).loss
+    cut = contrastive.contrastive_loss(video, text[:, :2]).loss
     self.assertAllClose(masked, cut)
     text[:, 2] = text[:, 0]
-    self.assertNotAllClose(mil_nce.mil_nce_loss(video, text).loss, cut)
+    self.assertNotAllClose(contrastive.contrastive_loss(video, text).loss, cut)
 
   def test_a_clip_without_text_keeps_its_video_in_the_pool(self):
     video, text, video_mask, text_mask = _inputs()
@@ -147,7 +147,9 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
     text = tf.constant(text, tf.float32)
     with tf.GradientTape() as tape:
       tape.watch([video, text])
-      loss = mil_nce.mil_nce_loss(video, text, video_mask, text_mask).loss
+      loss = contrastive.contrastive_loss(
+        video, text, video_mask, text_mask
+      ).loss
     gradients = tape.gradient(loss, [video, text])
     self.assertNotAllClose(gradients[0][3], tf.zeros([4]))
     self.assertAllEqual(gradients[0][1], tf.zeros([4]))
@@ -157,7 +159,7 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
     random = np.random.RandomState(1)
     video, text, video_mask, text_mask = _inputs(20, 3, 6)
     text_mask = random.rand(20, 3) < 0.6
-    result = mil_nce.mil_nce_loss(video, text, video_mask, text_mask)
+    result = contrastive.contrastive_loss(video, text, video_mask, text_mask)
     unit_video = video / np.linalg.norm(video, axis=-1, keepdims=True)
     unit_text = text / np.linalg.norm(text, axis=-1, keepdims=True)
     similarity = np.einsum('id,jcd->ijc', unit_video, unit_text)
@@ -171,8 +173,8 @@ class MILNCETest(tf.test.TestCase, parameterized.TestCase):
         if video_mask[i] and text_mask[i, c]:
           backward.append(np.argmax(similarity[:, i, c]) == i)
     self.assertBetween(np.mean(forward), 0.2, 0.9)
-    self.assertAllClose(result.video_to_text_accuracy, np.mean(forward))
-    self.assertAllClose(result.text_to_video_accuracy, np.mean(backward))
+    self.assertAllClose(result.forward_accuracy, np.mean(forward))
+    self.assertAllClose(result.backward_accuracy, np.mean(backward))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data
-from vatt_tf.losses import nce
+from vatt_tf.losses import contrastive
 
 _CASES = ('all_valid', 'text_masked', 'both_masked', 'no_text')
 _RELEASE_NAMES = (('joint', 'asymmetric'), ('per_direction', 'symmetric'))
@@ -74,10 +74,10 @@ class NCETest(tf.test.TestCase, parameterized.TestCase):
       ]
     with tf.GradientTape() as tape:
       tape.watch([video, audio])
-      result = nce.nce_loss(
+      result = contrastive.contrastive_loss(
         video,
         audio,
-        audio_mask=mask,
+        candidates_mask=mask,
         temperature=temperature,
         denominator=denominator,
         chunk_size=chunk_size,
@@ -98,7 +98,7 @@ class NCETest(tf.test.TestCase, parameterized.TestCase):
     tensors = [tf.constant(x, tf.float32) for x in embeddings]
     with tf.GradientTape() as tape:
       tape.watch(tensors)
-      result = nce.nce_loss(
+      result = contrastive.contrastive_loss(
         *tensors, video_mask, audio_mask, 0.2, denominator, chunk_size
       )
     self.assertAllClose(result.loss, loop(*embeddings), rtol=1e-5)
@@ -121,7 +121,9 @@ class NCETest(tf.test.TestCase, parameterized.TestCase):
     audio = tf.constant(audio, tf.float32)
     with tf.GradientTape() as tape:
       tape.watch([video, audio])
-      loss = nce.nce_loss(video, audio, video_mask, audio_mask).loss
+      loss = contrastive.contrastive_loss(
+        video, audio, video_mask, audio_mask
+      ).loss
     gradients = tape.gradient(loss, [video, audio])
     self.assertAllEqual(gradients[0][2], tf.zeros([5]))
     self.assertNotAllClose(gradients[1][2], tf.zeros([5]))
@@ -131,7 +133,9 @@ class NCETest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(*_DENOMINATORS)
   def test_perfect_embeddings_reach_the_lower_bound(self, denominator):
     x = tf.eye(8)
-    loss = nce.nce_loss(x, x, temperature=0.05, denominator=denominator).loss
+    loss = contrastive.contrastive_loss(
+      x, x, temperature=0.05, denominator=denominator
+    ).loss
     bound = math.log(2) if denominator == 'joint' else 0.0
     self.assertAllClose(loss, bound, atol=1e-5)
 
@@ -139,21 +143,21 @@ class NCETest(tf.test.TestCase, parameterized.TestCase):
     # Clip 2 has no sound, clip 3 no video. Sound 1 is nearer to video 0.
     video = tf.constant([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 9]])
     audio = tf.constant([[2.0, 0, 0], [2, 1, 0], [0, 0, 1], [0, 1, 1]])
-    result = nce.nce_loss(
+    result = contrastive.contrastive_loss(
       video, audio, [True, True, True, False], [True, True, False, True]
     )
     self.assertEqual(result.num_pairs, 2)
     # Video 0 finds sound 0; video 1's own is behind sound 3.
-    self.assertAllClose(result.video_to_audio_accuracy, 0.5)
+    self.assertAllClose(result.forward_accuracy, 0.5)
     # Sound 0 finds video 0, sound 1 finds video 0 too; sound 3 has no pair.
-    self.assertAllClose(result.audio_to_video_accuracy, 0.5)
+    self.assertAllClose(result.backward_accuracy, 0.5)
 
   def test_constant_embeddings_have_no_accuracy(self):
     x = tf.random.stateless_normal([1, 33], [0, 1])
     x = tf.tile(x, [37, 1])
-    result = nce.nce_loss(x, x)
-    self.assertEqual(result.video_to_audio_accuracy, 0)
-    self.assertEqual(result.audio_to_video_accuracy, 0)
+    result = contrastive.contrastive_loss(x, x)
+    self.assertEqual(result.forward_accuracy, 0)
+    self.assertEqual(result.backward_accuracy, 0)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests import logical_devices
 from tests.losses import loss_inputs
 from vatt_tf import distribution
-from vatt_tf.losses import mil_nce, nce, sigmoid
+from vatt_tf.losses import contrastive, sigmoid
 
 _T, _B = 3.0, -1.5
 
@@ -165,7 +165,7 @@ class SigmoidTest(tf.test.TestCase, parameterized.TestCase):
     found = sigmoid.sigmoid_loss(*inputs)
     self.assertBetween(found.forward_accuracy.numpy(), 0.2, 0.9)
     self.assertAllClose(
-      tuple(found)[1:], tuple(mil_nce.mil_nce_loss(*inputs))[1:]
+      tuple(found)[1:], tuple(contrastive.contrastive_loss(*inputs))[1:]
     )
 
   @parameterized.parameters('bfloat16', 'float16')
@@ -313,7 +313,7 @@ def _sigmoid(chunk_size):
 def _mil_nce(chunk_size):
   def loss_fn(*inputs):
     *inputs, (t,) = inputs
-    return mil_nce.mil_nce_loss(*inputs, 1 / t, chunk_size=chunk_size)
+    return contrastive.contrastive_loss(*inputs, 1 / t, chunk_size=chunk_size)
 
   return loss_fn
 
@@ -345,7 +345,7 @@ class LearnedTemperatureTest(tf.test.TestCase, parameterized.TestCase):
 
     def loss(temperature, dtype=tf.float64, **options):
       video, text = (tf.cast(x, dtype) for x in inputs[:2])
-      return mil_nce.mil_nce_loss(
+      return contrastive.contrastive_loss(
         video,
         text,
         *inputs[2:],
@@ -368,7 +368,7 @@ class LearnedTemperatureTest(tf.test.TestCase, parameterized.TestCase):
     temperature = tf.constant(0.2)
     with tf.GradientTape() as tape:
       tape.watch(temperature)
-      loss = nce.nce_loss(
+      loss = contrastive.contrastive_loss(
         video,
         text[:, 0],
         np.zeros([6], bool),
@@ -389,7 +389,9 @@ class LearnedTemperatureTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_must_be_a_scalar(self):
     with self.assertRaisesRegex(ValueError, r'temperature.shape=\(1,\)'):
-      nce.nce_loss(tf.eye(2), tf.eye(2), temperature=tf.ones([1]))
+      contrastive.contrastive_loss(
+        tf.eye(2), tf.eye(2), temperature=tf.ones([1])
+      )
 
 
 if __name__ == '__main__':

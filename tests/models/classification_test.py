@@ -6,19 +6,20 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tests import vatt_models
 from vatt_tf import (
   configurables,  # noqa: F401
   gin_utils,
   randomness,
 )
-from vatt_tf.models import build, classification
+from vatt_tf.models import classification, patch_tower, sizes
 
-_SIZE = build.Size(1, 8, 16, 2, 4)
+_SIZE = sizes.Size(1, 8, 16, 2, 4)
 
 
 def _video_model(**arguments):
   tf_keras.utils.set_random_seed(0)
-  return classification.build_classifier(
+  return vatt_models.build_classifier(
     'video',
     3,
     _SIZE,
@@ -30,17 +31,16 @@ def _video_model(**arguments):
 
 
 class ClassifierTest(tf.test.TestCase, parameterized.TestCase):
-
   def tearDown(self):
     gin.clear_config()
     super().tearDown()
 
   @parameterized.parameters(False, True)
   def test_spectrograms(self, is_agnostic):
-    model = classification.build_classifier(
+    model = vatt_models.build_classifier(
       'audio',
       5,
-      audio_size=_SIZE,
+      size=_SIZE,
       is_agnostic=is_agnostic,
       d_post_projection=6,
       audio_form='spectrogram',
@@ -49,7 +49,7 @@ class ClassifierTest(tf.test.TestCase, parameterized.TestCase):
       num_mel_bins=6,
     )
     # 10 frames are 3 patches of 4, the last one filled up.
-    table = model.tower.audio_embedding.position_embedding.table_shape
+    table = model.tower.embedding.position_embedding.table_shape
     self.assertEqual(table, (3, 3))
     outputs = model({'spectrogram': tf.random.uniform([2, 14, 6])})
     self.assertEqual(outputs['logits'].shape, [2, 5])
@@ -104,19 +104,18 @@ class ClassifierTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(outputs['logits'].shape, [2, 3])
 
   @parameterized.parameters(
-    ({'modality': 'text'}, r"\['video', 'audio'\].*modality='text'"),
-    ({}, r'either `size` or `video_size`.*size=None, video_size=None'),
-    ({'size': _SIZE, 'video_size': _SIZE}, 'either `size` or `video_size`'),
-    ({'size': _SIZE, 'num_classes': 0}, 'num_classes=0'),
-    (
-      {'size': _SIZE, 'classifier_dropout_rate': 1.0},
-      'classifier_dropout_rate=1.0',
-    ),
+    ({'num_classes': 0}, 'num_classes=0'),
+    ({'classifier_dropout_rate': 1.0}, 'classifier_dropout_rate=1.0'),
   )
   def test_errors(self, arguments, message):
-    arguments = {'modality': 'video', 'num_classes': 2, **arguments}
+    arguments = {'num_classes': 2, **arguments}
     with self.assertRaisesRegex(ValueError, message):
-      classification.build_classifier(**arguments)
+      vatt_models.build_classifier('video', size=_SIZE, **arguments)
+
+  def test_no_tower_of_the_modality(self):
+    tower = patch_tower.PatchTower('video', size=_SIZE)
+    with self.assertRaisesRegex(ValueError, r"\['video'\].*modality='text'"):
+      classification.select_tower({'video': tower}, 'text')
 
   @parameterized.parameters(
     ('finetune_kinetics400', 'ms_tiny', 'video_encoder', False),
@@ -128,7 +127,7 @@ class ClassifierTest(tf.test.TestCase, parameterized.TestCase):
     # Whatever came before: the last model file wins.
     files = ['gin/models/ma_medium.gin', f'gin/models/{size}.gin']
     gin_utils.parse([f'gin/{recipe}.gin', *files])
-    model = gin.get_configurable('build_classifier')()
+    model = gin_utils.get_task().build_model()
     names = {weight.name for weight in model.weights}
     self.assertIn(f'vatt/{encoder}/layer_2/attention/q/kernel:0', names)
     self.assertNotIn(f'vatt/{encoder}/layer_3/attention/q/kernel:0', names)

@@ -6,14 +6,14 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import shared_data
+from tests import shared_data, vatt_models
 from vatt_tf import feature_names
 from vatt_tf.checkpoints import conversion, released_vatt
-from vatt_tf.models import build, classification
+from vatt_tf.models import classification, sizes
 
 
 def _size(numbers):
-  return build.Size(
+  return sizes.Size(
     *(
       numbers[key]
       for key in ('num_layers', 'd_model', 'd_ff', 'num_heads', 'd_kv')
@@ -37,12 +37,12 @@ def _released_model(config, position_interpolation='release'):
   }
   if config['arch'] == 'ut_fac':
     numbers = numbers['ut_medium']
-    return build.build_model(
+    return vatt_models.build_vatt(
       _size(numbers), d_post_projection=numbers['d_post_proj'], **common
     )
   # The fixture's buckets are smaller than the release's: 8, up to 16.
   text = numbers['t5_small']
-  return build.build_model(
+  return vatt_models.build_vatt(
     video_size=_size(numbers['vit_base']),
     audio_size=_size(numbers['wat_base']),
     text_size=_size(text),
@@ -83,23 +83,15 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
       )
     }
     outputs = model({'video': video, 'audio': audio, 'text': text[:, None]})
-    self.assertEqual(
-      set(outputs), {*expected, feature_names.AUDIO_VT}
-    )
+    self.assertEqual(set(outputs), {*expected, feature_names.AUDIO_VT})
     tolerances = {'atol': tolerance, 'rtol': 0}
     for name, value in expected.items():
       got = np.reshape(outputs[name], value.shape)
       self.assertAllClose(got, value, **tolerances, msg=name)
-    for modality, encode, x in (
-      ('video', model.encode_video, video),
-      ('audio', model.encode_audio, audio),
-      ('text', model.encode_text, text),
-    ):
+    for modality, x in (('video', video), ('audio', audio), ('text', text)):
       value = data[f'out/{modality}/features']
-      feature, tokens = encode(x)
-      self.assertAllClose(
-        np.reshape(tokens, value.shape), value, **tolerances
-      )
+      feature, tokens = model.towers[modality](x, need_tokens=True)
+      self.assertAllClose(np.reshape(tokens, value.shape), value, **tolerances)
       self.assertAllClose(
         feature, expected[f'{modality}_feature'], **tolerances
       )
@@ -112,7 +104,7 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
     config = json.loads((folder / 'config.json').read_text())
     numbers = config['overrides']
     modality = 'audio' if fixture == 'finetuned_wat' else 'video'
-    model = classification.build_classifier(
+    model = vatt_models.build_classifier(
       modality,
       config['num_classes'],
       _size(numbers),
@@ -129,9 +121,7 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
       {modality: data[f'in/{modality}']}, config['num_test_windows']
     )
     for name in (classification.LOGITS, classification.PROBABILITIES):
-      self.assertAllClose(
-        outputs[name], data[f'out/{name}'], atol=2e-5, rtol=0
-      )
+      self.assertAllClose(outputs[name], data[f'out/{name}'], atol=2e-5, rtol=0)
 
 
 if __name__ == '__main__':

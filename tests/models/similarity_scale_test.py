@@ -8,11 +8,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.models import build, similarity_scale
+from tests import vatt_models
+from vatt_tf.core import modalities
+from vatt_tf.models import similarity_scale, sizes
 from vatt_tf.training import schedules
 
-_SIZE = build.Size(1, 8, 16, 2, 4)
-_PAIRS = similarity_scale.PAIRS
+_SIZE = sizes.Size(1, 8, 16, 2, 4)
+_PAIRS = tuple(modalities.PAIRS)
 
 
 def _layer(*arguments, **keywords):
@@ -22,7 +24,7 @@ def _layer(*arguments, **keywords):
 
 
 def _model(**arguments):
-  return build.build_model(
+  return vatt_models.build_vatt(
     _SIZE,
     num_frames=4,
     frame_size=16,
@@ -117,17 +119,6 @@ class SimilarityScaleTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       similarity_scale.SimilarityScale(**{'pairs': _PAIRS, **changed})
 
-  def test_kind_of_an_objective(self):
-    kind = similarity_scale.similarity_kind
-    self.assertIsNone(kind())
-    self.assertEqual(kind('nce', True), 'temperature')
-    for learned_temperature in (False, True):
-      self.assertEqual(
-        kind('sigmoid', learned_temperature), 'temperature_and_bias'
-      )
-    with self.assertRaisesRegex(ValueError, "nce, sigmoid. .*'softmax'"):
-      kind('softmax')
-
 
 class ModelTest(tf.test.TestCase, parameterized.TestCase):
   def setUp(self):
@@ -140,8 +131,8 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.named_parameters(
     ('temperature', 'temperature', {}, 2),
     ('temperature and bias', 'temperature_and_bias', {}, 4),
-    ('all pairs', 'temperature', {'audio_text_weight': 1.0}, 3),
-    ('one pair', 'temperature_and_bias', {'video_audio_weight': 0.0}, 2),
+    ('all pairs', 'temperature', {'pairs': _PAIRS}, 3),
+    ('one pair', 'temperature_and_bias', {'pairs': ('video_text',)}, 2),
   )
   def test_scalars_are_weights_of_the_model(self, kind, weights, expected):
     names = {weight.name for weight in _model(**weights).weights}
@@ -152,7 +143,7 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     for name in new:
       self.assertStartsWith(name, 'vatt/similarity_scale/')
     # Only the pairs that a term compares.
-    is_compared = 'video_audio_weight' not in weights
+    is_compared = weights.get('pairs') != ('video_text',)
     self.assertEqual('video_audio' in ' '.join(new), is_compared)
 
   def test_absent_by_default(self):
@@ -160,7 +151,7 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIsNone(model.similarity_scale)
     self.assertNoCommonElements(
       model(_features()),
-      [similarity_scale.inverse_temperature_name(pair) for pair in _PAIRS],
+      [f'{pair}_inverse_temperature' for pair in _PAIRS],
     )
 
   def test_temperature_of_the_build(self):

@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tests import vatt_models
 from vatt_tf import randomness
-from vatt_tf.losses import mil_nce, nce
-from vatt_tf.models import build, vatt
+from vatt_tf.losses import contrastive
+from vatt_tf.models import patch_tower, sizes, text_tower, vatt
 
-_SIZE = build.Size(2, 8, 16, 2, 4)
+_SIZE = sizes.Size(2, 8, 16, 2, 4)
 _INPUTS = {
   'num_frames': 4,
   'frame_size': 16,
@@ -28,8 +29,14 @@ _INPUTS = {
   'd_vt': 6,
 }
 _ALL = {
-  'video_feature', 'audio_feature', 'text_feature',
-  'video_va', 'audio_va', 'video_vt', 'text_vt', 'audio_vt',
+  'video_feature',
+  'audio_feature',
+  'text_feature',
+  'video_va',
+  'audio_va',
+  'video_vt',
+  'text_vt',
+  'audio_vt',
 }
 
 
@@ -37,11 +44,11 @@ def _model(is_agnostic=True, **arguments):
   tf_keras.utils.set_random_seed(1)
   arguments = {**_INPUTS, **arguments}
   if is_agnostic:
-    return build.build_model(_SIZE, **arguments)
-  return build.build_model(
+    return vatt_models.build_vatt(_SIZE, **arguments)
+  return vatt_models.build_vatt(
     video_size=_SIZE,
-    audio_size=build.Size(1, 4, 8, 1, 4),
-    text_size=build.Size(2, 12, 8, 2, 4),
+    audio_size=sizes.Size(1, 4, 8, 1, 4),
+    text_size=sizes.Size(2, 12, 8, 2, 4),
     **arguments,
   )
 
@@ -70,13 +77,13 @@ def _features(batch=3, captions=2):
 
 
 def _loss(features, outputs):
-  video_audio = nce.nce_loss(
+  video_audio = contrastive.contrastive_loss(
     outputs['video_va'],
     outputs['audio_va'],
     features['video_mask'],
     features['audio_mask'],
   )
-  video_text = mil_nce.mil_nce_loss(
+  video_text = contrastive.contrastive_loss(
     outputs['video_vt'],
     outputs['text_vt'],
     features['video_mask'],
@@ -134,36 +141,46 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     features = _features()
     outputs = model(features)
     parts = {
-      **model.embed_video(features['video']),
-      **model.embed_audio(features['audio']),
-      **model.embed_text(features['text']),
+      **model.embed('video', features['video']),
+      **model.embed('audio', features['audio']),
+      **model.embed('text', features['text']),
     }
     self.assertAllClose(parts, outputs, atol=1e-5)
     # Captions one by one.
-    single = model.embed_text(features['text'][:, 1])
+    single = model.embed('text', features['text'][:, 1])
     self.assertAllClose(single['text_vt'], outputs['text_vt'][:, 1], atol=1e-5)
     # With tokens.
     for modality, num_tokens in (('video', 8), ('audio', 8)):
-      encode = getattr(model, f'encode_{modality}')
-      feature, tokens = encode(features[modality])
+      tower = model.towers[modality]
+      feature, tokens = tower(features[modality], need_tokens=True)
       self.assertEqual(tokens.shape[1], num_tokens)
       self.assertAllClose(feature, outputs[f'{modality}_feature'], atol=1e-5)
-    feature, tokens = model.encode_text(features['text'])
+    feature, tokens = model.text_tower(features['text'], need_tokens=True)
     self.assertEqual(tokens.shape[:3], (3, 2, 5))
     self.assertAllClose(feature, outputs['text_feature'], atol=1e-5)
 
   @parameterized.parameters(
-    ({'video_text_weight': 0.0}, ('video', 'audio'),
-     {'video_feature', 'audio_feature', 'video_va', 'audio_va'}),
-    ({'video_audio_weight': 0.0}, ('video', 'text'),
-     {'video_feature', 'text_feature', 'video_vt', 'text_vt'}),
-    ({'audio_text_weight': 1.0}, ('video', 'audio', 'text'), _ALL),
+    (
+      {'pairs': ('video_audio',)},
+      ('video', 'audio'),
+      {'video_feature', 'audio_feature', 'video_va', 'audio_va'},
+    ),
+    (
+      {'pairs': ('video_text',)},
+      ('video', 'text'),
+      {'video_feature', 'text_feature', 'video_vt', 'text_vt'},
+    ),
+    (
+      {'pairs': ('video_audio', 'video_text', 'audio_text')},
+      ('video', 'audio', 'text'),
+      _ALL,
+    ),
   )
   def test_towers_that_nothing_uses_are_not_built(
-    self, weights, modalities, names
+    self, arguments, modalities, names
   ):
     for is_agnostic in (True, False):
-      model = _model(is_agnostic, **weights)
+      model = _model(is_agnostic, **arguments)
       self.assertEqual(model.modalities, modalities)
       self.assertEqual(set(model(_features())), names)
       missing = {'video', 'audio', 'text'} - set(modalities)
@@ -172,7 +189,7 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
           self.assertNotIn(f'/{modality}', weight.name)
       for modality in missing:
         with self.assertRaisesRegex(ValueError, f'no {modality} tower'):
-          getattr(model, f'encode_{modality}')(_features()[modality])
+          model.embed(modality, _features()[modality])
 
   @parameterized.parameters(True, False)
   def test_rows_draw_the_same_wherever_they_are(self, is_agnostic):
@@ -193,12 +210,12 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     model = _model(dropout_rate=0.0)
     video = _features()['video']
     rng = randomness.make(1, 2)
-    _, kept = model.encode_video(video, training=True, rng=rng)
+    _, kept = model.video_tower(video, training=True, rng=rng, need_tokens=True)
     self.assertEqual(kept.shape[1], 4)
-    _, tokens = model.encode_video(video)
+    _, tokens = model.video_tower(video, need_tokens=True)
     self.assertEqual(tokens.shape[1], 8)
-    a, _ = model.encode_video(video, training=True, rng=randomness.make(1, 3))
-    b, _ = model.encode_video(video, training=True, rng=rng)
+    a, _ = model.video_tower(video, training=True, rng=randomness.make(1, 3))
+    b, _ = model.video_tower(video, training=True, rng=rng)
     self.assertNotAllClose(a, b)
 
   def test_remat_gives_the_same_gradients(self):
@@ -254,11 +271,11 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_larger_and_smaller_inputs(self):
     model = _model()
-    feature = model.embed_video(tf.zeros([1, 8, 24, 16, 3]))['video_feature']
+    feature = model.embed('video', tf.zeros([1, 8, 24, 16, 3]))['video_feature']
     self.assertEqual(feature.shape, (1, 10))
-    feature = model.embed_audio(tf.zeros([1, 96, 1]))['audio_feature']
+    feature = model.embed('audio', tf.zeros([1, 96, 1]))['audio_feature']
     self.assertEqual(feature.shape, (1, 10))
-    feature = model.embed_text(tf.ones([1, 7], tf.int32))['text_feature']
+    feature = model.embed('text', tf.ones([1, 7], tf.int32))['text_feature']
     self.assertEqual(feature.shape, (1, 10))
 
   @parameterized.parameters(True, False)
@@ -290,13 +307,13 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     # The variables, not the model: Keras would trace every layer.
     module.model_variables = model.variables
     features = _features()
-    expected = model.embed_video(features['video'])
+    expected = model.embed('video', features['video'])
 
     @tf.function(
       input_signature=[tf.TensorSpec([None, 4, 16, 16, 3], name='video')]
     )
     def embed_video(video):
-      return model.embed_video(video)
+      return model.embed('video', video)
 
     module.embed_video = embed_video
     path = os.path.join(self.get_temp_dir(), 'saved')
@@ -315,7 +332,7 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     with open(vocabulary, 'w') as f:
       f.write('<pad>\n<bos>\n<eos>\n<unk>\ncat\ndog\n')
     model = _model(word_vectors=vectors, vocabulary=vocabulary)
-    table = model.text_embedding.table
+    table = model.text_tower.embedding.table
     self.assertAllEqual(table.embeddings[5], [1, 2, 3, 4, 5, 6])
     self.assertTrue(table.is_filled)
     with self.assertRaisesRegex(ValueError, 'needs `vocabulary`'):
@@ -331,15 +348,23 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, "must have the key 'audio'"):
       model(features)
     with self.assertRaisesRegex(ValueError, 'token ids'):
-      model.embed_text(tf.zeros([3], tf.int32))
+      model.embed('text', tf.zeros([3], tf.int32))
     with self.assertRaisesRegex(ValueError, 'multiple of the patch size'):
-      model.embed_audio(tf.zeros([1, 100, 1]))
-    with self.assertRaisesRegex(ValueError, 'Missing: `video_size`'):
-      build.build_model()
-    with self.assertRaisesRegex(ValueError, 'either `size`'):
-      build.build_model(_SIZE, text_size=_SIZE)
-    with self.assertRaisesRegex(ValueError, "'spectrogram', 'waveform'"):
-      _model(audio_form='mp3')
+      model.embed('audio', tf.zeros([1, 100, 1]))
+    with self.assertRaisesRegex(ValueError, 'one for video, which `pairs`'):
+      vatt.VATT({'text': model.text_tower}, pairs=('video_text',))
+    with self.assertRaisesRegex(ValueError, 'pairs=.*text_video'):
+      vatt.VATT(model.towers, pairs=('text_video',))
+    with self.assertRaisesRegex(ValueError, 'either `size`.*size=None'):
+      patch_tower.PatchTower('video')
+    with self.assertRaisesRegex(ValueError, 'either `size`.*size=Size'):
+      text_tower.TextTower(_SIZE, model.encoder)
+    with self.assertRaisesRegex(ValueError, "input_name='sound'"):
+      patch_tower.PatchTower('sound', size=_SIZE)
+    with self.assertRaisesRegex(ValueError, "input_name='text'"):
+      patch_tower.PatchTower('text', size=_SIZE)
+    with self.assertRaisesRegex(ValueError, 'must have 3 numbers'):
+      patch_tower.PatchTower('video', patch_size=(16, 16), size=_SIZE)
     with self.assertRaisesRegex(ValueError, '`drop_token_rate` must be in'):
       _model(drop_token_rate=1.2)
 

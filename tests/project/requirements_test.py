@@ -51,6 +51,7 @@ def _lock(python, kind=''):
   path = sources.ROOT / f'requirements-{python}{kind}.txt'
   return _requirements(path.read_text(encoding='utf-8').splitlines(), python)
 
+_VARIABLES = ('PYTHON', 'VENV', 'DEVICE', 'INSTALLER')  # of the Makefile
 
 class RequirementsTest(parameterized.TestCase):
   def _check(self, wanted, locked):
@@ -137,7 +138,12 @@ class PythonVersionTest(parameterized.TestCase):
     return subprocess.run(
       ['make', *arguments],
       cwd=sources.ROOT,
-      env={k: v for k, v in os.environ.items() if not k.startswith('MAKE')},
+      env={
+        key: value
+        for key, value in os.environ.items()
+        # Variables of the command line that runs the tests are not this one's.
+        if not key.startswith('MAKE') and key not in _VARIABLES
+      },
       capture_output=True,
       text=True,
     )

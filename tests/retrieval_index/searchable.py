@@ -16,12 +16,12 @@ import numpy as np
 import tf_keras
 import uvicorn
 
-from tests import sample_media
+from tests import sample_media, vatt_models
 from tests.embedding import tiny_model
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import run
 from vatt_tf.export import saved_model, signatures
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 from vatt_tf.retrieval_index import index, query, web
 
 # What the files of `write_media` are.
@@ -91,8 +91,8 @@ def make_model():
   """
   tf_keras.utils.set_random_seed(0)
   size = tiny_model.VIDEO.frame_size
-  model = build.build_model(
-    size=build.Size(1, 16, 32, 2, d_kv=8),
+  model = vatt_models.build_vatt(
+    size=sizes.Size(1, 16, 32, 2, d_kv=8),
     video_patch_size=(2, 16, 16),
     num_frames=tiny_model.VIDEO.num_frames,
     frame_size=size,

@@ -41,9 +41,9 @@ _ARGUMENTS = (
   '--gin_param=Size.d_ff=32',
   '--gin_param=Size.num_heads=2',
   '--gin_param=Size.d_kv=8',
-  '--gin_param=build_model.d_post_projection=16',
-  '--gin_param=build_model.d_va=16',
-  '--gin_param=build_model.d_vt=16',
+  '--gin_param=share_encoder.d_post_projection=16',
+  '--gin_param=ProjectionHead.d_va=16',
+  '--gin_param=ProjectionHead.d_vt=16',
 )
 
 

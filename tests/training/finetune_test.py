@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import logical_devices
+from tests import logical_devices, vatt_models
 from vatt_tf import distribution
-from vatt_tf.models import build, classification
+from vatt_tf.models import sizes
 from vatt_tf.training import finetune, schedules, trainer
 
 _BATCH, _CLASSES = 8, 3
@@ -19,10 +19,10 @@ def setUpModule():
 
 def _model(is_multi_label=False, **arguments):
   tf_keras.utils.set_random_seed(1)
-  return classification.build_classifier(
+  return vatt_models.build_classifier(
     'audio',
     _CLASSES,
-    build.Size(1, 8, 16, 2, 4),
+    sizes.Size(1, 8, 16, 2, 4),
     patch_size=(32,),
     num_audio_samples=256,
     is_multi_label=is_multi_label,

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import logical_devices
+from tests import logical_devices, vatt_models
 from vatt_tf import distribution
 from vatt_tf import feature_names as names
-from vatt_tf.models import build
+from vatt_tf.models import sizes
 from vatt_tf.training import (
   gradient_caching,
   pretrain,
@@ -45,12 +45,12 @@ def _features():
 
 def _model(kind, use_remat=False):
   tf_keras.utils.set_random_seed(1)
-  size = build.Size(1, 8, 16, 2, 4)
-  sizes = {'size': size}
+  size = sizes.Size(1, 8, 16, 2, 4)
+  of_encoders = {'size': size}
   if kind == 'specific':
-    sizes = {f'{name}_size': size for name in ('video', 'audio', 'text')}
-  return build.build_model(
-    **sizes,
+    of_encoders = {f'{name}_size': size for name in ('video', 'audio', 'text')}
+  return vatt_models.build_vatt(
+    **of_encoders,
     num_frames=4,
     frame_size=16,
     video_patch_size=(2, 8, 8),

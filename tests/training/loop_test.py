@@ -39,7 +39,7 @@ _SMALL = (
   'NUM_FRAMES=4',
   'FRAME_SIZE=32',
   'NUM_AUDIO_SAMPLES=8000',
-  'build_model.num_spectrogram_frames=24',
+  'TABLE_SPECTROGRAM_FRAMES=24',
   'Size.num_layers=1',
   'Size.d_model=16',
   'Size.d_ff=16',
@@ -332,8 +332,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         'STEPS_PER_LOOP=5',
         'train.overfit_one_batch=True',
         _NO_EVALUATION,
-        'build_model.dropout_rate=0.1',
-        'build_model.drop_token_rate=0.5',
+        'DROPOUT_RATE=0.1',
+        'DROP_TOKEN_RATE=0.5',
         "WarmupCosine.shape='constant'",
       )
     # The draws stay the same too, so that every loop is better.

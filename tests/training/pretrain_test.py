@@ -6,17 +6,17 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import logical_devices
+from tests import logical_devices, vatt_models
 from vatt_tf import (
   configurables,  # noqa: F401
   distribution,
   gin_utils,
 )
-from vatt_tf.losses import mil_nce, nce, sigmoid
-from vatt_tf.models import build
+from vatt_tf.losses import contrastive, sigmoid
+from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer
 
-_SIZE = build.Size(1, 8, 16, 2, 4)
+_SIZE = sizes.Size(1, 8, 16, 2, 4)
 _BATCH = 8
 _ALL_TERMS = {
   'video_audio_weight': 1.0,
@@ -36,7 +36,7 @@ def setUpModule():
 
 def _model(**arguments):
   tf_keras.utils.set_random_seed(1)
-  return build.build_model(
+  return vatt_models.build_vatt(
     _SIZE,
     num_frames=4,
     frame_size=16,
@@ -134,14 +134,14 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
       temperatures = (1 / 5, 1 / 6, 1 / 7)
     loss, metrics = task.loss(features, outputs)
     masks = [features[f'{name}_mask'] for name in ('video', 'audio', 'text')]
-    video_audio = nce.nce_loss(
+    video_audio = contrastive.contrastive_loss(
       outputs['video_va'],
       outputs['audio_va'],
       *masks[:2],
       temperatures[0],
       **options,
     )
-    video_text = mil_nce.mil_nce_loss(
+    video_text = contrastive.contrastive_loss(
       outputs['video_vt'],
       outputs['text_vt'],
       masks[0],
@@ -149,7 +149,7 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
       temperatures[1],
       **options,
     )
-    audio_text = mil_nce.mil_nce_loss(
+    audio_text = contrastive.contrastive_loss(
       outputs['audio_vt'],
       outputs['text_vt'],
       *masks[1:],
@@ -240,47 +240,27 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       pretrain.PretrainTask(None, **arguments)
 
-  def test_model_must_learn_what_the_task_wants(self):
-    learned = {
-      None: {},
-      'temperature': _scalars(has_bias=False),
-      'temperature_and_bias': _scalars(has_bias=True),
-    }
-    for _, arguments, wanted in _OBJECTIVES:
-      task = pretrain.PretrainTask(None, **arguments)
-      for kind, scalars in learned.items():
-        outputs = {**_outputs(), **scalars}
-        if kind == wanted:
-          task.loss(_features(), outputs)
-          continue
-        with self.assertRaisesRegex(
-          ValueError,
-          f'needs a model with `learned_similarity`={wanted!r} for '
-          f'video_audio. Received: a model with {kind!r}',
-        ):
-          task.loss(_features(), outputs)
-
-  def test_task_and_model_start_from_the_same_temperature(self):
-    def model():
-      return _model(learned_similarity='temperature', temperature=0.1)
-
-    with self.assertRaisesRegex(ValueError, 'temperature=0.07, .*=0.1'):
-      pretrain.PretrainTask(model, learned_temperature=True).build_model()
-    pretrain.PretrainTask(
-      model, learned_temperature=True, temperature=0.1
-    ).build_model()
+  def test_the_task_builds_the_model_with_what_it_learns(self):
+    for _, arguments, kind in _OBJECTIVES:
+      task = pretrain.PretrainTask(
+        _model, video_audio_weight=0.0, temperature=0.1, **arguments
+      )
+      model = task.build_model()
+      self.assertEqual(model.pairs, ('video_text',))
+      scale = model.similarity_scale
+      self.assertEqual(scale and scale.kind, kind)
+      if kind == 'temperature':
+        self.assertEqual(scale.temperature, 0.1)
 
 
 class TrainingTest(tf.test.TestCase, parameterized.TestCase):
-  def _task(self, arguments, kind, **others):
-    return pretrain.PretrainTask(
-      lambda: _model(learned_similarity=kind, **others), **arguments, **others
-    )
+  def _task(self, arguments, **others):
+    return pretrain.PretrainTask(_model, **arguments, **others)
 
   def test_learned_temperature_starts_like_the_fixed_one(self):
     found = []
-    for _, arguments, kind in _OBJECTIVES[:2]:
-      one, _ = _trainer(self._task(arguments, kind))
+    for _, arguments, _ in _OBJECTIVES[:2]:
+      one, _ = _trainer(self._task(arguments))
       found.append(one.train(tf.constant(1)))
     self.assertAllClose(found[0]['loss'], found[1]['loss'], rtol=1e-5)
     self.assertAllClose(
@@ -289,7 +269,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
 
   @parameterized.named_parameters(*_OBJECTIVES)
   def test_training_lowers_the_loss(self, arguments, kind):
-    one, model = _trainer(self._task(arguments, kind, audio_text_weight=1.0))
+    one, model = _trainer(self._task(arguments, audio_text_weight=1.0))
     first = one.train(tf.constant(1))
     one.train(tf.constant(40))
     last = one.train(tf.constant(1))
@@ -313,7 +293,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
   def test_two_replicas_train_like_one(self):
     found = []
     for num_replicas in (1, 2):
-      task = self._task(*_OBJECTIVES[2][1:], video_text_weight=0.0)
+      task = self._task(_OBJECTIVES[2][1], video_text_weight=0.0)
       one, model = _trainer(task, num_replicas)
       metrics = one.train(tf.constant(1))
       del metrics[trainer.INPUT_WAIT]
@@ -326,7 +306,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     found = []
     for micro_batch_size in (None, 2):
       one, model = _trainer(
-        self._task(*_OBJECTIVES[2][1:]), micro_batch_size=micro_batch_size
+        self._task(_OBJECTIVES[2][1]), micro_batch_size=micro_batch_size
       )
       metrics = one.train(tf.constant(2))
       found.append((metrics['loss'], model.similarity_scale.get_weights()))
@@ -338,7 +318,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
       tf_keras.mixed_precision.global_policy(),
     )
     tf_keras.mixed_precision.set_global_policy('mixed_bfloat16')
-    task = self._task(*_OBJECTIVES[2][1:], video_audio_weight=0.0)
+    task = self._task(_OBJECTIVES[2][1], video_audio_weight=0.0)
     model = task.build_model()
     scalars = model.similarity_scale.trainable_weights
     with tf.GradientTape() as tape:
@@ -394,12 +374,6 @@ class GinTest(tf.test.TestCase, parameterized.TestCase):
     )
     _, metrics = task.loss(_features(), {**_outputs(), **scalars})
     self.assertIn('inverse_temperature/audio_text', metrics)
-
-  def test_binding_of_the_task_alone_is_an_error_of_the_step(self):
-    task, model = self._task_and_model("PretrainTask.objective='sigmoid'")
-    self.assertIsNone(model.similarity_scale)
-    with self.assertRaisesRegex(ValueError, 'OBJECTIVE and LEARNED_TEMP'):
-      task.loss(_features(), _outputs())
 
   def test_unknown_objective(self):
     with self.assertRaisesRegex(ValueError, "nce, sigmoid.*'siglip'"):

@@ -50,7 +50,7 @@ class VideoRecipesTest(recipes.RecordsCase, parameterized.TestCase):
         *_SMALL,
       ],
     )
-    model = gin.get_configurable('build_classifier')()
+    model = gin_utils.get_task().build_model()
     with gin.config_scope('eval'):
       dataset = gin.get_configurable('make_dataset')(global_batch_size=4)
     clips = classification.classify_dataset(model, dataset, num_views=6)

@@ -2,13 +2,7 @@
 
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
-
-_MASKS = {
-  'video': names.VIDEO_MASK,
-  'audio': names.AUDIO_MASK,
-  'text': names.TEXT_MASK,
-}
+from vatt_tf.core import modalities
 
 
 def mean_tokens(model, features, modality):
@@ -41,7 +35,8 @@ def node_activations(model, features, modality):
     (B, num_layers, d_model) float32.
   """
   tokens, mask = _tokens(model, features, modality)
-  outputs = model.encoder.feed_forward_outputs(tokens, mask)
+  encoder = model.towers[modality].encoder
+  outputs = encoder.feed_forward_outputs(tokens, mask)
   return _mean_of_tokens(outputs, mask)
 
 
@@ -52,18 +47,17 @@ def has_input(features, modality):
     features: dictionary of inputs with their masks.
     modality: `video`, `audio` or `text`.
   """
-  mask = features[_MASKS[modality]]
-  return mask[:, 0] if modality == 'text' else mask
+  mask = features[modalities.MODALITIES[modality].mask]
+  return mask[:, 0] if modality == modalities.TEXT else mask
 
 
 def _tokens(model, features, modality):
   """(B, N, d) and their mask (B, N), or None: the AGG token is in front."""
-  value = features[model.input_name(modality)]
-  if modality == 'text':
-    return model.text_embedding(value[:, 0])
-  if modality == 'audio' and model.use_spectrogram:
-    value = tf.expand_dims(value, -1)  # (B, F, M, 1)
-  return getattr(model, f'{modality}_embedding')(value), None
+  tower = model.towers[modality]
+  value = features[tower.input_name]
+  if modality == modalities.TEXT:
+    value = value[:, 0]
+  return tower.embed_tokens(value)
 
 
 def _mean_of_tokens(x, mask):

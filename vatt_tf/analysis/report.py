@@ -99,13 +99,12 @@ class Report:
 
   def _collect(self, model, dataset):
     """What the pictures need of the first clips, a row for each video."""
-    towers = _towers(model)
 
     def look(features, training):
       found = dict(model(features, training=training))
-      if towers.encoder is not None and len(towers.modalities) > 1:
-        for modality in towers.modalities:
-          arguments = (towers, features, modality)
+      if model.shared_layers and len(model.modalities) > 1:
+        for modality in model.modalities:
+          arguments = (model, features, modality)
           found[f'{modality}_input'] = activations.mean_tokens(*arguments)
           found[f'{modality}_nodes'] = activations.node_activations(*arguments)
       if names.VIDEO in features:
@@ -116,7 +115,7 @@ class Report:
 
     wanted = [
       f'{modality}_{kind}'
-      for modality in towers.modalities
+      for modality in model.modalities
       for kind in ('feature', 'input', 'nodes', 'va', 'vt')
     ]
     wanted += ['thumbnail', classification.LOGITS]
@@ -138,7 +137,6 @@ class Report:
     return {key: value[: self._max_clips] for key, value in clips.items()}
 
   def _pictures(self, model, clips):
-    towers = _towers(model)
     num_clips = len(next(iter(clips.values())))
     parts = [
       '<h2>Pictures</h2><p class="note">Of '
@@ -149,7 +147,7 @@ class Report:
     groups = self._classes(clips)
     if classification.LOGITS in clips and groups is not None:
       parts.append(self._confusion(clips))
-    for modality in towers.modalities:
+    for modality in model.modalities:
       key = f'{modality}_feature'
       if key not in clips or modality == 'text':
         continue
@@ -164,12 +162,12 @@ class Report:
             f'Features of the {modality} tower, coloured by class.',
           )
         )
-    parts += self._modalities(towers, clips)
+    parts += self._modalities(model, clips)
     nodes = {
       modality: clips[f'{modality}_nodes'][
         activations.has_input(clips, modality)
       ].mean(0)
-      for modality in towers.modalities
+      for modality in model.modalities
       if f'{modality}_nodes' in clips
     }
     if nodes:
@@ -209,13 +207,13 @@ class Report:
       'Confusion matrix, of the first view of each clip.',
     )
 
-  def _modalities(self, towers, clips):
+  def _modalities(self, model, clips):
     """Inputs and outputs of the encoder and common spaces, by modality."""
     spaces = [
-      ('What enters the shared encoder', '{}_input', towers.modalities),
-      ('What leaves the towers', '{}_feature', towers.modalities),
+      ('What enters the shared encoder', '{}_input', model.modalities),
+      ('What leaves the towers', '{}_feature', model.modalities),
       ('Video-audio space', '{}_va', ('video', 'audio')),
-      ('Video-text space', '{}_vt', towers.modalities),
+      ('Video-text space', '{}_vt', model.modalities),
     ]
     parts = []
     for title, key, modalities in spaces:
@@ -292,11 +290,6 @@ class Report:
     ids = clips.get(names.EXAMPLE_ID)
     name = outputs.as_text(ids[row]) if ids is not None else ''
     return f'the {modality} of {name or f"clip {row}"}'
-
-
-def _towers(model):
-  """The VATT of a model."""
-  return model.tower if isinstance(model, classification.Classifier) else model
 
 
 def _thumbnails(frames):

@@ -1,9 +1,19 @@
-"""The summary of a model: what each part costs, as a dictionary and a table."""
+"""The summary of a model: what each part costs, as a dictionary and a table.
+
+FLOPs and the memory of activations are what the towers and the head say (see
+`models.tower`). The peak of a training step comes as the backward pass begins:
+then there are the weights, their gradients and Adam's two moments in float32,
+the inputs of the batch, what the forward pass kept, and the workspace of the
+layer that goes backward. The memory of TensorFlow itself, of the input
+pipeline, and what an allocator cannot use again come on top. All is for one
+device that holds the whole batch.
+"""
 
 import math
 
-from vatt_tf.analysis import flops, memory
+from vatt_tf.core import modalities
 
+_FLOAT_BYTES = 4  # of a float32
 _GIGA = 1e9
 # One column of the table and the next.
 _GAP = '  '
@@ -15,8 +25,9 @@ def summarize(
   """Summarises the costs of a model.
 
   Args:
-    model: `models.vatt.VATT`, built; its variables need no values, so that it
-      may be built in a `tf.Graph` that never runs.
+    model: `models.vatt.VATT` or `models.classification.Classifier`, built; its
+      variables need no values, so that it may be built in a `tf.Graph` that
+      never runs.
     features: dictionary from names of inputs to what has their shape without
       the batch axis, such as `input_pipeline.pipeline.row_spec` gives it:
       `video` (T, H, W, 3), `audio` (S, 1) or `spectrogram` (F, M), `text`
@@ -42,26 +53,29 @@ def summarize(
   ):
     if value is not None and not value > 0:
       raise ValueError(f'`{name}` must be positive. Received: {name}={value}')
-  towers, state = {}, memory.state_bytes(model)
-  kept, workspace, inputs = 0, 0, 0
-  for modality in model.modalities:
-    shape = _input_shape(model, features, modality)
-    num_rows = shape[0] if modality == 'text' else 1
-    row = shape[1:] if modality == 'text' else shape
-    towers[modality] = _tower(model, modality, shape, row, num_rows)
-    inputs += 4 * batch_size * math.prod(shape)
+  towers, inputs, activations = {}, 0, []
+  for modality, tower in model.towers.items():
+    shape = _input_shape(model, features, tower)
+    is_text = modality == modalities.TEXT
+    # A clip has several captions, which are rows of the text tower.
+    num_rows, row = (shape[0], shape[1:]) if is_text else (1, shape)
+    towers[modality] = _tower(tower, shape, row, num_rows)
+    inputs += _FLOAT_BYTES * batch_size * math.prod(shape)
     held = num_rows * (micro_batch_size or batch_size)
-    arguments = (model, modality, row, held)
-    kept += memory.kept_bytes(*arguments)
-    workspace = max(workspace, memory.workspace_bytes(*arguments))
-  encoder = model.encoder.count_params() if model.encoder else 0
+    activations.append(tower.activation_bytes(row, held))
+  is_estimated = None not in activations
+  # Towers go backward one after the other.
+  kept = sum(part.kept for part in activations if part)
+  workspace = max((part.workspace for part in activations if part), default=0)
+  state = _state_bytes(model)
+  shared = sum(layer.count_params() for layer in model.shared_layers)
   heads = _heads(model, towers)
   parameters = model.count_params()
-  named = sum(tower['parameters'] for tower in towers.values())
+  named = sum(part['parameters'] for part in towers.values())
   parts = [*towers.values(), heads]
   clip = sum(part['step_flops'] for part in parts)
   if micro_batch_size is not None:
-    clip += sum(tower['training_flops'] for tower in towers.values())
+    clip += sum(part['training_flops'] for part in towers.values())
   step = {
     'batch_size': batch_size,
     'micro_batch_size': micro_batch_size,
@@ -71,12 +85,14 @@ def summarize(
     step['flops_per_second'] = flops_per_second
     step['seconds'] = step['flops'] / flops_per_second
   return {
-    'kind': 'modality-agnostic' if model.encoder else 'modality-specific',
+    'kind': (
+      'modality-agnostic' if model.shared_layers else 'modality-specific'
+    ),
     'precision': model.dtype_policy.name,
     'towers': towers,
-    'shared_encoder': {'parameters': encoder},
+    'shared_encoder': {'parameters': shared},
     'heads': heads,
-    'other': {'parameters': parameters - named - encoder - heads['parameters']},
+    'other': {'parameters': parameters - named - shared - heads['parameters']},
     'total': {
       'parameters': parameters,
       **{
@@ -84,7 +100,7 @@ def summarize(
         for key in ('flops', 'training_flops', 'step_flops')
       },
       **{
-        key: sum(tower[key] for tower in towers.values())
+        key: sum(part[key] for part in towers.values())
         for key in ('paper_flops', 'paper_training_flops')
       },
     },
@@ -95,14 +111,23 @@ def summarize(
       'kept_activations': kept,
       'workspace': workspace,
       'peak_activations': kept + workspace,
+      # False: a tower does not estimate its activations, and they are left out.
+      'is_estimated': is_estimated,
       'total': state + inputs + kept + workspace,
     },
   }
 
 
-def _input_shape(model, features, modality):
-  """The shape of a modality's input, a list without the batch axis."""
-  name = model.input_name(modality)
+def _state_bytes(model):
+  """Bytes of the weights, their gradients and Adam's moments."""
+  trained = sum(math.prod(v.shape) for v in model.trainable_variables)
+  fixed = sum(math.prod(v.shape) for v in model.non_trainable_variables)
+  return _FLOAT_BYTES * (4 * trained + fixed)
+
+
+def _input_shape(model, features, tower):
+  """The shape of a tower's input, a list without the batch axis."""
+  name = tower.input_name
   if name not in features:
     raise ValueError(
       f'`features` must have the input {name!r} of the model, whose modalities '
@@ -111,26 +136,22 @@ def _input_shape(model, features, modality):
   return list(features[name].shape)
 
 
-def _tower(model, modality, shape, row, num_rows):
+def _tower(tower, shape, row, num_rows):
   """What one tower costs."""
-  layers = [
-    getattr(model, f'{modality}_{part}')
-    for part in ('embedding', 'encoder', 'post_projection')
-  ]
-  arguments = (model, modality, row)
 
   def whole(parts):
     return {part: num_rows * count for part, count in parts.items()}
 
-  computed = whole(flops.tower_flops(*arguments))
-  training = whole(flops.tower_flops(*arguments, training=True))
-  step = whole(flops.step_flops(*arguments))
+  shared = sum(layer.count_params() for layer in tower.shared_layers)
+  computed = whole(tower.flops(row))
+  training = whole(tower.flops(row, training=True))
+  step = whole(tower.step_flops(row))
   return {
     'input': shape,
-    'parameters': sum(layer.count_params() for layer in layers if layer),
+    'parameters': tower.count_params() - shared,
     'num_rows': num_rows,
-    'tokens': flops.num_tokens(*arguments),
-    'training_tokens': flops.num_tokens(*arguments, training=True),
+    'tokens': tower.num_tokens(row),
+    'training_tokens': tower.num_tokens(row, training=True),
     'flops': sum(computed.values()),
     'training_flops': sum(training.values()),
     'step_flops': sum(step.values()),
@@ -138,8 +159,8 @@ def _tower(model, modality, shape, row, num_rows):
     'training_flops_of_parts': training,
     'step_flops_of_parts': step,
     # The paper counts one caption of a clip.
-    'paper_flops': flops.paper_flops(*arguments),
-    'paper_training_flops': flops.paper_flops(*arguments, training=True),
+    'paper_flops': tower.paper_flops(row),
+    'paper_training_flops': tower.paper_flops(row, training=True),
   }
 
 
@@ -150,7 +171,7 @@ def _heads(model, towers):
       'parameters': 0, 'flops': 0, 'training_flops': 0, 'step_flops': 0
     }
   forward = sum(
-    tower['num_rows'] * flops.head_flops(model.head, modality)
+    tower['num_rows'] * model.head.flops(modality)
     for modality, tower in towers.items()
   )
   return {
@@ -177,13 +198,17 @@ def format_table(summary):
   ]
   for modality, tower in summary['towers'].items():
     times = f'{tower["num_rows"]} x ' if tower['num_rows'] > 1 else ''
+    tokens, training_tokens = (
+      '' if tower[key] is None else f'{times}{tower[key]:,}'
+      for key in ('tokens', 'training_tokens')
+    )
     rows.append([
       modality,
       f'{tower["parameters"]:,}',
-      f'{times}{tower["tokens"]:,}',
+      tokens,
       _giga(tower['flops']),
       _giga(tower['paper_flops']),
-      f'{times}{tower["training_tokens"]:,}',
+      training_tokens,
       _giga(tower['training_flops']),
       _giga(tower['paper_training_flops']),
       _giga(tower['step_flops']),
@@ -254,6 +279,10 @@ def format_table(summary):
     ),
     f'  (peak of the activations: {_memory(used["peak_activations"])})',
   ]
+  if not used['is_estimated']:
+    lines.append(
+      '  (without the activations of a tower that does not estimate them)'
+    )
   return '\n'.join(lines)
 
 

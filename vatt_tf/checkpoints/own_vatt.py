@@ -14,15 +14,15 @@ _MODEL = 'model/'
 _LOGITS = 'classifier/logits/'
 _TABLE_ADVICE = (
   'Larger inputs need no larger tables of positions, which are interpolated: '
-  'give the classifier the sizes for which they were made (build_classifier.'
-  'num_frames, frame_size and num_audio_samples, as config.gin beside the '
-  'checkpoint has them for build_model), and the sizes of the inputs to the '
-  'data alone (VideoConfig, AudioConfig).'
+  'give the classifier the sizes for which they were made (`input_size` of the '
+  'tower, as config.gin beside the checkpoint has it; the TABLE_ macros of the '
+  'gin files), and the sizes of the inputs to the data alone (VideoConfig, '
+  'AudioConfig).'
 )
 _ADVICE = (
   'All of the tower must be in the checkpoint: give the classifier the '
-  'modality, the sizes and the is_agnostic of the model that was trained '
-  '(config.gin beside the checkpoint).'
+  'modality and the model file of the model that was trained (config.gin '
+  'beside the checkpoint).'
 )
 
 

@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from vatt_tf.checkpoints import conversion, gin_sizes
-from vatt_tf.models import classification
+from vatt_tf.models import transformer_tower
 
 # Heads of attention are this wide in all released models; the shapes of the
 # variables do not tell.
@@ -21,7 +21,10 @@ _HEAD_SIZES = ('num_heads', 'd_kv')
 # (num_layers, d_model, d_ff) of Small, Base, Medium and Large. The heads of
 # other models are those that gin files state.
 _RELEASED_SIZES = (
-  (6, 512, 2048), (12, 768, 3072), (12, 1024, 4096), (24, 1024, 4096)
+  (6, 512, 2048),
+  (12, 768, 3072),
+  (12, 1024, 4096),
+  (24, 1024, 4096),
 )
 _MODALITIES = {'video': 'vid', 'audio': 'aud', 'text': 'txt'}
 _TOKENIZERS = {'video': 'voxel_to_patch', 'audio': 'wave_to_patch'}
@@ -54,25 +57,51 @@ _HEADS = {
 }
 
 
+# Macros of the gin files for the parts of a size, so that inputs are as large
+# as the tables, unless the user says otherwise.
+_MACROS = {
+  'video/PatchTower.input_size': (('NUM_FRAMES',), ('FRAME_SIZE',)),
+  'audio/PatchTower.input_size': (('NUM_AUDIO_SAMPLES',),),
+  'TextTower.max_words': (('MAX_WORDS',),),
+  'TextTower.vocabulary_size': (('VOCABULARY_SIZE',),),
+}
+_CLASSIFIER_MACROS = {
+  'video/PatchTower.input_size': (
+    ('TABLE_FRAMES', 'NUM_FRAMES'),
+    ('TABLE_FRAME_SIZE', 'FRAME_SIZE'),
+  ),
+  'audio/PatchTower.input_size': (
+    ('TABLE_AUDIO_SAMPLES', 'NUM_AUDIO_SAMPLES'),
+  ),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Released:
   """What a released checkpoint is.
 
   Attributes:
     kind: `ut_fac`, `tx_fac`, or `classifier`.
-    sizes: dictionary from a gin parameter, such as `build_model.d_va`, to its
-      value. `num_heads * d_kv` stands for both.
+    modalities: tuple of those whose towers it has.
+    is_agnostic: whether they share an encoder.
+    sizes: dictionary from a gin parameter, such as `ProjectionHead.d_va`, to
+      its value. `num_heads * d_kv` stands for both.
   """
 
   kind: str
+  modalities: tuple[str, ...]
+  is_agnostic: bool
   sizes: dict
 
+  @property
+  def family(self):
+    """`agnostic` or `specific`."""
+    return 'agnostic' if self.is_agnostic else 'specific'
+
   def __str__(self):
-    what = {
-      'ut_fac': 'pre-trained, modality-agnostic',
-      'tx_fac': 'pre-trained, modality-specific',
-      'classifier': 'fine-tuned',
-    }[self.kind]
+    what = f'pre-trained, modality-{self.family}'
+    if self.kind == 'classifier':
+      what = f'fine-tuned on {self.modalities[0]}, modality-{self.family}'
     sizes = ', '.join(
       f'{name} = {"not told" if size is None else size}'
       for name, size in self.sizes.items()
@@ -120,7 +149,8 @@ def is_released(names):
   return any(
     re.search(
       r'(^|/)(unified_transformer|(vid|aud|txt)_backbone|voxel_to_patch'
-      r'|wave_to_patch)/', name,
+      r'|wave_to_patch)/',
+      name,
     )
     for name in names
   )
@@ -220,28 +250,29 @@ def _short_name(target, kind, modalities, head_form):
   return roots[part] + name if part in roots else None
 
 
-def _tower(model):
-  """The VATT of a classifier; a VATT itself."""
-  return getattr(model, 'tower', model)
-
-
 def _names(model, kind):
   """From each target of a model to the release's short name, or None."""
-  tower = _tower(model)
-  form = None if tower.head is None else tower.head.form
+  form = getattr(model.head, 'form', None)
   return {
-    target: _short_name(target, kind, tower.modalities, form)
+    target: _short_name(target, kind, model.modalities, form)
     for target in conversion.target_variables(model)
   }
 
 
-def _sizes(shapes, kind, builder, modalities):
+def _is_agnostic(names, kind, modality):
+  """Whether a tower is of a modality-agnostic model, by the short names."""
+  root = _roots(kind, modality)['pre_projection']
+  return kind == 'ut_fac' or (
+    kind == 'classifier' and any(name.startswith(root) for name in names)
+  )
+
+
+def _sizes(shapes, kind, modalities):
   """The sizes that the shapes of variables tell.
 
   Args:
     shapes: dictionary from short names to shapes.
     kind: as `Released.kind`.
-    builder: `build_model` or `build_classifier`.
     modalities: whose sizes are wanted.
 
   Returns:
@@ -274,13 +305,7 @@ def _sizes(shapes, kind, builder, modalities):
     sizes[f'{scope}.num_heads'] = num_heads
     sizes[f'{scope}.d_kv'] = width // num_heads if width and num_heads else None
 
-  is_specific = kind == 'tx_fac' and builder == 'build_model'
-  if builder == 'build_classifier':
-    first = _roots(kind, modalities[0])
-    sizes['build_classifier.modality'] = modalities[0]
-    sizes['build_classifier.is_agnostic'] = any(
-      name.startswith(first['pre_projection']) for name in shapes
-    )
+  is_specific = kind == 'tx_fac'
   for modality in modalities:
     roots = _roots(kind, modality)
     scope = f'{modality}/Size' if is_specific else 'Size'
@@ -290,7 +315,7 @@ def _sizes(shapes, kind, builder, modalities):
         attention = 'self_attention/attention'
       encoder(scope, roots['encoder'], attention)
       if attention != 'mha':
-        sizes['build_model.num_relative_buckets'] = axis(
+        sizes['TextTower.num_relative_buckets'] = axis(
           f'{roots["encoder"]}layers/0/{attention}/relative_attention_bias/'
           'embeddings',
           0,
@@ -304,40 +329,33 @@ def _sizes(shapes, kind, builder, modalities):
       }
     if modality == 'text':
       rows = roots['tokenizer'] + 'embeddings'
-      sizes[f'{builder}.vocabulary_size'] = axis(rows, 0)
-      sizes[f'{builder}.d_embedding'] = axis(rows, 1)
+      sizes['TextTower.vocabulary_size'] = axis(rows, 0)
+      sizes['TextTower.d_embedding'] = axis(rows, 1)
       if kind == 'ut_fac':
-        sizes[f'{builder}.max_words'] = table['temporal']
+        sizes['TextTower.max_words'] = table['temporal']
       continue
     patch = shapes.get(tokenizer, ())[:-2]
     rows = (table['temporal'],)
     if modality == 'video':
       rows = (table['temporal'], table['vertical'], table['horizontal'])
-    whole = [None] * len(rows)
+    whole = None
     if len(patch) == len(rows) and None not in rows:
-      whole = [size * number for size, number in zip(patch, rows)]
-    patch_name = f'{modality}_patch_size'
-    if builder == 'build_classifier':
-      patch_name = 'patch_size'
-    if modality == 'video':
-      sizes[f'{builder}.{patch_name}'] = tuple(patch) or None
-      sizes[f'{builder}.num_frames'] = whole[0]
-      sizes[f'{builder}.frame_size'] = tuple(whole[1:]) if whole[0] else None
-    else:
-      size = patch[0] if len(patch) == 1 else None
-      if builder == 'build_classifier' and size:
-        size = (size,)
-      sizes[f'{builder}.{patch_name}'] = size
-      sizes[f'{builder}.num_audio_samples'] = whole[0]
-  if kind == 'ut_fac' or sizes.get('build_classifier.is_agnostic'):
-    sizes[f'{builder}.d_post_projection'] = axis(
+      whole = tuple(size * number for size, number in zip(patch, rows))
+    sizes[f'{modality}/PatchTower.patch_size'] = tuple(patch) or None
+    sizes[f'{modality}/PatchTower.input_size'] = whole
+  if _is_agnostic(shapes, kind, modalities[0]):
+    sizes['share_encoder.d_post_projection'] = axis(
       _roots(kind, modalities[0])['post_projection'] + 'kernel', 1
     )
-  if builder == 'build_model':
-    sizes['build_model.d_va'] = axis(f'{_HEAD}{_HEADS["audio_to_va"]}/bias', 0)
-    sizes['build_model.d_vt'] = axis(f'{_HEAD}{_HEADS["text_to_vt"]}/bias', 0)
-  elif kind == 'classifier':
-    sizes['build_classifier.num_classes'] = axis(f'{_CLASSES}kernel', 1)
+  if kind == 'classifier':
+    sizes['Classifier.num_classes'] = axis(f'{_CLASSES}kernel', 1)
+  elif len(modalities) > 1:
+    sizes['ProjectionHead.d_va'] = axis(
+      f'{_HEAD}{_HEADS["audio_to_va"]}/bias', 0
+    )
+    sizes['ProjectionHead.d_vt'] = axis(
+      f'{_HEAD}{_HEADS["text_to_vt"]}/bias', 0
+    )
   return sizes
 
 
@@ -363,16 +381,12 @@ def detect(shapes, config=None):
     )
   short, _ = _short_names(shapes)
   kind = _kind(short)
-  builder, modalities = 'build_model', tuple(_MODALITIES)
+  modalities = tuple(_MODALITIES)
   if kind == 'classifier':
     is_video = 'voxel_to_patch/kernel' in short
-    builder = 'build_classifier'
     modalities = ('video',) if is_video else ('audio',)
   sizes = _sizes(
-    {name: shapes[full] for name, full in short.items()},
-    kind,
-    builder,
-    modalities,
+    {name: shapes[full] for name, full in short.items()}, kind, modalities
   )
   missing = [
     name
@@ -384,7 +398,8 @@ def detect(shapes, config=None):
       'This is only a part of a released checkpoint: the variables are missing '
       f'that tell {", ".join(missing)}. Copy the whole file again.'
     )
-  return Released(kind, sizes)
+  is_agnostic = _is_agnostic(short, kind, modalities[0])
+  return Released(kind, modalities, is_agnostic, sizes)
 
 
 def gin_config(released, given=()):
@@ -416,51 +431,70 @@ def gin_config(released, given=()):
       f'attention is no multiple of {D_KV}, as in all released models. Give '
       f'them, such as --gin_param={unknown[0]}=4, or a `gin_file` that says it.'
     )
-  frame_size = next(
-    (name for name in sizes if name.endswith('.frame_size')), None
-  )
-  if frame_size is not None and len(set(sizes[frame_size])) == 1:
-    sizes[frame_size] = sizes[frame_size][0]
+  macros = _CLASSIFIER_MACROS if released.kind == 'classifier' else _MACROS
+  for name, parts in macros.items():
+    size = sizes.pop(name, None)
+    if size is not None:
+      if name == 'video/PatchTower.input_size':
+        frames, *frame_size = size
+        is_square = len(set(frame_size)) == 1
+        size = (frames, frame_size[0] if is_square else tuple(frame_size))
+      else:
+        size = (size[0] if isinstance(size, tuple) else size,)
+      for macro_names, value in zip(parts, size):
+        sizes.update(dict.fromkeys(macro_names, value))
+  bindings = []
   if released.kind == 'classifier':
-    modality = sizes['build_classifier.modality']
+    (modality,) = released.modalities
     files = [f'gin/runs/finetune_{modality}.gin']
-    sizes['build_classifier.size'] = '@Size()'
-    # Inputs as large as the tables, unless the user says otherwise.
-    for name, macros in (
-      ('num_frames', ('TABLE_FRAMES', 'NUM_FRAMES')),
-      ('frame_size', ('TABLE_FRAME_SIZE', 'FRAME_SIZE')),
-      ('num_audio_samples', ('TABLE_AUDIO_SAMPLES', 'NUM_AUDIO_SAMPLES')),
-      ('patch_size', ('PATCH_SIZE',)),
-    ):
-      size = sizes.pop(f'build_classifier.{name}', None)
-      if size is not None:
-        sizes.update(dict.fromkeys(macros, size))
     # Sounds were fine-tuned on AudioSet, whose clips have several classes.
     is_multi_label = modality == 'audio'
     sizes['IS_MULTI_LABEL'] = is_multi_label
     sizes['BEST_METRIC'] = 'mAP' if is_multi_label else 'top_1'
     # Macros that no file defines: the classes, and the user's own records.
-    num_classes = sizes.pop('build_classifier.num_classes')
+    num_classes = sizes.pop('Classifier.num_classes')
     for macro, value in (
-      ('NUM_CLASSES', num_classes), ('TRAIN_RECORDS', ''), ('EVAL_RECORDS', '')
+      ('NUM_CLASSES', num_classes),
+      ('TRAIN_RECORDS', ''),
+      ('EVAL_RECORDS', ''),
     ):
       sizes[f'{macro}/macro.value'] = value
+    tower = f'@{modality}/PatchTower'
+    if released.is_agnostic:
+      bindings = [
+        'TOWERS/macro.value = @share_encoder()',
+        f'share_encoder.towers = {{{modality!r}: {tower}}}',
+      ]
+    else:
+      bindings = [f'TOWERS/macro.value = {{{modality!r}: {tower}()}}']
   else:
-    is_agnostic = released.kind == 'ut_fac'
-    files = [f'gin/pretrain_{"ma_medium" if is_agnostic else "ms_mbs"}.gin']
-    for macro in (
-      'NUM_FRAMES', 'FRAME_SIZE', 'NUM_AUDIO_SAMPLES', 'MAX_WORDS',
-      'VOCABULARY_SIZE',
-    ):
-      name = f'build_model.{macro.lower()}'
-      if name in sizes:
-        sizes[macro] = sizes.pop(name)
+    files = [
+      f'gin/pretrain_{"ma_medium" if released.is_agnostic else "ms_mbs"}.gin'
+    ]
     # The release's table holds word2vec vectors that it never trained.
-    sizes['build_model.is_table_frozen'] = True
+    sizes['TextTower.is_table_frozen'] = True
+  scopes = {
+    name.removesuffix('.d_kv') for name in sizes if name.endswith('.d_kv')
+  }
+  if released.is_agnostic:
+    bindings.append('share_encoder.size = @Size()')
+  else:
+    bindings += [
+      f'{modality}/PatchTower.size = @{_scope(modality, scopes)}()'
+      if modality != 'text'
+      else 'TextTower.size = @text/Size()'
+      for modality in released.modalities
+    ]
   return files, [
-    f'{name} = {size if str(size).startswith("@") else repr(size)}'
-    for name, size in sizes.items()
+    *bindings,
+    *(f'{name} = {size!r}' for name, size in sizes.items()),
   ]
+
+
+def _scope(modality, scopes):
+  """The name of the `Size` that a modality's encoder has."""
+  own = f'{modality}/Size'
+  return own if own in scopes else 'Size'
 
 
 def _is_released_size(sizes, scope):
@@ -504,9 +538,6 @@ def _bind_heads(sizes, given):
 
 def _check_sizes(shapes, kind, model, names):
   """Raises ValueError if the sizes of checkpoint and model differ."""
-  tower = _tower(model)
-  is_classifier = isinstance(model, classification.Classifier)
-  builder = 'build_classifier' if is_classifier else 'build_model'
   # What the model's shapes would be in the release's form.
   ours = {}
   for target, variable in conversion.target_variables(model).items():
@@ -514,16 +545,16 @@ def _check_sizes(shapes, kind, model, names):
       continue
     shape = tuple(variable.shape)
     if target.endswith('_embedding/tokenizer/kernel'):
-      embedding = getattr(tower, target.split('/')[1])
-      patch = embedding.patch_size
+      modality = target.split('/')[1].removesuffix('_embedding')
+      patch = model.towers[modality].patch_size
       num_values = int(np.prod(patch))
       shape = (*patch, shape[0] // num_values, shape[1])
     ours[names[target]] = shape
   theirs, ours = (
-    _sizes(found, kind, builder, tower.modalities) for found in (shapes, ours)
+    _sizes(found, kind, model.modalities) for found in (shapes, ours)
   )
-  for modality in tower.modalities:
-    encoder = tower.encoder or getattr(tower, f'{modality}_encoder')
+  for modality, tower in model.towers.items():
+    encoder = tower.encoder
     scope = f'{modality}/Size' if f'{modality}/Size.d_kv' in ours else 'Size'
     ours[f'{scope}.num_heads'] = encoder.num_heads
     ours[f'{scope}.d_kv'] = encoder.d_kv
@@ -550,14 +581,12 @@ def _advise(name):
   return f'Use the gin file of this model. {advice}'
 
 
-_TABLE_ADVICE = (
-  'Larger inputs need no larger table, which is interpolated: bind `{}` to '
-  'the size in the checkpoint, and the size of the inputs in the data alone.'
-)
 _ADVICE = {
-  'num_frames': _TABLE_ADVICE.format('num_frames'),
-  'frame_size': _TABLE_ADVICE.format('frame_size'),
-  'num_audio_samples': _TABLE_ADVICE.format('num_audio_samples'),
+  'input_size': (
+    'Larger inputs need no larger table, which is interpolated: bind '
+    '`input_size` of the tower to the size in the checkpoint, and the size of '
+    'the inputs in the data alone.'
+  ),
   'vocabulary_size': (
     'The word table belongs to one vocabulary: use that of the checkpoint.'
   ),
@@ -567,6 +596,17 @@ _ADVICE = {
 def _flatten_kernel(value):
   """(patch..., channels, d) as (values of a patch, d)."""
   return np.reshape(value, [-1, value.shape[-1]])
+
+
+def _check_towers(model):
+  """Raises ValueError unless all towers are those that were released."""
+  for modality, tower in model.towers.items():
+    if not isinstance(tower, transformer_tower.TransformerTower):
+      raise ValueError(
+        'The release has Transformer towers alone, and the model has a '
+        f'{type(tower).__name__} for {modality}. Use a gin file such as '
+        'gin/pretrain_ma_medium.gin.'
+      )
 
 
 def plan(shapes, model, allow_partial=False, allow_new_classes=False):
@@ -589,29 +629,25 @@ def plan(shapes, model, allow_partial=False, allow_new_classes=False):
   """
   released = detect(shapes)
   kind = released.kind
-  tower = _tower(model)
-  is_agnostic = kind == 'ut_fac' or bool(
-    released.sizes.get('build_classifier.is_agnostic')
-  )
-  if is_agnostic != (tower.encoder is not None):
+  _check_towers(model)
+  if released.is_agnostic != bool(model.shared_layers):
     raise ValueError(
-      'The checkpoint is of a modality-'
-      + ('agnostic' if is_agnostic else 'specific')
-      + ' model, and the model that the gin files describe is not. Use such a '
-      f'gin file, as gin/pretrain_m{"a" if is_agnostic else "s"}_….gin.'
+      f'The checkpoint is of a modality-{released.family} model, and the model '
+      'that the gin files describe is not. Use such a gin file, as '
+      f'gin/pretrain_m{released.family[0]}_….gin.'
     )
-  fine_tuned = released.sizes.get('build_classifier.modality')
-  if fine_tuned is not None and tower.modalities != (fine_tuned,):
+  if kind == 'classifier' and model.modalities != released.modalities:
+    (modality,) = released.modalities
     raise ValueError(
-      f'The checkpoint classifies {fine_tuned}, and the model has '
-      f'{", ".join(tower.modalities)}. Use a gin file with '
-      f"build_classifier.modality = '{fine_tuned}', or none."
+      f'The checkpoint classifies {modality}, and the model has '
+      f'{", ".join(model.modalities)}. Use a gin file with '
+      f"MODALITY = '{modality}', or none."
     )
   short, others = _short_names(shapes)
   names = _names(model, kind)
   made = conversion.Plan([], ignored=others)
   why_new_classes = None
-  classes = released.sizes.get('build_classifier.num_classes')
+  classes = released.sizes.get('Classifier.num_classes')
   if kind != 'classifier':
     why_new_classes = 'a pre-trained checkpoint has no classes'
   elif allow_new_classes and classes != getattr(model, 'num_classes', None):
@@ -645,9 +681,8 @@ def plan(shapes, model, allow_partial=False, allow_new_classes=False):
 
 def _why_unused(name, kind, model):
   """Why a model does not take a variable; None if it should."""
-  tower = _tower(model)
   if name.startswith(_HEAD):
-    head = tower.head
+    head = model.head
     if head is None:
       return 'the model has no heads'
     absent = [
@@ -664,7 +699,7 @@ def _why_unused(name, kind, model):
       for part, root in _roots(kind, modality).items()
       if part != 'encoder' or kind == 'tx_fac'
     ]
-    if modality not in tower.modalities and name.startswith(tuple(roots)):
+    if modality not in model.modalities and name.startswith(tuple(roots)):
       return f'the model has no {modality} tower'
   return None
 

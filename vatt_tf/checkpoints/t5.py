@@ -13,7 +13,7 @@ import numpy as np
 from vatt_tf.checkpoints import conversion, gin_sizes, weight_files
 from vatt_tf.input_pipeline import text
 from vatt_tf.layers import transformer_encoder
-from vatt_tf.models import vatt
+from vatt_tf.models import sizes, text_tower, vatt
 
 _FORMS = ('t5_v1_0', 't5_v1_1')
 _FEED_FORWARDS = {'t5_v1_0': 'relu', 't5_v1_1': 'gated-gelu'}
@@ -169,18 +169,20 @@ def gin_config(found):
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
   """
-  sizes = {
+  numbers = {
     **{
       f'text/Size.{name}': getattr(found, name)
       for name in ('num_layers', 'd_model', 'd_ff', 'num_heads', 'd_kv')
     },
-    'build_model.text_form': found.kind,
-    'build_model.d_embedding': None,
-    'build_model.num_relative_buckets': found.num_relative_buckets,
-    'build_model.max_relative_distance': found.max_relative_distance,
+    'TextTower.form': found.kind,
+    'TextTower.d_embedding': None,
+    'TextTower.num_relative_buckets': found.num_relative_buckets,
+    'TextTower.max_relative_distance': found.max_relative_distance,
     'VOCABULARY_SIZE': found.vocabulary_size,
   }
-  return ['gin/pretrain_ms_mbs.gin'], gin_sizes.bindings(sizes)
+  return ['gin/pretrain_ms_mbs.gin'], [
+    'TextTower.size = @text/Size()', *gin_sizes.bindings(numbers)
+  ]
 
 
 def tokenizer_bindings(path):
@@ -225,29 +227,22 @@ def build_encoder(found):
     found: `T5`, from `detect`.
 
   Returns:
-    A built `vatt.VATT`, whose `encode_text` gives (None, states).
+    A built `vatt.VATT`, whose text tower gives no feature, and states.
   """
-  model = vatt.VATT(
-    text={
-      'embedding': {
-        'd_model': found.d_model,
-        'vocabulary_size': found.vocabulary_size,
-        'd_embedding': None,
-        'has_agg': found.agg_id is not None,
-      },
-      'encoder': {
-        'num_layers': found.num_layers,
-        'd_model': found.d_model,
-        'd_ff': found.d_ff,
-        'num_heads': found.num_heads,
-        'd_kv': found.d_kv,
-        'epsilon': found.epsilon,
-        **transformer_encoder.t5_arguments(found.kind),
-        'num_relative_buckets': found.num_relative_buckets,
-        'max_relative_distance': found.max_relative_distance,
-      },
-    }
+  tower = text_tower.TextTower(
+    size=sizes.Size(
+      found.num_layers, found.d_model, found.d_ff, found.num_heads, found.d_kv
+    ),
+    vocabulary_size=found.vocabulary_size,
+    d_embedding=None,
+    form=found.kind,
+    num_relative_buckets=found.num_relative_buckets,
+    max_relative_distance=found.max_relative_distance,
+    epsilon=found.epsilon,
+    has_agg=found.agg_id is not None,
+    dropout_rate=0.0,
   )
+  model = vatt.VATT({'text': tower}, head=None)
   model.build()
   return model
 
@@ -267,19 +262,21 @@ def _form(encoder):
   return None
 
 
-def _check_tower(model):
-  """Raises ValueError unless a model has a text tower of its own."""
-  if 'text' not in model.modalities:
+def _get_tower(model):
+  """The text tower of a model; ValueError unless it is one of T5's kind."""
+  tower = model.towers.get('text')
+  if tower is None:
     raise ValueError(
       'T5 is a text tower, and the model has none, only '
       f'{model.modalities}. Use a gin file whose model compares text.'
     )
-  if model.encoder is not None:
+  if not isinstance(tower, text_tower.TextTower) or tower.shared_layers:
     raise ValueError(
       'T5 is the text tower of a modality-specific model, and this model is '
       'modality-agnostic: its one encoder has no relative positions. Use a '
       'gin file such as gin/pretrain_ms_mbs.gin.'
     )
+  return tower
 
 
 def _names(model):
@@ -288,7 +285,7 @@ def _names(model):
   Only what T5 has too: the AGG vector is not there.
   """
   names = {}
-  is_gated = model.text_encoder.is_gated
+  is_gated = _get_tower(model).encoder.is_gated
   inner = {'wi': 'wi_0', 'wi_linear': 'wi_1'} if is_gated else {}
   for target in conversion.target_variables(model):
     part, _, name = target.partition('/')[2].partition('/')
@@ -332,8 +329,7 @@ def plan(shapes, model, config=None, allow_partial=False):
     ValueError: it is no T5, the model has no such tower, or the sizes differ.
   """
   found = detect(shapes, config)
-  _check_tower(model)
-  _check_sizes(found, model, allow_partial)
+  _check_sizes(found, _get_tower(model), allow_partial)
   sources = _sources(shapes)
   made = conversion.Plan([])
   if not config:
@@ -381,16 +377,16 @@ def plan(shapes, model, config=None, allow_partial=False):
   return made
 
 
-def _check_sizes(found, model, allow_partial):
+def _check_sizes(found, tower, allow_partial):
   """Raises ValueError, naming the first size that differs."""
-  encoder, embedding = model.text_encoder, model.text_embedding
+  encoder, embedding = tower.encoder, tower.embedding
   # With `allow_partial`, only what makes other sense of arrays that fit.
   theirs = {
     'text/Size.num_heads': found.num_heads,
     'text/Size.d_kv': found.d_kv,
-    'build_model.text_form': found.kind,
-    'build_model.d_embedding': None,
-    'build_model.max_relative_distance': found.max_relative_distance,
+    'TextTower.form': found.kind,
+    'TextTower.d_embedding': None,
+    'TextTower.max_relative_distance': found.max_relative_distance,
     'epsilon': found.epsilon,
   }
   if not allow_partial:
@@ -399,8 +395,8 @@ def _check_sizes(found, model, allow_partial):
       'text/Size.d_model': found.d_model,
       'text/Size.d_ff': found.d_ff,
       **theirs,
-      'build_model.vocabulary_size': found.vocabulary_size,
-      'build_model.num_relative_buckets': found.num_relative_buckets,
+      'TextTower.vocabulary_size': found.vocabulary_size,
+      'TextTower.num_relative_buckets': found.num_relative_buckets,
     }
   form = _form(encoder)
   ours = {
@@ -409,16 +405,16 @@ def _check_sizes(found, model, allow_partial):
     'text/Size.d_ff': encoder.d_ff,
     'text/Size.num_heads': encoder.num_heads,
     'text/Size.d_kv': encoder.d_kv,
-    'build_model.text_form': form,
-    'build_model.d_embedding': embedding.d_embedding or None,
-    'build_model.vocabulary_size': embedding.vocabulary_size,
-    'build_model.num_relative_buckets': encoder.num_relative_buckets,
-    'build_model.max_relative_distance': encoder.max_relative_distance,
+    'TextTower.form': form,
+    'TextTower.d_embedding': embedding.d_embedding or None,
+    'TextTower.vocabulary_size': embedding.vocabulary_size,
+    'TextTower.num_relative_buckets': encoder.num_relative_buckets,
+    'TextTower.max_relative_distance': encoder.max_relative_distance,
     'epsilon': encoder.epsilon,
   }
   if form != found.kind:
     # Its own values are those of the other form.
-    for name in ('build_model.max_relative_distance', 'epsilon'):
+    for name in ('TextTower.max_relative_distance', 'epsilon'):
       theirs.pop(name)
   gin_sizes.check(theirs, ours, gin_sizes.advise(gin_config(found)[1]))
 
@@ -456,17 +452,17 @@ def export(model, directory):
   Raises:
     ValueError: the model has no text tower that is a T5 encoder.
   """
-  _check_tower(model)
-  encoder, embedding = model.text_encoder, model.text_embedding
+  tower = _get_tower(model)
+  encoder, embedding = tower.encoder, tower.embedding
   form = _form(encoder)
   if form not in _FORMS:
     raise ValueError(
       'Only text encoders of the forms t5_v1_0 and t5_v1_1 can be exported '
       f'exactly: T5 has RMS norms alone, and ReLU or gated GeLU. Received: '
       f'an encoder of the form {form or "of none of T5"}. Train with '
-      "build_model.text_form = 't5_v1_0' or 't5_v1_1'."
+      "TextTower.form = 't5_v1_0' or 't5_v1_1'."
     )
-  if model.text_post_projection is not None:
+  if tower.post_projection is not None:
     raise ValueError(
       'T5 has nothing after its last norm, and this text tower has a Dense + '
       'GeLU there (`d_post_projection`): it cannot be exported exactly.'

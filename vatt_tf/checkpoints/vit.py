@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from vatt_tf.checkpoints import conversion, gin_sizes, weight_files
-from vatt_tf.models import vatt
+from vatt_tf.models import classification, patch_tower, sizes, vatt
 
 _NUM_CHANNELS = 3
 # What stands for `encoder`, a layer, the parts of a layer, and the kinds of
@@ -252,13 +252,15 @@ def gin_config(found, factorize_positions=False, patch_frames=4):
     (files, bindings), two lists of strings for `gin_utils.parse`.
   """
   height, width = found.frame_size
-  sizes = {
+  numbers = {
     **_gin_sizes(found),
-    'build_model.video_patch_size': (patch_frames, *found.patch_size),
-    'build_model.video_form': 'release' if factorize_positions else 'vit',
-    'build_model.frame_size': height if height == width else (height, width),
+    'video/PatchTower.patch_size': (patch_frames, *found.patch_size),
+    'video/PatchTower.form': 'release' if factorize_positions else 'vit',
+    'FRAME_SIZE': height if height == width else (height, width),
   }
-  return ['gin/pretrain_ms_mbs.gin'], gin_sizes.bindings(sizes)
+  return ['gin/pretrain_ms_mbs.gin'], [
+    'video/PatchTower.size = @video/Size()', *gin_sizes.bindings(numbers)
+  ]
 
 
 def build_image_model(found):
@@ -270,47 +272,43 @@ def build_image_model(found):
   Returns:
     A built `vatt.VATT`.
   """
-  model = vatt.VATT(
-    video={
-      'embedding': {
-        'd_model': found.d_model,
-        'patch_size': (1, *found.patch_size),
-        'table_shape': (1, *found.grid),
-        'position_form': 'full',
-        'use_position_norm': False,
-      },
-      'encoder': {
-        'num_layers': found.num_layers,
-        'd_model': found.d_model,
-        'd_ff': found.d_ff,
-        'num_heads': found.num_heads,
-        'd_kv': found.d_model // found.num_heads,
-        'epsilon': 1e-12 if found.epsilon is None else found.epsilon,
-      },
-    }
+  tower = patch_tower.PatchTower(
+    'video',
+    patch_size=(1, *found.patch_size),
+    input_size=(1, *found.frame_size),
+    size=sizes.Size(
+      found.num_layers,
+      found.d_model,
+      found.d_ff,
+      found.num_heads,
+      found.d_model // found.num_heads,
+    ),
+    form='vit',
+    epsilon=found.epsilon,
+    drop_token_rate=0.0,
+    dropout_rate=0.0,
   )
+  model = vatt.VATT({'video': tower}, head=None)
   model.build()
   return model
 
 
-def _tower(model):
-  """The VATT with the video tower, checked to be one of ViT's form."""
-  tower = getattr(model, 'tower', model)  # of a classifier
-  if 'video' not in tower.modalities:
+def _get_tower(model):
+  """The video tower of a model, checked to be one of ViT's form."""
+  tower = model.towers.get('video')
+  if tower is None:
     raise ValueError(
       'ViT is a video tower, and the model has none, only '
-      f'{tower.modalities}. Use a gin file whose model compares video.'
+      f'{model.modalities}. Use a gin file whose model compares video.'
     )
-  if tower.encoder is not None or (
-    tower.video_embedding.pre_projection is not None
-  ):
+  if not isinstance(tower, patch_tower.PatchTower) or tower.shared_layers:
     raise ValueError(
       'ViT is the video tower of a modality-specific model, and this one is '
       'of a modality-agnostic model, with Dense layers before and after the '
       'encoder that ViT does not have. Use a gin file such as '
       'gin/pretrain_ms_mbs.gin.'
     )
-  config = tower.video_encoder.get_config()
+  config = tower.encoder.get_config()
   for name, value in _ENCODER.items():
     if config[name] != value:
       raise ValueError(
@@ -352,21 +350,21 @@ def plan(
     ValueError: it is no ViT, the model has no such tower, or the sizes differ.
   """
   found = detect(shapes, config)
-  tower = _tower(model)
+  tower = _get_tower(model)
   _check_sizes(found, tower, allow_partial, factorize_positions)
   made = conversion.Plan([])
   if found.kind == 'npz':
     made.notes.append(
       "An npz file does not say which GeLU and epsilon it needs. The model's "
       'are the exact GeLU, not its tanh form, and '
-      f'{tower.video_encoder.epsilon}: look up whether the code that trained '
+      f'{tower.encoder.epsilon}: look up whether the code that trained '
       'it has the same.'
     )
   special = _embedding_assignments(
     found, tower, factorize_positions, made.notes
   )
   variables = conversion.target_variables(model)
-  prefix = tower.name + '/'
+  prefix = 'vatt/'
   for target in variables:
     part, _, name = target.removeprefix(prefix).partition('/')
     if part == 'video_embedding':
@@ -414,7 +412,7 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
     name: found.prefix + _PARTS[found.kind][name]
     for name in ('cls', 'positions', 'tokenizer/kernel', 'tokenizer/bias')
   }
-  embedding = tower.video_embedding
+  embedding = tower.embedding
   frames, *patch = embedding.patch_size
   table_shape = embedding.position_embedding.table_shape
 
@@ -433,10 +431,10 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
       value = np.reshape(value, [-1, value.shape[-1]])
       return np.tile(value / np.float32(frames), [frames, 1])
 
-    sizes = 'x'.join(map(str, patch))
+    extent = 'x'.join(map(str, patch))
     how = 'kernel as a matrix'
     if frames > 1:
-      how = f'kernel inflated from {sizes} to {frames}x{sizes}'
+      how = f'kernel inflated from {extent} to {frames}x{extent}'
     return conversion.copy(target, parts['tokenizer/kernel'], how, inflate)
 
   def full(target):
@@ -531,27 +529,27 @@ def _factorize(positions, layer):
 
 def _check_sizes(found, tower, allow_partial, factorize_positions):
   """Raises ValueError, naming the first size that differs."""
-  encoder, embedding = tower.video_encoder, tower.video_embedding
+  encoder, embedding = tower.encoder, tower.embedding
   positions = embedding.position_embedding
   is_exact = positions.form == 'full' and not positions.use_layer_norm
   if factorize_positions and positions.form != 'separable':
     raise ValueError(
       '`factorize_positions` is for position tables of the release, and the '
       'model has one for all positions, which takes them exactly. Leave it '
-      "out, or set build_model.video_form = 'release'."
+      "out, or set video/PatchTower.form = 'release'."
     )
   if not factorize_positions and not is_exact:
     raise ValueError(
       "The model has position tables of the release, which cannot hold ViT's "
-      "exactly. Set build_model.video_form = 'vit', or give "
+      "exactly. Set video/PatchTower.form = 'vit', or give "
       '`--factorize_positions` for the nearest that they can hold.'
     )
   # With `allow_partial`, only what makes other sense of arrays that fit.
   frames, *patch = embedding.patch_size
   theirs = {
     **_gin_sizes(found),
-    'build_model.video_patch_size': (frames, *found.patch_size),
-    'build_model.frame_size': found.frame_size,
+    'video/PatchTower.patch_size': (frames, *found.patch_size),
+    'FRAME_SIZE': found.frame_size,
   }
   if found.epsilon is not None and not factorize_positions:
     theirs['epsilon'] = found.epsilon
@@ -564,8 +562,8 @@ def _check_sizes(found, tower, allow_partial, factorize_positions):
     'video/Size.d_ff': encoder.d_ff,
     'video/Size.num_heads': encoder.num_heads,
     'video/Size.d_kv': encoder.d_kv,
-    'build_model.video_patch_size': embedding.patch_size,
-    'build_model.frame_size': tuple(
+    'video/PatchTower.patch_size': embedding.patch_size,
+    'FRAME_SIZE': tuple(
       n * p for n, p in zip(positions.table_shape[1:], patch)
     ),
     'epsilon': encoder.epsilon,
@@ -611,9 +609,11 @@ def export(model, directory):
   Raises:
     ValueError: the model has no video tower that is a ViT.
   """
-  tower = _tower(model)
-  encoder, embedding = tower.video_encoder, tower.video_embedding
-  if tower.video_post_projection is not None or model is not tower:
+  tower = _get_tower(model)
+  encoder, embedding = tower.encoder, tower.embedding
+  if tower.post_projection is not None or isinstance(
+    model, classification.Classifier
+  ):
     raise ValueError(
       'ViT has nothing after its last norm, and this video tower has a Dense '
       'layer there: it cannot be exported exactly.'
@@ -625,7 +625,7 @@ def export(model, directory):
       f'd_kv={encoder.d_kv}'
     )
   variables = conversion.target_variables(model)
-  prefix = tower.name + '/video_encoder/'
+  prefix = 'vatt/video_encoder/'
   parts = _PARTS['safetensors']
   arrays = {
     _encoder_name(target.removeprefix(prefix), 'safetensors'): (

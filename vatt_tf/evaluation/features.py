@@ -9,16 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from vatt_tf import feature_names as names
+from vatt_tf.core import modalities as modality_table
 from vatt_tf.evaluation import outputs
 
-# Which tower gives what.
+# Which tower gives what; captions are no clips.
 MODALITY_OF = {
-  names.VIDEO_FEATURE: 'video',
-  names.VIDEO_VA: 'video',
-  names.VIDEO_VT: 'video',
-  names.AUDIO_FEATURE: 'audio',
-  names.AUDIO_VA: 'audio',
-  names.AUDIO_VT: 'audio',
+  key: modality
+  for modality, row in modality_table.MODALITIES.items()
+  if modality != modality_table.TEXT
+  for key in (row.feature, *modality_table.embeddings_of(modality).values())
 }
 
 
@@ -67,7 +66,6 @@ def extract(model, dataset, feature_names):
       f'Received: features={list(feature_names)}'
     )
   modalities = sorted({MODALITY_OF[name] for name in feature_names})
-  model = getattr(model, 'tower', model)
   if not set(modalities) <= set(model.modalities):
     raise ValueError(
       f'The model has the modalities {", ".join(model.modalities)} alone. '
@@ -75,16 +73,16 @@ def extract(model, dataset, feature_names):
     )
 
   def run(features, training):
+    del training  # of frozen features
     found = {}
     for modality in modalities:
-      key = model.input_name(modality)
+      key = model.towers[modality].input_name
       if key not in features:
         raise ValueError(
           f'`dataset` must have the input {key!r} of the {modality} tower, '
           f'such as `make_dataset.{modality}`. Received: {sorted(features)}'
         )
-      embed = getattr(model, f'embed_{modality}')
-      found.update(embed(features[key], training=training))
+      found.update(model.embed(modality, features[key]))
     return found
 
   kept = [f'{modality}_mask' for modality in modalities]

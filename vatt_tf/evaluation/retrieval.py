@@ -25,6 +25,7 @@ import numpy as np
 
 from vatt_tf import command_line
 from vatt_tf import feature_names as names
+from vatt_tf.core import modalities
 from vatt_tf.evaluation import outputs
 
 # How the clips of a video become one vector: the mean of the embeddings as
@@ -40,18 +41,25 @@ _MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
 
 # Direction: query modality and embedding, pool modality and embedding.
 _DIRECTIONS = {
-  'text_to_video': (names.TEXT, names.TEXT_VT, names.VIDEO, names.VIDEO_VT),
-  'video_to_text': (names.VIDEO, names.VIDEO_VT, names.TEXT, names.TEXT_VT),
-  'audio_to_video': (names.AUDIO, names.AUDIO_VA, names.VIDEO, names.VIDEO_VA),
-  'video_to_audio': (names.VIDEO, names.VIDEO_VA, names.AUDIO, names.AUDIO_VA),
-  'text_to_audio': (names.TEXT, names.TEXT_VT, names.AUDIO, names.AUDIO_VT),
-  'audio_to_text': (names.AUDIO, names.AUDIO_VT, names.TEXT, names.TEXT_VT),
+  f'{query[0]}_to_{pool[0]}': (*query, *pool)
+  for pair in (
+    modalities.PAIRS[name]
+    for name in (
+      modalities.VIDEO_TEXT, modalities.VIDEO_AUDIO, modalities.AUDIO_TEXT
+    )
+  )
+  for query, pool in (
+    (
+      (pair.second, pair.second_embedding),
+      (pair.first, pair.first_embedding),
+    ),
+    (
+      (pair.first, pair.first_embedding),
+      (pair.second, pair.second_embedding),
+    ),
+  )
 }
-_MASKS = {
-  names.VIDEO: names.VIDEO_MASK,
-  names.AUDIO: names.AUDIO_MASK,
-  names.TEXT: names.TEXT_MASK,
-}
+_MASKS = {name: row.mask for name, row in modalities.MODALITIES.items()}
 _EMBEDDINGS = (
   names.VIDEO_VA,
   names.AUDIO_VA,

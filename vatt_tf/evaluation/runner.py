@@ -114,7 +114,7 @@ def _by_name(findings):
 @gin.configurable
 def evaluate(
   checkpoint,
-  model=gin.REQUIRED,
+  task=gin.REQUIRED,
   dataset=gin.REQUIRED,
   evaluation=None,
   batch_size=32,
@@ -131,7 +131,7 @@ def evaluate(
   Args:
     checkpoint: a run's `model_dir`, or a checkpoint's prefix; None with
       `allow_random_weights`.
-    model: callable without arguments that returns the model.
+    task: the task that the model was trained for, which builds it.
     dataset: `make_dataset` in the scope of held-out data.
     evaluation: what to evaluate, or a list of it; None: `RetrievalEvaluation`.
     batch_size: int.
@@ -171,7 +171,7 @@ def evaluate(
   if follow is None:
     paths = list(paths)  # what is missing is found before the work
   examples = dataset(global_batch_size=batch_size)
-  built = model()
+  built = task.build_model()
   writer = (
     None if event_dir is None else tf.summary.create_file_writer(event_dir)
   )

@@ -13,11 +13,16 @@ import tensorflow as tf
 
 from vatt_tf import command_line
 from vatt_tf import feature_names as names
+from vatt_tf.core import modalities
 from vatt_tf.evaluation import classification, outputs, retrieval
 from vatt_tf.evaluation import features as features_lib
 from vatt_tf.input_pipeline import text as text_lib
 
-_SPACE = {'video': names.VIDEO_VT, 'audio': names.AUDIO_VT}
+_SPACE = {
+  pair.first: pair.first_embedding
+  for pair in modalities.PAIRS.values()
+  if pair.second == modalities.TEXT
+}
 _BATCH_SIZE = 256  # prompts embedded at a time
 
 
@@ -81,7 +86,9 @@ def embed_prompts(model, prompts, config):
     )
   found = []
   for start in range(0, len(texts), _BATCH_SIZE):
-    embedded = model.embed_text(ids[start : start + _BATCH_SIZE])
+    embedded = model.embed(
+      modalities.TEXT, ids[start : start + _BATCH_SIZE]
+    )
     if names.TEXT_VT not in embedded:
       raise ValueError(
         'Zero-shot classification needs a model with a video-text or an '

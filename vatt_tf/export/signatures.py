@@ -7,7 +7,7 @@ it is core TensorFlow, and TF-Text for tokenizers that need it.
 
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import modalities
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
@@ -32,9 +32,11 @@ AUDIO_TEXT = 'audio_text_embedding'
 
 # An output's name, of what the model gives.
 _OUTPUTS = {
-  'video': {VIDEO_AUDIO: names.VIDEO_VA, VIDEO_TEXT: names.VIDEO_VT},
-  'audio': {VIDEO_AUDIO: names.AUDIO_VA, AUDIO_TEXT: names.AUDIO_VT},
-  'text': {VIDEO_TEXT: names.TEXT_VT},
+  modality: {
+    f'{pair}_embedding': key
+    for pair, key in modalities.embeddings_of(modality).items()
+  }
+  for modality in modalities.MODALITIES
 }
 
 
@@ -196,35 +198,39 @@ class ServedModel(tf.Module):
     # Only the values are saved: the layers would write functions of their own.
     self._saved_variables = list(model.variables)
     self.num_parameters = model.count_params()
-    towers = model.tower if self._is_classifier else model
-    configs = {'video': video, 'audio': audio, 'text': text}
-    for modality in towers.modalities:
+    configs = {
+      modalities.VIDEO: video,
+      modalities.AUDIO: audio,
+      modalities.TEXT: text,
+    }
+    for modality in model.modalities:
       if configs[modality] is None:
         raise ValueError(
           f'`{modality}` must be given, for the model has a tower for it. '
           f'Received: {modality}=None'
         )
-    if 'audio' in towers.modalities and audio.form != towers.audio_form:
-      raise ValueError(
-        f'`audio` must have the form of the model, {towers.audio_form!r}. '
-        f'Received: audio.form={audio.form!r}'
-      )
+    if modalities.AUDIO in model.modalities:
+      expected = model.towers[modalities.AUDIO].input_name
+      if audio.input_name != expected:
+        raise ValueError(
+          '`audio` must have the form of the model, whose input is '
+          f'{expected}. Received: audio.form={audio.form!r}'
+        )
     self.video, self.audio, self.text = video, audio, text
     self._is_looped = video is None or video.short_clip == video_lib.LOOP
     self.tokenizer = None
-    if 'text' in towers.modalities:
+    if modalities.TEXT in model.modalities:
       self.tokenizer = text_lib.make_tokenizer(text)
-    self.functions = self._make_signatures(model, towers)
+    self.functions = self._make_signatures(model)
 
-  def _make_signatures(self, model, towers):
+  def _make_signatures(self, model):
     """Functions by name; the first of them is the default too."""
 
-    def run(modality, value, mask=None):
+    def run(modality, value):
       if self._is_classifier:
-        return self._classify(model, towers.input_name(modality), value)
-      embed = getattr(model, f'embed_{modality}')
-      found = embed(value) if mask is None else embed(value, mask)
-      outputs = {FEATURE: found[f'{modality}_feature']}
+        return self._classify(model, value)
+      found = model.embed(modality, value)
+      outputs = {FEATURE: found[modalities.MODALITIES[modality].feature]}
       for name, key in _OUTPUTS[modality].items():
         if key in found:
           outputs[name] = tf.math.l2_normalize(found[key], axis=-1)
@@ -278,7 +284,7 @@ class ServedModel(tf.Module):
     }
     signatures = {}
     for name, (function, specs) in inputs.items():
-      if name.split('_')[1] not in towers.modalities:
+      if name.split('_')[1] not in model.modalities:
         continue
       named = [
         tf.TensorSpec(spec.shape, spec.dtype, name=key)
@@ -288,13 +294,13 @@ class ServedModel(tf.Module):
       signatures.setdefault(DEFAULT, signatures[name])
     return signatures
 
-  def _classify(self, model, name, value):
-    found = model({name: value})
+  def _classify(self, model, value):
+    found = model({model.tower.input_name: value})
     logits = found[classification.LOGITS]
     return {
       classification.LOGITS: logits,
       classification.PROBABILITIES: model.probabilities(logits),
-      FEATURE: found[f'{model.modality}_feature'],
+      FEATURE: found[modalities.MODALITIES[model.modality].feature],
     }
 
 

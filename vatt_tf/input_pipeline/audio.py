@@ -12,7 +12,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import tensor_utils
+from vatt_tf import feature_names, tensor_utils
 
 WAVEFORM = 'waveform'
 SPECTROGRAM = 'spectrogram'
@@ -164,6 +164,13 @@ class AudioConfig:
   def hop_length(self) -> int:
     """Samples from a window of the spectrogram to the next."""
     return round(self.hop_seconds * self.sample_rate)
+
+  @property
+  def input_name(self) -> str:
+    """Key of the feature dictionary that the sound has."""
+    if self.form == SPECTROGRAM:
+      return feature_names.SPECTROGRAM
+    return feature_names.AUDIO
 
   @property
   def shape(self) -> tuple[int, int]:

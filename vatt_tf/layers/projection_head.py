@@ -1,14 +1,20 @@
 """Projections of pooled features into the common spaces."""
 
+from collections.abc import Sequence
+import math
+
+import gin
 import tensorflow as tf
 import tf_keras
 
 from vatt_tf import feature_names
+from vatt_tf.core import modalities
 from vatt_tf.layers import cross_replica_batch_norm
 
 _FORMS = ('disjoint', 'fine_and_coarse', 'shared')
 
 
+@gin.register
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class ProjectionHead(tf_keras.layers.Layer):
   """Maps pooled features to embeddings to compare (paper, section 3.3).
@@ -22,9 +28,9 @@ class ProjectionHead(tf_keras.layers.Layer):
       audio -> Dense = audio_va           text -> Dense = text_vt
 
   The second map takes sound to text too (`audio_vt`), though it is not trained
-  for that unless `use_audio_text`. Sound passes its batch norm with the moving
-  statistics, in training as well, so that it goes through the very map that
-  inference uses, and does not disturb the statistics of video.
+  for that unless `pairs` has `audio_text`. Sound passes its batch norm with the
+  moving statistics, in training as well, so that it goes through the very map
+  that inference uses, and does not disturb the statistics of video.
 
   `shared`: each modality ReLU -> Dense -> BN into one space of `d_va` numbers.
   `disjoint`: the same form, but the video-audio and the video-text space have
@@ -37,10 +43,9 @@ class ProjectionHead(tf_keras.layers.Layer):
     form: `fine_and_coarse`, `shared` or `disjoint`.
     d_va: int, width of the video-audio space.
     d_vt: int, width of the video-text space; `shared` does not use it.
-    use_video_audio: bool, whether video and audio are compared. Maps that no
-      comparison uses are not made.
-    use_video_text: bool.
-    use_audio_text: bool; not in `disjoint`.
+    pairs: the pairs of modalities that are compared, of
+      `core.modalities.PAIRS`. Maps that no comparison uses are not made.
+      `disjoint` takes no `audio_text`.
     momentum: float, of the batch norms.
     epsilon: float, of the batch norms.
     **kwargs: of `tf_keras.layers.Layer`.
@@ -73,9 +78,7 @@ class ProjectionHead(tf_keras.layers.Layer):
     form='fine_and_coarse',
     d_va=512,
     d_vt=256,
-    use_video_audio=True,
-    use_video_text=True,
-    use_audio_text=False,
+    pairs: Sequence[str] = (modalities.VIDEO_AUDIO, modalities.VIDEO_TEXT),
     momentum=0.9,
     epsilon=1e-5,
     **kwargs,
@@ -86,22 +89,19 @@ class ProjectionHead(tf_keras.layers.Layer):
       raise ValueError(
         f'`form` must be one of {list(_FORMS)}. Received: form={form!r}'
       )
-    if not (use_video_audio or use_video_text or use_audio_text):
-      raise ValueError(
-        'At least one of `use_video_audio`, `use_video_text`, `use_audio_text` '
-        'must be true. Received: all false'
-      )
-    if form == 'disjoint' and use_audio_text:
+    modalities.check_pairs(pairs)
+    if form == 'disjoint' and modalities.AUDIO_TEXT in pairs:
       raise ValueError(
         'The `disjoint` spaces have none for sound and text: choose another '
-        '`form`, or no audio-text term. Received: use_audio_text=True'
+        f'`form`, or no audio-text term. Received: pairs={pairs}'
       )
     self.form = form
     self.d_va = d_va
     self.d_vt = d_vt
-    self.use_video_audio = use_video_audio
-    self.use_video_text = use_video_text
-    self.use_audio_text = use_audio_text
+    self.pairs = tuple(pairs)
+    self.use_video_audio = modalities.VIDEO_AUDIO in pairs
+    self.use_video_text = modalities.VIDEO_TEXT in pairs
+    self.use_audio_text = modalities.AUDIO_TEXT in pairs
     self.momentum = momentum
     self.epsilon = epsilon
 
@@ -111,9 +111,10 @@ class ProjectionHead(tf_keras.layers.Layer):
     Args:
       input_shape: dictionary from the names of features to their shapes.
     """
-    use_video = self.use_video_audio or self.use_video_text
-    use_audio = self.use_video_audio or self.use_audio_text
-    use_text = self.use_video_text or self.use_audio_text
+    used = modalities.of_pairs(self.pairs)
+    use_video, use_audio, use_text = (
+      modality in used for modality in modalities.MODALITIES
+    )
     d_video, d_audio, d_text = (
       int(input_shape[name][-1]) if is_used else None
       for name, is_used in (
@@ -268,6 +269,30 @@ class ProjectionHead(tf_keras.layers.Layer):
       z = self.text_vt_norm(z, training=training, mask=mask)
     return {feature_names.TEXT_VT: z}
 
+  def flops(self, modality):
+    """FLOPs of the forward pass on one feature.
+
+    Args:
+      modality: `video`, `audio` or `text`.
+
+    Returns:
+      int; a multiplication and an addition are two. A training step that uses
+      all outputs computes three times as much.
+    """
+    maps = [f'{modality}_to_{space}' for space in ('va', 'vt', 'shared')]
+    if self.form == 'fine_and_coarse':
+      has_text = self.use_video_text or self.use_audio_text
+      if modality == modalities.VIDEO:
+        maps += ['video_to_hidden', 'hidden_to_va']
+        has_text = self.use_video_text
+      if modality != modalities.TEXT and has_text:
+        maps.append('va_to_vt')
+    return sum(
+      2 * math.prod(getattr(self, name).kernel.shape)
+      for name in maps
+      if hasattr(self, name)
+    )
+
   def get_config(self):
     """The arguments of the layer."""
     return {
@@ -275,9 +300,7 @@ class ProjectionHead(tf_keras.layers.Layer):
       'form': self.form,
       'd_va': self.d_va,
       'd_vt': self.d_vt,
-      'use_video_audio': self.use_video_audio,
-      'use_video_text': self.use_video_text,
-      'use_audio_text': self.use_audio_text,
+      'pairs': self.pairs,
       'momentum': self.momentum,
       'epsilon': self.epsilon,
     }

@@ -1,6 +1,8 @@
-"""The contrastive sums that NCE and MIL-NCE share.
+"""NCE and MIL-NCE between two modalities (paper, section 3.4).
 
-NCE is the case of one candidate a clip (see `losses.pairs`).
+MIL-NCE (Miech et al. 2020) compares a clip with several candidates, such as the
+captions near it in time: they are its positives together, so that one that fits
+is enough. NCE is the case of one candidate.
 """
 
 import functools
@@ -12,35 +14,70 @@ from vatt_tf.losses import pairs
 DENOMINATORS = ('joint', 'joint_once', 'per_direction')
 
 
-def shares(
-  anchor,
-  candidates,
-  anchor_mask,
-  candidates_mask,
-  temperature,
-  denominator,
-  chunk_size,
-  names,
-):
-  """This replica's share of a contrastive loss over the global batch.
+def contrastive_loss(
+  anchor: tf.Tensor,
+  candidates: tf.Tensor,
+  anchor_mask: tf.Tensor | None = None,
+  candidates_mask: tf.Tensor | None = None,
+  temperature: float | tf.Tensor = 0.07,
+  denominator: str = 'joint',
+  chunk_size: int | None = None,
+) -> pairs.LossTerms:
+  """NCE, or MIL-NCE, between the clips of the global batch.
+
+  With s(i, j, c) the cosine of anchor i and candidate c of clip j over the
+  temperature, and P(i) = sum_c e^s(i, i, c) over the clip's own candidates, the
+  loss is the mean over the clips i with an anchor and a candidate of:
+
+  - `joint`: log(sum_jc e^s(i, j, c) + sum_jc e^s(j, i, c)) - log P(i). The
+    positives stand twice in the sum, so the loss is at least log 2. This is
+    the released implementation's, and that of MIL-NCE.
+  - `joint_once`: the same with j != i in the second sum: the paper's
+    equations 4 and 5.
+  - `per_direction`: log(sum_jc e^s(i, j, c)) - log P(i) and
+    log(sum_jc e^s(j, i, c)) - log P(i), added.
+
+  Sums run over what exists, candidate by candidate: an embedding whose mask is
+  false is neither a positive nor a negative, and gets a zero gradient,
+  whatever it holds; the clip's other embeddings still serve as negatives (a
+  clip with no caption keeps its video in the pool). With no pair at all the
+  loss is exactly 0 and so are the gradients.
+
+  In a replica context the arguments are this replica's rows and the results
+  its shares: the sum over replicas is the global loss, and the sum of the
+  replicas' gradients is its gradient. All replicas hold equally many rows.
+  Similarities and sums are float32 for half-precision embeddings.
 
   Args:
-    anchor: (B, D) float, this replica's rows, not normalised.
-    candidates: (B, C, D) float.
-    anchor_mask: (B,) bool, or None for all true.
-    candidates_mask: (B, C) bool, or None for all true.
-    temperature: positive float, or a positive scalar tensor, which gets its
+    anchor: (B, D) float embeddings, not normalised, such as videos.
+    candidates: (B, D) float embeddings of the same clips, such as sounds, or
+      (B, C, D), such as captions.
+    anchor_mask: (B,) bool, the anchor exists. None: all.
+    candidates_mask: (B,) or (B, C) bool, the candidate exists. None: all.
+    temperature: Positive float, or a positive scalar tensor, which gets its
       gradient.
-    denominator: one of `DENOMINATORS`.
-    chunk_size: None, or how many rows' similarities are held at a time.
-    names: what error messages call the anchor and the candidates.
+    denominator: One of `DENOMINATORS`.
+    chunk_size: None holds all similarities at once. An integer holds those of
+      that many rows at a time, and their gradient right after them: memory
+      then grows with B, not with its square, at the same result.
 
   Returns:
-    `pairs.Shares`, float32 (float64 for float64 embeddings); the loss is the
-    mean over the valid pairs.
+    `pairs.LossTerms`.
 
   Raises:
-    ValueError: an argument is not what is said here.
+    ValueError: An unknown denominator, or an argument out of its range or of
+      a shape that does not fit.
+
+  Example:
+    >>> video = tf.constant([[1.0, 0.0], [0.0, 1.0]])
+    >>> contrastive_loss(video, video, temperature=0.1).loss.numpy().round(4)
+    0.6932
+    >>> text = tf.stack([video, -video], axis=1)
+    >>> mask = tf.constant([[True, False], [True, False]])
+    >>> contrastive_loss(
+    ...   video, text, candidates_mask=mask, temperature=0.1
+    ... ).loss.numpy().round(4)
+    0.6932
   """
   if not tf.is_tensor(temperature) and not temperature > 0:
     raise ValueError(
@@ -51,7 +88,7 @@ def shares(
       f'`denominator` must be one of {", ".join(DENOMINATORS)}. '
       f'Received: denominator={denominator!r}'
     )
-  return pairs.shares(
+  return pairs.loss_terms(
     anchor,
     candidates,
     anchor_mask,
@@ -60,7 +97,6 @@ def shares(
     scalars={'temperature': temperature},
     counted=pairs.valid_pairs,
     chunk_size=chunk_size,
-    names=names,
   )
 
 

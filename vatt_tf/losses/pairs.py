@@ -18,16 +18,19 @@ TIE = 1e-6
 _ABSENT = -1e30
 
 
-class Shares(NamedTuple):
+class LossTerms(NamedTuple):
   """This replica's shares; summed over replicas they are the global values.
 
+  `distribution.all_reduce_sum(terms)` is that sum. All are scalars, float32 (or
+  float64 for float64 embeddings).
+
   Attributes:
-    loss: scalar, of the mean loss over the global batch.
-    num_pairs: scalar, clips whose anchor and at least one candidate exist.
-    forward_accuracy: scalar, of the share of valid anchors with a candidate of
-      their own nearer than all others.
-    backward_accuracy: scalar, of the share of valid candidates with their own
-      anchor nearer than all others.
+    loss: Mean loss over the global batch.
+    num_pairs: Clips whose anchor and at least one candidate exist.
+    forward_accuracy: Share of the valid anchors with a candidate of their own
+      nearer than every other one of the global batch; a tie is a miss.
+    backward_accuracy: Share of the valid candidates with their own anchor
+      nearer than every other one.
   """
 
   loss: tf.Tensor
@@ -36,7 +39,7 @@ class Shares(NamedTuple):
   backward_accuracy: tf.Tensor
 
 
-class Side(NamedTuple):
+class Rows(NamedTuple):
   """Unit embeddings and masks of some rows of the batch, R rows."""
 
   row: tf.Tensor  # (R,) int32, in the global batch
@@ -54,7 +57,7 @@ class Similarities(NamedTuple):
   own: tf.Tensor  # bool, broadcasts to values: both are of one clip
 
 
-def shares(
+def loss_terms(
   anchor,
   candidates,
   anchor_mask,
@@ -63,35 +66,33 @@ def shares(
   scalars,
   counted,
   chunk_size,
-  names,
 ):
   """This replica's share of a loss over the pairs of the global batch.
 
   Args:
     anchor: (B, D) float, this replica's rows, not normalised.
-    candidates: (B, C, D) float.
+    candidates: (B, D) or (B, C, D) float.
     anchor_mask: (B,) bool, or None for all true.
-    candidates_mask: (B, C) bool, or None for all true.
-    sums: function (local, everyone, *scalars) of two `Side`s that returns the
+    candidates_mask: (B,) or (B, C) bool, or None for all true.
+    sums: function (local, everyone, *scalars) of two `Rows`s that returns the
       loss, the forward and the backward hits (see `num_hits`), each summed
       over the local rows, as one tensor (3,). Rows without embeddings must
       not change it.
     scalars: dictionary of floats or scalar tensors by name, which `sums`
       takes. They get their gradients, and so does nothing else that `sums`
       may use.
-    counted: function of a `Side` that returns (R,) bool: the rows over which
+    counted: function of a `Rows` that returns (R,) bool: the rows over which
       the loss is the mean.
     chunk_size: None, or how many rows' similarities are held at a time.
-    names: what error messages call the anchor and the candidates.
 
   Returns:
-    `Shares`, float32 (float64 for float64 embeddings).
+    `LossTerms`, float32 (float64 for float64 embeddings).
 
   Raises:
     ValueError: an argument is not what is said here.
   """
   anchor, candidates, anchor_mask, candidates_mask = _checked(
-    anchor, candidates, anchor_mask, candidates_mask, names
+    anchor, candidates, anchor_mask, candidates_mask
   )
   if chunk_size is not None and not chunk_size >= 1:
     raise ValueError(
@@ -100,14 +101,14 @@ def shares(
     )
   num_rows = tensor_utils.shape_list(anchor)[0]
   first_row = distribution.first_row(num_rows)
-  local = Side(
+  local = Rows(
     first_row + tf.range(num_rows),
     _unit(anchor, anchor_mask),
     _unit(candidates, candidates_mask),
     anchor_mask,
     candidates_mask,
   )
-  everyone = Side(
+  everyone = Rows(
     tf.range(num_rows * distribution.num_replicas()),
     *distribution.cross_replica_concat(local[1:]),
   )
@@ -119,7 +120,7 @@ def shares(
   loss, forward, backward = tf.unstack(totals)
   num_global_pairs = count(valid_pairs(everyone), loss.dtype)
   num_global_candidates = count(valid_candidates(everyone), loss.dtype)
-  return Shares(
+  return LossTerms(
     loss / tf.maximum(count(counted(everyone), loss.dtype), 1),
     count(valid_pairs(local), loss.dtype),
     forward / tf.maximum(num_global_pairs, 1),
@@ -127,7 +128,7 @@ def shares(
   )
 
 
-def _checked(anchor, candidates, anchor_mask, candidates_mask, names):
+def _checked(anchor, candidates, anchor_mask, candidates_mask):
   """The inputs as tensors of shapes that belong together."""
   anchor = tf.convert_to_tensor(anchor)
   candidates = tf.convert_to_tensor(candidates)
@@ -135,24 +136,27 @@ def _checked(anchor, candidates, anchor_mask, candidates_mask, names):
   candidates_mask = _mask(candidates_mask, candidates)
   if (
     anchor.shape.rank != 2
-    or candidates.shape.rank != 3
+    or candidates.shape.rank not in (2, 3)
     or not anchor.shape[:1].is_compatible_with(candidates.shape[:1])
-    or not anchor.shape[1:].is_compatible_with(candidates.shape[2:])
+    or not anchor.shape[1:].is_compatible_with(candidates.shape[-1:])
   ):
     raise ValueError(
-      f'`{names[0]}` and `{names[1]}` must have the same rows and width. '
-      f'Received: {names[0]}.shape={anchor.shape}, '
-      f'{names[1]}.shape={candidates.shape}'
+      '`anchor` and `candidates` must have the same rows and width. '
+      f'Received: anchor.shape={anchor.shape}, '
+      f'candidates.shape={candidates.shape}'
     )
   for name, mask, x in (
-    (names[0], anchor_mask, anchor),
-    (names[1], candidates_mask, candidates),
+    ('anchor', anchor_mask, anchor),
+    ('candidates', candidates_mask, candidates),
   ):
     if not mask.shape.is_compatible_with(x.shape[:-1]):
       raise ValueError(
         f'`{name}_mask` must be shaped like `{name}` without its last axis, '
         f'{x.shape[:-1]}. Received: {name}_mask.shape={mask.shape}'
       )
+  if candidates.shape.rank == 2:  # one of each clip
+    candidates = candidates[:, tf.newaxis]  # (B, 1, D)
+    candidates_mask = candidates_mask[:, tf.newaxis]  # (B, 1)
   return anchor, candidates, anchor_mask, candidates_mask
 
 
@@ -188,7 +192,7 @@ def own_similarities(local):
   """The cosines of the local anchors to the candidates of their own clips.
 
   Args:
-    local: `Side` of R rows.
+    local: `Rows` of R rows.
 
   Returns:
     (R, C); where one of the two does not exist, as `pool` says.
@@ -201,8 +205,8 @@ def forward_similarities(local, everyone):
   """The cosines of the local anchors to all candidates.
 
   Args:
-    local: `Side` of R rows.
-    everyone: `Side` of the B rows of the global batch.
+    local: `Rows` of R rows.
+    everyone: `Rows` of the B rows of the global batch.
 
   Returns:
     `Similarities` (R, B, C).
@@ -219,8 +223,8 @@ def backward_similarities(local, everyone):
   """The cosines of the local candidates to all anchors.
 
   Args:
-    local: `Side` of R rows.
-    everyone: `Side` of the B rows of the global batch.
+    local: `Rows` of R rows.
+    everyone: `Rows` of the B rows of the global batch.
 
   Returns:
     `Similarities` (R, C, B).
@@ -237,7 +241,7 @@ def num_hits(local, positives, forward, backward, margin):
   """The local rows whose own clip is the nearest of all; without gradient.
 
   Args:
-    local: `Side` of R rows.
+    local: `Rows` of R rows.
     positives: (R, C) of `own_similarities`, times any positive number.
     forward: `Similarities` (R, B, C), times the same number.
     backward: `Similarities` (R, C, B), likewise.
@@ -302,7 +306,7 @@ def _chunked_sums(sums, local, everyone, scalars, chunk_size):
   num_rows = tensor_utils.shape_list(local.anchor)[0]
   num_chunks = -(-num_rows // chunk_size)
   # Rows that are added have no embeddings: they change no sum.
-  chunks = Side(
+  chunks = Rows(
     *(_in_chunks(x, num_rows, num_chunks, chunk_size) for x in local)
   )
 
@@ -314,7 +318,7 @@ def _chunked_sums(sums, local, everyone, scalars, chunk_size):
       with tf.GradientTape() as tape:
         tape.watch([own, shared])
         found = sums(
-          Side(
+          Rows(
             chunks.row[i],
             *own,
             chunks.anchor_mask[i],

@@ -6,14 +6,14 @@ from vatt_tf.losses import pairs
 
 
 def sigmoid_loss(
-  anchor,
-  candidates,
-  anchor_mask=None,
-  candidates_mask=None,
-  inverse_temperature=10.0,
-  bias=-10.0,
-  chunk_size=None,
-):
+  anchor: tf.Tensor,
+  candidates: tf.Tensor,
+  anchor_mask: tf.Tensor | None = None,
+  candidates_mask: tf.Tensor | None = None,
+  inverse_temperature: float | tf.Tensor = 10.0,
+  bias: float | tf.Tensor = -10.0,
+  chunk_size: int | None = None,
+) -> pairs.LossTerms:
   """Sigmoid loss over all pairs of the global batch.
 
   Each pair of an anchor i (a video) and a candidate c of clip j (a sound, a
@@ -47,13 +47,11 @@ def sigmoid_loss(
       gradient: SigLIP's t.
     bias: float or scalar tensor, SigLIP's b.
     chunk_size: None holds all similarities at once. An integer holds those of
-      so many rows at a time, and their gradient right after them: memory
+      that many rows at a time, and their gradient right after them: memory
       then grows with B, not with its square, at the same result.
 
   Returns:
-    `pairs.Shares`: the loss, the number of clips with an anchor and a
-    candidate, and the accuracies from the anchors to the candidates and back,
-    as `nce.NCEResult` and `mil_nce.MILNCEResult` define them.
+    `pairs.LossTerms`.
 
   Raises:
     ValueError: an argument out of its range or of a shape that does not fit.
@@ -68,12 +66,7 @@ def sigmoid_loss(
       '`inverse_temperature` must be positive. '
       f'Received: inverse_temperature={inverse_temperature}'
     )
-  candidates = tf.convert_to_tensor(candidates)
-  if candidates.shape.rank == 2:
-    candidates = candidates[:, tf.newaxis]  # (B, 1, D)
-    if candidates_mask is not None:
-      candidates_mask = tf.convert_to_tensor(candidates_mask)[..., tf.newaxis]
-  return pairs.shares(
+  return pairs.loss_terms(
     anchor,
     candidates,
     anchor_mask,
@@ -82,7 +75,6 @@ def sigmoid_loss(
     scalars={'inverse_temperature': inverse_temperature, 'bias': bias},
     counted=lambda side: side.anchor_mask,
     chunk_size=chunk_size,
-    names=('anchor', 'candidates'),
   )
 
 

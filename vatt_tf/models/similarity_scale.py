@@ -1,14 +1,14 @@
-"""What the similarities of a loss are multiplied by and shifted by, learned."""
+"""Learned temperature and bias of the similarities."""
 
+from collections.abc import Mapping
 import math
 
-import gin
 import tensorflow as tf
 import tf_keras
 
+from vatt_tf.core import modalities
+
 KINDS = ('temperature', 'temperature_and_bias')
-OBJECTIVES = ('nce', 'sigmoid')
-PAIRS = ('video_audio', 'video_text', 'audio_text')
 
 # CLIP's limit of the inverse temperature.
 _MAX_INVERSE_TEMPERATURE = 100.0
@@ -17,42 +17,32 @@ _SIGMOID_INVERSE_TEMPERATURE = 10.0
 _SIGMOID_BIAS = -10.0
 
 
-@gin.register
-def similarity_kind(objective='nce', learned_temperature=False):
-  """The kind of `SimilarityScale` that an objective needs.
+def _output_names(pair):
+  """From the name of a scalar to the model's output that holds it."""
+  return {
+    'inverse_temperature': f'{pair}_inverse_temperature',
+    'bias': f'{pair}_bias',
+  }
+
+
+def scalars_of(
+  pair: str, outputs: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+  """The learned scalars of a pair among the outputs of a model.
 
   Args:
-    objective: `nce` or `sigmoid`.
-    learned_temperature: bool; the sigmoid loss learns it in any case.
+    pair: Name of a pair.
+    outputs: What the model returned.
 
   Returns:
-    One of `KINDS`, or None: the model learns none.
-
-  Raises:
-    ValueError: an unknown objective.
-
-  Example:
-    >>> similarity_kind('sigmoid')
-    'temperature_and_bias'
+    Those of `inverse_temperature` and `bias` that the model learns, scalar
+    float32 tensors.
   """
-  if objective not in OBJECTIVES:
-    raise ValueError(
-      f'`objective` must be one of {", ".join(OBJECTIVES)}. '
-      f'Received: objective={objective!r}'
-    )
-  if objective == 'sigmoid':
-    return 'temperature_and_bias'
-  return 'temperature' if learned_temperature else None
-
-
-def inverse_temperature_name(pair):
-  """The model's output that holds a pair's learned inverse temperature."""
-  return f'{pair}_inverse_temperature'
-
-
-def bias_name(pair):
-  """The model's output that holds a pair's learned bias."""
-  return f'{pair}_bias'
+  return {
+    name: outputs[key]
+    for name, key in _output_names(pair).items()
+    if key in outputs
+  }
 
 
 def _at_most(limit):
@@ -71,7 +61,7 @@ class SimilarityScale(tf_keras.layers.Layer):
   The weights are float32 under any precision policy.
 
   Args:
-    pairs: sequence of any of `PAIRS`.
+    pairs: sequence of any of `core.modalities.PAIRS`.
     kind: one of `KINDS`.
     temperature: float, where the kind `temperature` starts.
     **kwargs: of `tf_keras.layers.Layer`.
@@ -88,11 +78,7 @@ class SimilarityScale(tf_keras.layers.Layer):
   def __init__(self, pairs, kind='temperature', temperature=0.07, **kwargs):
     kwargs.setdefault('dtype', 'float32')
     super().__init__(**kwargs)
-    unknown = [pair for pair in pairs if pair not in PAIRS]
-    if unknown or not pairs:
-      raise ValueError(
-        f'`pairs` must be some of {", ".join(PAIRS)}. Received: pairs={pairs}'
-      )
+    modalities.check_pairs(pairs)
     if kind not in KINDS:
       raise ValueError(
         f'`kind` must be one of {", ".join(KINDS)}. Received: kind={kind!r}'
@@ -148,10 +134,10 @@ class SimilarityScale(tf_keras.layers.Layer):
     """
     outputs = {}
     for pair in self.pairs:
-      scalars = getattr(self, pair)
-      outputs[inverse_temperature_name(pair)] = tf.exp(scalars.scale)
+      scalars, names = getattr(self, pair), _output_names(pair)
+      outputs[names['inverse_temperature']] = tf.exp(scalars.scale)
       if self.has_bias:
-        outputs[bias_name(pair)] = tf.convert_to_tensor(scalars.bias)
+        outputs[names['bias']] = tf.convert_to_tensor(scalars.bias)
     return outputs
 
   def get_config(self):

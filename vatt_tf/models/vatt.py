@@ -1,43 +1,39 @@
 """VATT: towers for video, audio and text, and their common spaces."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import feature_names, randomness, tensor_utils
-from vatt_tf.layers import projection_head, transformer_encoder
-from vatt_tf.models import similarity_scale, towers
+from vatt_tf import randomness
+from vatt_tf.core import modalities as modality_table
+from vatt_tf.layers import projection_head
+from vatt_tf.models import similarity_scale, tower
+
+_DEFAULT_PAIRS = (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
 
 
+@gin.register
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class VATT(tf_keras.Model):
   """Video-Audio-Text Transformer (paper, section 3).
 
-  Modality-agnostic with `encoder`: one encoder, shared by all modalities, with
-  a Dense + GeLU of each modality behind it (`d_post_projection`).
-  Modality-specific without: each modality's own encoder. `models.build` has
-  the paper's sizes.
-
-  A modality whose arguments are None is not part of the model. The head says
-  which are needed.
+  Modality-agnostic if the towers share an encoder, modality-specific if each
+  has its own. Towers that no pair needs are left out.
 
   Args:
-    head: dictionary of arguments of `ProjectionHead`, or None: no head, the
-      outputs are features only.
-    encoder: dictionary of arguments of the shared `TransformerEncoder`, or
-      None.
-    video: dictionary `embedding` (arguments of `PatchEmbedding`) and, in the
-      modality-specific model, `encoder` (of `TransformerEncoder`); or None.
-    audio: likewise.
-    text: likewise, `embedding` being arguments of `WordEmbedding`.
-    audio_form: `waveform` or `spectrogram`, which of the inputs `audio` and
-      `spectrogram` the audio tower takes.
-    d_post_projection: int or None.
-    similarity: dictionary of arguments of `SimilarityScale`, or None: the
-      loss has a fixed temperature.
-    **kwargs: of `tf_keras.Model`.
+    towers: From modalities to their towers.
+    head: Makes the head from `pairs`: a class such as `ProjectionHead`, or a
+      head. None: there is no head, the outputs are the features of all towers.
+    pairs: The pairs of modalities that the head compares, of
+      `core.modalities.PAIRS`.
+    similarity: `SimilarityScale`, the learned scalars of the loss, or None.
+    **kwargs: Of `tf_keras.Model`.
 
   Call arguments:
-    features: dictionary with the input of each modality of the model, `video`
+    features: Dictionary with the input of each modality of the model, `video`
       (B, T, H, W, 3), `audio` (B, S, 1) or `spectrogram` (B, F, M), `text`
       (B, C, L), and optionally the masks `video_mask` (B,), `audio_mask` (B,),
       `text_mask` (B, C); see `feature_names`. Other entries do not matter.
@@ -49,397 +45,245 @@ class VATT(tf_keras.Model):
     model has, and with `similarity` the scalars of `SimilarityScale`.
 
   Raises:
-    ValueError: an input is missing or does not fit, naming it.
+    ValueError: A pair needs a tower that is not given; an input is missing or
+      does not fit.
 
   Example:
-    >>> size = dict(num_layers=1, d_model=8, d_ff=16, num_heads=2, d_kv=4)
-    >>> model = VATT(
-    ...   encoder=size,
-    ...   audio={'embedding': dict(
-    ...     d_model=8, patch_size=(128,), table_shape=(10,))})
+    >>> size = sizes.Size(1, 8, 16, 2, d_kv=4)
+    >>> audio = patch_tower.PatchTower('audio', input_size=1280, size=size)
+    >>> model = VATT({'audio': audio}, head=None)
     >>> model({'audio': tf.zeros([2, 1280, 1])})['audio_feature'].shape
     TensorShape([2, 8])
   """
 
   def __init__(
     self,
-    head=None,
-    encoder=None,
-    video=None,
-    audio=None,
-    text=None,
-    audio_form='waveform',
-    d_post_projection=None,
-    similarity=None,
+    towers: Mapping[str, tower.Tower],
+    head: Callable[..., tf_keras.layers.Layer]
+    | None = projection_head.ProjectionHead,
+    pairs: Sequence[str] = _DEFAULT_PAIRS,
+    similarity: similarity_scale.SimilarityScale | None = None,
     **kwargs,
   ):
     kwargs.setdefault('name', 'vatt')
     # Inputs are cast by the towers, after DropToken has picked the patches.
     super().__init__(autocast=False, **kwargs)
-    if audio_form not in ('waveform', 'spectrogram'):
-      raise ValueError(
-        "`audio_form` must be one of ['spectrogram', 'waveform']. "
-        f'Received: audio_form={audio_form!r}'
-      )
-    self._arguments = {
-      'head': head,
-      'encoder': encoder,
-      'video': video,
-      'audio': audio,
-      'text': text,
-      'audio_form': audio_form,
-      'd_post_projection': d_post_projection,
-      'similarity': similarity,
-    }
-    self.audio_form = audio_form
-    dtype = self.dtype_policy
-    self.encoder = None
-    if encoder is not None:
-      self.encoder = transformer_encoder.TransformerEncoder(
-        **encoder, dtype=dtype, name='encoder'
-      )
-    for modality, arguments, make_embedding in (
-      ('video', video, towers.PatchEmbedding),
-      ('audio', audio, towers.PatchEmbedding),
-      ('text', text, towers.WordEmbedding),
-    ):
-      parts = {'embedding': None, 'encoder': None, 'post_projection': None}
-      if arguments is not None:
-        parts['embedding'] = make_embedding(
-          **arguments['embedding'], dtype=dtype, name=f'{modality}_embedding'
-        )
-        if self.encoder is None:
-          if 'encoder' not in arguments:
-            raise ValueError(
-              f'`{modality}` must have the key `encoder` where there is no '
-              f'shared one. Received: {modality}={arguments}'
-            )
-          parts['encoder'] = transformer_encoder.TransformerEncoder(
-            **arguments['encoder'], dtype=dtype, name=f'{modality}_encoder'
-          )
-        if d_post_projection:
-          parts['post_projection'] = towers.GeluDense(
-            d_post_projection, dtype=dtype, name=f'{modality}_post_projection'
-          )
-      for part, layer in parts.items():
-        setattr(self, f'{modality}_{part}', layer)
-    self.head = None
+    self.pairs = tuple(pairs)
+    needed = set(towers)
     if head is not None:
-      self.head = projection_head.ProjectionHead(**head, name='head')
-    self.similarity_scale = None
-    if similarity is not None:
-      self.similarity_scale = similarity_scale.SimilarityScale(
-        **similarity, name='similarity_scale'
+      needed = modality_table.of_pairs(pairs)
+    missing = [modality for modality in needed if modality not in towers]
+    if missing:
+      raise ValueError(
+        f'`towers` must have one for {" and ".join(missing)}, which `pairs` '
+        f'compare. Received: towers for {sorted(towers)}, pairs={self.pairs}'
       )
-
-  @property
-  def modalities(self):
-    """Names of the modalities that the model has, a tuple."""
-    return tuple(
-      modality
-      for modality in ('video', 'audio', 'text')
-      if self._arguments[modality] is not None
+    self.modalities = tuple(
+      modality for modality in modality_table.MODALITIES if modality in needed
     )
+    for modality in self.modalities:
+      # The model owns what towers share: `vatt/encoder`.
+      for layer in towers[modality].shared_layers:
+        setattr(self, layer.name, layer)
+    for modality in self.modalities:
+      setattr(self, f'{modality}_tower', towers[modality])
+    if head is not None and not isinstance(head, tf_keras.layers.Layer):
+      head = head(pairs=self.pairs, name='head')
+    self.head = head
+    self.similarity_scale = similarity
 
   @property
-  def use_spectrogram(self):
-    """Whether the audio tower takes spectrograms, not waveforms."""
-    return self.audio_form == 'spectrogram'
+  def towers(self) -> dict[str, tower.Tower]:
+    """From the modalities of the model to their towers."""
+    return {
+      modality: getattr(self, f'{modality}_tower')
+      for modality in self.modalities
+    }
 
-  def build(self, input_shape=None):
+  @property
+  def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
+    """The layers that several towers share, such as the agnostic encoder."""
+    layers = {}
+    for one in self.towers.values():
+      layers.update({layer.name: layer for layer in one.shared_layers})
+    return tuple(layers.values())
+
+  def build(self, input_shape: Any = None) -> None:
     """Makes all weights; none depends on the shape of an input."""
     del input_shape
     if self.built:
       return
     with tf.name_scope(f'{self.name}/'):  # not nested, whoever calls this
-      if self.encoder is not None:
-        towers.build_scoped(self.encoder, [None, None, self.encoder.d_model])
-      channels = {'video': [None] * 4 + [3], 'audio': [None, None, 1]}
-      if self.use_spectrogram:
-        channels['audio'] = [None, None, None, 1]
-      widths = {}
-      for modality in self.modalities:
-        embedding = getattr(self, f'{modality}_embedding')
-        towers.build_scoped(
-          embedding, tf.TensorShape(channels.get(modality, [None, None]))
+      for one in self.towers.values():
+        one.build()
+      features = {
+        modality_table.MODALITIES[modality].feature: tf.TensorShape(
+          [None, one.width]
         )
-        width = embedding.d_model
-        towers.build_scoped(
-          getattr(self, f'{modality}_encoder'),
-          tf.TensorShape([None, None, width]),
-        )
-        projection = getattr(self, f'{modality}_post_projection')
-        towers.build_scoped(projection, tf.TensorShape([None, None, width]))
-        widths[modality] = width if projection is None else projection.units
-      if self.head is not None:
-        towers.build_scoped(
-          self.head,
-          {
-            f'{modality}_feature': tf.TensorShape([None, width])
-            for modality, width in widths.items()
-          },
-        )
-      towers.build_scoped(self.similarity_scale, None)
+        for modality, one in self.towers.items()
+      }
+      tower.build_scoped(self.head, features)
+      tower.build_scoped(self.similarity_scale, None)
     self.built = True
 
-  def call(self, features, training=False, rng=None):
+  def call(
+    self,
+    features: Mapping[str, tf.Tensor],
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> dict[str, tf.Tensor]:
     """Computes features and embeddings; see the class."""
     pooled = self.encode(features, training, rng)
     return self.project(pooled, features, training)
 
-  def encode(self, features, training=False, rng=None):
-    """Runs the towers of all modalities; no row depends on another.
+  def encode(
+    self,
+    features: Mapping[str, tf.Tensor],
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """Runs the towers of all modalities.
 
     Args:
-      features: dictionary, as in the call.
-      training: bool.
-      rng: `randomness.Rng` or None.
+      features: As in the call.
+      training: Likewise.
+      rng: Likewise.
 
     Returns:
       Dictionary of float32 tensors: `video_feature` (B, d) and its like of
-      each modality.
+      each modality, of text (B, C, d). No row depends on another.
 
     Raises:
-      ValueError: an input is missing or does not fit, naming it.
+      ValueError: An input is missing or does not fit, naming it.
     """
     pooled = {}
-    for modality in self.modalities:
-      encode = getattr(self, f'encode_{modality}')
-      pooled[f'{modality}_feature'], _ = encode(
-        self._input(features, modality), training, rng, need_tokens=False
-      )
+    for modality, one in self.towers.items():
+      if one.input_name not in features:
+        raise ValueError(
+          f'`features` must have the key {one.input_name!r}: the model has the '
+          f'modalities {self.modalities}. To embed one of them alone call '
+          f'`embed({modality!r}, …)`. Received: keys {sorted(features)}'
+        )
+      x = features[one.input_name]
+      output = one(x, training=training, rng=randomness.fold_in(rng, modality))
+      pooled[modality_table.MODALITIES[modality].feature] = output.feature
     return pooled
 
-  def project(self, pooled, masks, training=False):
-    """Runs the heads on what `encode` returned for the whole batch.
+  def project(
+    self,
+    pooled: Mapping[str, tf.Tensor],
+    masks: Mapping[str, tf.Tensor],
+    training: bool = False,
+  ) -> dict[str, tf.Tensor]:
+    """Runs the head on what `encode` returned for the whole batch.
 
     Args:
-      pooled: dictionary that `encode` returned.
-      masks: dictionary with `video_mask` and its like; a modality without one
+      pooled: What `encode` returned, or a part of it.
+      masks: Dictionary with `video_mask` and its like; a modality without one
         has all its rows. Other entries do not matter.
       training: bool.
 
     Returns:
       Dictionary of outputs, as the call's.
     """
-    outputs = {}
-    for modality in self.modalities:
-      outputs.update(
-        self._project(
-          modality,
-          pooled[f'{modality}_feature'],
-          masks.get(f'{modality}_mask'),
-          training,
-        )
-      )
+    outputs = dict(pooled)
+    if self.head is not None:
+      masks = {
+        row.mask: masks[row.mask]
+        for row in modality_table.MODALITIES.values()
+        if row.mask in masks
+      }
+      outputs.update(self.head(pooled, masks=masks, training=training))
     if self.similarity_scale is not None:
       outputs.update(self.similarity_scale.values())
     return outputs
 
-  def input_name(self, modality):
-    """The name that a modality's input has in `features`, a string."""
-    if modality == 'audio' and self.use_spectrogram:
-      return feature_names.SPECTROGRAM
-    return modality
-
-  def _input(self, features, modality):
-    """The input of a modality, from the dictionary."""
-    name = self.input_name(modality)
-    if name not in features:
+  def get_tower(self, modality: str) -> tower.Tower:
+    """The tower of a modality; ValueError if the model has none."""
+    if modality not in self.modalities:
       raise ValueError(
-        f'`features` must have the key {name!r}: the model has the modalities '
-        f'{self.modalities}. To embed one of them alone call '
-        f'`embed_{modality}`. Received: keys {sorted(features)}'
+        f'The model has no {modality} tower, only {self.modalities}. Build it '
+        f'with a pair that compares {modality}.'
       )
-    return features[name]
+    return self.towers[modality]
 
-  def embed_video(self, video, mask=None, training=False, rng=None):
-    """Computes the features and embeddings of videos.
+  def embed(
+    self,
+    modality: str,
+    x: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """Computes the features and embeddings of one modality.
 
     Args:
-      video: (B, T, H, W, 3) float, in [-1, 1].
-      mask: (B,) bool, the clips that have video; they make up the statistics
-        of the batch norms in training. None: all.
+      modality: Such as `video`.
+      x: Its input, see `tower.Tower`; text (B, C, L) or (B, L).
+      mask: (B,) or (B, C) bool, the rows that exist; they make up the
+        statistics of the batch norms in training. None: all.
       training: bool.
       rng: `randomness.Rng` or None.
 
     Returns:
       Dictionary of float32 tensors: `video_feature` (B, d), and those of
-      `video_va`, `video_vt` that the head has.
+      `video_va`, `video_vt` (B, D) that the head has; likewise of others.
 
     Raises:
-      ValueError: the model has no video tower, or `video` does not fit it.
+      ValueError: The model has no such tower, or `x` does not fit it.
     """
-    feature, _ = self.encode_video(video, training, rng, need_tokens=False)
-    return self._project('video', feature, mask, training)
-
-  def embed_audio(self, audio, mask=None, training=False, rng=None):
-    """Computes the features and embeddings of sounds.
-
-    Args:
-      audio: (B, S, 1) float in [-1, 1], or the spectrogram (B, F, M) in
-        [0, 1] where the model takes these.
-      mask: (B,) bool, the clips that have sound, or None: all.
-      training: bool.
-      rng: `randomness.Rng` or None.
-
-    Returns:
-      Dictionary of float32 tensors: `audio_feature` (B, d), and those of
-      `audio_va`, `audio_vt` that the head has.
-
-    Raises:
-      ValueError: the model has no audio tower, or `audio` does not fit it.
-    """
-    feature, _ = self.encode_audio(audio, training, rng, need_tokens=False)
-    return self._project('audio', feature, mask, training)
-
-  def embed_text(self, text, mask=None, training=False, rng=None):
-    """Computes the features and embeddings of texts.
-
-    Args:
-      text: (B, C, L) or (B, L) int32 token ids, 0 is padding.
-      mask: (B, C) or (B,) bool, the texts that exist, or None: all.
-      training: bool.
-      rng: `randomness.Rng` or None.
-
-    Returns:
-      Dictionary of float32 tensors: `text_feature` (B, C, d) or (B, d), and
-      likewise `text_vt` if the head has it.
-
-    Raises:
-      ValueError: the model has no text tower, or `text` does not fit it.
-    """
-    feature, _ = self.encode_text(text, training, rng, need_tokens=False)
-    return self._project('text', feature, mask, training)
-
-  def encode_video(self, video, training=False, rng=None, need_tokens=True):
-    """Runs the video tower.
-
-    Args:
-      video: (B, T, H, W, 3) float, in [-1, 1].
-      training: bool.
-      rng: `randomness.Rng` or None.
-      need_tokens: bool. False saves most of the last layer's work.
-
-    Returns:
-      feature: (B, d) float32, the output of the AGG token.
-      tokens: (B, N, d) float32, the outputs of the patches (in training, of
-        those that DropToken kept, in random order); None unless
-        `need_tokens`.
-
-    Raises:
-      ValueError: the model has no video tower, or `video` does not fit it.
-    """
-    return self._encode_patches('video', video, training, rng, need_tokens)
-
-  def encode_audio(self, audio, training=False, rng=None, need_tokens=True):
-    """Runs the audio tower: as `encode_video`, for sounds (B, S, 1) or
-    spectrograms (B, F, M)."""
-    if self.use_spectrogram:
-      audio = tf.expand_dims(audio, -1)  # (B, F, M, 1)
-    return self._encode_patches('audio', audio, training, rng, need_tokens)
-
-  def encode_text(self, text, training=False, rng=None, need_tokens=True):
-    """Runs the text tower.
-
-    Args:
-      text: (B, C, L) or (B, L) int32 token ids, 0 is padding.
-      training: bool.
-      rng: `randomness.Rng` or None.
-      need_tokens: bool. False saves most of the last layer's work.
-
-    Returns:
-      feature: (B, C, d) or (B, d) float32, the output of the AGG token; None
-        where the tower has none.
-      tokens: (B, C, L, d) or (B, L, d) float32, the outputs of the words; None
-        unless `need_tokens`.
-
-    Raises:
-      ValueError: the model has no text tower, or `text` does not fit it.
-    """
-    self._check_modality('text')
-    text = tf.convert_to_tensor(text)
-    if text.shape.rank not in (2, 3):
-      raise ValueError(
-        '`text` must be token ids (B, C, L) or (B, L). '
-        f'Received: text.shape={text.shape}'
-      )
-    rng = randomness.fold_in(rng, 'text')
-    leading = tensor_utils.shape_list(text)[:-1]
-    if len(leading) == 2:
-      rng = randomness.rows(rng, leading[1])
-      text = tf.reshape(text, [-1, text.shape[-1]])  # (B * C, L)
-      if isinstance(leading[0], int):
-        text = tf.ensure_shape(text, [leading[0] * leading[1], None])
-    tokens, mask = self.text_embedding(
-      text, training=training, rng=randomness.fold_in(rng, 'embedding')
+    row = modality_table.MODALITIES.get(modality)
+    output = self.get_tower(modality)(
+      x, training=training, rng=randomness.fold_in(rng, modality)
     )
-    feature, tokens = self._encode(
-      'text',
-      tokens,
-      mask,
-      training,
-      rng,
-      need_tokens,
-      has_agg=self.text_embedding.has_agg,
-    )
-    if len(leading) == 2:
-      if feature is not None:
-        feature = tf.reshape(feature, [*leading, feature.shape[-1]])
-      if tokens is not None:
-        tokens = tf.reshape(tokens, [*leading, *tokens.shape[1:]])
-    return feature, tokens
-
-  def _check_modality(self, modality):
-    if modality not in self.modalities:
-      raise ValueError(
-        f'The model has no {modality} tower, only {self.modalities}. Build it '
-        f'with a term that uses {modality}.'
-      )
-
-  def _encode_patches(self, modality, x, training, rng, need_tokens):
-    self._check_modality(modality)
-    rng = randomness.fold_in(rng, modality)
-    tokens = getattr(self, f'{modality}_embedding')(
-      x, training=training, rng=randomness.fold_in(rng, 'embedding')
-    )
-    return self._encode(modality, tokens, None, training, rng, need_tokens)
-
-  def _encode(
-    self, modality, tokens, mask, training, rng, need_tokens, has_agg=True
-  ):
-    """Encoder and post-projection: float32 feature and tokens, or None."""
-    encoder = self.encoder or getattr(self, f'{modality}_encoder')
-    x = encoder(
-      tokens,
-      mask=mask,
-      num_outputs=1 if has_agg and not need_tokens else None,
-      training=training,
-      rng=randomness.fold_in(rng, 'encoder'),
-    )
-    projection = getattr(self, f'{modality}_post_projection')
-    if projection is not None:
-      x = projection(x)
-    x = tf.cast(x, tf.float32)
-    feature = x[:, 0] if has_agg else None  # (B, d)
-    if not need_tokens:
-      return feature, None
-    return feature, x[:, 1:] if has_agg else x  # (B, N, d)
-
-  def _project(self, modality, feature, mask, training):
-    """Adds the embeddings to a feature, in a dictionary."""
-    outputs = {f'{modality}_feature': feature}
+    outputs = {row.feature: output.feature}
     if self.head is not None:
-      masks = {} if mask is None else {f'{modality}_mask': mask}
+      masks = {} if mask is None else {row.mask: mask}
       outputs.update(self.head(outputs, masks=masks, training=training))
     return outputs
 
-  def get_config(self):
+  def _trackable_children(self, save_type='checkpoint', **kwargs):
+    """Checkpoints name the parts of towers as their weights: no tower level."""
+    children = super()._trackable_children(save_type, **kwargs)
+    if save_type == 'checkpoint':
+      for modality, one in self.towers.items():
+        del children[f'{modality}_tower']
+        children.update(one._trackable_children(save_type, **kwargs))
+    return children
+
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the model."""
-    return {'name': self.name, **self._arguments}
+    serialize = tower.serialize
+    parts = {'head': self.head, 'similarity': self.similarity_scale}
+    return {
+      'name': self.name,
+      'towers': {name: serialize(one) for name, one in self.towers.items()},
+      'pairs': self.pairs,
+      **{
+        name: None if part is None else serialize(part)
+        for name, part in parts.items()
+      },
+    }
 
   @classmethod
-  def from_config(cls, config, custom_objects=None):
+  def from_config(
+    cls, config: Mapping[str, Any], custom_objects: Any = None
+  ) -> 'VATT':
     """Makes a model from what `get_config` returned."""
-    del custom_objects
-    return cls(**config)
+    deserialize = tower.deserialize
+    shared, towers = {}, {}
+    for modality, of_tower in config['towers'].items():
+      encoder = of_tower['config'].get('encoder')
+      if encoder is not None:
+        # Towers that share an encoder have its config each.
+        name = encoder['config']['name']
+        if name not in shared:
+          shared[name] = deserialize(encoder, custom_objects)
+        arguments = {**of_tower['config'], 'encoder': shared[name]}
+        of_tower = {**of_tower, 'config': arguments}
+      towers[modality] = deserialize(of_tower, custom_objects)
+    parts = {
+      name: config[name] and deserialize(config[name], custom_objects)
+      for name in ('head', 'similarity')
+    }
+    return cls(**{**config, **parts, 'towers': towers})

@@ -9,12 +9,8 @@ import tensorflow as tf
 
 from vatt_tf import distribution
 from vatt_tf import feature_names as names
+from vatt_tf.core import modalities
 from vatt_tf.models import classification
-
-_MASKS = {
-  names.VIDEO_FEATURE: names.VIDEO_MASK,
-  names.AUDIO_FEATURE: names.AUDIO_MASK,
-}
 
 
 @gin.register
@@ -58,6 +54,7 @@ class FinetuneTask:
       The model.
     """
     model = self._model()
+    model.build()
     self._is_multi_label = model.is_multi_label
     return model
 
@@ -82,9 +79,9 @@ class FinetuneTask:
     """
     logits = outputs[classification.LOGITS]  # (B, num_classes)
     labels, is_used = self._labels(features, logits.shape[-1])
-    for feature, mask in _MASKS.items():
-      if feature in outputs:
-        is_used &= features[mask]
+    for modality in modalities.MODALITIES.values():
+      if modality.feature in outputs:
+        is_used &= features[modality.mask]
     weights = tf.cast(is_used, tf.float32)  # (B,)
     smoothing = self._label_smoothing
     if self._is_multi_label:

@@ -107,7 +107,7 @@ def _check_examples(metrics, step):
   if metrics.get('examples') == 0:
     raise ValueError(
       f'Up to step {step} no clip of the last steps had both a class and the '
-      'modality that the model classifies (build_classifier.modality). Look at '
+      'modality that the model classifies (MODALITY). Look at '
       'the records with `python -m vatt_tf.inspect_records`: they need '
       '`clip/label/index`, and frames or sound.'
     )

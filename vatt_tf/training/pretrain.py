@@ -7,41 +7,21 @@ summed with weights. Or the sigmoid loss for each pair, in their place.
 import gin
 
 from vatt_tf import distribution
-from vatt_tf import feature_names as names
-from vatt_tf.losses import mil_nce, nce, sigmoid
+from vatt_tf.core import modalities
+from vatt_tf.losses import contrastive, sigmoid
 from vatt_tf.models import similarity_scale
 
-# Of each pair, the embeddings and the masks that its term compares.
-_TERMS = {
-  'video_audio': (
-    names.VIDEO_VA,
-    names.AUDIO_VA,
-    names.VIDEO_MASK,
-    names.AUDIO_MASK,
-  ),
-  'video_text': (
-    names.VIDEO_VT,
-    names.TEXT_VT,
-    names.VIDEO_MASK,
-    names.TEXT_MASK,
-  ),
-  'audio_text': (
-    names.AUDIO_VT,
-    names.TEXT_VT,
-    names.AUDIO_MASK,
-    names.TEXT_MASK,
-  ),
-}
+OBJECTIVES = ('nce', 'sigmoid')
 
 
 @gin.register
 class PretrainTask:
-  """What pre-training optimises.
+  """What pre-training optimises: the one owner of pairs and temperature.
 
   Args:
-    model: callable without arguments that returns the model. It learns the
-      scalars that `objective` and `learned_temperature` want: its
-      `learned_similarity` is `similarity_scale.similarity_kind` of the two.
+    model: `vatt.VATT`, or another callable that takes `pairs`, a tuple of
+      names, and `similarity`, a `SimilarityScale` or None, and returns the
+      model.
     video_audio_weight: float, weight of the video-audio term; 0 drops it.
     video_text_weight: float, weight of the video-text term (the paper's λ).
     audio_text_weight: float, weight of the audio-text term, compared in the
@@ -49,8 +29,7 @@ class PretrainTask:
     objective: `nce`, NCE and MIL-NCE; or `sigmoid`, for all pairs the sigmoid
       loss (see `losses.sigmoid`), whose temperature and bias are learned.
     temperature: float, τ of the paper's equations 4 and 5; with
-      `learned_temperature` where it starts, as the model's own `temperature`
-      says too. The sigmoid loss does not use it.
+      `learned_temperature` its initial value. The sigmoid loss does not use it.
     learned_temperature: bool; NCE and MIL-NCE learn a temperature for each
       pair.
     denominator: `joint`, `joint_once` or `per_direction` (see `losses.nce`).
@@ -80,45 +59,48 @@ class PretrainTask:
     chunk_size=None,
   ):
     weights = {
-      'video_audio': video_audio_weight,
-      'video_text': video_text_weight,
-      'audio_text': audio_text_weight,
+      modalities.VIDEO_AUDIO: video_audio_weight,
+      modalities.VIDEO_TEXT: video_text_weight,
+      modalities.AUDIO_TEXT: audio_text_weight,
     }
     if min(weights.values()) < 0 or max(weights.values()) == 0:
       raise ValueError(
         'The term weights must be at least 0, and one of them above. '
         f'Received: {weights}'
       )
+    if objective not in OBJECTIVES:
+      raise ValueError(
+        f'`objective` must be one of {", ".join(OBJECTIVES)}. '
+        f'Received: objective={objective!r}'
+      )
     self._model = model
-    self._weights = weights
-    self._similarity_kind = similarity_scale.similarity_kind(
-      objective, learned_temperature
-    )
+    self._weights = {pair: x for pair, x in weights.items() if x}
     self._objective = objective
     self._temperature = temperature
+    self._learned_temperature = learned_temperature
     self._denominator = denominator
     self._chunk_size = chunk_size
 
   def build_model(self):
-    """Makes the model; called inside the strategy's scope.
+    """Makes the model, with its weights; called in the strategy's scope.
 
     Returns:
-      The model.
-
-    Raises:
-      ValueError: the model learns a temperature, which starts from another
-        value than the task's.
+      The model, with what `objective` and `learned_temperature` learn of the
+      pairs whose weight is above 0.
     """
-    model = self._model()
-    if self._similarity_kind == 'temperature':
-      scale = model.similarity_scale
-      if scale is not None and scale.temperature != self._temperature:
-        raise ValueError(
-          '`temperature` must be the same for the task and for the model, '
-          'which starts to learn from it (TEMPERATURE in the gin files sets '
-          f"both). Received: temperature={self._temperature}, and the model's "
-          f'temperature={scale.temperature}'
-        )
+    pairs = tuple(self._weights)
+    kind = None
+    if self._objective == 'sigmoid':
+      kind = 'temperature_and_bias'
+    elif self._learned_temperature:
+      kind = 'temperature'
+    similarity = None
+    if kind is not None:
+      similarity = similarity_scale.SimilarityScale(
+        pairs, kind, self._temperature, name='similarity_scale'
+      )
+    model = self._model(pairs=pairs, similarity=similarity)
+    model.build()
     return model
 
   def loss(self, features, outputs):
@@ -133,63 +115,34 @@ class PretrainTask:
       a dictionary of shares; both sum over the replicas to the global value.
       Learned scalars are among them: `inverse_temperature/video_audio`, which
       is 1 / τ or SigLIP's t, and `bias/video_audio`, and their like.
-
-    Raises:
-      ValueError: the model does not learn what the objective wants.
     """
     total, metrics = 0.0, {}
-    for pair, (first, second, first_mask, second_mask) in _TERMS.items():
-      if not self._weights[pair]:
-        continue
-      scalars = self._learned(pair, outputs)
+    for name, weight in self._weights.items():
+      pair = modalities.PAIRS[name]
+      scalars = similarity_scale.scalars_of(name, outputs)
       loss, num_pairs, forward, backward = self._term(
-        pair,
-        outputs[first],
-        outputs[second],
-        features[first_mask],
-        features[second_mask],
+        outputs[pair.first_embedding],
+        outputs[pair.second_embedding],
+        features[modalities.MODALITIES[pair.first].mask],
+        features[modalities.MODALITIES[pair.second].mask],
         scalars,
       )
-      total += self._weights[pair] * loss
-      one, other = pair.split('_')
+      total += weight * loss
       metrics.update(
         {
-          f'{pair}_loss': loss,
-          f'accuracy/{one}_to_{other}': forward,
-          f'accuracy/{other}_to_{one}': backward,
-          f'pairs/{pair}': num_pairs,
+          f'{name}_loss': loss,
+          f'accuracy/{pair.first}_to_{pair.second}': forward,
+          f'accuracy/{pair.second}_to_{pair.first}': backward,
+          f'pairs/{name}': num_pairs,
         }
       )
       # All replicas have the same scalars, so that each gives a part.
       replicas = distribution.num_replicas()
-      for name, scalar in scalars.items():
-        metrics[f'{name}/{pair}'] = scalar / replicas
+      for scalar_name, scalar in scalars.items():
+        metrics[f'{scalar_name}/{name}'] = scalar / replicas
     return total, metrics
 
-  def _learned(self, pair, outputs):
-    """The learned scalars of a pair, by the name of their metric."""
-    keys = {
-      'inverse_temperature': similarity_scale.inverse_temperature_name(pair),
-      'bias': similarity_scale.bias_name(pair),
-    }
-    scalars = {
-      name: outputs[key] for name, key in keys.items() if key in outputs
-    }
-    found = None
-    if scalars:
-      has_bias = 'bias' in scalars
-      found = 'temperature_and_bias' if has_bias else 'temperature'
-    if found != self._similarity_kind:
-      raise ValueError(
-        f'The objective {self._objective!r} needs a model with '
-        f'`learned_similarity`={self._similarity_kind!r} for {pair}. Received: '
-        f'a model with {found!r}. OBJECTIVE and LEARNED_TEMPERATURE in the gin '
-        'files set both; in Python give build_model the `learned_similarity` '
-        'that similarity_scale.similarity_kind returns.'
-      )
-    return scalars
-
-  def _term(self, pair, first, second, first_mask, second_mask, scalars):
+  def _term(self, first, second, first_mask, second_mask, scalars):
     """This replica's loss, number of pairs, and accuracies both ways."""
     if self._objective == 'sigmoid':
       return sigmoid.sigmoid_loss(
@@ -203,8 +156,7 @@ class PretrainTask:
     temperature = self._temperature
     if scalars:
       temperature = 1.0 / scalars['inverse_temperature']
-    function = nce.nce_loss if pair == 'video_audio' else mil_nce.mil_nce_loss
-    return function(
+    return contrastive.contrastive_loss(
       first,
       second,
       first_mask,
@@ -223,5 +175,5 @@ class PretrainTask:
     Returns:
       `video`, `audio`, `text` or `shared`.
     """
-    found = [part for part in ('video', 'audio', 'text') if part in name]
+    found = [part for part in modalities.MODALITIES if part in name]
     return found[0] if len(found) == 1 else 'shared'

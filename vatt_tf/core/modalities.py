@@ -1,0 +1,131 @@
+"""The modalities, and the pairs of them that a loss compares.
+
+This is the only list of either. Everything else loops over these tables, or
+over the modalities that a model has.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vatt_tf import feature_names as names
+
+VIDEO = 'video'
+AUDIO = 'audio'
+TEXT = 'text'
+
+
+class Modality(NamedTuple):
+  """A kind of input that a tower encodes.
+
+  Attributes:
+    inputs: Keys of the feature dictionary that a tower of it may take.
+    mask: Key of the mask that says which rows exist.
+    feature: Key of the tower's pooled feature.
+  """
+
+  inputs: tuple[str, ...]
+  mask: str
+  feature: str
+
+
+MODALITIES = {
+  VIDEO: Modality((names.VIDEO,), names.VIDEO_MASK, names.VIDEO_FEATURE),
+  AUDIO: Modality(
+    (names.AUDIO, names.SPECTROGRAM), names.AUDIO_MASK, names.AUDIO_FEATURE
+  ),
+  TEXT: Modality((names.TEXT,), names.TEXT_MASK, names.TEXT_FEATURE),
+}
+
+
+class Pair(NamedTuple):
+  """Two modalities whose embeddings meet in a common space.
+
+  Attributes:
+    first: Name of a modality.
+    second: Name of the other one.
+    first_embedding: Key of the model's output that is compared.
+    second_embedding: Likewise, of the other modality.
+  """
+
+  first: str
+  second: str
+  first_embedding: str
+  second_embedding: str
+
+
+VIDEO_AUDIO = 'video_audio'
+VIDEO_TEXT = 'video_text'
+AUDIO_TEXT = 'audio_text'
+
+PAIRS = {
+  VIDEO_AUDIO: Pair(VIDEO, AUDIO, names.VIDEO_VA, names.AUDIO_VA),
+  VIDEO_TEXT: Pair(VIDEO, TEXT, names.VIDEO_VT, names.TEXT_VT),
+  AUDIO_TEXT: Pair(AUDIO, TEXT, names.AUDIO_VT, names.TEXT_VT),
+}
+
+
+def of_input(name: str) -> str:
+  """The modality that an input belongs to.
+
+  Args:
+    name: Key of the feature dictionary, such as `spectrogram`.
+
+  Returns:
+    Name of a modality, such as `audio`.
+
+  Raises:
+    ValueError: No modality has this input.
+  """
+  for modality, row in MODALITIES.items():
+    if name in row.inputs:
+      return modality
+  inputs = [key for row in MODALITIES.values() for key in row.inputs]
+  raise ValueError(
+    f'`input_name` must be one of {inputs}. Received: input_name={name!r}'
+  )
+
+
+def of_pairs(pairs: Sequence[str]) -> tuple[str, ...]:
+  """The modalities that some pairs compare, in the order of the table.
+
+  Args:
+    pairs: Names, keys of `PAIRS`.
+
+  Returns:
+    Names of modalities.
+
+  Raises:
+    ValueError: A name is not one of a pair, or there is none.
+  """
+  check_pairs(pairs)
+  used = {name for pair in pairs for name in PAIRS[pair][:2]}
+  return tuple(modality for modality in MODALITIES if modality in used)
+
+
+def check_pairs(pairs: Sequence[str]) -> None:
+  """Raises ValueError unless these are names of pairs, at least one."""
+  if not pairs or not set(pairs) <= set(PAIRS):
+    raise ValueError(
+      f'`pairs` must be some of {", ".join(PAIRS)}. Received: pairs={pairs}'
+    )
+
+
+def embeddings_of(modality: str) -> dict[str, str]:
+  """The embeddings of a modality.
+
+  Args:
+    modality: Name of a modality.
+
+  Returns:
+    From the pair whose space an embedding is in to its key in the model's
+    outputs. Text has one embedding, which is in the space of video and text.
+  """
+  found = {}
+  for name, pair in PAIRS.items():
+    keys = {
+      pair.first: pair.first_embedding,
+      pair.second: pair.second_embedding,
+    }
+    if modality in keys and keys[modality] not in found.values():
+      found[name] = keys[modality]
+  return found

@@ -1,0 +1,399 @@
+"""The Transformer tower on patches of video and sound (paper, section 3.1)."""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import feature_names as names
+from vatt_tf import randomness, tensor_utils
+from vatt_tf.layers import (
+  drop_token,
+  patch_tokenizer,
+  position_embedding,
+  transformer_encoder,
+)
+from vatt_tf.models import sizes, tower, transformer_costs, transformer_tower
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class PatchEmbedding(tf_keras.layers.Layer):
+  """Tokens of a video, a waveform or a spectrogram, behind an AGG token.
+
+  Patches, of which DropToken keeps a share in training, are projected; then,
+  in the modality-agnostic model, a Dense + GeLU of the modality; then
+  positions, dropout, and the AGG token in front (paper, sections 3.1 and 3.2).
+
+  Args:
+    d_model: int.
+    patch_size: tuple of ints, see `PatchTokenizer`.
+    table_shape: tuple of ints, see `PositionEmbedding`.
+    use_padding: bool, see `PatchTokenizer`.
+    input_rms: float or None, see `PatchTokenizer`.
+    use_pre_projection: bool, the Dense + GeLU.
+    position_form: `separable` or `full`.
+    use_position_norm: bool.
+    epsilon: float, of the position norm.
+    position_interpolation: `exact` or `release`, see `PositionEmbedding`.
+    drop_token_rate: float in [0, 1).
+    dropout_rate: float in [0, 1), of the sum of tokens and positions.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: (B, S_1, ..., S_n, C), all but B static.
+    training: bool.
+    rng: `randomness.Rng` or None.
+
+  Returns:
+    (B, 1 + K, d_model) in the compute dtype; the AGG token is the first, and
+    K is N in inference.
+
+  Example:
+    >>> layer = PatchEmbedding(8, (128,), (10,))
+    >>> layer(tf.zeros([1, 1280, 1])).shape
+    TensorShape([1, 11, 8])
+  """
+
+  def __init__(
+    self,
+    d_model,
+    patch_size,
+    table_shape,
+    use_padding=False,
+    input_rms=None,
+    use_pre_projection=False,
+    position_form='separable',
+    use_position_norm=True,
+    epsilon=1e-6,
+    position_interpolation='exact',
+    drop_token_rate=0.0,
+    dropout_rate=0.0,
+    **kwargs,
+  ):
+    super().__init__(autocast=False, **kwargs)
+    self.d_model = d_model
+    self.patch_size = tuple(patch_size)
+    self.table_shape = tuple(table_shape)
+    self.use_padding = use_padding
+    self.input_rms = input_rms
+    self.use_pre_projection = use_pre_projection
+    self.position_form = position_form
+    self.use_position_norm = use_position_norm
+    self.epsilon = epsilon
+    self.position_interpolation = position_interpolation
+    self.drop_token_rate = drop_token_rate
+    self.dropout_rate = dropout_rate
+
+    dtype = self.dtype_policy
+    self.drop_token = drop_token.DropToken(
+      drop_token_rate, dtype=dtype, name='drop_token'
+    )
+    self.tokenizer = patch_tokenizer.PatchTokenizer(
+      d_model,
+      patch_size,
+      use_padding,
+      input_rms,
+      dtype=dtype,
+      name='tokenizer',
+    )
+    self.pre_projection = None
+    if use_pre_projection:
+      self.pre_projection = transformer_tower.GeluDense(
+        d_model, dtype=dtype, name='pre_projection'
+      )
+    self.position_embedding = position_embedding.PositionEmbedding(
+      table_shape,
+      position_form,
+      use_position_norm,
+      epsilon,
+      position_interpolation,
+      dtype=dtype,
+      name='position_embedding',
+    )
+
+  def build(self, input_shape):
+    """Makes `agg`, (d_model,), and the weights of the sub-layers."""
+    tokens = tf.TensorShape([None, None, self.d_model])
+    tower.build_scoped(self.tokenizer, input_shape)
+    tower.build_scoped(self.pre_projection, tokens)
+    tower.build_scoped(self.position_embedding, tokens)
+    self.agg = transformer_tower.add_agg(self, self.d_model)
+    super().build(input_shape)
+
+  def call(self, x, training=False, rng=None):
+    """Makes tokens of `x`; see the class."""
+    grid = self.tokenizer.grid(x.shape)
+    keep = self.drop_token.sample(
+      tensor_utils.shape_list(x)[0],
+      math.prod(grid),
+      training,
+      randomness.fold_in(rng, 'drop_token'),
+    )
+    x = self.tokenizer(x, keep=keep)  # (B, K, d_model)
+    if self.pre_projection is not None:
+      x = self.pre_projection(x)
+    x = self.position_embedding(x, grid=grid, keep=keep)
+    rate = self.dropout_rate if training else 0.0
+    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'dropout'))
+    return transformer_tower.prepend(self.agg, x)
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'd_model': self.d_model,
+      'patch_size': self.patch_size,
+      'table_shape': self.table_shape,
+      'use_padding': self.use_padding,
+      'input_rms': self.input_rms,
+      'use_pre_projection': self.use_pre_projection,
+      'position_form': self.position_form,
+      'use_position_norm': self.use_position_norm,
+      'epsilon': self.epsilon,
+      'position_interpolation': self.position_interpolation,
+      'drop_token_rate': self.drop_token_rate,
+      'dropout_rate': self.dropout_rate,
+    }
+
+
+def _flat(size):
+  """(frames, (height, width)), or a number, as a flat tuple."""
+  if isinstance(size, (tuple, list)):
+    return tuple(number for part in size for number in _flat(part))
+  return (size,)
+
+
+@gin.register
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class PatchTower(transformer_tower.TransformerTower):
+  """A Transformer on patches of a video, a waveform or a spectrogram.
+
+  Patches, DropToken, positions and AGG (`PatchEmbedding`), an encoder, and with
+  `d_post_projection` a Dense + GeLU (paper, section 3.1).
+
+  `input_size` is that of the inputs for which the position tables are made. The
+  tower takes other sizes too: larger ones read the tables interpolated. Keep it
+  when a checkpoint is used at another resolution.
+
+  Args:
+    input_name: `video`, `audio` (a waveform) or `spectrogram`.
+    patch_size: Frames x height x width of a video patch, samples of a waveform
+      patch, frames x bins of a spectrogram patch; None: 4 x 16 x 16, 128, or
+      16 x 5.
+    input_size: Likewise of the whole input, such as (32, 224) or (32, (224,
+      320)), 153600, (150, 80), which None means. What is left over of a patch
+      counts as one.
+    size: `sizes.Size` of the tower's own encoder, or None.
+    encoder: `TransformerEncoder` that other towers share, or None. Then a
+      Dense + GeLU of the modality stands before the positions.
+    form: `release`, or `vit` for the form of an image model: one position table
+      for all patches, no norm of positions, norms with an epsilon of 1e-12.
+    epsilon: Of the encoder's norms; None: as the form says.
+    d_post_projection: Width of a Dense + GeLU after the encoder; None: none.
+    position_interpolation: `exact` or `release`: how inputs larger than the
+      position tables read them (see `PositionEmbedding`).
+    drop_token_rate: Share of the tokens dropped in training, in [0, 1).
+    dropout_rate: In [0, 1).
+    use_remat: Trade time for memory in training (see `TransformerEncoder`).
+    **kwargs: Of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    See `tower.Tower`.
+
+  Returns:
+    `tower.TowerOutput`.
+
+  Raises:
+    ValueError: An argument is out of its range, or the input does not fit.
+
+  Example:
+    >>> audio = PatchTower(
+    ...   'audio', input_size=1280, size=sizes.Size(1, 8, 16, 2, d_kv=4))
+    >>> audio(tf.zeros([2, 1280, 1])).feature.shape
+    TensorShape([2, 8])
+  """
+
+  _PATCH_SIZES = {
+    names.VIDEO: (4, 16, 16),
+    names.AUDIO: (128,),
+    names.SPECTROGRAM: (16, 5),
+  }
+  _INPUT_SIZES = {
+    names.VIDEO: (32, 224),
+    names.AUDIO: (153600,),
+    names.SPECTROGRAM: (150, 80),
+  }
+  # Sound is far from the unit variance that linear maps are initialised for:
+  # speech and music have a root mean square of about 0.1, and spectrograms
+  # that are normalised to [0, 1] one of about 0.5.
+  _INPUT_RMS = {names.AUDIO: 0.1, names.SPECTROGRAM: 0.5}
+  # Arguments of the embedding and of the encoder.
+  _FORMS = {
+    'release': ({}, {}),
+    'vit': (
+      {'position_form': 'full', 'use_position_norm': False},
+      {'epsilon': 1e-12},
+    ),
+  }
+
+  def __init__(
+    self,
+    input_name: str,
+    patch_size: int | Sequence[int] | None = None,
+    input_size: int | Sequence | None = None,
+    size: sizes.Size | None = None,
+    encoder: transformer_encoder.TransformerEncoder | None = None,
+    form: str = 'release',
+    epsilon: float | None = None,
+    d_post_projection: int | None = None,
+    position_interpolation: str = 'exact',
+    drop_token_rate: float = 0.5,
+    dropout_rate: float = 0.1,
+    use_remat: bool = False,
+    **kwargs,
+  ):
+    super().__init__(
+      input_name,
+      size,
+      encoder,
+      d_post_projection,
+      position_interpolation,
+      dropout_rate,
+      use_remat,
+      **kwargs,
+    )
+    for name, value, valid in (
+      ('input_name', input_name, self._PATCH_SIZES),
+      ('form', form, self._FORMS),
+    ):
+      if value not in valid:
+        raise ValueError(
+          f'`{name}` must be one of {sorted(valid)}. Received: {name}={value!r}'
+        )
+    if encoder is not None and form != 'release':
+      raise ValueError(
+        "`form` must be 'release' in the modality-agnostic model, whose "
+        f'encoder is not of one modality. Received: form={form!r}'
+      )
+    self.patch_size = _flat(patch_size or self._PATCH_SIZES[input_name])
+    self.input_size = _flat(input_size or self._INPUT_SIZES[input_name])
+    self.form = form
+    self.epsilon = epsilon
+    self.drop_token_rate = drop_token_rate
+    rank = len(self._PATCH_SIZES[input_name])
+    if len(self.input_size) == rank - 1:
+      self.input_size += self.input_size[-1:]  # a square
+    if not len(self.input_size) == len(self.patch_size) == rank:
+      raise ValueError(
+        f'`input_size` and `patch_size` must have {rank} numbers for '
+        f'{input_name}. Received: input_size={input_size}, '
+        f'patch_size={patch_size}'
+      )
+    of_embedding, of_encoder = self._FORMS[form]
+    if epsilon is not None:
+      of_encoder = {**of_encoder, 'epsilon': epsilon}
+    self.embedding = PatchEmbedding(
+      self._d_model,
+      self.patch_size,
+      tuple(
+        max(1, -(-whole // part))
+        for whole, part in zip(self.input_size, self.patch_size)
+      ),
+      use_padding=input_name == names.SPECTROGRAM,
+      input_rms=self._INPUT_RMS.get(input_name),
+      use_pre_projection=encoder is not None,
+      position_interpolation=position_interpolation,
+      drop_token_rate=drop_token_rate,
+      dropout_rate=dropout_rate,
+      dtype=self.dtype_policy,
+      name=f'{self.modality}_embedding',
+      **of_embedding,
+    )
+    self._add_encoder(**of_encoder)
+
+  @property
+  def _num_channels(self):
+    return 3 if self.input_name == names.VIDEO else 1
+
+  def build(self, input_shape: Any = None) -> None:
+    """Makes all weights; see the base class."""
+    del input_shape
+    axes = [None] * (1 + len(self.patch_size))
+    self._build_parts([*axes, self._num_channels])
+
+  def call(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+    need_tokens: bool = False,
+  ) -> tower.TowerOutput:
+    """Encodes `x`; see the base class."""
+    tokens, mask = self.embed_tokens(x, training, rng)
+    return self._encode(tokens, mask, training, rng, need_tokens)
+
+  def embed_tokens(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tuple[tf.Tensor, None]:
+    """The tokens that enter the encoder.
+
+    Args:
+      x: As in the call.
+      training: Likewise.
+      rng: Likewise.
+
+    Returns:
+      (B, 1 + K, d_model) in the compute dtype, AGG in front; and None: all of
+      them exist.
+    """
+    if self.input_name == names.SPECTROGRAM:
+      x = tf.expand_dims(x, -1)  # (B, F, M, 1)
+    rng = randomness.fold_in(rng, 'embedding')
+    return self.embedding(x, training=training, rng=rng), None
+
+  def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
+    """Patches along each axis: (t, h, w), (n,) or (frames, bins)."""
+    channels = [1] if self.input_name == names.SPECTROGRAM else []
+    return self.embedding.tokenizer.grid([None, *input_shape, *channels])
+
+  def _num_patches(self, input_shape, training=False):
+    count = math.prod(self.token_grid(input_shape))
+    if training and self.drop_token_rate:
+      return self.embedding.drop_token.num_kept(count)
+    return count
+
+  def _num_values(self):
+    """Numbers of a patch."""
+    return math.prod(self.patch_size) * self._num_channels
+
+  def _patch_flops(self, input_shape):
+    return transformer_costs.product(self._num_values(), self._d_model)
+
+  def _pre_projection_flops(self, num_patches):
+    if self.embedding.pre_projection is None:
+      return 0
+    return transformer_costs.product(num_patches, self._d_model, self._d_model)
+
+  def _embedding_bytes(self, input_shape, width):
+    numbers = self._num_values()
+    if self.embedding.pre_projection is not None:
+      numbers += 2 * self._d_model  # the map's input, and its output for GeLU
+    return width * numbers * self._num_patches(input_shape, training=True)
+
+  def get_config(self):
+    """The arguments of the tower."""
+    return {
+      **super().get_config(),
+      'input_name': self.input_name,
+      'patch_size': self.patch_size,
+      'input_size': self.input_size,
+      'form': self.form,
+      'epsilon': self.epsilon,
+      'drop_token_rate': self.drop_token_rate,
+    }

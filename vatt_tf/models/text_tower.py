@@ -1,0 +1,395 @@
+"""The Transformer tower on words (paper, section 3.1.2)."""
+
+from typing import Any
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import feature_names as names
+from vatt_tf import randomness, tensor_utils
+from vatt_tf.input_pipeline import text as text_lib
+from vatt_tf.layers import (
+  position_embedding,
+  text_embedding,
+  transformer_encoder,
+)
+from vatt_tf.models import sizes, tower, transformer_costs, transformer_tower
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class WordEmbedding(tf_keras.layers.Layer):
+  """Tokens of a text, behind an AGG token.
+
+  Two forms. With `num_positions` (modality-agnostic): table, Dense + GeLU with
+  bias, positions, dropout, AGG of width `d_model` in front. Without
+  (modality-specific): AGG of the table's width in front, Dense + GeLU without
+  bias, dropout; positions are the encoder's relative bias. There is no Dense
+  where `d_embedding` is None, and the table is `d_model` wide, as T5's is.
+
+  Args:
+    d_model: int.
+    vocabulary_size: int.
+    d_embedding: int, width of the table, or None.
+    num_positions: int, rows of the position table, or None.
+    has_agg: bool; False gives the words alone, as T5 itself does.
+    is_frozen: bool, do not train the table (see `TextEmbedding`).
+    use_position_norm: bool.
+    epsilon: float, of the position norm.
+    position_interpolation: `exact` or `release`, see `PositionEmbedding`.
+    dropout_rate: float in [0, 1), of the tokens.
+    **kwargs: of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    ids: (B, L) integers, 0 is padding.
+    training: bool.
+    rng: `randomness.Rng` or None.
+
+  Returns:
+    tokens: (B, 1 + L, d_model) in the compute dtype, (B, L, d_model) without
+      AGG.
+    mask: bool, as the first two axes of `tokens`: false for padding, true for
+      the AGG token.
+
+  Example:
+    >>> tokens, mask = WordEmbedding(8, 100)(tf.constant([[5, 6, 0]]))
+    >>> mask.numpy()
+    array([[ True,  True,  True, False]])
+  """
+
+  def __init__(
+    self,
+    d_model,
+    vocabulary_size,
+    d_embedding=300,
+    num_positions=None,
+    has_agg=True,
+    is_frozen=False,
+    use_position_norm=True,
+    epsilon=1e-6,
+    position_interpolation='exact',
+    dropout_rate=0.0,
+    **kwargs,
+  ):
+    super().__init__(autocast=False, **kwargs)
+    self.d_model = d_model
+    self.vocabulary_size = vocabulary_size
+    self.d_embedding = d_embedding
+    self.num_positions = num_positions
+    self.has_agg = has_agg
+    self.is_frozen = is_frozen
+    self.use_position_norm = use_position_norm
+    self.epsilon = epsilon
+    self.position_interpolation = position_interpolation
+    self.dropout_rate = dropout_rate
+
+    dtype = self.dtype_policy
+    self.table = text_embedding.TextEmbedding(
+      vocabulary_size,
+      d_embedding or d_model,
+      is_frozen,
+      dtype=dtype,
+      name='table',
+    )
+    self.pre_projection = None
+    if d_embedding:
+      self.pre_projection = transformer_tower.GeluDense(
+        d_model,
+        use_bias=num_positions is not None,
+        dtype=dtype,
+        name='pre_projection',
+      )
+    self.position_embedding = None
+    if num_positions:
+      self.position_embedding = position_embedding.PositionEmbedding(
+        (num_positions,),
+        use_layer_norm=use_position_norm,
+        epsilon=epsilon,
+        interpolation=position_interpolation,
+        dtype=dtype,
+        name='position_embedding',
+      )
+
+  def build(self, input_shape):
+    """Makes `agg` and the weights of the sub-layers."""
+    width = self.d_embedding or self.d_model
+    tower.build_scoped(self.table, input_shape)
+    tower.build_scoped(self.pre_projection, tf.TensorShape([None, None, width]))
+    tower.build_scoped(
+      self.position_embedding, tf.TensorShape([None, None, self.d_model])
+    )
+    if self.has_agg:
+      agg_width = self.d_model if self.num_positions else width
+      self.agg = transformer_tower.add_agg(self, agg_width)
+    super().build(input_shape)
+
+  def call(self, ids, training=False, rng=None):
+    """Makes tokens of `ids`; see the class."""
+    x = self.table(ids, training=training)  # (B, L, width)
+    has_positions = self.position_embedding is not None
+    if self.has_agg and not has_positions:
+      x = transformer_tower.prepend(self.agg, x)
+    if self.pre_projection is not None:
+      x = self.pre_projection(x)
+    if has_positions:
+      x = self.position_embedding(x)
+    rate = self.dropout_rate if training else 0.0
+    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'dropout'))
+    if self.has_agg and has_positions:
+      x = transformer_tower.prepend(self.agg, x)
+    return x, text_embedding.padding_mask(ids, self.has_agg)
+
+  def get_config(self):
+    """The arguments of the layer."""
+    return {
+      **super().get_config(),
+      'd_model': self.d_model,
+      'vocabulary_size': self.vocabulary_size,
+      'd_embedding': self.d_embedding,
+      'num_positions': self.num_positions,
+      'has_agg': self.has_agg,
+      'is_frozen': self.is_frozen,
+      'use_position_norm': self.use_position_norm,
+      'epsilon': self.epsilon,
+      'position_interpolation': self.position_interpolation,
+      'dropout_rate': self.dropout_rate,
+    }
+
+
+@gin.register
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class TextTower(transformer_tower.TransformerTower):
+  """A Transformer on words (paper, section 3.1.2).
+
+  With its own encoder: T5's form, with relative positions, an AGG vector of the
+  table's width in front of the words, and a Dense + GeLU to the encoder's
+  width. With a shared `encoder`: a Dense + GeLU, a position table, and AGG of
+  the encoder's width.
+
+  Args:
+    size: `sizes.Size` of the tower's own encoder, or None.
+    encoder: `TransformerEncoder` that other towers share, or None.
+    max_words: Rows of the position table where the encoder is shared.
+    vocabulary_size: Rows of the word table.
+    d_embedding: Width of the word table; None: as wide as the encoder, without
+      a map between (T5's own).
+    word_vectors: Path of a word-vector file in text format that fills the
+      table, or None. Words that it does not have keep their initial values.
+    vocabulary: Path of the vocabulary file (word-level), for `word_vectors`.
+    is_table_frozen: Whether the table is not trained; it must then be filled
+      from word vectors or a checkpoint before training.
+    form: `release`, `t5_v1_0` or `t5_v1_1`, of the tower's own encoder.
+    num_relative_buckets: Buckets of its relative positions; None: 32.
+    max_relative_distance: Of these buckets; None: 64 of the form `release`, 128
+      of T5's.
+    epsilon: Of the norms of the tower's own encoder; None: 1e-6.
+    has_agg: False gives the states of the words alone, as T5 itself does.
+    d_post_projection: Width of a Dense + GeLU after the encoder; None: none.
+    position_interpolation: `exact` or `release`, see `PositionEmbedding`.
+    dropout_rate: In [0, 1).
+    use_remat: Trade time for memory in training (see `TransformerEncoder`).
+    **kwargs: Of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    See `tower.Tower`.
+
+  Returns:
+    `tower.TowerOutput` with (B, C, …) in front for captions (B, C, L).
+
+  Raises:
+    ValueError: An argument is out of its range, or the input does not fit.
+
+  Example:
+    >>> text = TextTower(sizes.Size(1, 8, 16, 2, d_kv=4), vocabulary_size=100)
+    >>> text(tf.constant([[[5, 6, 0]]])).feature.shape
+    TensorShape([1, 1, 8])
+  """
+
+  def __init__(
+    self,
+    size: sizes.Size | None = None,
+    encoder: transformer_encoder.TransformerEncoder | None = None,
+    max_words: int = 16,
+    vocabulary_size: int = 65536,
+    d_embedding: int | None = 300,
+    word_vectors: str | None = None,
+    vocabulary: str | None = None,
+    is_table_frozen: bool = False,
+    form: str = 'release',
+    num_relative_buckets: int | None = None,
+    max_relative_distance: int | None = None,
+    epsilon: float | None = None,
+    has_agg: bool = True,
+    d_post_projection: int | None = None,
+    position_interpolation: str = 'exact',
+    dropout_rate: float = 0.1,
+    use_remat: bool = False,
+    **kwargs,
+  ):
+    super().__init__(
+      names.TEXT,
+      size,
+      encoder,
+      d_post_projection,
+      position_interpolation,
+      dropout_rate,
+      use_remat,
+      **kwargs,
+    )
+    if word_vectors and not vocabulary:
+      raise ValueError(
+        '`word_vectors` needs `vocabulary`, the file with the words of the '
+        f'table. Received: word_vectors={word_vectors!r}, vocabulary=None'
+      )
+    self.max_words = max_words
+    self.vocabulary_size = vocabulary_size
+    self.d_embedding = d_embedding
+    self.is_table_frozen = is_table_frozen
+    self.form = form
+    self.num_relative_buckets = num_relative_buckets
+    self.max_relative_distance = max_relative_distance
+    self.epsilon = epsilon
+    self._has_agg = has_agg
+    self._word_vectors = word_vectors
+    self._vocabulary = vocabulary
+    self.embedding = WordEmbedding(
+      self._d_model,
+      vocabulary_size,
+      d_embedding,
+      num_positions=None if encoder is None else max_words,
+      has_agg=has_agg,
+      is_frozen=is_table_frozen,
+      position_interpolation=position_interpolation,
+      dropout_rate=dropout_rate,
+      dtype=self.dtype_policy,
+      name='text_embedding',
+    )
+    given = {
+      'num_relative_buckets': num_relative_buckets,
+      'max_relative_distance': max_relative_distance,
+      'epsilon': epsilon,
+    }
+    self._add_encoder(
+      **{
+        **transformer_encoder.t5_arguments(form),
+        **{key: x for key, x in given.items() if x is not None},
+      },
+    )
+
+  @property
+  def has_agg(self) -> bool:
+    """Whether an AGG token is in front, whose output is the feature."""
+    return self._has_agg
+
+  def build(self, input_shape: Any = None) -> None:
+    """Makes all weights, and fills the table from `word_vectors`."""
+    del input_shape
+    self._build_parts([None, None])
+    if self._word_vectors:
+      table = self.embedding.table
+      words = text_lib.WordTokenizer(self._vocabulary).words
+      table.fill(
+        *text_embedding.read_word_vectors(
+          self._word_vectors, words, table.d_embedding
+        )
+      )
+
+  def call(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+    need_tokens: bool = False,
+  ) -> tower.TowerOutput:
+    """Encodes `x`; see the base class."""
+    x = tf.convert_to_tensor(x)
+    if x.shape.rank not in (2, 3):
+      raise ValueError(
+        '`text` must be token ids (B, C, L) or (B, L). '
+        f'Received: text.shape={x.shape}'
+      )
+    leading = tensor_utils.shape_list(x)[:-1]
+    has_captions = len(leading) == 2
+    if has_captions:
+      rng = randomness.rows(rng, leading[1])
+      x = tf.reshape(x, [-1, x.shape[-1]])  # (B * C, L)
+      if isinstance(leading[0], int):
+        x = tf.ensure_shape(x, [leading[0] * leading[1], None])
+    tokens, mask = self.embed_tokens(x, training, rng)
+    output = self._encode(tokens, mask, training, rng, need_tokens)
+    if not has_captions:
+      return output
+    return tower.TowerOutput(
+      *(
+        None if y is None else tf.reshape(y, [*leading, *y.shape[1:]])
+        for y in output
+      )
+    )
+
+  def embed_tokens(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The tokens that enter the encoder, and which of them exist.
+
+    Args:
+      x: (B, L) integer ids.
+      training: As in the call.
+      rng: Likewise.
+
+    Returns:
+      (B, N, d_model) in the compute dtype, AGG in front, and the mask (B, N).
+    """
+    return self.embedding(
+      x, training=training, rng=randomness.fold_in(rng, 'embedding')
+    )
+
+  def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
+    """The words of a text, (L,)."""
+    return (input_shape[-1],)
+
+  def _num_patches(self, input_shape, training=False):
+    del training  # words are not dropped
+    return input_shape[-1]
+
+  def _patch_flops(self, input_shape):
+    del input_shape
+    return 0  # a look-up
+
+  def _pre_projection_flops(self, num_patches):
+    if self.embedding.pre_projection is None:
+      return 0
+    # Without positions the AGG token stands in front before the map.
+    if self.has_agg and not self.embedding.num_positions:
+      num_patches += 1
+    return transformer_costs.product(
+      num_patches, self.d_embedding, self._d_model
+    )
+
+  @property
+  def _is_pre_projection_first(self):
+    return self.is_table_frozen and self.embedding.num_positions is not None
+
+  def _embedding_bytes(self, input_shape, width):
+    numbers = self.d_embedding or 0
+    if self.embedding.pre_projection is not None:
+      numbers += self._d_model  # the map's output, for GeLU
+    return width * numbers * self._num_patches(input_shape)
+
+  def get_config(self):
+    """The arguments of the tower."""
+    config = super().get_config()
+    return {
+      **config,
+      'max_words': self.max_words,
+      'vocabulary_size': self.vocabulary_size,
+      'd_embedding': self.d_embedding,
+      'is_table_frozen': self.is_table_frozen,
+      'form': self.form,
+      'num_relative_buckets': self.num_relative_buckets,
+      'max_relative_distance': self.max_relative_distance,
+      'epsilon': self.epsilon,
+      'has_agg': self.has_agg,
+    }

@@ -1,0 +1,305 @@
+"""What the Transformer towers share: the encoder and what follows it.
+
+An encoder is a tower's own in the modality-specific model, and one that all
+towers share in the modality-agnostic model (`share_encoder`).
+"""
+
+from collections.abc import Callable, Mapping
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf import randomness, tensor_utils
+from vatt_tf.layers import activations, transformer_encoder
+from vatt_tf.models import sizes, tower, transformer_costs
+
+
+def prepend(token, x):
+  """Puts a vector (D,) in front of the tokens (B, N, D): (B, 1 + N, D)."""
+  batch, _, width = tensor_utils.shape_list(x)
+  token = tf.broadcast_to(tf.cast(token, x.dtype), [batch, 1, width])
+  return tf.concat([token, x], 1)
+
+
+def add_agg(layer, width):
+  """Makes the AGG vector of a layer, (width,)."""
+  return layer.add_weight(
+    name='agg', shape=[width], initializer='glorot_normal'
+  )
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class GeluDense(tf_keras.layers.Dense):
+  """A linear map followed by exact GeLU.
+
+  Args:
+    units: int, width of the output.
+    **kwargs: of `tf_keras.layers.Dense`, without `activation`.
+
+  Call arguments:
+    inputs: (..., D).
+
+  Returns:
+    (..., units) in the compute dtype.
+
+  Example:
+    >>> GeluDense(4)(tf.zeros([2, 8])).shape
+    TensorShape([2, 4])
+  """
+
+  def call(self, inputs):
+    """Maps `inputs`; see the class."""
+    return activations.gelu(super().call(inputs))
+
+
+class TransformerTower(tower.Tower):
+  """What both Transformer towers share: the encoder and what follows it.
+
+  A subclass sets `embedding`, calls `_add_encoder`, and says how many patches
+  an input has and what they cost.
+  """
+
+  _is_pre_projection_first = False  # its input needs no gradient
+
+  def __init__(
+    self,
+    input_name,
+    size,
+    encoder,
+    d_post_projection,
+    position_interpolation,
+    dropout_rate,
+    use_remat,
+    **kwargs,
+  ):
+    super().__init__(input_name, **kwargs)
+    if (size is None) == (encoder is None):
+      raise ValueError(
+        f'Give either `size`, of the {self.modality} encoder, or a shared '
+        '`encoder`; a model file such as gin/models/ms_mbs.gin has the size. '
+        f'Received: size={size}, encoder={encoder}'
+      )
+    self.size = size
+    self.d_post_projection = d_post_projection
+    self.position_interpolation = position_interpolation
+    self.dropout_rate = dropout_rate
+    self.use_remat = use_remat
+    self._d_model = (size or encoder).d_model
+    self._is_shared = encoder is not None
+    if self._is_shared:
+      self.encoder = encoder
+
+  def _add_encoder(self, **arguments):
+    """Makes the encoder, unless it is shared, and what follows it."""
+    if not self._is_shared:
+      self.encoder = transformer_encoder.TransformerEncoder(
+        **self.size._asdict(),
+        dropout_rate=self.dropout_rate,
+        use_remat=self.use_remat,
+        dtype=self.dtype_policy,
+        name=f'{self.modality}_encoder',
+        **arguments,
+      )
+    self.post_projection = None
+    if self.d_post_projection:
+      self.post_projection = GeluDense(
+        self.d_post_projection,
+        dtype=self.dtype_policy,
+        name=f'{self.modality}_post_projection',
+      )
+
+  @property
+  def width(self) -> int:
+    """Width of the feature."""
+    return self.d_post_projection or self._d_model
+
+  @property
+  def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
+    """The encoder, if it is shared; see the base class."""
+    return (self.encoder,) if self._is_shared else ()
+
+  @property
+  def has_agg(self) -> bool:
+    """Whether an AGG token is in front, whose output is the feature."""
+    return True
+
+  def _build_parts(self, input_shape):
+    tokens = tf.TensorShape([None, None, self._d_model])
+    tower.build_scoped(self.embedding, tf.TensorShape(input_shape))
+    tower.build_scoped(self.encoder, tokens)
+    tower.build_scoped(self.post_projection, tokens)
+    self.built = True
+
+  def _encode(self, tokens, mask, training, rng, need_tokens):
+    """From the embedded tokens (B, N, d) to a `TowerOutput`."""
+    x = self.encoder(
+      tokens,
+      mask=mask,
+      num_outputs=1 if self.has_agg and not need_tokens else None,
+      training=training,
+      rng=randomness.fold_in(rng, 'encoder'),
+    )
+    if self.post_projection is not None:
+      x = self.post_projection(x)
+    x = tf.cast(x, tf.float32)
+    feature = x[:, 0] if self.has_agg else None  # (B, width)
+    if not need_tokens:
+      return tower.TowerOutput(feature, None)
+    return tower.TowerOutput(feature, x[:, 1:] if self.has_agg else x)
+
+  def _num_patches(self, input_shape, training=False):
+    """Patches (words) that become tokens."""
+    raise NotImplementedError
+
+  def _patch_flops(self, input_shape):
+    """FLOPs of the projection of one patch."""
+    raise NotImplementedError
+
+  def _pre_projection_flops(self, num_patches):
+    """FLOPs of the Dense + GeLU before the encoder."""
+    raise NotImplementedError
+
+  def _embedding_bytes(self, input_shape, width):
+    """What the embedding keeps of one row, `width` bytes a number."""
+    raise NotImplementedError
+
+  def num_tokens(self, input_shape: tower.Shape, training: bool = False) -> int:
+    """Length of the sequence, with AGG; see the base class."""
+    return self._num_patches(input_shape, training) + self.has_agg
+
+  def flops(
+    self, input_shape: tower.Shape, training: bool = False
+  ) -> dict[str, int]:
+    """FLOPs of each of `transformer_costs.PARTS`; see the base class.
+
+    DropToken picks patches before they are projected, and the last layer
+    computes the AGG token's output alone.
+    """
+    num_patches = self._num_patches(input_shape, training)
+    num_tokens = self.num_tokens(input_shape, training)
+    # Where nothing is pooled, all outputs are wanted.
+    num_outputs = 1 if self.has_agg else num_tokens
+    return {
+      'patches': num_patches * self._patch_flops(input_shape),
+      'pre_projection': self._pre_projection_flops(num_patches),
+      **transformer_costs.encoder_flops(self.encoder, num_tokens, num_outputs),
+      'post_projection': self._post_projection_flops(num_outputs),
+    }
+
+  def step_flops(self, input_shape: tower.Shape) -> dict[str, int]:
+    """See `transformer_costs.step_flops`, and the base class."""
+    return transformer_costs.step_flops(
+      self.flops(input_shape, training=True),
+      self.encoder,
+      self._is_pre_projection_first,
+    )
+
+  def paper_flops(
+    self, input_shape: tower.Shape, training: bool = False
+  ) -> int:
+    """See the rule in `transformer_costs`, and the base class."""
+    num_tokens = self.num_tokens(input_shape, training)
+    parts = transformer_costs.encoder_flops(
+      self.encoder, num_tokens, num_tokens
+    )
+    del parts['query_key']
+    return (
+      self._num_patches(input_shape) * self._patch_flops(input_shape)
+      + self._pre_projection_flops(self._num_patches(input_shape, training))
+      + sum(parts.values())
+      + self._post_projection_flops(1)
+    )
+
+  def _post_projection_flops(self, num_outputs):
+    return transformer_costs.product(
+      num_outputs, self._d_model, self.d_post_projection or 0
+    )
+
+  def activation_bytes(
+    self, input_shape: tower.Shape, num_rows: int
+  ) -> tower.ActivationBytes:
+    """See `transformer_costs` for what is counted, and the base class."""
+    width = tf.as_dtype(self.compute_dtype).size
+    num_tokens = self.num_tokens(input_shape, training=True)
+    row = self._embedding_bytes(input_shape, width)
+    if self.encoder.dropout_rate:
+      row += self._num_patches(input_shape, training=True) * self._d_model
+    positions = 0
+    if self.embedding.position_embedding is not None:
+      # What the norm of the position embeddings takes, once for all rows.
+      positions = self._num_patches(input_shape) * self._d_model
+    encoder = (self.encoder, num_tokens, num_rows, width)
+    return tower.ActivationBytes(
+      num_rows * row
+      + transformer_costs.FLOAT_BYTES * positions
+      + transformer_costs.kept_bytes(*encoder),
+      transformer_costs.workspace_bytes(*encoder),
+    )
+
+  def get_config(self):
+    """The arguments of the tower; a shared encoder as its own config."""
+    encoder = None
+    if self._is_shared:
+      encoder = tower.serialize(self.encoder)
+    return {
+      **super().get_config(),
+      'size': self.size,
+      'encoder': encoder,
+      'd_post_projection': self.d_post_projection,
+      'position_interpolation': self.position_interpolation,
+      'dropout_rate': self.dropout_rate,
+      'use_remat': self.use_remat,
+    }
+
+  @classmethod
+  def from_config(cls, config):
+    """Makes a tower; its `encoder` may be a layer or the config of one."""
+    config = dict(config)
+    if isinstance(config['encoder'], dict):
+      config['encoder'] = tower.deserialize(config['encoder'])
+    if config['size'] is not None:
+      config['size'] = sizes.Size(*config['size'])
+    return cls(**config)
+
+
+@gin.register
+def share_encoder(
+  towers: Mapping[str, Callable[..., tower.Tower]],
+  size: sizes.Size,
+  d_post_projection: int | None = 1024,
+  dropout_rate: float = 0.1,
+  use_remat: bool = False,
+) -> dict[str, tower.Tower]:
+  """The towers of the modality-agnostic model (paper, section 3.2).
+
+  One encoder serves all of them. Each keeps its own embedding and its own
+  Dense + GeLU before and after the encoder.
+
+  Args:
+    towers: From modalities to constructors of `PatchTower` and `TextTower`
+      (in gin without brackets: `@video/PatchTower`).
+    size: Of the encoder.
+    d_post_projection: Width of the features; None: no Dense + GeLU after it.
+    dropout_rate: Of the encoder, in [0, 1).
+    use_remat: See `TransformerEncoder`.
+
+  Returns:
+    From modalities to towers.
+
+  Example:
+    >>> towers = share_encoder(
+    ...   {'text': TextTower}, sizes.Size(1, 8, 16, 2, d_kv=4))
+    >>> towers['text'].encoder.name
+    'encoder'
+  """
+  encoder = transformer_encoder.TransformerEncoder(
+    **size._asdict(),
+    dropout_rate=dropout_rate,
+    use_remat=use_remat,
+    name='encoder',
+  )
+  return {
+    modality: make(encoder=encoder, d_post_projection=d_post_projection)
+    for modality, make in towers.items()
+  }

@@ -1,0 +1,165 @@
+"""Reads the `config.gin` of runs whose model a builder function made.
+
+Such files bind `build_model` and `build_classifier`, which had arguments for
+all towers. `upgrade` gives these to the towers, the head and the task.
+"""
+
+import re
+
+_BUILDERS = ('build_model', 'build_classifier', 'similarity_kind')
+# Where arguments of `build_model` go, by their names.
+_NEW_NAMES = {
+  'video_patch_size': ('video/PatchTower.patch_size',),
+  'video_form': ('video/PatchTower.form',),
+  'vocabulary_size': ('TextTower.vocabulary_size',),
+  'd_embedding': ('TextTower.d_embedding',),
+  'word_vectors': ('TextTower.word_vectors',),
+  'vocabulary': ('TextTower.vocabulary',),
+  'is_table_frozen': ('TextTower.is_table_frozen',),
+  'text_form': ('TextTower.form',),
+  'num_relative_buckets': ('TextTower.num_relative_buckets',),
+  'max_relative_distance': ('TextTower.max_relative_distance',),
+  'max_words': ('TextTower.max_words',),
+  'common_space': ('ProjectionHead.form',),
+  'd_va': ('ProjectionHead.d_va',),
+  'd_vt': ('ProjectionHead.d_vt',),
+  'd_post_projection': ('share_encoder.d_post_projection',),
+  'drop_token_rate': ('PatchTower.drop_token_rate',),
+  'dropout_rate': (
+    'PatchTower.dropout_rate',
+    'TextTower.dropout_rate',
+    'share_encoder.dropout_rate',
+  ),
+  'position_interpolation': (
+    'PatchTower.position_interpolation',
+    'TextTower.position_interpolation',
+  ),
+  'use_remat': (
+    'PatchTower.use_remat',
+    'TextTower.use_remat',
+    'share_encoder.use_remat',
+  ),
+  'num_classes': ('Classifier.num_classes',),
+  'is_multi_label': ('Classifier.is_multi_label',),
+  'classifier_dropout_rate': ('Classifier.classifier_dropout_rate',),
+}
+_TOWERS = {
+  'video': 'video/PatchTower',
+  'audio': 'audio/PatchTower',
+  'text': 'TextTower',
+}
+
+
+def is_old(text: str) -> bool:
+  """Whether the text of a gin file is of such a run."""
+  return bool(re.search(r'^evaluate\.model\s*=', text, re.MULTILINE))
+
+
+def upgrade(text: str) -> str:
+  """Binds the towers, the head and the task in place of the builders.
+
+  Args:
+    text: Of a `config.gin` that `is_old`.
+
+  Returns:
+    Text that binds the same model.
+  """
+  statements = _statements(text)
+  builder = statements['evaluate.model'].lstrip('@')
+  old = {
+    name.partition('.')[2]: value
+    for name, value in statements.items()
+    if name.startswith(f'{builder}.')
+  }
+  new = {
+    name: value
+    for name, value in statements.items()
+    if name.split('.')[0] not in _BUILDERS
+    and name
+    not in ('evaluate.model', 'PretrainTask.model', 'FinetuneTask.model')
+  }
+  for name, value in old.items():
+    new.update(dict.fromkeys(_NEW_NAMES.get(name, ()), value))
+  modalities = tuple(_TOWERS)
+  if builder == 'build_classifier':
+    modality = _resolve(old['modality'], statements)
+    modalities = (modality.strip('\'"'),)
+    new['evaluate.task'] = '@FinetuneTask()'
+    new['FinetuneTask.model'] = '@Classifier'
+    new['Classifier.tower'] = '@select_tower()'
+    new['select_tower.towers'] = '%TOWERS'
+    new['select_tower.modality'] = modality
+    is_agnostic = _resolve(old.get('is_agnostic'), statements) == 'True'
+    size = old.get('size', 'None')
+    if size == 'None':
+      size = old.get(f'{modalities[0]}_size', 'None')
+    if not is_agnostic:
+      old = {**old, f'{modalities[0]}_size': size}
+    for name in modalities:
+      if name in ('video', 'audio'):
+        new[f'{name}/PatchTower.patch_size'] = old.get('patch_size', 'None')
+  else:
+    new['evaluate.task'] = '@PretrainTask()'
+    new['PretrainTask.model'] = '@VATT'
+    new['VATT.towers'] = '%TOWERS'
+    new['VATT.head'] = '@ProjectionHead'
+    size = old.get('size', 'None')
+    is_agnostic = size != 'None'
+  ends = '' if is_agnostic else '()'
+  towers = ', '.join(
+    f'{name!r}: @{_TOWERS[name]}{ends}'
+    for name in modalities
+    if is_agnostic or old.get(f'{name}_size', 'None') != 'None'
+  )
+  if is_agnostic:
+    new['TOWERS'] = '@share_encoder()'
+    new['share_encoder.towers'] = f'{{{towers}}}'
+    new['share_encoder.size'] = size
+  else:
+    new['TOWERS'] = f'{{{towers}}}'
+    for name in modalities:
+      new[f'{_TOWERS[name]}.size'] = old.get(f'{name}_size', 'None')
+  new.update(_inputs(old, statements, builder))
+  return ''.join(f'{name} = {value}\n' for name, value in new.items())
+
+
+def _inputs(old, statements, builder):
+  """What the patch towers take, and what their tables are made for."""
+  found = {
+    'video/PatchTower.input_name': "'video'",
+    'video/PatchTower.input_size': (
+      f'({old.get("num_frames", "32")}, {old.get("frame_size", "224")})'
+    ),
+    'audio/PatchTower.input_name': "'audio'",
+    'audio/PatchTower.input_size': old.get('num_audio_samples', '153600'),
+  }
+  patch_size = old.get('audio_patch_size')
+  if 'spectrogram' in _resolve(old.get('audio_form', ''), statements):
+    patch_size = old.get('spectrogram_patch_size')
+    found['audio/PatchTower.input_name'] = "'spectrogram'"
+    found['audio/PatchTower.input_size'] = (
+      f'({old.get("num_spectrogram_frames", "150")}, '
+      f'{old.get("num_mel_bins", "80")})'
+    )
+  if patch_size is not None and builder == 'build_model':
+    found['audio/PatchTower.patch_size'] = patch_size
+  return found
+
+
+def _resolve(value, statements):
+  """The value of a macro, or what is none as it is; '' of None."""
+  while value and value.startswith('%'):
+    value = statements.get(value[1:])
+  return value or ''
+
+
+def _statements(text):
+  """From the names that a written gin file binds to the texts of the values."""
+  text = re.sub(r'^\s*#.*$', '', text, flags=re.MULTILINE)
+  text = re.sub(r'\\\n\s*', '', text)  # lines that go on
+  found = {}
+  for statement in re.split(r'\n(?=\S)', text):
+    name, equals, value = statement.partition('=')
+    if equals:
+      found[name.strip()] = re.sub(r'\n\s*', ' ', value.strip())
+  return found
