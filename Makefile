@@ -33,7 +33,7 @@ help:
 	@echo 'make lint        style, layout, and BUILD against the imports'
 	@echo 'make verify      the long checks, benchmarks/verify_*.py'
 	@echo 'make fuzz        ten minutes of damaged and odd inputs'
-	@echo 'make regenerate  writes BUILD and the table of README.md anew'
+	@echo 'make regenerate  writes the table of README.md anew'
 	@echo 'make lock        writes requirements-*.txt anew from setup.cfg'
 	@echo 'make python      says which Python makes the environment'
 	@echo 'make clean       removes what these commands made'
@@ -184,7 +184,7 @@ test: venv-test
 # What tells two versions of TensorFlow apart, and takes half of the time.
 QUICK_TESTS := tests/stacks tests/checkpoints tests/evaluation \
   tests/input_pipeline tests/layers tests/losses tests/models tests/project \
-  tests/gin_utils_test.py tests/quiet_test.py
+  tests/core/gin_utils_test.py tests/core/quiet_test.py
 .PHONY: test-quick
 test-quick: venv-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
@@ -213,7 +213,6 @@ fuzz: venv-test
 
 .PHONY: regenerate
 regenerate: venv-test
-	$(BIN)/python tests/project/regenerate_build.py
 	$(BIN)/python tests/project/regenerate_readme.py
 
 # $(call lock,VERSION): the locks of a Python, which need not be here. All are

@@ -35,8 +35,12 @@ import tf_keras
 
 from benchmarks import checks, train_step
 from benchmarks import loss as loss_benchmark
-from vatt_tf import devices, distribution, feature_names
 from vatt_tf.analysis import summary
+from vatt_tf.core import (
+  devices,
+  distribution,
+  feature_names,
+)
 from vatt_tf.input_pipeline import audio, pipeline, text, video
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain

@@ -27,6 +27,8 @@ from benchmarks import checks
 from benchmarks import ingest as ingest_benchmark
 from vatt_tf import (
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
   file_utils,
   gin_utils,
 )

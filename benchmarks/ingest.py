@@ -32,7 +32,10 @@ import cv2
 import numpy as np
 
 from benchmarks import checks
-from vatt_tf import distribution, file_utils
+from vatt_tf.core import (
+  distribution,
+  file_utils,
+)
 from vatt_tf.input_pipeline import records
 
 _SECONDS = 3

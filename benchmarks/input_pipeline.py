@@ -39,10 +39,12 @@ import tensorflow as tf
 
 from vatt_tf import (
   configurables,  # noqa: F401
+  quickstart,
+)
+from vatt_tf.core import (
   distribution,
   file_utils,
   gin_utils,
-  quickstart,
 )
 from vatt_tf.input_pipeline import audio, pipeline, video
 from vatt_tf.media import ingest

@@ -26,7 +26,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.losses import contrastive, sigmoid
 
 OBJECTIVES = (*contrastive.DENOMINATORS, 'sigmoid')

@@ -202,7 +202,7 @@ def main():
         everything.append({'method': method, **figures})
   if arguments.output:
     # It brings TensorFlow, which the processes that measure do without.
-    from vatt_tf import file_utils
+    from vatt_tf.core import file_utils
 
     file_utils.write_text(
       arguments.output, json.dumps(everything, indent=2) + '\n'

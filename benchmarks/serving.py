@@ -29,7 +29,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 import tensorflow_text  # noqa: F401, registers operations of the model
 
 from benchmarks import checks
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.export import saved_model as model_files
 
 _NUM_REQUESTS = 200

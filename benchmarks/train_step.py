@@ -33,8 +33,13 @@ import tensorflow as tf
 import tf_keras
 
 from tests import vatt_models
-from vatt_tf import distribution, feature_names, file_utils, randomness
-from vatt_tf.core import modalities
+from vatt_tf.core import (
+  distribution,
+  feature_names,
+  file_utils,
+  modalities,
+  randomness,
+)
 from vatt_tf.input_pipeline import audio, pipeline, text, video
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer

@@ -23,9 +23,9 @@ from tests import shared_data
 from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import conversion, manager
+from vatt_tf.core import gin_utils
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 # Runs a command and prints its peak memory in KiB. A process begins with the

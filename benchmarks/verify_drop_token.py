@@ -19,8 +19,8 @@ import gin
 from benchmarks import checks
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
+from vatt_tf.core import gin_utils
 
 _GIN_FILE = 'gin/scratch_sample_video.gin'
 _RATES = (0.75, 0.5, 0.25, 0.0)

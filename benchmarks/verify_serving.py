@@ -20,8 +20,8 @@ import tensorflow as tf
 from benchmarks import checks, serving
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
+from vatt_tf.core import gin_utils
 
 _NUM_CLIENTS = 64
 _SECONDS = 60

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from tests import mains, sentence_pieces, shared_data
 from tests.checkpoints import checkpoint_files
-from vatt_tf import convert, gin_utils
+from vatt_tf import convert
 from vatt_tf.checkpoints import conversion, manager, t5, vit
+from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import text
 from vatt_tf.training import loop

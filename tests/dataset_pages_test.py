@@ -11,9 +11,9 @@ import tensorflow as tf
 from tests import shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
   ingest,  # noqa: F401
 )
+from vatt_tf.core import gin_utils
 from vatt_tf.media import official_lists
 
 _PAGES = shared_data.REPOSITORY / 'docs' / 'datasets'

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tests import mains, shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
+from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import records
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 from tests import shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
+from vatt_tf.core import gin_utils
 
 _FILES = sorted(path.name for path in (gin_utils.PACKAGE / 'gin').glob('*.gin'))
 

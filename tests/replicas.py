@@ -17,8 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from tests import vatt_models
-from vatt_tf import distribution, randomness
-from vatt_tf import feature_names as names
+from vatt_tf.core import (
+  distribution,
+  randomness,
+)
+from vatt_tf.core import feature_names as names
 from vatt_tf.losses import contrastive
 from vatt_tf.models import sizes
 

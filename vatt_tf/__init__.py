@@ -6,7 +6,7 @@ that it stays cheap; import the modules by name.
 
 import sys
 
-from vatt_tf import quiet
+from vatt_tf.core import quiet
 
 __version__ = '0.1.0'
 

@@ -14,7 +14,7 @@ first and equally frequent ones in alphabetical order.
 from absl import app, flags
 import tensorflow as tf
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import manifest, text_files
 

@@ -14,12 +14,14 @@ import gin
 import tensorflow as tf
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
+)
+from vatt_tf.checkpoints import conversion, manager, released_vatt, t5, vit
+from vatt_tf.core import (
+  command_line,
   file_utils,
   gin_utils,
 )
-from vatt_tf.checkpoints import conversion, manager, released_vatt, t5, vit
 
 _SOURCES = {'released_vatt': released_vatt, 't5': t5, 'vit': vit}
 

@@ -21,8 +21,10 @@ import shlex
 from absl import app, flags
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
+  command_line,
   gin_utils,
 )
 from vatt_tf.embedding import model, run, table

@@ -13,12 +13,14 @@ from absl import app, flags
 import gin
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
+)
+from vatt_tf.analysis import report
+from vatt_tf.core import (
+  command_line,
   file_utils,
   gin_utils,
 )
-from vatt_tf.analysis import report
 from vatt_tf.evaluation import runner
 
 _CHECKPOINT = command_line.define_path(

@@ -11,11 +11,13 @@ import gin
 import tf_keras
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import manager
+from vatt_tf.core import (
+  command_line,
+  gin_utils,
+)
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import audio, text, video
 

@@ -23,7 +23,7 @@ docs/ingest.md says more, docs/datasets what each data set needs.
 
 from absl import app, flags
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 from vatt_tf.media import (
   errors,
   ingest,

@@ -13,7 +13,7 @@ import json
 
 from absl import app, flags
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import inspection
 

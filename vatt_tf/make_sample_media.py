@@ -38,7 +38,7 @@ import threading
 import av
 import numpy as np
 
-from vatt_tf import progress_bar
+from vatt_tf.core import progress_bar
 
 SPLITS = ('train', 'validation')
 

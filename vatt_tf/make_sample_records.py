@@ -10,7 +10,12 @@ import tempfile
 
 from absl import app
 
-from vatt_tf import command_line, file_utils, gin_utils, make_sample_media
+from vatt_tf import make_sample_media
+from vatt_tf.core import (
+  command_line,
+  file_utils,
+  gin_utils,
+)
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
 

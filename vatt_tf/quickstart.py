@@ -20,15 +20,17 @@ from absl import app
 import gin
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
   export_saved_model,
-  file_utils,
-  gin_utils,
   make_sample_media,
   search,
 )
 from vatt_tf.analysis import report
+from vatt_tf.core import (
+  command_line,
+  file_utils,
+  gin_utils,
+)
 from vatt_tf.embedding import model as embedding_model
 from vatt_tf.embedding import run as embedding_run
 from vatt_tf.evaluation import runner

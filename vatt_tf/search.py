@@ -17,8 +17,10 @@ import json
 from absl.flags import argparse_flags
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
+  command_line,
   file_utils,
   gin_utils,
 )

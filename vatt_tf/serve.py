@@ -15,7 +15,7 @@ import sys
 
 from absl import app, flags, logging
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 from vatt_tf.serving import batching, metrics, models, server
 
 _MAX_PORT = 65535

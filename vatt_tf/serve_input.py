@@ -14,7 +14,7 @@ import socket
 from absl import app, flags
 import tensorflow as tf
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 
 # The import of text registers the ops of the tokenizers.
 from vatt_tf.input_pipeline import encoded_audio, service, text  # noqa: F401

@@ -14,11 +14,13 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.analysis import summary
+from vatt_tf.core import (
+  command_line,
+  gin_utils,
+)
 from vatt_tf.input_pipeline import pipeline
 
 _JSON = flags.DEFINE_boolean('json', False, 'Print JSON, with all figures.')

@@ -10,8 +10,10 @@ import pathlib
 from absl import app, flags
 
 from vatt_tf import (
-  command_line,
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
+  command_line,
   distribution,
   gin_utils,
 )

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tests import odd_names
 from tests.checkpoints import checkpoint_files
-from vatt_tf import file_utils
 from vatt_tf.checkpoints import conversion, ema, folders, manager
+from vatt_tf.core import file_utils
 
 _DATA = 'ckpt-4.data-00000-of-00001'
 

@@ -12,9 +12,9 @@ from tests import shared_data, vatt_models
 from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import conversion, manager, released_vatt
+from vatt_tf.core import gin_utils
 from vatt_tf.models import sizes
 
 _SIZES = {

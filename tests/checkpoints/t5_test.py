@@ -12,9 +12,9 @@ from tests import sentence_pieces, shared_data, vatt_models
 from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import conversion, t5, weight_files
+from vatt_tf.core import gin_utils
 from vatt_tf.input_pipeline import text
 from vatt_tf.layers import relative_position_bias
 from vatt_tf.models import sizes

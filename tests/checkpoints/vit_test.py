@@ -12,9 +12,9 @@ from tests import shared_data, vatt_models
 from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import conversion, vit, weight_files
+from vatt_tf.core import gin_utils
 from vatt_tf.models import patch_tower, sizes, vatt
 
 # That of the fixture: 2 x 2 patches of 16 x 16.

@@ -6,7 +6,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import retrieval
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tensorflow as tf
 
 from tests.fuzz import mutations
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 from vatt_tf.input_pipeline import text, vocabulary
 from vatt_tf.media import errors, manifest
 

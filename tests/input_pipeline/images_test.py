@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 from vatt_tf.input_pipeline import images, pipeline, video
 
 _NUM_IMAGES = {'train': 7, 'validation': 5}

@@ -10,7 +10,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 from vatt_tf.input_pipeline import (
   audio,
   class_balance,

@@ -10,7 +10,7 @@ import sentencepiece
 import tensorflow as tf
 
 from tests import sentence_pieces
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 from vatt_tf.input_pipeline import text
 
 _SPECIALS = ['<pad>', '<bos>', '<eos>', '<unk>']

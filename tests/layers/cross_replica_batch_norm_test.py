@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 from vatt_tf.layers import cross_replica_batch_norm
 
 _Layer = cross_replica_batch_norm.CrossReplicaBatchNormalization

@@ -7,8 +7,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import randomness
-from vatt_tf.core import modalities
+from vatt_tf.core import modalities, randomness
 from vatt_tf.layers import (
   activations,
   drop_token,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import logical_devices
 from tests.losses import loss_inputs
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 from vatt_tf.losses import contrastive, sigmoid
 
 _T, _B = 3.0, -1.5

@@ -15,6 +15,8 @@ import tensorflow as tf
 from tests import shared_data
 from vatt_tf import (
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
   gin_utils,
   randomness,
 )

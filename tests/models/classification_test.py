@@ -9,6 +9,8 @@ import tf_keras
 from tests import vatt_models
 from vatt_tf import (
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
   gin_utils,
   randomness,
 )

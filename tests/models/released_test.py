@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data, vatt_models
-from vatt_tf import feature_names
 from vatt_tf.checkpoints import conversion, released_vatt
+from vatt_tf.core import feature_names
 from vatt_tf.models import classification, sizes
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import vatt_models
-from vatt_tf import randomness
+from vatt_tf.core import randomness
 from vatt_tf.losses import contrastive
 from vatt_tf.models import patch_tower, sizes, text_tower, vatt
 

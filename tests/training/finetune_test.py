@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices, vatt_models
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 from vatt_tf.models import sizes
 from vatt_tf.training import finetune, schedules, trainer
 

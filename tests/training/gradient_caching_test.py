@@ -8,8 +8,8 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices, vatt_models
-from vatt_tf import distribution
-from vatt_tf import feature_names as names
+from vatt_tf.core import distribution
+from vatt_tf.core import feature_names as names
 from vatt_tf.models import sizes
 from vatt_tf.training import (
   gradient_caching,

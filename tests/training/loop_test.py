@@ -18,9 +18,9 @@ from tests import logical_devices
 from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import manager
+from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import retrieval, runner
 from vatt_tf.input_pipeline import records
 from vatt_tf.training import loop, progress

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices
-from vatt_tf import distribution
 from vatt_tf.checkpoints import ema
+from vatt_tf.core import distribution
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import schedules
 

@@ -9,6 +9,8 @@ import tf_keras
 from tests import logical_devices, vatt_models
 from vatt_tf import (
   configurables,  # noqa: F401
+)
+from vatt_tf.core import (
   distribution,
   gin_utils,
 )

@@ -8,7 +8,7 @@ from unittest import mock
 import gin
 import tensorflow as tf
 
-from vatt_tf import gin_utils
+from vatt_tf.core import gin_utils
 from vatt_tf.input_pipeline import records
 from vatt_tf.training import loop, progress
 

@@ -14,9 +14,9 @@ from tests import logical_devices
 from tests.training import recipes
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
 from vatt_tf.checkpoints import manager
+from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import runner
 from vatt_tf.training import loop
 

@@ -9,8 +9,8 @@ from tests import logical_devices
 from tests.training import recipes
 from vatt_tf import (
   configurables,  # noqa: F401
-  gin_utils,
 )
+from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import classification
 
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices
-from vatt_tf import distribution
 from vatt_tf.checkpoints import manager
+from vatt_tf.core import distribution
 from vatt_tf.training import schedules, trainer
 
 

@@ -15,9 +15,9 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
-from vatt_tf import file_utils
 from vatt_tf.analysis import activations, plots
+from vatt_tf.core import feature_names as names
+from vatt_tf.core import file_utils
 from vatt_tf.evaluation import outputs, retrieval
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.models import classification

@@ -22,8 +22,8 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import file_utils
 from vatt_tf.checkpoints import ema, folders, weight_files
+from vatt_tf.core import file_utils
 from vatt_tf.layers import text_embedding
 
 _ATTRIBUTE = '/.ATTRIBUTES/VARIABLE_VALUE'

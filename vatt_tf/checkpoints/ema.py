@@ -10,7 +10,7 @@ import contextlib
 
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 
 _KEY = 'ema/{}/.ATTRIBUTES/VARIABLE_VALUE'
 

@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 INDEX = '.index'

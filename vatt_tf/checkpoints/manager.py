@@ -8,7 +8,6 @@ from absl import logging
 import orbit
 import tensorflow as tf
 
-from vatt_tf import file_utils
 from vatt_tf.checkpoints import (
   conversion,
   ema,
@@ -16,6 +15,7 @@ from vatt_tf.checkpoints import (
   own_vatt,
   released_vatt,
 )
+from vatt_tf.core import file_utils
 from vatt_tf.models import classification
 
 _HEAD = 'logits'  # of a classifier: the part that a fine-tuning begins anew

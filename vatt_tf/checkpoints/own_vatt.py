@@ -7,8 +7,8 @@ the same names there, or goes on with a classifier, whose classes may be others.
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from vatt_tf import file_utils
 from vatt_tf.checkpoints import conversion, folders
+from vatt_tf.core import file_utils
 
 _MODEL = 'model/'
 _LOGITS = 'classifier/logits/'

@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 
 _WEIGHTS = 'model.safetensors'
 _INDEX = 'model.safetensors.index.json'

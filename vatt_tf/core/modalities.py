@@ -7,7 +7,7 @@ over the modalities that a model has.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 
 VIDEO = 'video'
 AUDIO = 'audio'

@@ -23,7 +23,7 @@ except ImportError as e:
     f'({e})'
   ) from e
 
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 from vatt_tf.embedding import journal, run, sources, table
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.media import planning, worker

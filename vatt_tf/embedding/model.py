@@ -15,7 +15,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
 from vatt_tf.input_pipeline import audio as audio_lib

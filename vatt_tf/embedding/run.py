@@ -17,7 +17,11 @@ import os
 
 import tensorflow as tf
 
-from vatt_tf import command_line, distribution, progress_bar
+from vatt_tf.core import (
+  command_line,
+  distribution,
+  progress_bar,
+)
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import sources, table

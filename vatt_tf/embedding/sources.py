@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import encoded_audio, records

@@ -12,8 +12,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import command_line
-from vatt_tf import feature_names as names
+from vatt_tf.core import command_line
+from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import metrics as metrics_lib
 from vatt_tf.evaluation import outputs
 

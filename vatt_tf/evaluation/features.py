@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
 from vatt_tf.evaluation import outputs
 

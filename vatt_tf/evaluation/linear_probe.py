@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 from vatt_tf.evaluation import (
   classification,
   metrics,

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 
 
 def collect(model, dataset, output_names, kept):

@@ -23,9 +23,8 @@ from typing import NamedTuple
 import gin
 import numpy as np
 
-from vatt_tf import command_line
-from vatt_tf import feature_names as names
-from vatt_tf.core import modalities
+from vatt_tf.core import command_line, modalities
+from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import outputs
 
 # How the clips of a video become one vector: the mean of the embeddings as

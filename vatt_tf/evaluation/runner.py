@@ -16,8 +16,8 @@ from absl import logging
 import gin
 import tensorflow as tf
 
-from vatt_tf import file_utils
 from vatt_tf.checkpoints import folders, manager
+from vatt_tf.core import file_utils
 from vatt_tf.evaluation import retrieval
 
 NEWEST = 'newest'

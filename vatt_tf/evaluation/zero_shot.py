@@ -11,9 +11,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import command_line
-from vatt_tf import feature_names as names
-from vatt_tf.core import modalities
+from vatt_tf.core import command_line, modalities
+from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import classification, outputs, retrieval
 from vatt_tf.evaluation import features as features_lib
 from vatt_tf.input_pipeline import text as text_lib

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.export import signatures
 
 WARMUP = 'tf_serving_warmup_requests'

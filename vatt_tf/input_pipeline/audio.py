@@ -12,7 +12,10 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import feature_names, tensor_utils
+from vatt_tf.core import (
+  feature_names,
+  tensor_utils,
+)
 
 WAVEFORM = 'waveform'
 SPECTROGRAM = 'spectrogram'

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import script_ops
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 # What a file begins with: the name of FFmpeg's reader of it.
 _READERS = (

@@ -11,7 +11,7 @@ import functools
 import gin
 import tensorflow as tf
 
-from vatt_tf import feature_names as names
+from vatt_tf.core import feature_names as names
 from vatt_tf.input_pipeline import pipeline
 from vatt_tf.input_pipeline import video as video_lib
 

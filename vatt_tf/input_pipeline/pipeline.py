@@ -33,8 +33,11 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import distribution, tensor_utils
-from vatt_tf import feature_names as names
+from vatt_tf.core import (
+  distribution,
+  tensor_utils,
+)
+from vatt_tf.core import feature_names as names
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
   class_balance,

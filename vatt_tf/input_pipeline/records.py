@@ -33,7 +33,7 @@ from google.protobuf import message
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 
 CONTEXT = 'context'
 FEATURE_LIST = 'feature list'

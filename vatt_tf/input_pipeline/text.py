@@ -14,7 +14,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from vatt_tf import file_utils, plain_text
+from vatt_tf.core import (
+  file_utils,
+  plain_text,
+)
 
 WORD = 'word'
 WORDPIECE = 'wordpiece'

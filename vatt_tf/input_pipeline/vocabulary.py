@@ -8,7 +8,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.input_pipeline import records, text
 
 # Captions that are normalised at once.

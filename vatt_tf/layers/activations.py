@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)

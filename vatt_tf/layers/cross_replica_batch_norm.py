@@ -3,7 +3,10 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution, tensor_utils
+from vatt_tf.core import (
+  distribution,
+  tensor_utils,
+)
 
 
 class CrossReplicaBatchNormalization(tf_keras.layers.Layer):

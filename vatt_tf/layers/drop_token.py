@@ -5,7 +5,10 @@ import math
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import randomness, tensor_utils
+from vatt_tf.core import (
+  randomness,
+  tensor_utils,
+)
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

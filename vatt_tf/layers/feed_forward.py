@@ -3,7 +3,10 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import randomness, tensor_utils
+from vatt_tf.core import (
+  randomness,
+  tensor_utils,
+)
 from vatt_tf.layers import activations, multi_head_attention
 
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

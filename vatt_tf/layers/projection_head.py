@@ -7,8 +7,7 @@ import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import feature_names
-from vatt_tf.core import modalities
+from vatt_tf.core import feature_names, modalities
 from vatt_tf.layers import cross_replica_batch_norm
 
 _FORMS = ('disjoint', 'fine_and_coarse', 'shared')

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 
 def read_word_vectors(path, words, d_embedding):

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from vatt_tf import distribution, tensor_utils
+from vatt_tf.core import (
+  distribution,
+  tensor_utils,
+)
 
 # Cosines closer than this are a tie: float32 products of equal rows differ by
 # as much.

@@ -20,7 +20,7 @@ import re
 from typing import NamedTuple
 import unicodedata
 
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 from vatt_tf.media import errors, text_files
 
 EXTENSIONS = ('.srt', '.vtt', '.json')

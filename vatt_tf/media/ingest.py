@@ -26,7 +26,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vatt_tf import (
+from vatt_tf.core import (
   command_line,
   distribution,
   file_utils,

@@ -9,7 +9,7 @@ from matplotlib import figure
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 from vatt_tf.input_pipeline import records
 
 _SECOND = records.MICROSECONDS

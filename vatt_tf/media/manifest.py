@@ -36,7 +36,10 @@ import shlex
 
 from absl import logging
 
-from vatt_tf import file_utils, plain_text
+from vatt_tf.core import (
+  file_utils,
+  plain_text,
+)
 from vatt_tf.media import captions, errors, folders, text_files
 
 COLUMNS = (

@@ -4,7 +4,7 @@ import os
 
 from absl import logging
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.media import (
   errors,
   ingest,

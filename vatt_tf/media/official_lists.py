@@ -23,7 +23,7 @@ import json
 import os
 import re
 
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 from vatt_tf.media import errors, folders, manifest, text_files
 
 _SECOND = 1_000_000

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from vatt_tf import progress_bar
+from vatt_tf.core import progress_bar
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
   decode,

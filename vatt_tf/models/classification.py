@@ -7,8 +7,7 @@ import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import randomness
-from vatt_tf.core import modalities
+from vatt_tf.core import modalities, randomness
 from vatt_tf.models import tower as tower_lib
 
 LOGITS = 'logits'  # (B, num_classes), float32

@@ -6,8 +6,11 @@ import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import feature_names as names
-from vatt_tf import randomness, tensor_utils
+from vatt_tf.core import feature_names as names
+from vatt_tf.core import (
+  randomness,
+  tensor_utils,
+)
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.layers import (
   position_embedding,

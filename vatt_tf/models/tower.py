@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import randomness
-from vatt_tf.core import modalities
+from vatt_tf.core import modalities, randomness
 
 Shape = tuple[int, ...]
 

@@ -7,8 +7,8 @@ import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import randomness
 from vatt_tf.core import modalities as modality_table
+from vatt_tf.core import randomness
 from vatt_tf.layers import projection_head
 from vatt_tf.models import similarity_scale, tower
 

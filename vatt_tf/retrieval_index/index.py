@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.embedding import table
 from vatt_tf.retrieval_index import nearest
 

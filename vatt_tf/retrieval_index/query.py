@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import records

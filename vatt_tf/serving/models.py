@@ -21,7 +21,7 @@ from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 import tensorflow_text  # noqa: F401, registers the operations of tokenizers
 
-from vatt_tf import file_utils
+from vatt_tf.core import file_utils
 from vatt_tf.export import saved_model
 from vatt_tf.serving import errors, requests
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 from vatt_tf.export import signatures
 from vatt_tf.serving import errors
 

@@ -7,9 +7,8 @@ several classes (AudioSet) the sigmoid one of each class.
 import gin
 import tensorflow as tf
 
-from vatt_tf import distribution
-from vatt_tf import feature_names as names
-from vatt_tf.core import modalities
+from vatt_tf.core import distribution, modalities
+from vatt_tf.core import feature_names as names
 from vatt_tf.models import classification
 
 

@@ -19,7 +19,7 @@ accumulation is not offered.
 
 import tensorflow as tf
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 
 def num_micro_batches(batch_size, micro_batch_size):

@@ -11,9 +11,14 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import command_line, distribution, file_utils, gin_utils
 from vatt_tf.checkpoints import folders
 from vatt_tf.checkpoints import manager as checkpoints
+from vatt_tf.core import (
+  command_line,
+  distribution,
+  file_utils,
+  gin_utils,
+)
 from vatt_tf.input_pipeline import records
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress

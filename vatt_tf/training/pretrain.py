@@ -6,8 +6,7 @@ summed with weights. Or the sigmoid loss for each pair, in their place.
 
 import gin
 
-from vatt_tf import distribution
-from vatt_tf.core import modalities
+from vatt_tf.core import distribution, modalities
 from vatt_tf.losses import contrastive, sigmoid
 from vatt_tf.models import similarity_scale
 

@@ -8,7 +8,7 @@ import time
 
 from absl import logging
 
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 
 # The share of the time that the devices may wait for data unmentioned.
 _MAX_INPUT_WAIT = 0.1

@@ -7,7 +7,10 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf import distribution, randomness
+from vatt_tf.core import (
+  distribution,
+  randomness,
+)
 from vatt_tf.training import gradient_caching
 
 # What a loop of steps waited for data, among its metrics.

@@ -11,7 +11,10 @@ import threading
 from absl import app, flags, logging
 import tensorflow as tf
 
-from vatt_tf import devices, file_utils
+from vatt_tf.core import (
+  devices,
+  file_utils,
+)
 
 # The flags that are defined here are those of the mains.
 flags.disclaim_key_flags()

@@ -4,7 +4,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf import randomness
+from vatt_tf.core import randomness
 
 
 class RandomnessTest(tf.test.TestCase, parameterized.TestCase):

@@ -1,4 +1,4 @@
-"""Tests of `vatt_tf.quiet`, and of what commands print beside their own."""
+"""Tests of what commands print beside their own words."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 from absl.testing import absltest, parameterized
 
 from tests import shared_data
-from vatt_tf import quiet
+from vatt_tf.core import quiet
 
 
 class WantedTest(parameterized.TestCase):

@@ -16,7 +16,7 @@ import zlib
 
 import tensorflow as tf
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw op takes it
 _WORDS_PER_COUNT = 4  # uint32 words that one Philox counter value gives

@@ -13,7 +13,7 @@ import shutil
 
 import tensorflow as tf
 
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 
 DRIVER_FOLDER = '/proc/driver/nvidia'
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import logical_devices, replicas
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 from vatt_tf.losses import contrastive
 
 

@@ -18,10 +18,13 @@ from absl import flags, logging
 import gin
 import tensorflow as tf
 
-from vatt_tf import file_utils, old_config
+from vatt_tf.core import (
+  file_utils,
+  old_config,
+)
 
 # What holds the folder `gin`: in a checkout by a link to its root.
-PACKAGE = pathlib.Path(__file__).resolve().parent
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 _CONFIG = 'config.gin'  # in the directory of a run
 

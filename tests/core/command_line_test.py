@@ -1,4 +1,4 @@
-"""Tests of `vatt_tf.command_line`."""
+"""Tests of `vatt_tf.core.command_line`."""
 
 import os
 import pathlib
@@ -12,12 +12,15 @@ from absl.testing import absltest, parameterized
 import tensorflow as tf
 
 from tests import mains, shared_data
-from vatt_tf import command_line, file_utils
+from vatt_tf.core import (
+  command_line,
+  file_utils,
+)
 
 # Signals of another process, at any moment of a wait.
 _SIGNALS = """
 import os, random, signal, threading, time
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 stopping = command_line.StopSignal()
 for number in [signal.SIGTERM, signal.SIGINT] * 500:
   ready, go = os.pipe()
@@ -44,7 +47,7 @@ print('Stopped.')
 # A command that is stopped in the middle of its work.
 _STOPPED = """
 import os, signal, sys
-from vatt_tf import command_line
+from vatt_tf.core import command_line
 try:
   with command_line.exit_on_error(advice='Type it again.'):
     try:

@@ -1,4 +1,4 @@
-"""Tests of `vatt_tf.plain_text`."""
+"""Tests of `vatt_tf.core.plain_text`."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import unicodedata
 
 from absl.testing import absltest, parameterized
 
-from vatt_tf import plain_text
+from vatt_tf.core import plain_text
 
 
 def _characters(ranges):
@@ -73,7 +73,7 @@ class PlainTextTest(parameterized.TestCase):
       self.assertFalse(plain_text.is_missing(cell), cell)
 
   def test_starts_without_tensorflow(self):
-    code = 'import sys; from vatt_tf import plain_text; print(*sys.modules)'
+    code = 'import sys, vatt_tf.core.plain_text; print(*sys.modules)'
     modules = subprocess.run(
       [sys.executable, '-c', code], check=True, capture_output=True, text=True
     ).stdout

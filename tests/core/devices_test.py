@@ -1,4 +1,4 @@
-"""Tests of `vatt_tf.devices`, and of what commands say of them."""
+"""Tests of `vatt_tf.core.devices`, and of what commands say of them."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 import tensorflow as tf
 
 from tests import shared_data
-from vatt_tf import devices
+from vatt_tf.core import devices
 
 _GPU = tf.config.PhysicalDevice('/physical_device:GPU:0', 'GPU')
 _VERSION = """\
@@ -128,7 +128,7 @@ class MissingGpuTest(parameterized.TestCase):
 
 _COMMAND = """
 import sys
-from vatt_tf import command_line, devices
+from vatt_tf.core import command_line, devices
 devices.check.__defaults__ = (sys.argv.pop(1),)
 
 def main(argv):

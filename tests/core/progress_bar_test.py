@@ -1,4 +1,4 @@
-"""Tests of `vatt_tf.progress_bar`."""
+"""Tests of `vatt_tf.core.progress_bar`."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ from unittest import mock
 
 from absl.testing import absltest
 
-from vatt_tf import progress_bar
+from vatt_tf.core import progress_bar
 
 
 class _Terminal(io.StringIO):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from vatt_tf import tensor_utils
+from vatt_tf.core import tensor_utils
 
 
 class TensorUtilsTest(tf.test.TestCase):

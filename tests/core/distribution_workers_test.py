@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import replicas, shared_data
-from vatt_tf import distribution
+from vatt_tf.core import distribution
 
 _TIMEOUT_SECONDS = 240
 

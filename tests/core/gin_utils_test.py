@@ -7,7 +7,7 @@ from absl.testing import parameterized
 import gin
 import tensorflow as tf
 
-from vatt_tf import gin_utils
+from vatt_tf.core import gin_utils
 from vatt_tf.training import schedules  # noqa: F401
 
 
