@@ -23,7 +23,6 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
   def test_top_files_are_found(self):
     self.assertIn('pretrain_ma_medium.gin', _FILES)
     self.assertIn('finetune_kinetics400.gin', _FILES)
-    self.assertLen(_FILES, 17)
 
   @parameterized.parameters(*_FILES)
   def test_top_file(self, name):

@@ -1,5 +1,13 @@
-"""Imports whatever gin files may configure; the mains import this module."""
+"""Imports whatever gin files may configure; the mains import this module.
 
+Every module of `vatt_tf.models` is imported, so that a new backbone needs its
+file alone. A gin file imports what lies elsewhere: `import my_package.tower`.
+"""
+
+import importlib
+import pkgutil
+
+from vatt_tf import models
 from vatt_tf.analysis import report  # noqa: F401
 from vatt_tf.evaluation import (
   classification,  # noqa: F401
@@ -12,19 +20,12 @@ from vatt_tf.input_pipeline import (
   images,  # noqa: F401
   pipeline,  # noqa: F401
 )
-from vatt_tf.models import (
-  classification as classifier,  # noqa: F401
-)
-from vatt_tf.models import (
-  patch_tower,  # noqa: F401
-  sizes,  # noqa: F401
-  text_tower,  # noqa: F401
-  transformer_tower,  # noqa: F401
-  vatt,  # noqa: F401
-)
 from vatt_tf.training import (
   finetune,  # noqa: F401
   loop,  # noqa: F401
   pretrain,  # noqa: F401
   schedules,  # noqa: F401
 )
+
+for _module in pkgutil.iter_modules(models.__path__):
+  importlib.import_module(f'{models.__name__}.{_module.name}')

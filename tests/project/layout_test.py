@@ -300,7 +300,10 @@ class FilesTest(absltest.TestCase):
     home = re.compile(r'(?<![\w.~}/-])/(?:home|root|work|Users)/')
     notes = re.compile(r'\b(?:TODO|FIXME|XXX)\b')
     own = 'tests/project/layout_test.py'
-    binary = ('.tfrecord', '.png', '.jpg', '.mp4', '.pb', '.index', '.npz')
+    binary = (
+      *('.tfrecord', '.png', '.jpg', '.mp4', '.pb', '.index', '.npz'),
+      *('.npy', '.parquet'),
+    )
     for path in sources.files():
       if path == own or path.endswith(binary) or '.data-' in path:
         continue

@@ -41,8 +41,13 @@ class RecordsCase(tf.test.TestCase):
 
 
 def sizes(scope):
-  """Bindings that make an encoder tiny."""
-  return tuple(
+  """Bindings that make an encoder tiny: of `Size`, or of `video/Size`."""
+  owner = {
+    'video/': ('video/PatchTower.size=@video/Size()',),
+    'audio/': ('audio/PatchTower.size=@audio/Size()',),
+    'text/': ('TextTower.size=@text/Size()',),
+  }
+  return owner.get(scope, ()) + tuple(
     f'{scope}Size.{name}={value}'
     for name, value in (
       ('num_layers', 1),

@@ -129,6 +129,10 @@ class TransformerTower(tower.Tower):
 
   def _build_parts(self, input_shape):
     tokens = tf.TensorShape([None, None, self._d_model])
+    # A shared encoder comes first: so a seed gives the initial values that it
+    # always gave.
+    for layer in self.shared_layers:
+      tower.build_scoped(layer, tokens)
     tower.build_scoped(self.embedding, tf.TensorShape(input_shape))
     tower.build_scoped(self.encoder, tokens)
     tower.build_scoped(self.post_projection, tokens)
