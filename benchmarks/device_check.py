@@ -41,7 +41,8 @@ from vatt_tf.core import (
   distribution,
   feature_names,
 )
-from vatt_tf.input_pipeline import audio, pipeline, text, video
+from vatt_tf.input_pipeline import audio, fake_batches, pipeline, text, video
+from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain
 
@@ -156,7 +157,7 @@ def _case_gradients():
 
 
 def _fake_batch(workload):
-  return pipeline.make_fake_batch(
+  return fake_batches.make_fake_batch(
     workload.batch_size,
     train_step.video_config(workload),
     audio.AudioConfig(num_samples=workload.num_samples),
@@ -204,7 +205,7 @@ def _case_step(workload, batch_size, jit_compile):
 
 
 def _summarize(workload, arguments):
-  features = pipeline.row_spec(
+  features = plan_lib.row_spec(
     train_step.video_config(workload),
     audio.AudioConfig(num_samples=workload.num_samples),
     train_step.text_config(),

@@ -40,7 +40,7 @@ from vatt_tf.core import (
   modalities,
   randomness,
 )
-from vatt_tf.input_pipeline import audio, pipeline, text, video
+from vatt_tf.input_pipeline import audio, fake_batches, text, video
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer
 
@@ -114,7 +114,7 @@ def make_trainer(workload, arguments, rates, strategy=None, make_dataset=None):
   strategy = strategy or distribution.make_strategy('one_device')
 
   def make_noise(context):
-    return pipeline.fake_dataset(
+    return fake_batches.fake_dataset(
       workload.batch_size,
       video_config(workload),
       audio.AudioConfig(num_samples=workload.num_samples),
@@ -153,7 +153,9 @@ def _make_video_steps(workload, arguments, rates):
   )
   tower = model.towers[modalities.VIDEO]
   variables = tower.trainable_variables
-  batch = pipeline.make_fake_batch(workload.batch_size, video_config(workload))
+  batch = fake_batches.make_fake_batch(
+    workload.batch_size, video_config(workload)
+  )
   video_input = batch[feature_names.VIDEO]
   upstream = tf.random.normal([workload.batch_size, workload.size.d_model])
 

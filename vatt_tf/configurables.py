@@ -17,6 +17,7 @@ from vatt_tf.evaluation import (
   zero_shot,  # noqa: F401
 )
 from vatt_tf.input_pipeline import (
+  fake_batches,  # noqa: F401
   images,  # noqa: F401
   pipeline,  # noqa: F401
 )

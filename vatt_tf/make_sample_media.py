@@ -220,7 +220,7 @@ class Options:
     if not 0 <= self.num_validation <= combinations:
       raise ValueError(
         f'`num_validation` must be in [0, {combinations}], because every '
-        'validation clip shows another combination. '
+        'validation clip uses a combination that never occurs in training. '
         f'Received: num_validation={self.num_validation}'
       )
     if self.duration < 1:

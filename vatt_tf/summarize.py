@@ -21,7 +21,7 @@ from vatt_tf.core import (
   command_line,
   gin_utils,
 )
-from vatt_tf.input_pipeline import pipeline
+from vatt_tf.input_pipeline import plan as plan_lib
 
 _JSON = flags.DEFINE_boolean('json', False, 'Print JSON, with all figures.')
 _FLOPS_PER_SECOND = flags.DEFINE_float(
@@ -43,7 +43,7 @@ def _summarize():
       '`make_dataset`, as gin/pretrain_ma_medium.gin does. '
       f'Received: gin_file={flags.FLAGS.gin_file}'
     )
-  features = pipeline.row_spec(
+  features = plan_lib.row_spec(
     *(inputs.get(name) for name in ('video', 'audio', 'text'))
   )
   tf_keras.mixed_precision.set_global_policy(run.get('precision', 'float32'))

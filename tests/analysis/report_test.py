@@ -10,7 +10,8 @@ import tensorflow as tf
 from tests import vatt_models
 from vatt_tf.analysis import activations, report
 from vatt_tf.evaluation import runner
-from vatt_tf.input_pipeline import audio, pipeline, text, video
+from vatt_tf.input_pipeline import audio, fake_batches, text, video
+from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.models import sizes
 
 _SIZE = sizes.Size(2, 8, 16, 2, d_kv=4)
@@ -32,7 +33,7 @@ def _model(**arguments):
 
 
 def _features(num_rows, label=None, seed=0):
-  return pipeline.make_fake_batch(
+  return fake_batches.make_fake_batch(
     num_rows,
     video.VideoConfig(num_frames=4, frame_size=16),
     audio.AudioConfig(num_samples=1280),
@@ -129,7 +130,7 @@ class ReportTest(tf.test.TestCase):
     return path
 
   def test_of_a_modality_agnostic_model(self):
-    features = _features(20, pipeline.LabelConfig(3))
+    features = _features(20, plan_lib.LabelConfig(3))
     features['video_mask'] = tf.constant([True] * 12 + [False] * 8)
     features['valid'] = tf.constant([True] * 18 + [False] * 2)
     config = text.TextConfig(vocabulary=self._vocabulary())
@@ -175,7 +176,7 @@ class ReportTest(tf.test.TestCase):
     model = vatt_models.build_classifier(
       'audio', 3, _SIZE, num_audio_samples=1280
     )
-    features = _features(8, pipeline.LabelConfig(3))
+    features = _features(8, plan_lib.LabelConfig(3))
     page, words = self._write(model, features, label_names=path)
     self.assertIn('Confusion matrix', words)
     self.assertLen(page.pictures, 2)

@@ -23,6 +23,7 @@ from vatt_tf.input_pipeline import (
   text,
   video,
 )
+from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.media import inspection
 
 # Of one shard; with a pipeline, TensorFlow traces functions first.
@@ -30,7 +31,7 @@ _MAX_SECONDS = 40
 _NUM_CLIPS = 5
 _VIDEO = video.VideoConfig(num_frames=2, frame_size=8)
 _AUDIO = audio.AudioConfig(num_samples=80, sample_rate=800)
-_LABEL = pipeline.LabelConfig(num_classes=10)
+_LABEL = plan_lib.LabelConfig(num_classes=10)
 _PACKED = {
   '': lambda data: data,
   'gzip': gzip.compress,

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf.input_pipeline import audio, class_balance, pipeline, records
+from vatt_tf.input_pipeline import plan as plan_lib
 
 _AUDIO = audio.AudioConfig(num_samples=40, sample_rate=100, noise_std=0.1)
-_LABEL = pipeline.LabelConfig(num_classes=3)
+_LABEL = plan_lib.LabelConfig(num_classes=3)
 # 12 records of class 0, 3 of class 1, 1 of class 2, 2 without a class.
 _LABELS = [[0]] * 12 + [[1]] * 3 + [[2]] + [[]] * 2
 _NUM_SHARDS = 3

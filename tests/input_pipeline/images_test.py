@@ -9,11 +9,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import images, pipeline, video
+from vatt_tf.input_pipeline import images, video
+from vatt_tf.input_pipeline import plan as plan_lib
 
 _NUM_IMAGES = {'train': 7, 'validation': 5}
 _VIDEO = video.VideoConfig(num_frames=3, frame_size=8, scale=1.0)
-_LABEL = pipeline.LabelConfig(num_classes=4)
+_LABEL = plan_lib.LabelConfig(num_classes=4)
 
 
 def _image(split, number):
@@ -155,7 +156,7 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
     ({'name': 'tiny_imags'}, 'tiny_imags'),
     ({'name': 'tiny_unprepared_images'}, 'tfds build'),
-    ({'label': pipeline.LabelConfig(5)}, '`num_classes` must be the 4'),
+    ({'label': plan_lib.LabelConfig(5)}, '`num_classes` must be the 4'),
     ({'video': video.VideoConfig(num_crops=3)}, 'num_crops=3'),
   )
   def test_errors(self, arguments, message):

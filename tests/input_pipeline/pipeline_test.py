@@ -15,16 +15,20 @@ from vatt_tf.input_pipeline import (
   audio,
   class_balance,
   clip_cache,
+  fake_batches,
+  order,
   pipeline,
   records,
   text,
   video,
 )
+from vatt_tf.input_pipeline import bad_records as bad_records_lib
+from vatt_tf.input_pipeline import plan as plan_lib
 
 _WORDS = ['clip', 'says', *(f'word{i}' for i in range(8))]
 _VIDEO = video.VideoConfig(num_frames=3, frame_size=8)
 _AUDIO = audio.AudioConfig(num_samples=240, sample_rate=800)
-_LABEL = pipeline.LabelConfig(num_classes=10)
+_LABEL = plan_lib.LabelConfig(num_classes=10)
 
 
 def _clip(number, **arguments):
@@ -98,7 +102,7 @@ class ContentTest(_Case):
       text=self._text,
       label=_LABEL,
     )
-    spec = pipeline.row_spec(_VIDEO, _AUDIO, self._text, _LABEL)
+    spec = plan_lib.row_spec(_VIDEO, _AUDIO, self._text, _LABEL)
     for key, value in spec.items():
       self.assertEqual(
         dataset.element_spec[key], tf.TensorSpec([4, *value.shape], value.dtype)
@@ -190,7 +194,7 @@ class ContentTest(_Case):
     config = audio.AudioConfig(
       num_samples=4000, sample_rate=16000, form=audio.SPECTROGRAM
     )
-    label = pipeline.LabelConfig(num_classes=9, is_multi_label=True)
+    label = plan_lib.LabelConfig(num_classes=9, is_multi_label=True)
     (batch,) = self._make(
       self._write([clip]), 1, is_training=False, audio=config, label=label
     )
@@ -220,7 +224,7 @@ class ContentTest(_Case):
     pattern = self._write(
       [e.SerializeToString() for e in (native, packed, plain)]
     )
-    source = pipeline.Source(pattern, frame_rate=10.0, sample_rate=800.0)
+    source = plan_lib.Source(pattern, frame_rate=10.0, sample_rate=800.0)
     (batch,) = self._make(
       source,
       3,
@@ -249,7 +253,7 @@ class ContentTest(_Case):
     bad.feature_lists.feature_list['audio/encoded'].feature[
       0
     ].bytes_list.value[0] = b'no sound'
-    bad_records = pipeline.BadRecords(1.0)
+    bad_records = bad_records_lib.BadRecords(1.0)
     (batch,) = self._make(
       self._write([example.SerializeToString(), bad.SerializeToString()]),
       2,
@@ -267,7 +271,7 @@ class ContentTest(_Case):
     config = audio.AudioConfig(
       num_samples=240, sample_rate=800, mixup_alpha=5.0
     )
-    label = pipeline.LabelConfig(num_classes=10, is_multi_label=True)
+    label = plan_lib.LabelConfig(num_classes=10, is_multi_label=True)
     clips = [_clip(i, num_samples=240) for i in range(4)]
     dataset = self._make(
       self._write(clips), 4, audio=config, label=label, num_epochs=1
@@ -330,10 +334,10 @@ class PositionTest(_Case):
 
   def test_mixture(self):
     sources = [
-      pipeline.Source(
+      plan_lib.Source(
         self._write([_clip(i) for i in range(5)], 1, 'a'), weight=3.0
       ),
-      pipeline.Source(
+      plan_lib.Source(
         self._write([_clip(i) for i in range(100, 107)], 2, 'b'),
         modalities=['video'],
       ),
@@ -354,14 +358,14 @@ class PositionTest(_Case):
         self.assertAllEqual(batch[key], expected[key], msg=key)
 
   def test_counted_draws_are_the_draws(self):
-    seed = pipeline._seed_of(1, 'x')
+    seed = order.seed_of(1, 'x')
     weights = [1.0, 2.0, 5.0]
     draws = tf.concat(
-      [pipeline.draw_sources(c, weights, seed) for c in range(3)], axis=0
+      [order.draw_sources(c, weights, seed) for c in range(3)], axis=0
     ).numpy()
     for position in (0, 10, 16384, 40000):
       self.assertAllEqual(
-        pipeline.count_draws(position, weights, seed),
+        order.count_draws(position, weights, seed),
         np.bincount(draws[:position], minlength=3),
       )
     share = np.bincount(draws) / draws.size
@@ -464,12 +468,12 @@ class CacheTest(_Case):
   def test_batches_do_not_depend_on_it(self, of_video, of_audio):
     clips = self._clips()
     sources = [
-      pipeline.Source(self._write(clips[:5], 2, 'a')),
-      pipeline.Source(self._write(clips[5:], 1, 'b'), weight=0.5),
+      plan_lib.Source(self._write(clips[:5], 2, 'a')),
+      plan_lib.Source(self._write(clips[5:], 1, 'b'), weight=0.5),
     ]
 
     def make(**arguments):
-      bad_records = pipeline.BadRecords(1.0)
+      bad_records = bad_records_lib.BadRecords(1.0)
       dataset = self._make(
         sources,
         4,
@@ -514,7 +518,7 @@ class CacheTest(_Case):
         pattern,
         4,
         audio=config,
-        label=pipeline.LabelConfig(num_classes=10, is_multi_label=True),
+        label=plan_lib.LabelConfig(num_classes=10, is_multi_label=True),
         max_bad_record_share=1.0,
         cache_gib=cache_gib,
         num_epochs=2,
@@ -610,7 +614,7 @@ class CacheTest(_Case):
 def _read_shard(path, count):
   """The records of one shard, all of them for one pipeline."""
   zero = tf.constant(0, tf.int64)
-  return pipeline._read_shard(
+  return order.read_shard(
     zero,
     zero,
     paths=[path],
@@ -636,7 +640,7 @@ class BadInputTest(_Case):
     return [*(e.SerializeToString() for e in bad), b'no record at all']
 
   def test_bad_records_keep_their_place_and_are_named(self):
-    bad_records = pipeline.BadRecords(max_share=0.5)
+    bad_records = bad_records_lib.BadRecords(max_share=0.5)
     pattern = self._write(self._clips_with_bad_ones())
     config = video.VideoConfig(num_frames=6, frame_size=8)
     dataset = self._make(
@@ -696,7 +700,7 @@ class BadInputTest(_Case):
     lists['waveform/floats'].feature.add().float_list.value.extend(
       clip.waveform
     )
-    bad_records = pipeline.BadRecords(1.0)
+    bad_records = bad_records_lib.BadRecords(1.0)
     (batch,) = self._make(
       self._write([example.SerializeToString()]),
       1,
@@ -711,12 +715,12 @@ class BadInputTest(_Case):
     self.assertRegex(reason, 'Source.sample_rate.*Source.frame_rate')
 
   def test_unknown_label_is_named(self):
-    bad_records = pipeline.BadRecords(1.0)
+    bad_records = bad_records_lib.BadRecords(1.0)
     (batch,) = self._make(
       self._write([_clip(7), _clip(1)]),
       2,
       is_training=False,
-      label=pipeline.LabelConfig(num_classes=5),
+      label=plan_lib.LabelConfig(num_classes=5),
       bad_records=bad_records,
     )
     self.assertAllEqual(batch['label'], [-1, 1])
@@ -730,7 +734,7 @@ class BadInputTest(_Case):
     with self.assertRaisesRegex(ValueError, 'EVAL_RECORDS'):
       self._make('/none/x-*', is_training=False)
     with self.assertRaisesRegex(ValueError, 'HOWTO_RECORDS'):
-      self._make(pipeline.Source('/none/x-*', macro='HOWTO_RECORDS'))
+      self._make(plan_lib.Source('/none/x-*', macro='HOWTO_RECORDS'))
 
   def test_truncated_empty_and_corrupt_shards(self):
     pattern = self._write([_clip(i) for i in range(3)])
@@ -808,32 +812,32 @@ class BadInputTest(_Case):
     with self.assertRaisesRegex(ValueError, 'at least one `Source`'):
       self._make([])
     with self.assertRaisesRegex(ValueError, 'weight=0'):
-      pipeline.Source('x', weight=0)
+      plan_lib.Source('x', weight=0)
     with self.assertRaisesRegex(ValueError, 'frame_rate=-1'):
-      pipeline.Source('x', frame_rate=-1)
+      plan_lib.Source('x', frame_rate=-1)
     with self.assertRaisesRegex(ValueError, r"video, audio, text.*\['smell'\]"):
-      pipeline.Source('x', modalities=['smell'])
+      plan_lib.Source('x', modalities=['smell'])
     with self.assertRaisesRegex(ValueError, 'num_epochs=2'):
       self._make(['x', 'y'], num_epochs=2)
 
 
 class FakeTest(_Case):
   def test_fake_batch_has_the_form_of_a_real_one(self):
-    label = pipeline.LabelConfig(num_classes=4, is_multi_label=True)
+    label = plan_lib.LabelConfig(num_classes=4, is_multi_label=True)
     config = text.TextConfig(num_captions=2, max_words=3, vocabulary_size=9)
     parts = (_VIDEO, _AUDIO, config, label)
-    batch = pipeline.make_fake_batch(5, *parts)
+    batch = fake_batches.make_fake_batch(5, *parts)
     self.assertEqual(
       {key: tf.TensorSpec.from_tensor(value) for key, value in batch.items()},
       {
         key: tf.TensorSpec([5, *spec.shape], spec.dtype)
-        for key, spec in pipeline.row_spec(*parts).items()
+        for key, spec in plan_lib.row_spec(*parts).items()
       },
     )
     self.assertAllInRange(batch['video'], -1.0, 1.0)
     self.assertAllInRange(batch['text'], 1, 8)
     self.assertAllEqual(tf.reduce_sum(batch['label'], 1), [1.0] * 5)
-    dataset = pipeline.fake_dataset(5, *parts)
+    dataset = fake_batches.fake_dataset(5, *parts)
     again = next(iter(dataset))
     self.assertAllEqual(again['audio'], batch['audio'])
 

@@ -24,6 +24,8 @@ from vatt_tf.input_pipeline import (
   text,
   video,
 )
+from vatt_tf.input_pipeline import bad_records as bad_records_lib
+from vatt_tf.input_pipeline import plan as plan_lib
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _VIDEO = video.VideoConfig(num_frames=3, frame_size=8)
@@ -152,8 +154,8 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_mixture(self):
     sources = [
-      pipeline.Source(self._write(self._clips(5), 'a'), weight=3.0),
-      pipeline.Source(self._write(self._clips(7, 100), 'b')),
+      plan_lib.Source(self._write(self._clips(5), 'a'), weight=3.0),
+      plan_lib.Source(self._write(self._clips(7, 100), 'b')),
     ]
     local = self._make(sources).take(9)
     served = self._make(sources, data_service=self._addresses(2)).take(9)
@@ -203,7 +205,7 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
     written = list(clips)
     written[6] = b'no record at all'
     pattern = self._write(written, num_shards=1)
-    bad_records = pipeline.BadRecords(1.0)
+    bad_records = bad_records_lib.BadRecords(1.0)
     with self.assertLogs(level='WARNING') as logs:
       batches = list(
         self._make(

@@ -15,7 +15,7 @@ class ProgressTest(tf.test.TestCase):
   def test_line_holds_what_people_ask_for(self):
     stream = io.StringIO()
     line = progress.Progress(
-      100, 8, 10, headline=('video_audio_loss',), stream=stream
+      100, 8, 10, progress_metrics=('video_audio_loss',), stream=stream
     )
     line.start(0)
     self.assertIsNone(line.update(5, {'loss': 1.0}))

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+# For functions that are graphs as they stand; converting them takes seconds.
+as_graph = tf.autograph.experimental.do_not_convert
+
 
 def shape_list(x):
   """The shape of `x`, as integers where they are known.

@@ -27,7 +27,7 @@ _POLL_SECONDS = 1.0
 
 
 class Follow(NamedTuple):
-  """How a run that goes on is followed.
+  """How a run is evaluated while it is training.
 
   Attributes:
     timeout: seconds without a new checkpoint after which it is an error.

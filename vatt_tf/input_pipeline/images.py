@@ -12,7 +12,7 @@ import gin
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import pipeline
+from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import video as video_lib
 
 _IMAGE = 'image'
@@ -144,7 +144,7 @@ def make_image_dataset(
   global_batch_size: int,
   is_training: bool,
   video: video_lib.VideoConfig,
-  label: pipeline.LabelConfig,
+  label: plan_lib.LabelConfig,
   seed: int = 0,
   start_step: int = 0,
   input_context: tf.distribute.InputContext | None = None,

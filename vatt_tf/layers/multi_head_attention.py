@@ -32,8 +32,8 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     mask: (B, N) bool, the tokens that may be attended to, at least one a row;
       None: all.
     bias: (1, num_heads, N, N) added to the logits, or None.
-    num_outputs: int, only the first so many tokens ask (and get an output);
-      None: all.
+    num_outputs: int, compute outputs for the first `num_outputs` tokens only;
+      None means all.
     training: bool.
     rng: `randomness.Rng` or None.
 

@@ -183,8 +183,8 @@ class TransformerEncoder(tf_keras.layers.Layer):
     x: tokens (B, N, D).
     mask: (B, N) bool, the tokens that may be attended to, at least one a row;
       None: all.
-    num_outputs: int. The outputs of only the first so many tokens are wanted:
-      the last layer computes no others. None: all.
+    num_outputs: int. The last layer computes outputs for the first
+      `num_outputs` tokens only. None means all.
     training: bool.
     rng: `randomness.Rng` or None.
 

@@ -862,8 +862,8 @@ def _make(
     journal.remove()
   except (OSError, tf.errors.OpError) as e:
     raise OSError(
-      f'{output_dir} cannot be written: {e}. What is done is kept: once that '
-      'is mended (a full disk, most often) the same command goes on from there.'
+      f'{output_dir} cannot be written: {e}. Finished work is kept. Fix the '
+      'problem (most often a full disk) and rerun the same command to resume.'
     ) from e
   finally:
     journal.close()

@@ -218,7 +218,7 @@ class Batcher:
       return False
     tasks = [t for t in tasks if t.future.set_running_or_notify_cancel()]
     if tasks:
-      self._settle(key, tasks)
+      self._run_batch(key, tasks)
     return True
 
   def _take(self):
@@ -254,7 +254,7 @@ class Batcher:
     self._condition.notify()
     return tasks
 
-  def _settle(self, key, tasks):
+  def _run_batch(self, key, tasks):
     """Computes requests together, or each alone if that fails."""
     try:
       results = self._compute_merged(key, tasks)
@@ -263,7 +263,7 @@ class Batcher:
         tasks[0].future.set_exception(e)
         return
       for task in tasks:
-        self._settle(key, [task])
+        self._run_batch(key, [task])
       return
     for task, result in zip(tasks, results):
       task.future.set_result(result)

@@ -28,13 +28,13 @@ class FinetuneTask:
       every class).
 
   Attributes:
-    headline: names of the metrics that the line of progress shows.
+    progress_metrics: names of the metrics that the line of progress shows.
 
   Raises:
     ValueError: `label_smoothing` is out of range.
   """
 
-  headline = ('accuracy',)
+  progress_metrics = ('accuracy',)
 
   def __init__(self, model, label_smoothing=0.1):
     if not 0 <= label_smoothing < 1:

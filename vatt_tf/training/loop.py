@@ -1,13 +1,13 @@
 """The outer loop: builds a run, resumes it, trains, evaluates and saves."""
 
 import contextlib
-import io
 import os
 import types
 
 from absl import logging
 import gin
 import orbit
+from orbit import controller as orbit_controller
 import tensorflow as tf
 import tf_keras
 
@@ -23,6 +23,9 @@ from vatt_tf.input_pipeline import records
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress
 from vatt_tf.training import trainer as trainer_lib
+
+# orbit prints every line of its log too, where our lines of progress stand.
+orbit_controller._log = logging.info  # pylint: disable=protected-access
 
 _PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
 
@@ -323,7 +326,10 @@ def train(
       )
       eval_actions.append(best)
   line = progress.Progress(
-    train_steps, global_batch_size, log_interval, headline=task.headline
+    train_steps,
+    global_batch_size,
+    log_interval,
+    progress_metrics=task.progress_metrics,
   )
   state = {'operative_config_written': False}
 
@@ -340,20 +346,18 @@ def train(
       gin_utils.write_operative_config(model_dir)
       state['operative_config_written'] = True
 
-  # orbit prints a line of its own for every loop; ours stands in its place.
-  with contextlib.redirect_stdout(io.StringIO()):
-    controller = orbit.Controller(
-      global_step=optimizer.iterations,
-      trainer=trainer,
-      evaluator=evaluator,
-      strategy=distribution_strategy,
-      train_actions=[after_loop],
-      eval_actions=eval_actions,
-      steps_per_loop=steps_per_loop,
-      checkpoint_manager=manager,
-      summary_dir=os.path.join(model_dir, 'train') if is_chief else None,
-      eval_summary_dir=os.path.join(model_dir, 'eval') if is_chief else None,
-    )
+  controller = orbit.Controller(
+    global_step=optimizer.iterations,
+    trainer=trainer,
+    evaluator=evaluator,
+    strategy=distribution_strategy,
+    train_actions=[after_loop],
+    eval_actions=eval_actions,
+    steps_per_loop=steps_per_loop,
+    checkpoint_manager=manager,
+    summary_dir=os.path.join(model_dir, 'train') if is_chief else None,
+    eval_summary_dir=os.path.join(model_dir, 'eval') if is_chief else None,
+  )
   if int(optimizer.iterations.numpy()) != step_of_checkpoint:
     raise ValueError(
       f'{restore_path} holds the weights of step '
@@ -425,8 +429,7 @@ def _run(
   evaluated_at = None
 
   def evaluate():
-    with contextlib.redirect_stdout(io.StringIO()):
-      controller.evaluate()
+    controller.evaluate()
     print(evaluator.describe(step), file=stream, flush=True)
 
   with progress.StopRequest() as stop:
@@ -435,16 +438,14 @@ def _run(
       until = min(step + controller.steps_per_loop, train_steps)
       if evaluator and eval_interval:
         until = min(until, (step // eval_interval + 1) * eval_interval)
-      with contextlib.redirect_stdout(io.StringIO()):
-        controller.train(until, checkpoint_at_completion=False)
+      controller.train(until, checkpoint_at_completion=False)
       step = int(controller.global_step.numpy())
       if evaluator and eval_interval and step % eval_interval == 0:
         evaluate()
         evaluated_at = step
         line.start(step)
       stopped_by = stop.agreed(controller.strategy)
-    with contextlib.redirect_stdout(io.StringIO()):
-      controller.save_checkpoint()
+    controller.save_checkpoint()
   if stopped_by is not None:
     print(
       f'Stopped by {stopped_by} at step {step}; the checkpoint is saved. The '

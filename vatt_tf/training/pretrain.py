@@ -36,14 +36,14 @@ class PretrainTask:
     chunk_size: int or None; rows of the similarity matrix made at a time.
 
   Attributes:
-    headline: names of the metrics that the line of progress shows.
+    progress_metrics: names of the metrics that the line of progress shows.
 
   Raises:
     ValueError: when a weight is negative or all are 0, or the objective is
       unknown.
   """
 
-  headline = ('video_audio_loss', 'video_text_loss', 'audio_text_loss')
+  progress_metrics = ('video_audio_loss', 'video_text_loss', 'audio_text_loss')
 
   def __init__(
     self,

@@ -24,7 +24,7 @@ class Progress:
     train_steps: int, the last step.
     global_batch_size: int.
     interval: int, steps between lines.
-    headline: names of metrics on the line besides the loss.
+    progress_metrics: names of metrics on the line besides the loss.
     stream: where to print.
   """
 
@@ -33,13 +33,13 @@ class Progress:
     train_steps,
     global_batch_size,
     interval,
-    headline=(),
+    progress_metrics=(),
     stream=None,
   ):
     self._train_steps = train_steps
     self._batch = global_batch_size
     self._interval = interval
-    self._headline = headline
+    self._progress_metrics = progress_metrics
     self.stream = stream or sys.stdout
     self._last = None
     self._waited = 0.0
@@ -79,7 +79,7 @@ class Progress:
     eta = datetime.timedelta(seconds=math.ceil(remaining))
     shown = ' '.join(
       f'{name} {metrics[name]:.4g}'
-      for name in self._headline
+      for name in self._progress_metrics
       if name in metrics
     )
     print(

@@ -16,7 +16,8 @@ from vatt_tf.training import gradient_caching
 # What a loop of steps waited for data, among its metrics.
 INPUT_WAIT = 'input_wait_seconds'
 
-# So many steps in a row without an update are no search for a loss scale.
+# After this many consecutive skipped steps, give up searching for a loss
+# scale.
 _MAX_SKIPPED_IN_A_ROW = 50
 
 

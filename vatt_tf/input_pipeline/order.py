@@ -1,0 +1,458 @@
+"""The order in which records are read.
+
+Where a run stands in its data follows from (seed, step) alone. The records of a
+source are counted at the start, so a step gives the epoch and the number of
+records to skip in it, which are read but neither parsed nor decoded. The order
+of an epoch follows from (seed, epoch), the draws of a mixture from (seed,
+position).
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import NamedTuple
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf.core import tensor_utils
+from vatt_tf.input_pipeline import (
+  class_balance,
+  records,
+)
+from vatt_tf.input_pipeline import plan as plan_lib
+
+MAX_EPOCHS = 2**40
+# Draws of a mixture that are made at once.
+_DRAWS = 1 << 14
+# Stands in for a record that cannot be read, so that it can be named.
+_UNREADABLE = b'\xffunreadable'
+
+
+@tensor_utils.as_graph
+def read_shard(
+  shard,
+  epoch,
+  *,
+  paths,
+  counts,
+  source,
+  num_pipelines,
+  pipeline,
+  is_cached=False,
+  compressions=None,
+):
+  """The records of a shard that this pipeline takes.
+
+  Args:
+    shard: () int64, number of the shard in its source.
+    epoch: () int64.
+    paths: Paths of the shards.
+    counts: Records of each.
+    source: Number of the source.
+    num_pipelines: Number of pipelines that share the records.
+    pipeline: Number of this one.
+    is_cached: The records are in memory; nothing is read.
+    compressions: Of the shards, as `records.find_compression` gives them; None:
+      none is compressed.
+
+  Returns:
+    A data set of dictionaries: `record` () string (not if `is_cached`), where
+    it comes from, `source`, `shard` and `index`, () int64, and `epoch`.
+  """
+  path = tf.gather(tf.constant(paths), shard)
+  compressions = compressions or [''] * len(paths)
+  compression = tf.gather(tf.constant(compressions), shard)
+  count = tf.gather(tf.constant(counts, tf.int64), shard)
+
+  def name_record(index, numbered):
+    _, record = numbered
+
+    def fail():
+      message = tf.strings.join(
+        [
+          'The shard ',
+          path,
+          ' cannot be read beyond its record ',
+          tf.strings.as_string(index),
+          ': it is corrupt, or gone. Copy it again, or make it again with what '
+          'wrote it: `python -m vatt_tf.ingest` goes on where it stopped, once '
+          'the shard is removed.',
+        ]
+      )
+      failed = tf.raw_ops.Assert(condition=False, data=[message])
+      with tf.control_dependencies([failed]):
+        return tf.identity(record)
+
+    def as_is():
+      return record
+
+    # Not the whole record, which comparing would copy.
+    start = tf.strings.substr(record, 0, len(_UNREADABLE))
+    record = tf.cond(tf.equal(start, _UNREADABLE), fail, as_is)
+    return {'record': record, **name_place(index)}
+
+  def name_place(index):
+    return {
+      'source': tf.constant(source, tf.int64),
+      'shard': shard,
+      'index': index,
+      'epoch': epoch,
+    }
+
+  def is_ours(element):
+    number = element['index'] + element['shard']
+    return tf.equal(number % num_pipelines, pipeline)
+
+  if is_cached:
+    dataset = tf.data.Dataset.range(count).map(name_place)
+  else:
+    dataset = tf.data.TFRecordDataset(path, compression, buffer_size=4 << 20)
+    # Reading stops at a corrupt record; the one that stands in for it is cut
+    # off when all records were there. A file that cannot be opened would be
+    # tried again for ever, were there no number for each trial.
+    dataset = tf.data.Dataset.zip((tf.data.Dataset.range(count), dataset))
+    dataset = dataset.ignore_errors(log_warning=False)
+    unreadable = tf.constant(0, tf.int64), _UNREADABLE
+    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(unreadable))
+    # Why it cannot be opened is said here, where errors are not dropped.
+    opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
+    opened = opened.take(1).skip(1).map(lambda byte: (unreadable[0], byte))
+    dataset = opened.concatenate(dataset)
+    dataset = dataset.take(count).enumerate().map(name_record)
+  return dataset.filter(is_ours) if num_pipelines > 1 else dataset
+
+
+def fold_in(seed, value):
+  """(2,) int64: the seed of a number, such as an epoch, under a seed."""
+  return tf.random.experimental.stateless_fold_in(
+    seed, tf.cast(value, tf.int64)
+  )
+
+
+def seed_of(seed: int, name: str) -> tf.Tensor:
+  """(2,) int64: a seed of its own for a named use."""
+  return tf.constant([seed, zlib.crc32(name.encode())], tf.int64)
+
+
+@tensor_utils.as_graph
+def repeat_records(dataset, weights, length, first_numbers, seed):
+  """Gives each record as often as its weight says, 0 times or more.
+
+  Args:
+    dataset: Of the elements of `read_shard`.
+    weights: See `class_balance.count_repeats`, as are `length` and `seed`.
+    first_numbers: (n,) int64, number of each shard's first record.
+
+  Returns:
+    The data set, with `copy`, () int64, which counts a record's own.
+  """
+  counts = class_balance.count_repeats(weights, length, seed)
+
+  def count_of(element):
+    first = tf.gather(tf.constant(first_numbers), element['shard'])
+    return tf.gather(counts, first + element['index'])
+
+  def is_used(element):
+    return count_of(element) > 0
+
+  def copies(element):
+    def copy(number):
+      return {**element, 'copy': number}
+
+    return tf.data.Dataset.range(count_of(element)).map(copy)
+
+  return dataset.filter(is_used).flat_map(copies)
+
+
+@tensor_utils.as_graph
+def read_epoch(
+  epoch,
+  *,
+  read_shard,
+  shards,
+  is_training,
+  seed,
+  buffer_size,
+  cycle_length,
+  repeat=None,
+  is_cached=False,
+):
+  """The records of a source in the order of an epoch.
+
+  Args:
+    epoch: () int64.
+    read_shard: From the number of a shard, and the epoch, to a data set of its
+      records.
+    shards: Numbers of the shards that this pipeline reads.
+    is_training: Whether they are shuffled.
+    seed: (2,) int64.
+    buffer_size: Records among which the next one is drawn.
+    cycle_length: Shards that are open at a time.
+    repeat: `repeat_records` but for its `dataset` and `seed`, or None.
+    is_cached: The records are in memory; see `read_shard`.
+
+  Returns:
+    A data set of the elements of `read_shard`.
+  """
+  read_shard = functools.partial(read_shard, epoch=epoch, is_cached=is_cached)
+  shards = tf.constant(shards, tf.int64)
+  if not is_training:
+    return tf.data.Dataset.from_tensor_slices(shards).flat_map(read_shard)
+  seed = fold_in(seed, epoch)
+  shards = tf.random.experimental.stateless_shuffle(shards, seed)
+  dataset = tf.data.Dataset.from_tensor_slices(shards)
+  dataset = dataset.interleave(
+    read_shard,
+    cycle_length=cycle_length,
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+  if repeat is not None:
+    dataset = repeat(dataset, seed=fold_in(seed, 1))
+  order = tf.random.stateless_uniform([], seed, None, None, tf.int64)
+  # `shuffle` mixes its seed with that of the graph it is called in, by default
+  # TensorFlow's global one. The order is to depend on `seed` alone, so this
+  # graph, which is that of the mapped function, gets a seed of its own.
+  tf.compat.v1.set_random_seed(1)
+  return dataset.shuffle(
+    buffer_size, seed=order, reshuffle_each_iteration=False
+  )
+
+
+@tensor_utils.as_graph
+def draw_sources(
+  chunk: tf.Tensor, weights: Sequence[float], seed: tf.Tensor
+) -> tf.Tensor:
+  """Draws the sources of some positions of a mixture.
+
+  Args:
+    chunk: () int64; positions [chunk * n, (chunk + 1) * n), n = 16,384.
+    weights: One for each source.
+    seed: (2,) int64.
+
+  Returns:
+    (n,) int64, numbers of sources.
+  """
+  shares = np.cumsum(np.asarray(weights, np.float64) / np.sum(weights))
+  draws = tf.random.stateless_uniform([_DRAWS], fold_in(seed, chunk))
+  bounds = tf.constant(shares[:-1], tf.float32)
+  return tf.searchsorted(bounds, draws, side='right', out_type=tf.int64)
+
+
+def count_draws(
+  position: int, weights: Sequence[float], seed: tf.Tensor
+) -> np.ndarray:
+  """How often each source comes in the first `position` draws: (n,) int64."""
+
+  @tf.function
+  def count(num_chunks):
+    totals = tf.zeros([len(weights)], tf.int64)
+    for chunk in tf.range(num_chunks):
+      drawn = draw_sources(chunk, weights, seed)
+      totals += tf.math.bincount(
+        tf.cast(drawn, tf.int32), minlength=len(weights), dtype=tf.int64
+      )
+    return totals
+
+  whole, rest = divmod(position, _DRAWS)
+  totals = count(tf.constant(whole, tf.int64)).numpy()
+  drawn = draw_sources(tf.constant(whole, tf.int64), weights, seed)[:rest]
+  return totals + np.bincount(drawn.numpy(), minlength=len(weights))
+
+
+def draws_from(position, weights, seed):
+  """An endless data set of draws, from a position on."""
+  draw = functools.partial(draw_sources, weights=weights, seed=seed)
+  chunks = tf.data.Dataset.range(position // _DRAWS, MAX_EPOCHS)
+  return chunks.map(draw).unbatch().skip(position % _DRAWS)
+
+
+@tensor_utils.as_graph
+def _is_of_machine(position, _, *, batch_size, num_machines, machine):
+  """Whether the record at a position is in a batch of an input machine."""
+  return tf.equal(position // batch_size % num_machines, machine)
+
+
+def _without_position(_, element):
+  return element
+
+
+def batches_of_machine(dataset, batch_size, num_machines, machine):
+  """Keeps the records of every `num_machines`-th batch."""
+  if num_machines == 1:
+    return dataset
+  is_ours = functools.partial(
+    _is_of_machine,
+    batch_size=batch_size,
+    num_machines=num_machines,
+    machine=machine,
+  )
+  return dataset.enumerate().filter(is_ours).map(_without_position)
+
+
+def balance_share(paths, num_classes, balance, shards, part):
+  """Weights of a source's records, 0 for those of other input pipelines.
+
+  Args:
+    paths: Of all its shards.
+    num_classes: Of the labels.
+    balance: `ClassBalance`.
+    shards: Numbers of this pipeline's.
+    part: Number of pipelines that share these shards, and which this is.
+
+  Returns:
+    (N,) float64, shard after shard.
+  """
+  labels = class_balance.read_all_labels(paths)
+  weights = class_balance.record_weights(
+    [one for group in labels for one in group], num_classes, balance
+  )
+  num_pipelines, pipeline = part
+  is_own = [
+    shard in shards and (index + shard) % num_pipelines == pipeline
+    for shard, group in enumerate(labels)
+    for index in range(len(group))
+  ]
+  weights = np.where(is_own, weights, 0.0)
+  if not weights.any():
+    raise ValueError(
+      'No record of this input pipeline has a class. Use fewer workers or more '
+      f'records. Received: {paths}'
+    )
+  return weights
+
+
+def assign_shards(paths, counts, num_pipelines):
+  """Assigns the records of a source to the input pipelines.
+
+  Returns:
+    The shards of each pipeline, its number of records, and whether it takes
+    only some of the records of a shard.
+  """
+  shards = list(range(len(paths)))
+  if num_pipelines == 1:
+    return [shards], [sum(counts)], False
+  pipelines = range(num_pipelines)
+  if len(paths) >= num_pipelines:
+    assigned = [shards[p::num_pipelines] for p in pipelines]
+    return (
+      assigned,
+      [sum(counts[s] for s in group) for group in assigned],
+      False,
+    )
+  # Record i of shard s goes to pipeline (i + s) % num_pipelines.
+  lengths = [
+    sum(
+      len(range((p - s) % num_pipelines, count, num_pipelines))
+      for s, count in enumerate(counts)
+    )
+    for p in pipelines
+  ]
+  return [shards] * num_pipelines, lengths, True
+
+
+class Shard(NamedTuple):
+  """Which of the input pipelines this is, and the rows of its batches."""
+
+  num_pipelines: int
+  pipeline: int
+  batch_size: int
+
+
+class Stream(NamedTuple):
+  """The records of one source, in the order in which they are read."""
+
+  epochs: tf.data.Dataset  # of () int64
+  read_epoch: Callable  # from an epoch to a data set of elements
+  num_skipped: int  # records of the first epoch that were read before
+  reader: tuple  # how a shard is read, and the numbers of the shards
+  lengths: list[int]  # records of an epoch, of each input pipeline
+
+
+def open_streams(
+  plan, shard, first, num_epochs, buffer_size, cycle_length, balance
+):
+  """A `Stream` of each source, from the `first` record of the pipeline on."""
+  starts = [first if plan.is_training else 0] * len(plan.sources)
+  if len(plan.sources) > 1 and plan.is_training:
+    weights, seed = _mixture(plan, shard)
+    starts = count_draws(first, weights, seed).tolist()
+  streams = []
+  for number, source in enumerate(plan.sources):
+    paths, counts = plan.paths[number], plan.counts[number]
+    assigned, lengths, splits_shards = assign_shards(
+      paths, counts, shard.num_pipelines
+    )
+    shards, length = assigned[shard.pipeline], lengths[shard.pipeline]
+    if not length and plan.is_training:
+      raise ValueError(
+        f'Input pipeline {shard.pipeline} of {shard.num_pipelines} gets no '
+        f'record of {plan_lib.name_of(source)!r}, which has {sum(counts)} in '
+        f'{len(paths)} files. Use fewer workers or more records.'
+      )
+    part = (shard.num_pipelines, shard.pipeline) if splits_shards else (1, 0)
+    repeat = None
+    if balance is not None:
+      weights = balance_share(
+        paths, plan.label.num_classes, balance, shards, part
+      )
+      length = class_balance.epoch_length(weights)
+      repeat = functools.partial(
+        repeat_records,
+        weights=weights,
+        length=length,
+        first_numbers=np.cumsum([0, *counts])[:-1],
+      )
+    reader = functools.partial(
+      read_shard,
+      paths=paths,
+      compressions=records.find_compressions(paths),
+      counts=counts,
+      source=number,
+      num_pipelines=part[0],
+      pipeline=shard.pipeline,
+    )
+    epoch_reader = functools.partial(
+      read_epoch,
+      read_shard=reader,
+      shards=shards,
+      is_training=plan.is_training,
+      seed=seed_of(plan.seed, f'order {plan_lib.name_of(source)}'),
+      buffer_size=buffer_size,
+      cycle_length=min(cycle_length, len(shards)),
+      repeat=repeat,
+    )
+    first_epoch, skipped = divmod(starts[number], length) if length else (0, 0)
+    last_epoch = num_epochs if plan.is_training else 1
+    epochs = tf.data.Dataset.range(
+      first_epoch, MAX_EPOCHS if last_epoch is None else last_epoch
+    )
+    streams.append(
+      Stream(epochs, epoch_reader, skipped, (reader, shards), lengths)
+    )
+  return streams
+
+
+def _mixture(plan, shard):
+  """The weights of the sources, and the seed of the draws among them."""
+  weights = [source.weight for source in plan.sources]
+  return weights, seed_of(plan.seed, f'mixture {shard.pipeline}')
+
+
+def mix(streams, plan, shard, first, is_cached):
+  """The records of all sources, drawn by weight or one after the other."""
+  parts = [
+    stream.epochs.flat_map(
+      functools.partial(stream.read_epoch, is_cached=is_cached)
+    ).skip(stream.num_skipped)
+    for stream in streams
+  ]
+  if len(parts) == 1:
+    return parts[0]
+  if not plan.is_training:
+    return functools.reduce(tf.data.Dataset.concatenate, parts)
+  draws = draws_from(first, *_mixture(plan, shard))
+  return tf.data.Dataset.choose_from_datasets(
+    parts, draws, stop_on_empty_dataset=True
+  )

@@ -1,0 +1,348 @@
+"""What the functions of one input pipeline share: sources, shards, rows."""
+
+from collections.abc import Sequence
+import dataclasses
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf.core import distribution
+from vatt_tf.core import feature_names as names
+from vatt_tf.core import modalities as modality_table
+from vatt_tf.input_pipeline import audio as audio_lib
+from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline import text as text_lib
+from vatt_tf.input_pipeline import video as video_lib
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A data set: the shards that a pattern matches.
+
+  Attributes:
+    pattern: A glob pattern, several of them separated by commas, or a list.
+    weight: Share of the clips of a mixture that are drawn from it, relative to
+      the weights of the others.
+    name: For messages and random draws; by default the pattern. A name keeps
+      the order of the data when the pattern changes, as when it is moved.
+    macro: The gin macro that holds the pattern, for messages; by default
+      TRAIN_RECORDS or EVAL_RECORDS.
+    frame_rate: Frames a second of records that state neither a rate nor the
+      times of their frames. Without it such frames are refused.
+    sample_rate: Samples a second of records that do not state it. Without it
+      such sound is refused.
+    modalities: Which of `video`, `audio` and `text` to read; what is left out
+      is treated as missing.
+  """
+
+  pattern: str | Sequence[str]
+  weight: float = 1.0
+  name: str | None = None
+  macro: str | None = None
+  frame_rate: float | None = None
+  sample_rate: float | None = None
+  modalities: Sequence[str] = tuple(modality_table.MODALITIES)
+
+  def __post_init__(self):
+    if not self.weight > 0:
+      raise ValueError(
+        f'`weight` must be above 0. Received: weight={self.weight}'
+      )
+    for name in ('frame_rate', 'sample_rate'):
+      value = getattr(self, name)
+      if value is not None and not value > 0:
+        raise ValueError(
+          f'`{name}` must be above 0 or None. Received: {name}={value}'
+        )
+    valid = modality_table.MODALITIES
+    if not set(self.modalities) <= set(valid):
+      raise ValueError(
+        f'`modalities` must be among {", ".join(valid)}. Received: '
+        f'modalities={self.modalities}'
+      )
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class LabelConfig:
+  """What the pipeline makes of the classes of a record.
+
+  Attributes:
+    num_classes: Labels are in [0, num_classes).
+    is_multi_label: Give (B, num_classes) float32 of zeros and ones, instead of
+      (B,) int32 with the record's first label (-1 where it has none).
+  """
+
+  num_classes: int
+  is_multi_label: bool = False
+
+  def __post_init__(self):
+    if self.num_classes < 1:
+      raise ValueError(
+        '`num_classes` must be at least 1. Received: '
+        f'num_classes={self.num_classes}'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What the functions of one pipeline share."""
+
+  is_training: bool
+  seed: int
+  video: video_lib.VideoConfig | None
+  audio: audio_lib.AudioConfig | None
+  text: text_lib.TextConfig | None
+  label: LabelConfig | None
+  tokenizer: text_lib.Tokenizer | None
+  sources: tuple[Source, ...]
+  paths: tuple[tuple[str, ...], ...]  # Of the shards of each source.
+  counts: tuple[tuple[int, ...], ...]  # Of the records in them.
+  is_served: bool  # Runs on input machines.
+  with_example_id: bool
+
+  @property
+  def num_records(self) -> int:
+    """Records of all sources."""
+    return sum(sum(counts) for counts in self.counts)
+
+  @property
+  def num_clips(self) -> int:
+    """Clips that evaluation takes of a record."""
+    config = self.video or self.audio
+    return 1 if config is None else config.num_clips
+
+  @property
+  def num_views(self) -> int:
+    """Rows that one record gives."""
+    if self.is_training:
+      return 1
+    return self.num_clips * (1 if self.video is None else self.video.num_crops)
+
+  @property
+  def span(self) -> float:
+    """Seconds of a clip."""
+    wanted = [c.seconds for c in (self.video, self.audio) if c is not None]
+    return max(wanted, default=0.0)
+
+  @property
+  def num_parallel_calls(self) -> int:
+    """One a core; an input machine, whose cores others count, finds it out."""
+    return tf.data.AUTOTUNE if self.is_served else distribution.num_cores()
+
+  @property
+  def audio_key(self) -> str:
+    return self.audio.input_name
+
+  @property
+  def fields(self) -> list[str]:
+    """The fields to parse."""
+    wanted = ['example_id']
+    if self.video is not None:
+      wanted += ['image_encoded', 'image_timestamp', 'image_frame_rate']
+    if self.audio is not None:
+      wanted += ['waveform', 'waveform_encoded', 'waveform_rate']
+      wanted += ['waveform_channels']
+    if self.text is not None:
+      wanted += ['caption_text', 'caption_start', 'caption_end']
+    if self.label is not None:
+      wanted.append('label_index')
+    return wanted
+
+
+def row_spec(
+  video: video_lib.VideoConfig | None = None,
+  audio: audio_lib.AudioConfig | None = None,
+  text: text_lib.TextConfig | None = None,
+  label: LabelConfig | None = None,
+) -> dict[str, tf.TensorSpec]:
+  """Shapes and types of one row; a part whose configuration is None is absent.
+
+  Returns:
+    A dictionary of `tf.TensorSpec` without the batch axis.
+  """
+  spec = {}
+  if video is not None:
+    spec[names.VIDEO] = tf.TensorSpec(video.shape, tf.float32)
+    spec[names.VIDEO_MASK] = tf.TensorSpec([], tf.bool)
+  if audio is not None:
+    spec[audio.input_name] = tf.TensorSpec(audio.shape, tf.float32)
+    spec[names.AUDIO_MASK] = tf.TensorSpec([], tf.bool)
+  if text is not None:
+    spec[names.TEXT] = tf.TensorSpec(text.shape, tf.int32)
+    spec[names.TEXT_MASK] = tf.TensorSpec([text.num_captions], tf.bool)
+  if label is not None:
+    if label.is_multi_label:
+      spec[names.LABEL] = tf.TensorSpec([label.num_classes], tf.float32)
+    else:
+      spec[names.LABEL] = tf.TensorSpec([], tf.int32)
+  return spec
+
+
+def first(values, default):
+  """The first value of a vector, or a default: () of its type."""
+  padded = tf.concat([values, tf.cast([default], values.dtype)], axis=0)
+  return padded[0]
+
+
+def of_source(element, sources, attribute):
+  """() float32: an attribute of the record's source, 0 when not given."""
+  values = [getattr(source, attribute) or 0.0 for source in sources]
+  return tf.gather(tf.constant(values, tf.float32), element['source'])
+
+
+def number_of(element, plan):
+  """() int64: number of the record among those of all sources."""
+  counts = [count for group in plan.counts for count in group]
+  first = np.cumsum([0, *counts])[:-1]
+  return (
+    tf.gather(tf.constant(first, tf.int64), shard_of(element, plan))
+    + (element['index'])
+  )
+
+
+def shard_of(element, plan):
+  """() int64: number of the record's shard among those of all sources."""
+  first = np.cumsum([0, *(len(group) for group in plan.paths)])[:-1]
+  return (
+    tf.gather(tf.constant(first, tf.int64), element['source'])
+    + (element['shard'])
+  )
+
+
+def is_read(element, sources, modality):
+  """() bool: whether the record's source is read for a modality."""
+  values = [modality in source.modalities for source in sources]
+  return tf.gather(tf.constant(values), element['source'])
+
+
+def name_of(source):
+  """The name of a source: its own, or its pattern."""
+  if source.name:
+    return source.name
+  pattern = source.pattern
+  return pattern if isinstance(pattern, str) else ','.join(pattern)
+
+
+def as_sources(
+  sources: Sequence[Source] | Source | str,
+) -> tuple[Source, ...]:
+  """One source or several; a pattern stands for a `Source` of it."""
+  if isinstance(sources, str | Source):
+    sources = [sources]
+  return tuple(
+    Source(source) if isinstance(source, str) else source for source in sources
+  )
+
+
+def check(
+  sources,
+  global_batch_size,
+  is_training,
+  start_step,
+  num_epochs,
+  configs,
+  cache_gib,
+  data_service,
+  balance,
+):
+  """Checks what `make_dataset` got, as far as it needs no file."""
+  if global_batch_size < 1:
+    raise ValueError(
+      '`global_batch_size` must be at least 1. Received: '
+      f'global_batch_size={global_batch_size}'
+    )
+  if start_step < 0 or (start_step and not is_training):
+    raise ValueError(
+      '`start_step` must be 0 or more, and 0 in evaluation. Received: '
+      f'start_step={start_step}'
+    )
+  if not sources:
+    raise ValueError('`sources` must hold at least one `Source`.')
+  video, audio, text, label = configs
+  if video is None and audio is None and text is None:
+    raise ValueError(
+      'At least one of `video`, `audio` and `text` must be given, such as '
+      '`make_dataset.video = @VideoConfig()`.'
+    )
+  if audio is not None and audio.mixup_alpha and is_training:
+    if label is None or not label.is_multi_label:
+      raise ValueError(
+        '`AudioConfig.mixup_alpha` mixes labels and needs a `LabelConfig` '
+        'with `is_multi_label` True. Received: '
+        f'mixup_alpha={audio.mixup_alpha}, label={label}'
+      )
+  if num_epochs is not None and is_training and len(sources) > 1:
+    raise ValueError(
+      '`num_epochs` must be None for several sources, whose epochs differ in '
+      f'length. Received: num_epochs={num_epochs}'
+    )
+  if data_service and (not is_training or cache_gib):
+    raise ValueError(
+      '`data_service` needs `is_training` True and `cache_gib` 0: evaluation '
+      'is read in the process that evaluates, and a cache is in the process '
+      f'that decodes. Received: is_training={is_training}, '
+      f'cache_gib={cache_gib}, data_service={data_service!r}'
+    )
+  if cache_gib and not is_training:
+    raise ValueError(
+      '`cache_gib` must be 0 in evaluation, which reads each record once. '
+      f'Received: cache_gib={cache_gib}'
+    )
+  if balance is not None and (label is None or not is_training):
+    raise ValueError(
+      '`balance` needs `is_training` True and a `label`, whose classes it '
+      f'balances. Received: is_training={is_training}, label={label}'
+    )
+
+
+def make(
+  sources: tuple[Source, ...],
+  is_training: bool,
+  configs: tuple,
+  **others,
+) -> Plan:
+  """Finds the shards of the sources and counts their records.
+
+  Args:
+    sources: The data sets.
+    is_training: Training or evaluation.
+    configs: Of video, audio, text and labels, each or None.
+    **others: More attributes of `Plan`.
+
+  Returns:
+    The plan.
+
+  Raises:
+    ValueError: A pattern matches no file, a shard is truncated or empty, or the
+      vocabulary is missing or too large.
+  """
+  macro = 'TRAIN_RECORDS' if is_training else 'EVAL_RECORDS'
+  paths = tuple(
+    tuple(records.match_shards(source.pattern, source.macro or macro))
+    for source in sources
+  )
+  counts = tuple(tuple(records.count_all_records(group)) for group in paths)
+  for group, of_group, source in zip(paths, counts, sources):
+    if not sum(of_group):
+      raise ValueError(
+        f'The {len(group)} files that {name_of(source)!r} matches hold no '
+        f'record, and are empty ({group[0]}). Set the gin macro '
+        f'{source.macro or macro} to shards that hold some, or make them with '
+        '`python -m vatt_tf.ingest`.'
+      )
+  video, audio, text, label = configs
+  return Plan(
+    is_training=is_training,
+    video=video,
+    audio=audio,
+    text=text,
+    label=label,
+    tokenizer=None if text is None else text_lib.make_tokenizer(text),
+    sources=sources,
+    paths=paths,
+    counts=counts,
+    **others,
+  )
