@@ -192,6 +192,7 @@ test-quick: venv-test
 .PHONY: lint
 lint: venv-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q tests/project
 
 # Each script writes what it found to the file that --output names, and exits

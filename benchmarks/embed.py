@@ -84,9 +84,7 @@ def run_embed(saved: str, output: str, *arguments: str) -> dict:
     f'--output={output}', f'--clips_per_file={_CLIPS_PER_FILE}', *arguments,
   ]  # fmt: skip
   watched = checks.run_watched(command, os.path.join(output, journal.FILE))
-  parts = [
-    (at, line['clips']) for at, line in watched.lines if 'part' in line
-  ]
+  parts = [(at, line['clips']) for at, line in watched.lines if 'part' in line]
   if len(parts) < 2:
     raise RuntimeError(f'{len(parts)} parts: {watched.said[-2000:]}')
   (first, _), *others = parts

@@ -359,9 +359,7 @@ def main():
   print(json.dumps(found))
   print(describe(found))
   if arguments.output:
-    file_utils.write_text(
-      arguments.output, json.dumps(found, indent=2) + '\n'
-    )
+    file_utils.write_text(arguments.output, json.dumps(found, indent=2) + '\n')
   return 0
 
 

@@ -177,9 +177,7 @@ def main():
         print(describe(found[-1]), flush=True)
   print(json.dumps(found))
   if arguments.output:
-    file_utils.write_text(
-      arguments.output, json.dumps(found, indent=2) + '\n'
-    )
+    file_utils.write_text(arguments.output, json.dumps(found, indent=2) + '\n')
 
 
 if __name__ == '__main__':

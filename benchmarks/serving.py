@@ -345,9 +345,7 @@ def main():
   for name, value in found.items():
     print(f'{name}: {value}')
   if arguments.output:
-    file_utils.write_text(
-      arguments.output, json.dumps(found, indent=2) + '\n'
-    )
+    file_utils.write_text(arguments.output, json.dumps(found, indent=2) + '\n')
   return int(found['errors'] > 0 or found['wrong_answers'] > 0)
 
 

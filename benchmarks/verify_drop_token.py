@@ -92,8 +92,11 @@ def main():
       )
   found.note('study', rows)
   whole = rows[-1]['seconds_per_step']
-  print(_ROW.format('DropToken', 'tokens', 'GFLOPs a clip', 's a step',
-                    'speed-up', 'top-1'))
+  print(
+    _ROW.format(
+      'DropToken', 'tokens', 'GFLOPs a clip', 's a step', 'speed-up', 'top-1'
+    )
+  )
   for row in rows:
     print(
       _ROW.format(

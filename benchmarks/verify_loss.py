@@ -42,9 +42,7 @@ def main():
   found.check(
     'time over the plain one, median', statistics.median(seconds), at_most=1.2
   )
-  found.check(
-    'relative difference of the loss', max(difference), at_most=1e-5
-  )
+  found.check('relative difference of the loss', max(difference), at_most=1e-5)
   return found.write(output)
 
 

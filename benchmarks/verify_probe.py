@@ -104,9 +104,7 @@ def main():
       found, media / 'grid', folder / 'real'
     )
     _make_sample_records(found, folder / 'sample')
-    sounds = verify_esc10.make_records(
-      found, media / 'esc10', folder / 'esc10'
-    )
+    sounds = verify_esc10.make_records(found, media / 'esc10', folder / 'esc10')
     model_dir = _pretrain(found, folder)
     weights = {
       'pre-trained': [f'--checkpoint={model_dir}'],

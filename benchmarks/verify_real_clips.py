@@ -49,7 +49,8 @@ def _split(media, folder):
     rows = list(csv.DictReader(file))
   random.Random(0).shuffle(rows)
   for name, part in (
-    ('validation', rows[:_NUM_HELD_OUT]), ('train', rows[_NUM_HELD_OUT:])
+    ('validation', rows[:_NUM_HELD_OUT]),
+    ('train', rows[_NUM_HELD_OUT:]),
   ):
     with open(
       folder / f'{name}.csv', 'w', encoding='utf-8', newline=''

@@ -43,9 +43,7 @@ def main():
     found.check(words, bad[0] if bad else 'passed', equal='passed')
     found.note(f'seconds of {words}', float(case.get('time')))
   found.check('tests', len(cases), at_least=9)
-  found.check(
-    'screenshots', len(list(pictures.glob('*.png'))), at_least=10
-  )
+  found.check('screenshots', len(list(pictures.glob('*.png'))), at_least=10)
   return found.write(output)
 
 

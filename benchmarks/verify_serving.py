@@ -93,9 +93,7 @@ def _check_reload_and_drain(found, output):
 
   load = ask(6, [(3, stop)])
   lost = [
-    text
-    for start, text in load.errors
-    if start < stopped[0] - _SURELY_RECEIVED
+    text for start, text in load.errors if start < stopped[0] - _SURELY_RECEIVED
   ]
   # gRPC cancels what comes while it closes.
   refusals = ('UNAVAILABLE', 'CANCELLED')

@@ -88,9 +88,7 @@ def main():
 
   for precision in ('float32', 'mixed_bfloat16'):
     name = f'dropout of p1 {precision}'
-    result = step(
-      name, f'--precision={precision}', '--against_dropout_rate=0'
-    )
+    result = step(name, f'--precision={precision}', '--against_dropout_rate=0')
     share = 1 - result['against']['time_ratio']
     found.check(f'{name}: share of a step', share, at_most=0.15)
     name = f'DropToken of p2_video {precision}'

@@ -22,7 +22,6 @@ from vatt_tf import client
 
 
 class ClientTest(parameterized.TestCase, tf.test.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

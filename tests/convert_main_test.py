@@ -159,9 +159,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     ('finetuned_vit', _classifier('video', (2, 32, 64, 4, 8))),
     (
       'finetuned_vit_ma',
-      _classifier(
-        'video', (2, 32, 64, 4, 8), is_agnostic=True
-      ),
+      _classifier('video', (2, 32, 64, 4, 8), is_agnostic=True),
     ),
     (
       'finetuned_wat',
@@ -227,11 +225,13 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     prefix = self._write_wide()
     sound = np.random.default_rng(1).normal(size=[1, 1280, 1])
     outputs = []
-    for i, params in enumerate((
-      (f'Size.num_heads={num_heads}',),
-      (f'Size.d_kv={d_kv}',),
-      (f'Size.num_heads={num_heads}', f'Size.d_kv={d_kv}'),
-    )):
+    for i, params in enumerate(
+      (
+        (f'Size.num_heads={num_heads}',),
+        (f'Size.d_kv={d_kv}',),
+        (f'Size.num_heads={num_heads}', f'Size.d_kv={d_kv}'),
+      )
+    ):
       output = f'{self.output}-{num_heads}-{i}'
       convert.import_checkpoint(
         'released_vatt', prefix, output, gin_params=params
@@ -346,7 +346,6 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     # CLS and its position are one vector, and T5's table has a row for AGG.
     lost = {'t5': 1, 'vit': 2}[source]
     self.assertLen(same, len(opened.shapes) - lost)
-
 
   @parameterized.parameters(True, False)
   def test_tokenizer(self, has_gin_file):

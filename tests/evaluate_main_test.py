@@ -33,7 +33,6 @@ _SMALL = (
 
 
 class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -122,7 +121,8 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('--allow_random_weights', result.stderr)
     result = mains.run(
       'evaluate',
-      f'--gin_file={self.model_dir}/config.gin', '--allow_random_weights'
+      f'--gin_file={self.model_dir}/config.gin',
+      '--allow_random_weights',
     )
     self.assertEqual(result.returncode, 0, result.stderr)
     self.assertIn('RANDOM WEIGHTS: Retrieval on held-out', result.stdout)

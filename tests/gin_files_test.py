@@ -1,6 +1,5 @@
 """Every gin file parses, and gives what a run needs."""
 
-
 from absl.testing import parameterized
 import gin
 import tensorflow as tf
@@ -15,7 +14,6 @@ _FILES = sorted(path.name for path in (gin_utils.PACKAGE / 'gin').glob('*.gin'))
 
 
 class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
-
   def tearDown(self):
     gin.clear_config()
     super().tearDown()

@@ -35,7 +35,6 @@ app.run(serve.main)
 
 
 class ServeMainTest(tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.base_path = os.path.join(self.get_temp_dir(), self._testMethodName)
@@ -135,9 +134,7 @@ class ServeMainTest(tf.test.TestCase):
       client.RestClient(self.url, **arguments),
     ):
       with one:
-        found = one.predict(
-          'serving_default', x=np.array([[1, 2]], np.float32)
-        )
+        found = one.predict('serving_default', x=np.array([[1, 2]], np.float32))
         self.assertAllEqual(found['sum'], [[2, 3]])
         self.assertEqual(one.status(), {1: 'AVAILABLE'})
     context = ssl.create_default_context(cafile=certificate)

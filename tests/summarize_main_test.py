@@ -12,7 +12,6 @@ _GOLDEN = pathlib.Path(__file__).parent / 'models' / 'golden'
 
 
 class SummarizeMainTest(parameterized.TestCase, tf.test.TestCase):
-
   def test_json_of_the_papers_model_and_run(self):
     # Neither the records nor the vocabulary of these files are there.
     result = mains.run(

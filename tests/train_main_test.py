@@ -36,8 +36,12 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
   def start(self, *arguments, **variables):
     return subprocess.Popen(
       [
-        sys.executable, '-m', 'vatt_tf.train', *_ARGUMENTS,
-        f'--model_dir={self.model_dir}', *arguments,
+        sys.executable,
+        '-m',
+        'vatt_tf.train',
+        *_ARGUMENTS,
+        f'--model_dir={self.model_dir}',
+        *arguments,
       ],
       cwd=shared_data.REPOSITORY,
       stdout=subprocess.PIPE,

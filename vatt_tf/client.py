@@ -314,8 +314,7 @@ class RestClient(_Client):
     body = {
       'signature_name': signature,
       'inputs': {
-        name: _to_json(_array(value).tolist())
-        for name, value in inputs.items()
+        name: _to_json(_array(value).tolist()) for name, value in inputs.items()
       },
     }
     outputs = self._ask(':predict', json.dumps(body).encode())['outputs']

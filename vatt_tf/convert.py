@@ -160,9 +160,7 @@ def _write_report(path, report):
   file_utils.write_text(path, text)
 
 
-def export_checkpoint(
-  source, checkpoint, output, gin_files=(), gin_params=()
-):
+def export_checkpoint(source, checkpoint, output, gin_files=(), gin_params=()):
   """Writes a tower in the format of another program.
 
   Args:

@@ -531,7 +531,9 @@ def _write_mp4(path, frames, audio, options):
     # The same bytes each time: with its macroblock tree (measured) or with
     # several threads the encoder does not always write them.
     video.options = {
-      'preset': 'veryfast', 'crf': '20', 'x264-params': 'mbtree=0'
+      'preset': 'veryfast',
+      'crf': '20',
+      'x264-params': 'mbtree=0',
     }
     video.codec_context.thread_count = 1
     sound = None

@@ -273,9 +273,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
-  with command_line.exit_on_error(
-    advice='The next quickstart begins again.'
-  ):
+  with command_line.exit_on_error(advice='The next quickstart begins again.'):
     run(_OUTPUT_DIR.value)
 
 

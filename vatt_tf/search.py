@@ -29,7 +29,13 @@ from vatt_tf.retrieval_index import index, query
 
 # The flags that take paths.
 _PATHS = (
-  'embeddings', 'output', 'audio', 'video', 'media_root', 'index', 'saved_model'
+  'embeddings',
+  'output',
+  'audio',
+  'video',
+  'media_root',
+  'index',
+  'saved_model',
 )
 
 
@@ -202,7 +208,7 @@ def parse(argv):
     each.add_argument('--index', required=True, help='Folder of the index.')
     each.add_argument(
       '--saved_model',
-        required=True,
+      required=True,
       help='Folder of the exported model that made the embeddings, or of one '
       'of its versions.',
     )

@@ -23,7 +23,9 @@ _PORT = flags.DEFINE_integer(
   'port', 5050, 'Port to listen at; the worker listens at the one after it.'
 )
 _HOST = flags.DEFINE_string(
-  'host', None, 'Name or address of this machine by which trainers reach it. '
+  'host',
+  None,
+  'Name or address of this machine by which trainers reach it. '
   'By default its host name.',
 )
 
@@ -42,9 +44,7 @@ def start(host: str, port: int):
     ValueError: A port cannot be used.
   """
   if not 0 < port < 65535:
-    raise ValueError(
-      f'`port` must be in [1, 65534]. Received: port={port}'
-    )
+    raise ValueError(f'`port` must be in [1, 65534]. Received: port={port}')
   lib = tf.data.experimental.service
   for number in (port, port + 1):
     with socket.socket() as probe:

@@ -68,9 +68,11 @@ def main(argv):
   with command_line.exit_on_error():
     gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
     found = _summarize()
-  print(json.dumps(found, indent=2) if _JSON.value else (
-    summary.format_table(found)
-  ))
+  print(
+    json.dumps(found, indent=2)
+    if _JSON.value
+    else (summary.format_table(found))
+  )
 
 
 if __name__ == '__main__':

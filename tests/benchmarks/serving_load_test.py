@@ -10,7 +10,6 @@ from tests.serving import served_models
 
 
 class ServingBenchmarkTest(tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.base_path = os.path.join(self.get_temp_dir(), self._testMethodName)

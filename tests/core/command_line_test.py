@@ -133,8 +133,13 @@ class ExitTest(parameterized.TestCase):
   @parameterized.named_parameters(
     (
       'evaluate',
-      ['evaluate', '--follow', '--checkpoint={}/run',
-       '--gin_file=gin/pretrain_sample.gin', '--gin_file=gin/data/sample.gin'],
+      [
+        'evaluate',
+        '--follow',
+        '--checkpoint={}/run',
+        '--gin_file=gin/pretrain_sample.gin',
+        '--gin_file=gin/data/sample.gin',
+      ],
       'Waiting for',
     ),
     ('quickstart', ['quickstart', '--output_dir={}/new'], 'sample media'),
@@ -192,7 +197,9 @@ class PathTest(parameterized.TestCase):
 
   def test_out_of_reach_is_not_absent(self):
     for call in (
-      file_utils.exists, file_utils.list_folder, file_utils.check_writable
+      file_utils.exists,
+      file_utils.list_folder,
+      file_utils.check_writable,
     ):
       with self.assertRaisesRegex(OSError, 'nothing://b/x.*not implemented'):
         call('nothing://b/x')

@@ -56,9 +56,7 @@ class DescribeTest(parameterized.TestCase):
   def test_a_gpu_of_which_nothing_is_known(self):
     patches = _with_gpus(1)
     with patches[0], patches[1]:
-      self.assertEqual(
-        devices.describe(), 'on 1 GPU: /physical_device:GPU:0'
-      )
+      self.assertEqual(devices.describe(), 'on 1 GPU: /physical_device:GPU:0')
 
   def test_no_library_of_the_driver(self):
     self.assertIsNone(devices._memory_of_gpu(0, 'no_such_library.so'))
@@ -98,11 +96,14 @@ class MissingGpuTest(parameterized.TestCase):
       self.assertNotIn('hides', self._explain())
 
   def test_without_libraries(self):
-    with mock.patch.object(
-      importlib.metadata,
-      'version',
-      side_effect=importlib.metadata.PackageNotFoundError,
-    ), mock.patch.object(tf.test, 'is_built_with_cuda', lambda: True):
+    with (
+      mock.patch.object(
+        importlib.metadata,
+        'version',
+        side_effect=importlib.metadata.PackageNotFoundError,
+      ),
+      mock.patch.object(tf.test, 'is_built_with_cuda', lambda: True),
+    ):
       self.assertIn('make venv DEVICE=gpu', self._explain())
 
   def test_built_without_cuda(self):
@@ -115,9 +116,10 @@ class MissingGpuTest(parameterized.TestCase):
 
   @parameterized.parameters('', '535.129.03')
   def test_whatever_else(self, driver):
-    with mock.patch.object(
-      importlib.metadata, 'version', lambda _: '8.9'
-    ), mock.patch.object(tf.test, 'is_built_with_cuda', lambda: True):
+    with (
+      mock.patch.object(importlib.metadata, 'version', lambda _: '8.9'),
+      mock.patch.object(tf.test, 'is_built_with_cuda', lambda: True),
+    ):
       self.assertRegex(self._explain(driver), 'nvidia-smi.*--verbosity=1')
 
   def test_required(self):
@@ -160,9 +162,7 @@ class CommandTest(absltest.TestCase):
     done = self._run()
     self.assertEqual(done.returncode, 0, done.stderr)
     self.assertEqual(done.stdout, 'here\n')
-    lines = [
-      line for line in done.stderr.splitlines() if 'TensorFlow' in line
-    ]
+    lines = [line for line in done.stderr.splitlines() if 'TensorFlow' in line]
     self.assertRegex(lines[0], rf'^TensorFlow {tf.__version__} on the CPU, \d')
     self.assertIn("CUDA_VISIBLE_DEVICES='' hides it", lines[1])
 

@@ -12,7 +12,6 @@ from vatt_tf.training import schedules  # noqa: F401
 
 
 class GinUtilsTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     gin.clear_config()
@@ -90,7 +89,11 @@ class GinUtilsTest(parameterized.TestCase, tf.test.TestCase):
       "SIZE = 4\nRATE = 0.5\nFILE = 'a'\nIS_ON = False\nNOTHING = None\n",
     )
     bindings = [
-      'SIZE=5', 'RATE=1', "FILE=['a', 'b']", 'IS_ON=True', "NOTHING='x'"
+      'SIZE=5',
+      'RATE=1',
+      "FILE=['a', 'b']",
+      'IS_ON=True',
+      "NOTHING='x'",
     ]
     gin_utils.parse([path], bindings)
     self.assertEqual(gin.query_parameter('%FILE'), ['a', 'b'])

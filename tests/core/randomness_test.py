@@ -8,7 +8,6 @@ from vatt_tf.core import randomness
 
 
 class RandomnessTest(tf.test.TestCase, parameterized.TestCase):
-
   def test_a_row_draws_the_same_numbers_wherever_it_is(self):
     rng = randomness.fold_in(randomness.make(3, 7), 'layer')
     whole = randomness.uniform(rng, [5], 8)

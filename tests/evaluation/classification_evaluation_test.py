@@ -50,7 +50,6 @@ def _batches(batch_size, logits, labels, num_views=1, mask=None, ids=None):
 
 
 class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
-
   # Of 5 clips of 3 views: clips that straddle batches, and a partial one.
   @parameterized.parameters(1, 2, 4, 7, 15, 64)
   def test_mean_of_the_views(self, batch_size):
@@ -111,9 +110,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     values = found['class_average_precision']
     self.assertIsNone(values[1])
     self.assertAllClose(found['mAP'], (values[0] + values[2] + 1) / 3)
-    self.assertAllClose(
-      found['chance_mAP'], labels.mean(0)[[0, 2, 3]].mean()
-    )
+    self.assertAllClose(found['chance_mAP'], labels.mean(0)[[0, 2, 3]].mean())
     self.assertAllClose(
       found['AUC'], np.mean([found['class_AUC'][i] for i in (0, 2)])
     )
@@ -144,9 +141,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     path = os.path.join(self.get_temp_dir(), 'labels.txt')
     with open(path, 'w', encoding='utf-8') as file:
       file.write('dog\nrain\n')
-    self.assertEqual(
-      classification.read_label_names(path, 2), ['dog', 'rain']
-    )
+    self.assertEqual(classification.read_label_names(path, 2), ['dog', 'rain'])
     with self.assertRaisesRegex(ValueError, 'name the 3 classes.*2 names'):
       classification.read_label_names(path, 3)
     with self.assertRaisesRegex(ValueError, 'no file .*nowhere'):

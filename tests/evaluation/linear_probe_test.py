@@ -41,7 +41,6 @@ _PROBES = {
 
 
 class ProbesTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.parameters(*_PROBES)
   def test_learns(self, name):
     train, test = _videos(), _videos(30, seed=1)
@@ -103,7 +102,6 @@ class ProbesTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class LrcTest(tf.test.TestCase):
-
   def test_as_a_keras_model(self):
     # Without dropout and in whole batches nothing is random but the weights.
     train, test = _videos(), _videos(30, num_clips=1, seed=1)
@@ -164,7 +162,6 @@ class LrcTest(tf.test.TestCase):
 
 
 class SvmTest(tf.test.TestCase):
-
   def test_as_scikit_learn(self):
     train, test = _videos(noise=1.5), _videos(30, noise=1.5, seed=1)
     scores, said = linear_probe.svm(train, test, 3, c_values=(0.1,))
@@ -214,7 +211,6 @@ class SvmTest(tf.test.TestCase):
 
 
 class KnnTest(tf.test.TestCase):
-
   def test_one_neighbour_as_scikit_learn(self):
     train = _videos(num_clips=1, noise=2.0)
     test = _videos(30, num_clips=1, noise=2.0, seed=1)
@@ -281,7 +277,6 @@ def _dataset(videos, prefix, num_clips=3, labels=None, mask=None):
 
 
 class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.train, self.test = _videos(30), _videos(15, seed=1)
@@ -438,7 +433,6 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class FeaturesTest(tf.test.TestCase):
-
   def test_records_of_one_id_are_clips_of_one_video(self):
     rows = {
       'video': np.eye(4, dtype=np.float32),
@@ -465,8 +459,10 @@ class FeaturesTest(tf.test.TestCase):
       'example_id': ['b', '', 'b'],
       'label': [1, 0, 2],
     }
+
     def dataset(**changes):
       return tf.data.Dataset.from_tensors({**rows, **changes})
+
     with self.assertRaisesRegex(ValueError, '1 of 3 rows.*row 1'):
       features.extract(_Model(), dataset(), ['video_feature'])
     with self.assertRaisesRegex(ValueError, 'several for b'):
@@ -483,7 +479,6 @@ class FeaturesTest(tf.test.TestCase):
 
 
 class SplitsTest(tf.test.TestCase):
-
   def _folder(self, **lists):
     folder = self.create_tempdir().full_path
     for name, text in lists.items():

@@ -30,7 +30,6 @@ def _cases():
 
 
 class MetricsTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.named_parameters(*_cases())
   def test_average_precision_and_auc(self, scores, labels):
     self.assertAllClose(

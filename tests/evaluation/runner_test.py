@@ -41,7 +41,6 @@ class _Model(tf_keras.Model):
 
 
 class RunnerTest(tf.test.TestCase, parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.dir = self.create_tempdir().full_path
@@ -111,9 +110,7 @@ class RunnerTest(tf.test.TestCase, parameterized.TestCase):
       for event in tf.compat.v1.train.summary_iterator(path)
       for value in event.summary.value
     }
-    self.assertEqual(
-      written, {(step, 'value'): step for step in (9, 20, 100)}
-    )
+    self.assertEqual(written, {(step, 'value'): step for step in (9, 20, 100)})
 
   def test_all_without_the_record_of_the_run(self):
     self._save(100, 9)

@@ -32,13 +32,10 @@ class _Model:
       return {'video_vt': x}
     ids = x
     mask = tf.cast(ids > 0, tf.float32)[..., tf.newaxis]
-    return {
-      'text_vt': tf.reduce_sum(tf.gather(self.table, ids) * mask, axis=1)
-    }
+    return {'text_vt': tf.reduce_sum(tf.gather(self.table, ids) * mask, axis=1)}
 
 
 class ZeroShotTest(tf.test.TestCase, parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     path = os.path.join(self.get_temp_dir(), 'words.txt')

@@ -143,9 +143,7 @@ def _check_manifest(
   path, header, delimiter, line_end, encoding, rows, operations
 ):
   text_of_file = io.StringIO(newline='')
-  table = csv.writer(
-    text_of_file, delimiter=delimiter, lineterminator=line_end
-  )
+  table = csv.writer(text_of_file, delimiter=delimiter, lineterminator=line_end)
   table.writerows([header, *rows])
   data = text_of_file.getvalue().encode(encoding, errors='replace')
   for operation in operations:
@@ -164,9 +162,7 @@ def _check_manifest(
     assert segment.path, segment
     assert 0 <= segment.start, segment
     assert segment.end is None or segment.start < segment.end, segment
-    key = (
-      segment.video_path, segment.audio_path, segment.start, segment.end
-    )
+    key = (segment.video_path, segment.audio_path, segment.start, segment.end)
     assert key not in keys, key
     keys.add(key)
     for label in segment.labels:
@@ -248,9 +244,7 @@ def _check_round_trip(path, drawn):
     for video_path, audio_path, start, end, labels, captions, splits in drawn
   ]
   files = {(s.video_path, s.audio_path, s.start, s.end): s for s in segments}
-  segments = [
-    s for s in files.values() if s.end is None or s.start < s.end
-  ]
+  segments = [s for s in files.values() if s.end is None or s.start < s.end]
   if segments:
     try:
       manifest.write_manifest(path, segments)

@@ -365,8 +365,8 @@ def check(value: tuple) -> None:
       method, path, headers, body, compression, operations = rest
       data = json.dumps(body).encode()
       if compression:
-        data = gzip.compress(data) if compression == 'gzip' else zlib.compress(
-          data
+        data = (
+          gzip.compress(data) if compression == 'gzip' else zlib.compress(data)
         )
         if compression == 'gzip' and not operations:
           headers = [*headers, ('Content-Encoding', 'gzip')]

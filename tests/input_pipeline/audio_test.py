@@ -411,8 +411,11 @@ class ConfigTest(tf.test.TestCase, parameterized.TestCase):
     ({'num_clips': 0}, 'num_clips=0'),
     ({'num_time_masks': 1}, "must be 0 for waveforms.*form='waveform'"),
     (
-      {'form': 'spectrogram', 'num_frequency_masks': 1,
-       'max_frequency_mask': 81},
+      {
+        'form': 'spectrogram',
+        'num_frequency_masks': 1,
+        'max_frequency_mask': 81,
+      },
       r'`max_frequency_mask` in \[0, 80\].*=81',
     ),
     (

@@ -27,7 +27,6 @@ def _clip(number, labels):
 
 
 class LabelsTest(tf.test.TestCase):
-
   def test_damaged_records_have_no_labels(self):
     good = records.serialize_clip(_clip(1, [2]))
     # The last begins with a length of more bytes than the record has.
@@ -36,13 +35,10 @@ class LabelsTest(tf.test.TestCase):
     with tf.io.TFRecordWriter(path) as writer:
       for record in (good, *odd, good):
         writer.write(record)
-    self.assertEqual(
-      class_balance.read_labels(path), [[2], [], [], [], [2]]
-    )
+    self.assertEqual(class_balance.read_labels(path), [[2], [], [], [], [2]])
 
 
 class WeightsTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.parameters(0.5, 2.0, 100.0)
   def test_weights(self, max_repeats):
     labels = [[0], [0, 1], [1, 1], [0], [], [7], [2]]
@@ -77,7 +73,6 @@ class WeightsTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class ReadingTest(tf.test.TestCase):
-
   def test_every_layout(self):
     path = os.path.join(self.get_temp_dir(), 'mixed.tfrecord')
     large = tf.train.Example()  # its frames stand beside the labels
@@ -105,7 +100,6 @@ class ReadingTest(tf.test.TestCase):
 
 
 class SamplingTest(tf.test.TestCase, parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     folder = self.create_tempdir().full_path
@@ -139,9 +133,7 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
       self.assertEqual(ids[b'15'], 6)
       self.assertTrue(all(ids[b'%d' % i] == 2 for i in (12, 13, 14)))
       # One record's copies are other draws of the augmentation.
-      sounds = {
-        row['audio'].tobytes() for row in epoch if row['label'][0] == 2
-      }
+      sounds = {row['audio'].tobytes() for row in epoch if row['label'][0] == 2}
       self.assertLen(sounds, 6)
 
   def test_cut_weights_make_the_epoch_shorter(self):

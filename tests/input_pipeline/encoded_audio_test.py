@@ -14,6 +14,7 @@ _RATE = 16000
 _SAMPLE = 'ZASFX_ADSR_no_sustain'  # 14,336 samples at 44,100 a second
 _MISC = ('media', 'misc', 'audio')
 
+
 def _sound(channels, rate=_RATE):
   times = np.arange(rate) / rate
   noise = np.random.RandomState(0).randn(channels, rate)
@@ -24,9 +25,7 @@ def _sound(channels, rate=_RATE):
 def _in_graph(content):
   """What a graph gives, by a data set."""
   dataset = tf.data.Dataset.from_tensors(content)
-  samples, rate, reason = next(
-    iter(dataset.map(encoded_audio.decode_in_graph))
-  )
+  samples, rate, reason = next(iter(dataset.map(encoded_audio.decode_in_graph)))
   return samples.numpy(), float(rate), reason.numpy().decode()
 
 
@@ -59,9 +58,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(samples.dtype, np.float32)
     # Opus ends where its last block does.
     self.assertBetween(len(samples), rate, rate + 1000)
-    self.assertAllClose(
-      samples[:rate], sound.mean(axis=0), atol=error, rtol=0
-    )
+    self.assertAllClose(samples[:rate], sound.mean(axis=0), atol=error, rtol=0)
     for result in (_in_graph(content), self._by_python(content)):
       self.assertEqual(result[1:], (rate, ''))
       self.assertAllClose(result[0], samples, atol=1e-4)
@@ -73,9 +70,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters('ogg', 'flac', 'u8.wav', 's24.wav')
   def test_a_sound_in_all_formats(self, suffix):
     folder = shared_data.path(*_MISC)
-    expected, _ = encoded_audio.decode(
-      (folder / f'{_SAMPLE}.wav').read_bytes()
-    )
+    expected, _ = encoded_audio.decode((folder / f'{_SAMPLE}.wav').read_bytes())
     samples, rate = encoded_audio.decode(
       (folder / f'{_SAMPLE}.{suffix}').read_bytes()
     )
@@ -159,9 +154,7 @@ class NativeOpsTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(samples, expected, atol=tolerance, rtol=0)
 
   def _is_native(self, content):
-    with mock.patch.object(
-      encoded_audio, '_decode_with_python'
-    ) as python:
+    with mock.patch.object(encoded_audio, '_decode_with_python') as python:
       python.return_value = tf.zeros([0]), tf.zeros([]), tf.constant('python')
       return _in_graph(content)[2] != 'python'
 
@@ -198,9 +191,12 @@ class NativeOpsTest(tf.test.TestCase, parameterized.TestCase):
   def test_mp3_behind_a_tag(self):
     content = sound_files.write('libmp3lame', _sound(1), _RATE)
     if content[:3] != b'ID3':
-      content = b'ID3\x04\x00\x00' + struct.pack('4B', 0, 0, 1, 2) + bytes(
-        130
-      ) + content
+      content = (
+        b'ID3\x04\x00\x00'
+        + struct.pack('4B', 0, 0, 1, 2)
+        + bytes(130)
+        + content
+      )
     self.assertTrue(self._is_native(content))
     self._check(content, 1e-4)
 

@@ -64,7 +64,6 @@ class TinyUnpreparedImages(TinyJpegImages):
 
 
 class ImagesTest(tf.test.TestCase, parameterized.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -92,9 +91,7 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual([row['valid'] for row in rows], [True] * 5 + [False])
     ids = [row['example_id'].decode() for row in rows[:5]]
     self.assertLen(set(ids), 5)
-    self.assertEqual(
-      sorted(row['label'] for row in rows[:5]), [0, 0, 1, 2, 3]
-    )
+    self.assertEqual(sorted(row['label'] for row in rows[:5]), [0, 0, 1, 2, 3])
     for row in rows[:5]:
       self.assertEqual(row[names.VIDEO].shape, (3, 8, 8, 3))
       for frame in row[names.VIDEO]:

@@ -250,9 +250,9 @@ class ContentTest(_Case):
       'audio/encoded'
     ].feature.add().bytes_list.value.append(sound)
     bad = tf.train.SequenceExample.FromString(example.SerializeToString())
-    bad.feature_lists.feature_list['audio/encoded'].feature[
+    bad.feature_lists.feature_list['audio/encoded'].feature[0].bytes_list.value[
       0
-    ].bytes_list.value[0] = b'no sound'
+    ] = b'no sound'
     bad_records = bad_records_lib.BadRecords(1.0)
     (batch,) = self._make(
       self._write([example.SerializeToString(), bad.SerializeToString()]),
@@ -408,9 +408,7 @@ class PositionTest(_Case):
 
   def test_a_row_is_the_same_in_any_pipeline(self):
     pattern = self._write([_clip(i) for i in range(4)], 2)
-    config = audio.AudioConfig(
-      num_samples=240, sample_rate=800, noise_std=0.2
-    )
+    config = audio.AudioConfig(num_samples=240, sample_rate=800, noise_std=0.2)
     arguments = {'audio': config, 'num_epochs': 1, 'seed': 9}
     rows = {}
     for batch in self._make(pattern, 1, **arguments):

@@ -77,9 +77,7 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
       if field == 'waveform':
         np.testing.assert_array_equal(read.waveform, clip.waveform)
       else:
-        self.assertEqual(
-          getattr(read, field), getattr(clip, field), msg=field
-        )
+        self.assertEqual(getattr(read, field), getattr(clip, field), msg=field)
     self.assertAllClose(clip.duration, 0.4)
 
   def test_keys_and_layout_are_those_of_the_spec(self):
@@ -382,9 +380,7 @@ class MatchTest(parameterized.TestCase, tf.test.TestCase):
       self.assertEqual(records.match_shards('x [1]/a-*'), ['x [1]/a-0'])
       self.assertEqual(records.match_shards('*/a-*'), ['x [1]/a-0'])
       self.assertEqual(self._match('~/x [1]/a-*'), ['x [1]/a-0'])
-      self.assertEqual(
-        self._match('~/x [1]/a-0,~/x [1]/a-*'), ['x [1]/a-0']
-      )
+      self.assertEqual(self._match('~/x [1]/a-0,~/x [1]/a-*'), ['x [1]/a-0'])
     finally:
       os.chdir(before)
       os.environ['HOME'] = home
@@ -486,10 +482,10 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
   def test_damaged(self, damage):
     content = gzip.compress(self.content)
     if damage == 'half':
-      content = content[:len(content) // 2]
+      content = content[: len(content) // 2]
     elif damage == 'damaged':
       middle = len(content) // 2
-      content = content[:middle] + bytes(40) + content[middle + 40:]
+      content = content[:middle] + bytes(40) + content[middle + 40 :]
     else:
       content = gzip.compress(b'text' * 99)
     with self.assertRaisesRegex(ValueError, 'gzip.* Copy or download'):

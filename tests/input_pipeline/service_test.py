@@ -288,7 +288,12 @@ class AddressTest(tf.test.TestCase, parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    'a:1', 'grpc://a', 'http://a:1', 'grpc://a:0', 'grpc://a:1,', 'grpc://:5',
+    'a:1',
+    'grpc://a',
+    'http://a:1',
+    'grpc://a:0',
+    'grpc://a:1,',
+    'grpc://:5',
     'grpc://a:1,grpc://a:1',
   )
   def test_wrong_addresses(self, wrong):

@@ -231,9 +231,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(text.WORD, text.WORDPIECE, text.SENTENCEPIECE)
   def test_saved_without_its_file(self, kind):
     path = self._vocabulary(kind)
-    tokenizer = text.make_tokenizer(
-      text.TextConfig(kind=kind, vocabulary=path)
-    )
+    tokenizer = text.make_tokenizer(text.TextConfig(kind=kind, vocabulary=path))
     texts = tf.constant(['the red ball', 'a'])
     expected = tokenizer.tokenize(texts).to_list()
 
@@ -277,9 +275,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(
       ValueError, '8 words, more than the 7 rows.*VOCABULARY_SIZE.*at least 8'
     ):
-      text.make_tokenizer(
-        text.TextConfig(vocabulary=path, vocabulary_size=7)
-      )
+      text.make_tokenizer(text.TextConfig(vocabulary=path, vocabulary_size=7))
     text.make_tokenizer(text.TextConfig(vocabulary=path, vocabulary_size=8))
 
   def test_missing_files_name_macro_and_command(self):
@@ -337,9 +333,7 @@ class NearestCaptionsTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_order_of_the_record_without_times(self):
     empty = _int64([])
-    result = text.nearest_captions(
-      empty, empty, tf.constant(4), _int64(5), 3
-    )
+    result = text.nearest_captions(empty, empty, tf.constant(4), _int64(5), 3)
     self.assertAllEqual(result, [0, 1, 2])
     none = text.nearest_captions(empty, empty, tf.constant(0), _int64(5), 3)
     self.assertAllEqual(none, [])

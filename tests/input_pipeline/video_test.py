@@ -114,9 +114,7 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_central_windows(self):
     one = video.VideoConfig(scale=1.0)
-    self.assertAllEqual(
-      video.central_window(256, 320, one), [0, 32, 256, 256]
-    )
+    self.assertAllEqual(video.central_window(256, 320, one), [0, 32, 256, 256])
     three = video.VideoConfig(scale=1.0, num_crops=3)
     wide = [video.central_window(256, 320, three, c) for c in range(3)]
     self.assertAllEqual([window[1] for window in wide], [0, 32, 64])

@@ -31,9 +31,7 @@ class BuildVocabularyTest(tf.test.TestCase):
 
   def test_file_is_that_of_the_tokenizer(self):
     path = os.path.join(self.get_temp_dir(), 'new', 'vocabulary.txt')
-    vocabulary.write_vocabulary(
-      path, vocabulary.build_vocabulary(_CAPTIONS)
-    )
+    vocabulary.write_vocabulary(path, vocabulary.build_vocabulary(_CAPTIONS))
     tokenizer = text.WordTokenizer(path)
     ids = tokenizer.tokenize(tf.constant(['red ball green'])).to_list()
     self.assertEqual(ids, [[6, 4, 3]])

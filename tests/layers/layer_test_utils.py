@@ -12,7 +12,6 @@ def _floats(outputs):
   return [x for x in tf.nest.flatten(outputs) if x.dtype.is_floating]
 
 
-
 def run_layer_test(
   test,
   layer_class,
@@ -102,9 +101,7 @@ def run_layer_test(
         tf.constant(np.random.RandomState(i).randn(*x.shape), x.dtype)
         for i, x in enumerate(trained)
       ]
-      loss = tf.add_n(
-        [tf.reduce_sum(x * w) for x, w in zip(trained, weights)]
-      )
+      loss = tf.add_n([tf.reduce_sum(x * w) for x, w in zip(trained, weights)])
     gradients = tape.gradient(loss, copy.trainable_weights)
     for gradient, weight in zip(gradients, copy.trainable_weights):
       test.assertIsNotNone(gradient, weight.name)

@@ -212,9 +212,7 @@ class LayersTest(parameterized.TestCase, tf.test.TestCase):
       is_random=True,
       expected_shape=(2, 5, 8),
     )
-    self.assertAllEqual(
-      mask, [[True, True, True, False, False], [True] * 5]
-    )
+    self.assertAllEqual(mask, [[True, True, True, False, False], [True] * 5])
 
   @parameterized.product(
     form=('fine_and_coarse', 'shared', 'disjoint'),

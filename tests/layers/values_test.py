@@ -130,8 +130,13 @@ class AttentionTest(parameterized.TestCase, tf.test.TestCase):
 
     def ours(q, k, v, bias):
       return multi_head_attention.attend(
-        q, k, v, mask if has_mask else None, bias if has_bias else None,
-        rate, rng,
+        q,
+        k,
+        v,
+        mask if has_mask else None,
+        bias if has_bias else None,
+        rate,
+        rng,
       )
 
     inputs = (q, k, v, bias)
@@ -181,9 +186,7 @@ class AttentionTest(parameterized.TestCase, tf.test.TestCase):
           parts.append(
             sum(p[n] * (x[b, j] @ wv[:, s] + bv[s]) for n, j in enumerate(keys))
           )
-        self.assertAllClose(
-          y[b, i], np.concatenate(parts) @ wo + bo, atol=1e-5
-        )
+        self.assertAllClose(y[b, i], np.concatenate(parts) @ wo + bo, atol=1e-5)
 
   def test_relative_bias_is_by_query_then_key(self):
     layer = relative_position_bias.RelativePositionBias(1, 8, 16)
@@ -204,9 +207,7 @@ class EncoderTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters('vit', 't5_v1_1', 'release')
   def test_first_outputs_alone(self, form):
     others = {} if form == 'vit' else transformer_encoder.t5_arguments(form)
-    encoder = transformer_encoder.TransformerEncoder(
-      2, 8, 16, 2, 4, **others
-    )
+    encoder = transformer_encoder.TransformerEncoder(2, 8, 16, 2, 4, **others)
     x = _random(2, 5, 8)
     mask = np.array([[True] * 5, [True, True, False, False, False]])
     whole = encoder(x, mask=mask)
@@ -279,9 +280,7 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
     grid = tokenizer.grid(x.shape)
     expected = []
     for cell in np.ndindex(*grid):
-      index = tuple(
-        slice(c * p, c * p + p) for c, p in zip(cell, patch_size)
-      )
+      index = tuple(slice(c * p, c * p + p) for c, p in zip(cell, patch_size))
       expected.append(x[(slice(None), *index)].reshape(shape[0], -1))
     expected = np.stack(expected, 1)
     self.assertAllEqual(tokenizer.patches(x), expected)
@@ -425,9 +424,7 @@ class PositionsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_spline_is_exact_for_lines_and_at_the_rows(self):
     matrix = position_embedding.interpolation_matrix((4, 3), (8, 3))
-    line = np.array(
-      [2 * i / 4 - j / 3 + 1 for i in range(4) for j in range(3)]
-    )
+    line = np.array([2 * i / 4 - j / 3 + 1 for i in range(4) for j in range(3)])
     wanted = [2 * i / 8 - j / 3 + 1 for i in range(8) for j in range(3)]
     self.assertAllClose(matrix @ line, wanted, atol=1e-9)
     at_rows = matrix.reshape(8, 3, 12)[::2].reshape(12, 12)

@@ -237,7 +237,8 @@ class ManifestTest(parameterized.TestCase, tf.test.TestCase):
       manifest.write_manifest(path, [manifest.Segment('x', labels=('a|b',))])
     for name in (' x.mp4', 'x.mp4 ', 'nan'):
       for segment in (
-        manifest.Segment(name), manifest.Segment('x', audio_path=name)
+        manifest.Segment(name),
+        manifest.Segment('x', audio_path=name),
       ):
         with self.assertRaisesRegex(ValueError, f"path.*Received: '{name}'"):
           manifest.write_manifest(path, [segment])

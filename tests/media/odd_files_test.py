@@ -497,9 +497,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     values = (a, b, 0, c, d, 0)
     data[place : place + 24] = struct.pack('>6i', *(v << 16 for v in values))
     clip = self.decode_ok(_write(path, data))
-    self.assertEqual(
-      (clip.width, clip.height), (64, 48) if a else (48, 64)
-    )
+    self.assertEqual((clip.width, clip.height), (64, 48) if a else (48, 64))
     shown = cv2.imdecode(np.frombuffer(clip.frames[0], np.uint8), 1)[..., ::-1]
     corners = [shown[y, x] for y in (4, -5) for x in (4, -5)]
     names = [

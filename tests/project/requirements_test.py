@@ -51,7 +51,9 @@ def _lock(python, kind=''):
   path = sources.ROOT / f'requirements-{python}{kind}.txt'
   return _requirements(path.read_text(encoding='utf-8').splitlines(), python)
 
+
 _VARIABLES = ('PYTHON', 'VENV', 'DEVICE', 'INSTALLER')  # of the Makefile
+
 
 class RequirementsTest(parameterized.TestCase):
   def _check(self, wanted, locked):
@@ -75,9 +77,7 @@ class RequirementsTest(parameterized.TestCase):
 
   @parameterized.parameters(*_PYTHONS)
   def test_locks_pin_everything_and_agree(self, python):
-    base, test, gpu = (
-      _lock(python, kind) for kind in ('', '-test', '-gpu')
-    )
+    base, test, gpu = (_lock(python, kind) for kind in ('', '-test', '-gpu'))
     for name, specifier in (test | gpu).items():
       self.assertRegex(specifier, r'^==\S+$', name)
     self.assertLessEqual(base.items(), test.items())

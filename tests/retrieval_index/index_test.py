@@ -145,9 +145,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
       _row('', 'video', table.VIDEO_TEXT, _unit(1, i), text=f'text {i}')
       for i in range(3)
     ]
-    rows += [
-      _row('', 'audio', table.AUDIO_TEXT, _unit(i, 1)) for i in range(3)
-    ]
+    rows += [_row('', 'audio', table.AUDIO_TEXT, _unit(i, 1)) for i in range(3)]
     self._build(rows)
     found = index.Index(self.output)
     self.assertEqual(

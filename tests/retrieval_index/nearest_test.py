@@ -66,9 +66,7 @@ class ExactTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_in_chunks_of_queries(self):
     rng = np.random.default_rng(2)
-    vectors, queries = (
-      _unit(rng.normal(size=[n, 8])) for n in (100, 7)
-    )
+    vectors, queries = (_unit(rng.normal(size=[n, 8])) for n in (100, 7))
     whole = nearest.exact(queries, vectors, 3)
     with mock.patch.object(nearest, '_MAX_SIMILARITIES', 200):
       parts = nearest.exact(queries, vectors, 3)

@@ -108,9 +108,11 @@ class PageTest(tf.test.TestCase):
     self.page.on('pageerror', lambda error: self.faults.append(str(error)))
     self.page.on(
       'console',
-      lambda said: self.faults.append(said.text)
-      if 'Content Security Policy' in said.text
-      else None,
+      lambda said: (
+        self.faults.append(said.text)
+        if 'Content Security Policy' in said.text
+        else None
+      ),
     )
     self.addCleanup(lambda: self.assertEmpty(self.faults))
 
@@ -220,9 +222,7 @@ class PageTest(tf.test.TestCase):
     self.assertTrue(page.is_hidden('#drop'))
     names = self._wait(searchable.NUM_MOMENTS)
     self.assertEqual(names[0], 'red star.mp4')
-    self.assertEqual(
-      page.inner_text('#asked_name'), 'red star.mp4, 0.8-1.6 s'
-    )
+    self.assertEqual(page.inner_text('#asked_name'), 'red star.mp4, 0.8-1.6 s')
     self.assertTrue(page.get_by_label('picture', exact=True).is_checked())
     # It has no link: others do not have the file.
     self.assertTrue(page.is_hidden('#copy'))
@@ -242,9 +242,7 @@ class PageTest(tf.test.TestCase):
     page.get_by_role('button', name='Clear').click()
     page.wait_for_selector('#start:not([hidden])')
     # By the button for those who do not drag.
-    page.set_input_files(
-      '#file', os.path.join(self.files.media, 'bell.wav')
-    )
+    page.set_input_files('#file', os.path.join(self.files.media, 'bell.wav'))
     self._wait(searchable.NUM_MOMENTS)
 
   def test_files_that_cannot_be_used(self):
@@ -258,9 +256,7 @@ class PageTest(tf.test.TestCase):
     self.assertIn('FFmpeg cannot open it', page.inner_text('#error'))
     self._shot('broken')
     self._drop('large.mp4', 'video/mp4', b'a' * (_LIMIT + 1))
-    self._until(
-      "document.getElementById('error').textContent.includes('1 MB')"
-    )
+    self._until("document.getElementById('error').textContent.includes('1 MB')")
     page.fill('#text', '   ')
     page.keyboard.press('Enter')
     page.wait_for_selector('#start:not([hidden])')
@@ -307,8 +303,8 @@ class PageTest(tf.test.TestCase):
     def focused():
       return page.evaluate(
         "document.activeElement.getAttribute('aria-label')"
-        " || document.activeElement.id"
-        " || document.activeElement.textContent.trim()"
+        ' || document.activeElement.id'
+        ' || document.activeElement.textContent.trim()'
       )
 
     def tab_to(name, most=30):
@@ -406,9 +402,7 @@ class PageTest(tf.test.TestCase):
       '**/api/search?*', lambda route: route.fulfill(status=502, body='<b>')
     )
     page.keyboard.press('Enter')
-    self._until(
-      "document.getElementById('error').textContent.includes('502')"
-    )
+    self._until("document.getElementById('error').textContent.includes('502')")
     page.unroute('**/api/search?*')
     page.route(
       '**/api/search?*',

@@ -146,9 +146,7 @@ class Searchable:
     served = signatures.ServedModel(
       make_model(), tiny_model.VIDEO, tiny_model.AUDIO, tiny_model.TEXT
     )
-    saved_model.write(
-      served, self.saved_model, 'runs/x/ckpt-7', tiny_model.GIN
-    )
+    saved_model.write(served, self.saved_model, 'runs/x/ckpt-7', tiny_model.GIN)
     run.embed(
       run.Options(
         saved_model=self.saved_model,

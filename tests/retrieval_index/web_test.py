@@ -85,9 +85,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
       return file.read()
 
   def _send(self, data, name='file', path='/api/search', status=200):
-    return self._json(
-      path, status, method='POST', body=data, X_File_Name=name
-    )
+    return self._json(path, status, method='POST', body=data, X_File_Name=name)
 
   def _begin_to_send(self):
     """A connection that has sent a part of a file."""

@@ -18,7 +18,6 @@ def _rows(*values):
 
 
 class BatcherTest(parameterized.TestCase, tf.test.TestCase):
-
   def _make(
     self,
     compute=None,
@@ -47,9 +46,7 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
     futures = [batcher.submit('a', _rows(i, i), 2) for i in range(4)]
     for i, future in enumerate(futures):
       self.assertAllEqual(future.result(10)['y'], [i + 1, i + 1])
-    self.assertEqual(
-      self.batches, [('a', [0, 0, 1, 1]), ('a', [2, 2, 3, 3])]
-    )
+    self.assertEqual(self.batches, [('a', [0, 0, 1, 1]), ('a', [2, 2, 3, 3])])
 
   def test_a_request_alone_waits_for_the_timeout(self):
     batcher = self._make(batch_timeout_micros=200_000)
@@ -69,8 +66,9 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_a_large_request_is_computed_alone(self):
     batcher = self._make(max_batch_size=2, batch_timeout_micros=50_000)
-    one, large = batcher.submit('a', _rows(1), 1), batcher.submit(
-      'a', _rows(*range(5)), 5
+    one, large = (
+      batcher.submit('a', _rows(1), 1),
+      batcher.submit('a', _rows(*range(5)), 5),
     )
     self.assertAllEqual(large.result(10)['y'], [1, 2, 3, 4, 5])
     self.assertAllEqual(one.result(10)['y'], [2])
@@ -218,7 +216,6 @@ class BatcherTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class ParametersTest(parameterized.TestCase, tf.test.TestCase):
-
   def test_the_exporter_writes_the_defaults(self):
     self.assertEqual(
       batching.parse_parameters(saved_model._BATCHING), batching.Parameters()

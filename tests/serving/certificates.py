@@ -19,12 +19,11 @@ def make(folder):
     `(certificate, key)`, paths of PEM files.
   """
   key = ec.generate_private_key(ec.SECP256R1())
-  name = x509.Name(
-    [x509.NameAttribute(x509.NameOID.COMMON_NAME, 'localhost')]
-  )
+  name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, 'localhost')])
   now = datetime.datetime.now(datetime.UTC)
   names = [
-    x509.DNSName('localhost'), x509.IPAddress(ipaddress.ip_address('127.0.0.1'))
+    x509.DNSName('localhost'),
+    x509.IPAddress(ipaddress.ip_address('127.0.0.1')),
   ]
   certificate = (
     x509.CertificateBuilder()

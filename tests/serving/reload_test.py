@@ -23,7 +23,6 @@ _X = {'x': np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)}
 
 
 class ReloadTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.base_path = os.path.join(self.get_temp_dir(), self._testMethodName)
@@ -139,9 +138,7 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertNotEqual(self._error(2).error_code, 0)
     self.assertEqual(self._ask(), (1, 1.0))
-    shutil.copytree(
-      os.path.join(whole, '2'), broken, dirs_exist_ok=True
-    )
+    shutil.copytree(os.path.join(whole, '2'), broken, dirs_exist_ok=True)
     served_models.wait_until(lambda: self._states().get(2) == 'AVAILABLE')
     self.assertEqual(self._ask(), (2, 2.0))
 
@@ -200,9 +197,7 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
         f'model_version_policy {{ {policy} }} }} }}'
       )
     self._start(config=models.read_config(path))
-    self.assertEqual(
-      self._states(), dict.fromkeys(expected, 'AVAILABLE')
-    )
+    self.assertEqual(self._states(), dict.fromkeys(expected, 'AVAILABLE'))
     for version in expected:
       self.assertEqual(self._ask(version), (version, version))
     self.assertEqual(self._ask()[0], max(expected))
@@ -222,13 +217,14 @@ class ReloadTest(parameterized.TestCase, tf.test.TestCase):
 
 
 class ConfigTest(parameterized.TestCase, tf.test.TestCase):
-
   @parameterized.parameters(
     ('', 'must be a model to serve'),
     ('config { name: "a" }', '`base_path` must be given.*name: "a"'),
     ('config { base_path: "/x" }', '`name` must be given'),
-    ('config { name: "a" base_path: "/x" } ' * 2,
-     '`name` must differ.*a twice'),
+    (
+      'config { name: "a" base_path: "/x" } ' * 2,
+      '`name` must differ.*a twice',
+    ),
   )
   def test_refuses(self, text, message):
     config = model_server_config_pb2.ModelServerConfig()

@@ -92,7 +92,6 @@ def _finish(value, name, key):
 
 
 class _Plain(tf.Module):
-
   def __init__(self, value):
     super().__init__()
     self.value = tf.Variable(value)

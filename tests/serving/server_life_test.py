@@ -30,7 +30,6 @@ _BATCHES = ':tensorflow:serving:batching_session:processed_batch_size_count'
 
 
 class ServerLifeTest(parameterized.TestCase, tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     self.base_path = os.path.join(self.get_temp_dir(), self._testMethodName)
@@ -53,9 +52,7 @@ class ServerLifeTest(parameterized.TestCase, tf.test.TestCase):
     ):
       with asked:
         self.assertEqual(asked.status(), {1: 'AVAILABLE'})
-    with socket.create_server(
-      ('::1', 0), family=socket.AF_INET6
-    ) as taken:
+    with socket.create_server(('::1', 0), family=socket.AF_INET6) as taken:
       port = taken.getsockname()[1]
       for name in ('port', 'rest_port'):
         with self.assertRaisesRegex(

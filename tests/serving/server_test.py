@@ -46,7 +46,6 @@ def _jsonable(value):
 
 
 class ServerTest(parameterized.TestCase, tf.test.TestCase):
-
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -143,9 +142,7 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
     body['instances'] = [
       dict(zip(inputs, row)) for row in zip(*body.pop('inputs').values())
     ]
-    status, rows_found = self._rest(
-      '/v1/models/vatt/versions/1:predict', body
-    )
+    status, rows_found = self._rest('/v1/models/vatt/versions/1:predict', body)
     self.assertEqual(status, 200, rows_found)
     for i, row in enumerate(rows_found['predictions']):
       for key, value in row.items():
@@ -214,46 +211,130 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
   # What is wrong.
 
   @parameterized.named_parameters(
-    ('dtype', 'embed_text', {'text': np.ones([1], np.float32)},
-     'INVALID_ARGUMENT', r'`text` must be string of shape \(any\).*float32'),
-    ('rank', 'embed_audio',
-     {'waveform': np.ones([9], np.float32), 'sample_rate': np.array([8000])
-      .astype(np.int32)},
-     'INVALID_ARGUMENT', r'`waveform` must be.*\(any, any\).*shape \(9,\)'),
-    ('size', 'embed_video', {'frames': np.ones([1, 2, 9, 9, 4], np.uint8)},
-     'INVALID_ARGUMENT', r'`frames`.*any, 3\).*9, 4\)'),
-    ('missing', 'embed_audio', {'waveform': np.ones([1, 9], np.float32)},
-     'INVALID_ARGUMENT', 'missing: `sample_rate`, unknown: none'),
-    ('unknown', 'embed_text', {'text': [b'a'], 'words': [b'a']},
-     'INVALID_ARGUMENT', 'missing: none, unknown: `words`'),
-    ('signature', 'embed_smell', {'text': [b'a']},
-     'FAILED_PRECONDITION', '"embed_smell" not found.*embed_audio'),
-    ('empty_batch', 'embed_text', {'text': np.zeros([0], object)},
-     'INVALID_ARGUMENT', 'at least one row'),
-    ('no_frame', 'embed_video', {'frames': np.ones([1, 0, 9, 9, 3], np.uint8)},
-     'INVALID_ARGUMENT', 'at least one value in each row'),
-    ('rows', 'embed_audio',
-     {'waveform': np.ones([2, 9], np.float32), 'sample_rate': np.array([8000])
-      .astype(np.int32)},
-     'INVALID_ARGUMENT', '1 of `sample_rate`, 2 of `waveform`'),
-    ('nan', 'embed_audio',
-     {'waveform': np.array([[0, 0], [0, np.nan]], np.float32),
-      'sample_rate': np.array([8000, 8000], np.int32)},
-     'INVALID_ARGUMENT', '`waveform` must be finite.*row 1'),
-    ('rate', 'embed_audio',
-     {'waveform': np.ones([1, 9], np.float32),
-      'sample_rate': np.array([2**31 - 1], np.int32)},
-     'INVALID_ARGUMENT', '`sample_rate` must be.*2147483647 in row 0'),
-    ('no_jpeg', 'embed_video_jpeg', {'frames': [[b'GIF89a']]},
-     'INVALID_ARGUMENT', r"`frames` must be JPEG.*row 0, as frame 0: b'GIF89a"),
-    ('corrupt_jpeg', 'embed_video_jpeg', {'frames': [[b'\xff\xd8\xff' * 99]]},
-     'INVALID_ARGUMENT', 'JPEG'),
-    ('empty_text', 'embed_text', {'text': [b'a star', b' ']},
-     'INVALID_ARGUMENT', "`text` must hold a word.*b' ' in row 1"),
-    ('no_word', 'embed_text', {'text': [b'a star', b'?!']},
-     'INVALID_ARGUMENT', '`text` must hold a word'),
-    ('no_utf8', 'embed_text', {'text': [b'\xff\xfe']},
-     'INVALID_ARGUMENT', '`text` must be UTF-8'),
+    (
+      'dtype',
+      'embed_text',
+      {'text': np.ones([1], np.float32)},
+      'INVALID_ARGUMENT',
+      r'`text` must be string of shape \(any\).*float32',
+    ),
+    (
+      'rank',
+      'embed_audio',
+      {
+        'waveform': np.ones([9], np.float32),
+        'sample_rate': np.array([8000]).astype(np.int32),
+      },
+      'INVALID_ARGUMENT',
+      r'`waveform` must be.*\(any, any\).*shape \(9,\)',
+    ),
+    (
+      'size',
+      'embed_video',
+      {'frames': np.ones([1, 2, 9, 9, 4], np.uint8)},
+      'INVALID_ARGUMENT',
+      r'`frames`.*any, 3\).*9, 4\)',
+    ),
+    (
+      'missing',
+      'embed_audio',
+      {'waveform': np.ones([1, 9], np.float32)},
+      'INVALID_ARGUMENT',
+      'missing: `sample_rate`, unknown: none',
+    ),
+    (
+      'unknown',
+      'embed_text',
+      {'text': [b'a'], 'words': [b'a']},
+      'INVALID_ARGUMENT',
+      'missing: none, unknown: `words`',
+    ),
+    (
+      'signature',
+      'embed_smell',
+      {'text': [b'a']},
+      'FAILED_PRECONDITION',
+      '"embed_smell" not found.*embed_audio',
+    ),
+    (
+      'empty_batch',
+      'embed_text',
+      {'text': np.zeros([0], object)},
+      'INVALID_ARGUMENT',
+      'at least one row',
+    ),
+    (
+      'no_frame',
+      'embed_video',
+      {'frames': np.ones([1, 0, 9, 9, 3], np.uint8)},
+      'INVALID_ARGUMENT',
+      'at least one value in each row',
+    ),
+    (
+      'rows',
+      'embed_audio',
+      {
+        'waveform': np.ones([2, 9], np.float32),
+        'sample_rate': np.array([8000]).astype(np.int32),
+      },
+      'INVALID_ARGUMENT',
+      '1 of `sample_rate`, 2 of `waveform`',
+    ),
+    (
+      'nan',
+      'embed_audio',
+      {
+        'waveform': np.array([[0, 0], [0, np.nan]], np.float32),
+        'sample_rate': np.array([8000, 8000], np.int32),
+      },
+      'INVALID_ARGUMENT',
+      '`waveform` must be finite.*row 1',
+    ),
+    (
+      'rate',
+      'embed_audio',
+      {
+        'waveform': np.ones([1, 9], np.float32),
+        'sample_rate': np.array([2**31 - 1], np.int32),
+      },
+      'INVALID_ARGUMENT',
+      '`sample_rate` must be.*2147483647 in row 0',
+    ),
+    (
+      'no_jpeg',
+      'embed_video_jpeg',
+      {'frames': [[b'GIF89a']]},
+      'INVALID_ARGUMENT',
+      r"`frames` must be JPEG.*row 0, as frame 0: b'GIF89a",
+    ),
+    (
+      'corrupt_jpeg',
+      'embed_video_jpeg',
+      {'frames': [[b'\xff\xd8\xff' * 99]]},
+      'INVALID_ARGUMENT',
+      'JPEG',
+    ),
+    (
+      'empty_text',
+      'embed_text',
+      {'text': [b'a star', b' ']},
+      'INVALID_ARGUMENT',
+      "`text` must hold a word.*b' ' in row 1",
+    ),
+    (
+      'no_word',
+      'embed_text',
+      {'text': [b'a star', b'?!']},
+      'INVALID_ARGUMENT',
+      '`text` must hold a word',
+    ),
+    (
+      'no_utf8',
+      'embed_text',
+      {'text': [b'\xff\xfe']},
+      'INVALID_ARGUMENT',
+      '`text` must be UTF-8',
+    ),
   )
   def test_malformed_grpc(self, signature, inputs, code, message):
     with self.assertRaisesRegex(grpc.RpcError, message) as caught:
@@ -333,8 +414,9 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(caught.exception.code().name, 'RESOURCE_EXHAUSTED')
     status, found = self._rest('/v1/models/vatt:predict', data=b'a' * size)
     self.assertEqual(status, 413)
-    self.assertIn(f'at most {_MAX_BYTES:,} bytes. Received: {size:,}',
-                  found['error'])
+    self.assertIn(
+      f'at most {_MAX_BYTES:,} bytes. Received: {size:,}', found['error']
+    )
     self._check_serves()
 
   def _ask(self, data, encoding):
@@ -453,40 +535,82 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
     ('no_key', {'rows': [1]}, "'instances'.*'inputs'.*Received: `rows`"),
     ('both_keys', {'instances': [1], 'inputs': [1]}, "'instances'.*`inputs`"),
     ('signature', {'signature_name': 3, 'inputs': ['a']}, 'must be a string'),
-    ('no_signature', {'signature_name': 'x', 'inputs': ['a']},
-     '"x" not found.*embed_text'),
+    (
+      'no_signature',
+      {'signature_name': 'x', 'inputs': ['a']},
+      '"x" not found.*embed_text',
+    ),
     ('no_rows', {'instances': []}, 'at least one row'),
     ('mixed_rows', {'instances': [{'text': 'a'}, 'a']}, 'Received both'),
-    ('row_name', {'instances': [{'text': 'a'}, {'words': 'a'}]},
-     'missing: `text`, unknown: `words`'),
-    ('unnamed', {'signature_name': 'embed_audio', 'instances': [[0.5]]},
-     'missing: `sample_rate`, `waveform`'),
+    (
+      'row_name',
+      {'instances': [{'text': 'a'}, {'words': 'a'}]},
+      'missing: `text`, unknown: `words`',
+    ),
+    (
+      'unnamed',
+      {'signature_name': 'embed_audio', 'instances': [[0.5]]},
+      'missing: `sample_rate`, `waveform`',
+    ),
     ('base64', {'inputs': [{'b64': '*'}]}, "'b64' must be base64"),
     ('no_base64', {'inputs': [{'b64': 7}]}, "'b64' must be a string"),
     ('number', {'inputs': [7]}, 'must be strings or.*7'),
     ('rank', {'inputs': 'a'}, r'`text` must be.*shape \(\)'),
     ('ragged_text', {'inputs': [['a'], 'b']}, 'lists must have one length'),
-    ('surrogate', b'{"signature_name":"embed_text","inputs":["\\ud800"]}',
-     '`text` must be string.*surrogates'),
+    (
+      'surrogate',
+      b'{"signature_name":"embed_text","inputs":["\\ud800"]}',
+      '`text` must be string.*surrogates',
+    ),
     ('empty', {'inputs': ['']}, '`text` must hold a word'),
-    ('text_as_sound', {'signature_name': 'embed_audio', 'inputs':
-                       {'waveform': [['1', '2']], 'sample_rate': [8000]}},
-     '`waveform` must be float32.*values must be numbers'),
-    ('ragged', {'signature_name': 'embed_audio', 'inputs':
-                {'waveform': [[1, 2], [1]], 'sample_rate': [8000, 8000]}},
-     '`waveform` must be float32.*inhomogeneous'),
-    ('infinite', {'signature_name': 'embed_audio', 'inputs':
-                  {'waveform': [[1e99, 2]], 'sample_rate': [8000]}},
-     '`waveform` must be finite'),
-    ('nan', b'{"signature_name": "embed_audio", "inputs": {"waveform": [[NaN]],'
-     b'"sample_rate": [8000]}}', '`waveform` must be finite'),
-    ('fraction', {'signature_name': 'embed_audio', 'inputs':
-                  {'waveform': [[1.0]], 'sample_rate': [0.5]}},
-     '`sample_rate` must be int32.*must be integers'),
-    ('range', {'signature_name': 'embed_video', 'inputs': [[[[[0, 0, 256]]]]]},
-     r'`frames` must be uint8.*in \[0, 255\]'),
-    ('no_jpeg', {'signature_name': 'embed_video_jpeg', 'inputs':
-                 [[{'b64': 'AAAA'}]]}, '`frames` must be JPEG'),
+    (
+      'text_as_sound',
+      {
+        'signature_name': 'embed_audio',
+        'inputs': {'waveform': [['1', '2']], 'sample_rate': [8000]},
+      },
+      '`waveform` must be float32.*values must be numbers',
+    ),
+    (
+      'ragged',
+      {
+        'signature_name': 'embed_audio',
+        'inputs': {'waveform': [[1, 2], [1]], 'sample_rate': [8000, 8000]},
+      },
+      '`waveform` must be float32.*inhomogeneous',
+    ),
+    (
+      'infinite',
+      {
+        'signature_name': 'embed_audio',
+        'inputs': {'waveform': [[1e99, 2]], 'sample_rate': [8000]},
+      },
+      '`waveform` must be finite',
+    ),
+    (
+      'nan',
+      b'{"signature_name": "embed_audio", "inputs": {"waveform": [[NaN]],'
+      b'"sample_rate": [8000]}}',
+      '`waveform` must be finite',
+    ),
+    (
+      'fraction',
+      {
+        'signature_name': 'embed_audio',
+        'inputs': {'waveform': [[1.0]], 'sample_rate': [0.5]},
+      },
+      '`sample_rate` must be int32.*must be integers',
+    ),
+    (
+      'range',
+      {'signature_name': 'embed_video', 'inputs': [[[[[0, 0, 256]]]]]},
+      r'`frames` must be uint8.*in \[0, 255\]',
+    ),
+    (
+      'no_jpeg',
+      {'signature_name': 'embed_video_jpeg', 'inputs': [[{'b64': 'AAAA'}]]},
+      '`frames` must be JPEG',
+    ),
   )
   def test_malformed_rest(self, body, message):
     if isinstance(body, dict):
@@ -530,7 +654,8 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
         )
       },
       'embed_audio': lambda inputs: {
-        **inputs, 'waveform': inputs['waveform'] * np.nan
+        **inputs,
+        'waveform': inputs['waveform'] * np.nan,
       },
       'embed_text': lambda inputs: {'text': np.array([b'...'], object)},
     }
@@ -591,8 +716,11 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
 
     def key(name, status=None, method='Predict', api='GRPC', **labels):
       labels = {
-        'model_name': 'vatt', 'signature_name': 'embed_text',
-        'method': method, 'api': api, **labels,
+        'model_name': 'vatt',
+        'signature_name': 'embed_text',
+        'method': method,
+        'api': api,
+        **labels,
       }
       if status:
         labels['status'] = status
@@ -613,10 +741,26 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
       (key('request_count_total', 'OK'), 1),
       (key('request_latency_count'), 1),
       (key('request_count_total', 'INVALID_ARGUMENT', api='REST'), 1),
-      (key('request_count_total', 'OK', 'GetModelStatus', 'REST',
-           signature_name=''), 1),
-      (key('request_count_total', 'NOT_FOUND', 'GetModelStatus', 'REST',
-           **unknown), 3),
+      (
+        key(
+          'request_count_total',
+          'OK',
+          'GetModelStatus',
+          'REST',
+          signature_name='',
+        ),
+        1,
+      ),
+      (
+        key(
+          'request_count_total',
+          'NOT_FOUND',
+          'GetModelStatus',
+          'REST',
+          **unknown,
+        ),
+        3,
+      ),
     ):
       self.assertEqual(after[name] - before.get(name, 0), count, name)
     self.assertEqual(after[('batching_session:queued_rows',)], 0)

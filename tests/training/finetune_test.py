@@ -69,7 +69,6 @@ def _numpy_loss(logits, labels, smoothing, is_multi_label):
 
 
 class LossTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.parameters(
     ('index', False, 0.1),
     ('index', False, 0.0),
@@ -100,9 +99,9 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
     features['audio_mask'] = np.zeros([_BATCH], bool)
     with tf.GradientTape() as tape:
       outputs = model(features)
-      loss, metrics = task.loss(features | {
-        'label': tf.constant(features['label'])
-      }, outputs)
+      loss, metrics = task.loss(
+        features | {'label': tf.constant(features['label'])}, outputs
+      )
     self.assertEqual(loss.numpy(), 0)
     self.assertEqual(metrics['examples'].numpy(), 0)
     for gradient in tape.gradient(loss, model.trainable_variables):
@@ -128,7 +127,6 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class TrainingTest(tf.test.TestCase, parameterized.TestCase):
-
   def _train(self, strategy, micro_batch_size=None, **arguments):
     """Two steps with dropout and DropToken: metrics and weights."""
     strategy = distribution.make_strategy(strategy)
@@ -157,8 +155,12 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     expected = self._train('cpu')
     self.assertEqual(expected[0]['examples'], 6)
     self.assertContainsSubset(
-      {'loss', 'accuracy', 'gradient_norm/backbone',
-       'gradient_norm/classifier'},
+      {
+        'loss',
+        'accuracy',
+        'gradient_norm/backbone',
+        'gradient_norm/classifier',
+      },
       expected[0],
     )
     for found in (self._train('mirrored'), self._train('cpu', 2)):

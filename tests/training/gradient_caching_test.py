@@ -146,7 +146,6 @@ def _gradient_error(found, expected):
 
 
 class GradientCachingTest(tf.test.TestCase, parameterized.TestCase):
-
   def _assert_same(self, found, expected):
     self.assertEqual(found.keys(), expected.keys())
     for name, array in expected.items():

@@ -61,7 +61,6 @@ _OPTIONS = (
 
 
 class LoopTest(tf.test.TestCase, parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.dir = self.get_temp_dir()
@@ -234,9 +233,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     other = os.path.join(self.dir, 'interrupted')
     for steps in (2, 4):
       # The learning rate follows TRAIN_STEPS, which here is where to stop.
-      self._train(
-        *options, f'train.train_steps={steps}', model_dir=other
-      )
+      self._train(*options, f'train.train_steps={steps}', model_dir=other)
     whole = checkpoint_files.trained_values(self.model_dir)
     parts = checkpoint_files.trained_values(other)
     self.assertEqual(set(whole), set(parts))
@@ -289,9 +286,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_float16_with_cached_gradients_goes_on(self):
     options = ("PRECISION='mixed_float16'", 'MICRO_BATCH_SIZE=2')
-    self.addCleanup(
-      tf_keras.mixed_precision.set_global_policy, 'float32'
-    )
+    self.addCleanup(tf_keras.mixed_precision.set_global_policy, 'float32')
     self._train('TRAIN_STEPS=1', _NO_EVALUATION, *options)
     self._train('TRAIN_STEPS=2', _NO_EVALUATION, *options)
     self.assertIn('Going on at step 1', self.out)

@@ -106,7 +106,6 @@ def _optimizer(**kwargs):
 
 
 class UpdateTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.named_parameters(
     ('plain', {}, {}),
     ('decay', {'weight_decay': 0.3}, {'decayed': 'kernel'}),
@@ -228,7 +227,6 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class FreezingTest(tf.test.TestCase):
-
   def test_frozen_weights_stay_and_have_no_moments(self):
     model = _model()
     optimizer = _optimizer(
@@ -271,13 +269,13 @@ class FreezingTest(tf.test.TestCase):
 
 
 class EmaTest(tf.test.TestCase):
-
   def test_equals_numpy(self):
     model = _model()
     optimizer = _optimizer(ema_decay=0.25)
     optimizer.prepare(model)
     weights = model.trainable_variables + [
-      model.upper.norm.moving_mean, model.lower.norm.moving_variance
+      model.upper.norm.moving_mean,
+      model.lower.norm.moving_variance,
     ]
     average = {name: 1.0 * value for name, value in _values(weights).items()}
     for step in range(1, 5):
@@ -320,7 +318,6 @@ class EmaTest(tf.test.TestCase):
 
 
 class ReplicasTest(tf.test.TestCase):
-
   def test_two_replicas_equal_one(self):
     results = []
     for strategy in (
@@ -380,7 +377,6 @@ class ReplicasTest(tf.test.TestCase):
 
 
 class BadArgumentsTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.parameters(
     ({'weight_decay': -1.0}, '`weight_decay`'),
     ({'ema_decay': 1.0}, '`ema_decay`'),

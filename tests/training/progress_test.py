@@ -11,7 +11,6 @@ from vatt_tf.training import progress
 
 
 class ProgressTest(tf.test.TestCase):
-
   def test_line_holds_what_people_ask_for(self):
     stream = io.StringIO()
     line = progress.Progress(
@@ -33,7 +32,6 @@ class ProgressTest(tf.test.TestCase):
     line.start(0)
     line.update(7, {'loss': 1.0})
     self.assertIn('step 7/7', stream.getvalue())
-
 
   def test_slower_side_is_named(self):
     stream = io.StringIO()
@@ -63,7 +61,6 @@ class ProgressTest(tf.test.TestCase):
 
 
 class StopRequestTest(tf.test.TestCase):
-
   def setUp(self):
     super().setUp()
     # In the background of a script it is ignored.

@@ -26,7 +26,6 @@ _SPECTROGRAM = (
 
 
 class AudioRecipesTest(recipes.RecordsCase, parameterized.TestCase):
-
   @parameterized.parameters(
     ('finetune_audioset', 'audio/', _WAVEFORM, 4),
     ('finetune_esc50', 'audio/', _WAVEFORM, 4),

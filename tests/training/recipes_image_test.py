@@ -64,7 +64,6 @@ class RecipeImages(tfds.core.GeneratorBasedBuilder):
 
 
 class ImageRecipeTest(tf.test.TestCase, parameterized.TestCase):
-
   def tearDown(self):
     gin.clear_config()
     super().tearDown()
@@ -101,8 +100,11 @@ class ImageRecipeTest(tf.test.TestCase, parameterized.TestCase):
         'FRAME_SIZE=16',
         'NUM_AUDIO_SAMPLES=8000',
         'train.eval_dataset=None',
-        *(b for scope in ('video/', 'audio/', 'text/')
-          for b in recipes.sizes(scope)),
+        *(
+          b
+          for scope in ('video/', 'audio/', 'text/')
+          for b in recipes.sizes(scope)
+        ),
         "STRATEGY='cpu'",
       ],
     )

@@ -29,7 +29,6 @@ _SMALL = (
 
 
 class VideoRecipesTest(recipes.RecordsCase, parameterized.TestCase):
-
   def test_one_and_two_devices(self):
     _, metrics, text = recipes.check_devices(
       self, 'finetune_kinetics400', self.folder, *_SMALL

@@ -10,7 +10,6 @@ from vatt_tf.training import schedules
 
 
 class WarmupCosineTest(tf.test.TestCase, parameterized.TestCase):
-
   def test_quarter_cosine_is_the_papers_formula(self):
     schedule = schedules.WarmupCosine(
       total_steps=500_000, warmup_steps=10_000, shape='quarter_cosine'
@@ -60,7 +59,6 @@ class WarmupCosineTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class OptimizerTest(tf.test.TestCase):
-
   def test_one_update_is_adams(self):
     optimizer = schedules.make_optimizer(0.1, clip_norm=2.0)
     self.assertEqual(optimizer.global_clip_norm, 2.0)

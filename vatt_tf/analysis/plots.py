@@ -40,9 +40,7 @@ def embed_in_plane(features, seed=0):
     )
   if not np.isfinite(features).all():
     row = int(np.argmin(np.isfinite(features).all(1)))
-    raise ValueError(
-      f'`features` must be finite. Received: row {row} is not.'
-    )
+    raise ValueError(f'`features` must be finite. Received: row {row} is not.')
   # It takes seconds to import, which nothing else should wait for.
   from sklearn import decomposition, manifold
 

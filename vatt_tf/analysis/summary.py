@@ -167,9 +167,7 @@ def _tower(tower, shape, row, num_rows):
 def _heads(model, towers):
   """What the projections into the common spaces cost."""
   if model.head is None:
-    return {
-      'parameters': 0, 'flops': 0, 'training_flops': 0, 'step_flops': 0
-    }
+    return {'parameters': 0, 'flops': 0, 'training_flops': 0, 'step_flops': 0}
   forward = sum(
     tower['num_rows'] * model.head.flops(modality)
     for modality, tower in towers.items()
@@ -193,8 +191,17 @@ def format_table(summary):
   """
   rows = [
     ['', '', 'inference', '', '', 'training', '', '', ''],
-    ['part', 'parameters', 'tokens', 'GFLOPs', 'paper', 'tokens', 'forward',
-     'paper', 'step'],
+    [
+      'part',
+      'parameters',
+      'tokens',
+      'GFLOPs',
+      'paper',
+      'tokens',
+      'forward',
+      'paper',
+      'step',
+    ],
   ]
   for modality, tower in summary['towers'].items():
     times = f'{tower["num_rows"]} x ' if tower['num_rows'] > 1 else ''
@@ -202,17 +209,19 @@ def format_table(summary):
       '' if tower[key] is None else f'{times}{tower[key]:,}'
       for key in ('tokens', 'training_tokens')
     )
-    rows.append([
-      modality,
-      f'{tower["parameters"]:,}',
-      tokens,
-      _giga(tower['flops']),
-      _giga(tower['paper_flops']),
-      training_tokens,
-      _giga(tower['training_flops']),
-      _giga(tower['paper_training_flops']),
-      _giga(tower['step_flops']),
-    ])
+    rows.append(
+      [
+        modality,
+        f'{tower["parameters"]:,}',
+        tokens,
+        _giga(tower['flops']),
+        _giga(tower['paper_flops']),
+        training_tokens,
+        _giga(tower['training_flops']),
+        _giga(tower['paper_training_flops']),
+        _giga(tower['step_flops']),
+      ]
+    )
   for name, key in (('shared encoder', 'shared_encoder'), ('other', 'other')):
     if summary[key]['parameters']:
       rows.append([name, f'{summary[key]["parameters"]:,}'] + [''] * 7)
@@ -222,17 +231,19 @@ def format_table(summary):
       _giga(part[key]) if key in part else ''
       for key in ('paper_flops', 'paper_training_flops')
     ]
-    rows.append([
-      name,
-      f'{part["parameters"]:,}',
-      '',
-      _giga(part['flops']),
-      paper[0],
-      '',
-      _giga(part['training_flops']),
-      paper[1],
-      _giga(part['step_flops']),
-    ])
+    rows.append(
+      [
+        name,
+        f'{part["parameters"]:,}',
+        '',
+        _giga(part['flops']),
+        paper[0],
+        '',
+        _giga(part['training_flops']),
+        paper[1],
+        _giga(part['step_flops']),
+      ]
+    )
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = [
     _GAP.join(

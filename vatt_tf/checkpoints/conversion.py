@@ -58,7 +58,8 @@ class Source:
     described = []
     for path in self._files:
       entry = {
-        'name': os.path.basename(path), 'bytes': tf.io.gfile.stat(path).length
+        'name': os.path.basename(path),
+        'bytes': tf.io.gfile.stat(path).length,
       }
       if not folders.is_data(path):
         digest = hashlib.sha256()
@@ -84,7 +85,11 @@ class Source:
     try:
       return self._read(name)
     except (
-      tf.errors.OpError, OSError, IndexError, EOFError, ValueError,
+      tf.errors.OpError,
+      OSError,
+      IndexError,
+      EOFError,
+      ValueError,
       zipfile.BadZipFile,
     ) as e:
       # TensorFlow's C++ reader raises IndexError beyond the end of a file.
@@ -134,11 +139,15 @@ def open_source(path):
       f'There is: {", ".join(others) or "nothing of this name"}.'
     )
   opened = weight_files.open_weights(path)
-  files = [path] if not is_folder else [
-    os.path.join(path, name)
-    for name in file_utils.list_folder(path)
-    if name.endswith('.safetensors')
-  ]
+  files = (
+    [path]
+    if not is_folder
+    else [
+      os.path.join(path, name)
+      for name in file_utils.list_folder(path)
+      if name.endswith('.safetensors')
+    ]
+  )
   return Source(path, opened.shapes, opened.read, opened.config, files)
 
 

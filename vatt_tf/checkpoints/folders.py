@@ -143,7 +143,11 @@ def find_fault(prefix: str, read: bool = True) -> str | None:
       for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
   except (
-    ValueError, OSError, IndexError, RuntimeError, tf.errors.OpError
+    ValueError,
+    OSError,
+    IndexError,
+    RuntimeError,
+    tf.errors.OpError,
   ) as e:
     return file_utils.reason(e)
   return None
@@ -190,9 +194,7 @@ def newest(folder: str) -> str | None:
     fault = find_fault(prefix)
     if fault is None:
       for name, text in faults:
-        logging.warning(
-          '%s is not whole and is passed over: %s', name, text
-        )
+        logging.warning('%s is not whole and is passed over: %s', name, text)
       _warn_of_state(folder, prefix, bool(faults))
       return prefix
     faults.append((prefix, fault))

@@ -81,7 +81,8 @@ def plan(source, model, use_ema=True):
   for target in conversion.target_variables(model):
     if target.startswith(_LOGITS) and classes != model.num_classes:
       made.new[target] = (
-        f'the checkpoint has {classes} classes' if classes
+        f'the checkpoint has {classes} classes'
+        if classes
         else 'the checkpoint has no classes'
       )
       continue
@@ -93,12 +94,11 @@ def plan(source, model, use_ema=True):
     if name is None:
       made.missing[target] = 'the checkpoint has no such weight'
     else:
-      made.assignments.append(
-        conversion.copy(target, name, how, change=None)
-      )
+      made.assignments.append(conversion.copy(target, name, how, change=None))
       used.add(name)
   made.ignored.update(
-    (name, 'not of the classifier') for name in source.shapes
+    (name, 'not of the classifier')
+    for name in source.shapes
     if name not in used
   )
   return made

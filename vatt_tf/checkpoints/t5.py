@@ -181,7 +181,8 @@ def gin_config(found):
     'VOCABULARY_SIZE': found.vocabulary_size,
   }
   return ['gin/pretrain_ms_mbs.gin'], [
-    'TextTower.size = @text/Size()', *gin_sizes.bindings(numbers)
+    'TextTower.size = @text/Size()',
+    *gin_sizes.bindings(numbers),
   ]
 
 
@@ -194,11 +195,13 @@ def tokenizer_bindings(path):
   Returns:
     List of strings.
   """
-  return gin_sizes.bindings({
-    'VOCABULARY': path,
-    'TextConfig.kind': text.SENTENCEPIECE,
-    'TextConfig.use_eos': True,
-  })
+  return gin_sizes.bindings(
+    {
+      'VOCABULARY': path,
+      'TextConfig.kind': text.SENTENCEPIECE,
+      'TextConfig.use_eos': True,
+    }
+  )
 
 
 def check_tokenizer(path, found):
@@ -254,8 +257,11 @@ def _form(encoder):
     wanted = transformer_encoder.t5_arguments(form)
     # Sizes, which need not be as they were published; and what only matters
     # at the start of training.
-    for name in ('num_relative_buckets', 'max_relative_distance',
-                 'initializer'):
+    for name in (
+      'num_relative_buckets',
+      'max_relative_distance',
+      'initializer',
+    ):
       del wanted[name]
     if all(config[name] == value for name, value in wanted.items()):
       return form
@@ -299,9 +305,7 @@ def _names(model):
     if layer == 'norm':
       theirs = 'encoder.final_layer_norm'
     elif layer == 'position_bias':
-      theirs = (
-        'encoder.block.0.layer.0.SelfAttention.relative_attention_bias'
-      )
+      theirs = 'encoder.block.0.layer.0.SelfAttention.relative_attention_bias'
     elif sublayer == 'attention':
       theirs = f'{block}0.SelfAttention.{name.split("/")[1]}'
     elif sublayer == 'feed_forward':

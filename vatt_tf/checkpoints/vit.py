@@ -182,7 +182,8 @@ def detect(shapes, config=None):
   return ViT(
     kind=kind,
     prefix=prefix,
-    num_layers=1 + max(
+    num_layers=1
+    + max(
       int(found[1])
       for name in shapes
       if (
@@ -259,7 +260,8 @@ def gin_config(found, factorize_positions=False, patch_frames=4):
     'FRAME_SIZE': height if height == width else (height, width),
   }
   return ['gin/pretrain_ms_mbs.gin'], [
-    'video/PatchTower.size = @video/Size()', *gin_sizes.bindings(numbers)
+    'video/PatchTower.size = @video/Size()',
+    *gin_sizes.bindings(numbers),
   ]
 
 
@@ -455,15 +457,12 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
       tables, residual = _factorize(grid, embedding.position_embedding)
       if name == 'temporal' and residual is not None:
         notes.append(
-          'Positions factorized: relative RMS of what is left '
-          f'{residual:.4f}.'
+          f'Positions factorized: relative RMS of what is left {residual:.4f}.'
         )
       return tables[name].astype(np.float32)
 
     how = 'part of the positions, by least squares'
-    return lambda target: conversion.copy(
-      target, parts['positions'], how, make
-    )
+    return lambda target: conversion.copy(target, parts['positions'], how, make)
 
   makers = {
     'agg': agg,

@@ -177,8 +177,7 @@ def check_writable(folder: str, advice: str = '') -> None:
       tf.io.gfile.remove(probe)
   except (OSError, tf.errors.OpError) as e:
     raise OSError(
-      f'The folder {folder} cannot be written: {reason(e)}. '
-      f'{advice}'.rstrip()
+      f'The folder {folder} cannot be written: {reason(e)}. {advice}'.rstrip()
     ) from e
 
 

@@ -225,8 +225,7 @@ def parse(gin_files, gin_params=()):
     name, equals, _ = binding.partition('=')
     if not equals:
       raise ValueError(
-        '`gin_param` must look like NAME=value. '
-        f'Received: gin_param={binding}'
+        f'`gin_param` must look like NAME=value. Received: gin_param={binding}'
       )
     if _MACRO.match(name.strip()) and name.strip() not in macros:
       raise ValueError(
@@ -339,9 +338,7 @@ def bind_default(name, value):
 
 def write_config(model_dir):
   """Writes what was parsed to `model_dir/config.gin`."""
-  file_utils.write_text(
-    os.path.join(model_dir, _CONFIG), gin.config_str()
-  )
+  file_utils.write_text(os.path.join(model_dir, _CONFIG), gin.config_str())
 
 
 def write_operative_config(model_dir):

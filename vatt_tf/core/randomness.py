@@ -195,8 +195,7 @@ def dropout(x, rate, rng=None):
   row_shape = x.shape[1:].as_list()
   if None in row_shape:
     raise ValueError(
-      '`x` must have static axes after the first. '
-      f'Received: x.shape={x.shape}'
+      f'`x` must have static axes after the first. Received: x.shape={x.shape}'
     )
   threshold = min(max(round(rate * 256), 1), 255)
   num_rows = x.shape[0] if x.shape[0] is not None else tf.shape(x)[0]

@@ -22,8 +22,8 @@ def writing(folder: str) -> Iterator[None]:
     yield
   except OSError as e:
     raise OSError(
-      f'{folder} cannot be written: {e}. Finished work is kept. Fix the problem '
-      '(most often a full disk) and rerun the same command to resume.'
+      f'{folder} cannot be written: {e}. Finished work is kept. Fix the '
+      'problem (most often a full disk) and rerun the same command to resume.'
     ) from e
 
 

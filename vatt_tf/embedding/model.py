@@ -61,8 +61,7 @@ def find_version(path: str, name: str = '') -> str:
   versions = [
     name
     for name in file_utils.list_folder(path)
-    if name.isdecimal()
-    and file_utils.exists(os.path.join(path, name, _GRAPH))
+    if name.isdecimal() and file_utils.exists(os.path.join(path, name, _GRAPH))
   ]
   if not versions:
     raise ValueError(

@@ -44,7 +44,9 @@ _DIRECTIONS = {
   for pair in (
     modalities.PAIRS[name]
     for name in (
-      modalities.VIDEO_TEXT, modalities.VIDEO_AUDIO, modalities.AUDIO_TEXT
+      modalities.VIDEO_TEXT,
+      modalities.VIDEO_AUDIO,
+      modalities.AUDIO_TEXT,
     )
   )
   for query, pool in (

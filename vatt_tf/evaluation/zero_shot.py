@@ -85,9 +85,7 @@ def embed_prompts(model, prompts, config):
     )
   found = []
   for start in range(0, len(texts), _BATCH_SIZE):
-    embedded = model.embed(
-      modalities.TEXT, ids[start : start + _BATCH_SIZE]
-    )
+    embedded = model.embed(modalities.TEXT, ids[start : start + _BATCH_SIZE])
     if names.TEXT_VT not in embedded:
       raise ValueError(
         'Zero-shot classification needs a model with a video-text or an '

@@ -1,13 +1,13 @@
 """Writes SavedModels as `tensorflow_model_server` wants to find them.
 
-    <output>/
-      models.config      --model_config_file of the server
-      batching.config    --batching_parameters_file of the server
-      <version>/
-        saved_model.pb, variables/, assets/
-        assets.extra/
-          tf_serving_warmup_requests
-          model_card.md, config.gin
+<output>/
+  models.config      --model_config_file of the server
+  batching.config    --batching_parameters_file of the server
+  <version>/
+    saved_model.pb, variables/, assets/
+    assets.extra/
+      tf_serving_warmup_requests
+      model_card.md, config.gin
 """
 
 import os

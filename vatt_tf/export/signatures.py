@@ -159,9 +159,7 @@ def finish_sounds(waveforms, sample_rates, config, is_looped):
     return audio_lib.finish_waveform(samples, config)
 
   spec = tf.TensorSpec(config.shape, tf.float32)
-  return tf.map_fn(
-    finish, (waveforms, sample_rates), fn_output_signature=spec
-  )
+  return tf.map_fn(finish, (waveforms, sample_rates), fn_output_signature=spec)
 
 
 # All of it.

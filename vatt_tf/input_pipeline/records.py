@@ -569,7 +569,7 @@ def match_shards(
     error = NoRecordsError if pattern is None else ValueError
     raise error(
       f'The gin macro {macro} must be a pattern of shards in quotes, or a list '
-      f"of some, such as --gin_param=\"{macro}='/data/train-*.tfrecord'\". "
+      f'of some, such as --gin_param="{macro}=\'/data/train-*.tfrecord\'". '
       f'Received: {macro}={pattern!r}'
     )
   patterns = [file_utils.expand(os.fspath(each)) for each in patterns]
@@ -581,8 +581,8 @@ def match_shards(
     if not found:
       raise ValueError(
         f'No file matches the record pattern {each.strip()!r}. Set the gin '
-        f"macro {macro} to shards that exist (--gin_param=\"{macro}='/data/"
-        "train-*.tfrecord'\"), or make them with `python -m vatt_tf.ingest`."
+        f'macro {macro} to shards that exist (--gin_param="{macro}=\'/data/'
+        'train-*.tfrecord\'"), or make them with `python -m vatt_tf.ingest`.'
         f'{file_utils.advise_on_sample(each)}'
       )
     paths.update(found)
@@ -643,8 +643,10 @@ def _match_path(pattern):
           ) from e
     folders = found
   if is_remote:
-    return folders if number < len(parts) else list(
-      filter(file_utils.exists, folders)
+    return (
+      folders
+      if number < len(parts)
+      else list(filter(file_utils.exists, folders))
     )
   return [path for path in folders if os.path.isfile(path)]
 
@@ -739,7 +741,7 @@ def find_compression(path: str) -> str:
       return compression
   for content, how in ((head, ''), (inflated or b'', ', compressed with gzip')):
     for form in _OTHER_FORMATS:
-      start = content[form.place:form.place + 100].lower()
+      start = content[form.place : form.place + 100].lower()
       if start.lstrip(b'\xef\xbb\xbf \r\n').startswith(form.start):
         unpack = form.unpack or ('gunzip' if how else '')
         advice = f'Unpack it (`{unpack}`) and give' if unpack else 'Give'
@@ -777,7 +779,12 @@ def advise(path: str) -> str:
     form = re.sub(r'-\d{5}-of-(?=\d{5}\.tfrecord$)', '-?????-of-', name)
     is_own = any(form == split['shards'] for split in splits)
   except (
-    OSError, tf.errors.OpError, ValueError, KeyError, TypeError, AttributeError
+    OSError,
+    tf.errors.OpError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
   ):
     is_own = False  # It is of another program.
   if is_own:

@@ -101,13 +101,11 @@ class VideoConfig:
     for name in ('num_frames', 'num_clips'):
       if getattr(self, name) < 1:
         raise ValueError(
-          f'`{name}` must be at least 1. Received: {name}='
-          f'{getattr(self, name)}'
+          f'`{name}` must be at least 1. Received: {name}={getattr(self, name)}'
         )
     if not self.frame_rate > 0:
       raise ValueError(
-        '`frame_rate` must be above 0. Received: '
-        f'frame_rate={self.frame_rate}'
+        f'`frame_rate` must be above 0. Received: frame_rate={self.frame_rate}'
       )
     if min(self.size) < 1:
       raise ValueError(
@@ -324,9 +322,7 @@ def jpeg_ratio(window: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
   It is the largest at which the window has at least the pixels of the output.
   """
   times = tf.minimum(window[2] // size[0], window[3] // size[1])
-  return tf.reduce_sum(
-    tf.cast(times >= tf.constant(JPEG_RATIOS[1:]), tf.int32)
-  )
+  return tf.reduce_sum(tf.cast(times >= tf.constant(JPEG_RATIOS[1:]), tf.int32))
 
 
 def decode_frames(

@@ -79,8 +79,7 @@ class DropToken(tf_keras.layers.Layer):
     num_rows, num_tokens = tensor_utils.shape_list(x)[:2]
     if not isinstance(num_tokens, int):
       raise ValueError(
-        '`x` must have a static number of tokens. '
-        f'Received: x.shape={x.shape}'
+        f'`x` must have a static number of tokens. Received: x.shape={x.shape}'
       )
     keep = self.sample(num_rows, num_tokens, training, rng)
     return x if keep is None else tf.gather(x, keep, batch_dims=1)

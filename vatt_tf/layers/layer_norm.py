@@ -55,7 +55,9 @@ class LayerNorm(tf_keras.layers.Layer):
   def call(self, x):
     """Normalises `x`; see the class."""
     return _normalize(
-      x, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta),
+      x,
+      tf.convert_to_tensor(self.gamma),
+      tf.convert_to_tensor(self.beta),
       self.epsilon,
     )
 

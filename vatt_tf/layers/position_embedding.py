@@ -122,8 +122,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
       )
     if form not in ('separable', 'full'):
       raise ValueError(
-        "`form` must be one of ['full', 'separable']. "
-        f'Received: form={form!r}'
+        f"`form` must be one of ['full', 'separable']. Received: form={form!r}"
       )
     if interpolation not in ('exact', 'release'):
       raise ValueError(
@@ -155,9 +154,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
       name: self.add_weight(
         name=name,
         shape=[count, width],
-        initializer=tf_keras.initializers.TruncatedNormal(
-          stddev=width**-0.5
-        ),
+        initializer=tf_keras.initializers.TruncatedNormal(stddev=width**-0.5),
         experimental_autocast=False,
       )
       for name, count in rows.items()
@@ -204,8 +201,10 @@ class PositionEmbedding(tf_keras.layers.Layer):
       total = 0
       for axis, name in enumerate(_AXES[rank]):
         rows = _read(
-          self.tables[name], self.table_shape[axis : axis + 1],
-          grid[axis : axis + 1], self.interpolation,
+          self.tables[name],
+          self.table_shape[axis : axis + 1],
+          grid[axis : axis + 1],
+          self.interpolation,
         )
         shape = [1] * rank + [rows.shape[-1]]
         shape[axis] = grid[axis]

@@ -136,7 +136,9 @@ class ProjectionHead(tf_keras.layers.Layer):
         self._dense('text_to_vt', d_text, self.d_vt, use_bias=True)
     elif self.form == 'shared':
       for name, width in (
-        ('video', d_video), ('audio', d_audio), ('text', d_text)
+        ('video', d_video),
+        ('audio', d_audio),
+        ('text', d_text),
       ):
         if width:
           self._dense(f'{name}_to_shared', width, self.d_va)

@@ -35,8 +35,11 @@ class _EncoderLayer(tf_keras.layers.Layer):
     dtype = self.dtype_policy
     self._dropout_rate = encoder.dropout_rate
     self.attention_norm = _make_norm(
-      'attention_norm', encoder.attention_norm, encoder.epsilon,
-      'attention_norm', dtype,
+      'attention_norm',
+      encoder.attention_norm,
+      encoder.epsilon,
+      'attention_norm',
+      dtype,
     )
     self.attention = multi_head_attention.MultiHeadAttention(
       encoder.num_heads,
@@ -49,8 +52,11 @@ class _EncoderLayer(tf_keras.layers.Layer):
       name='attention',
     )
     self.feed_forward_norm = _make_norm(
-      'feed_forward_norm', encoder.feed_forward_norm, encoder.epsilon,
-      'feed_forward_norm', dtype,
+      'feed_forward_norm',
+      encoder.feed_forward_norm,
+      encoder.epsilon,
+      'feed_forward_norm',
+      dtype,
     )
     self.feed_forward = feed_forward.FeedForward(
       encoder.d_ff,

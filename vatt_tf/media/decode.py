@@ -421,8 +421,10 @@ def _notes_of(
   return [
     note
     for note in notes
-    if clip.is_last and (note.start is None or note.start >= clip.end)
-    or note.start is not None and clip.start <= note.start < clip.end
+    if clip.is_last
+    and (note.start is None or note.start >= clip.end)
+    or note.start is not None
+    and clip.start <= note.start < clip.end
   ]
 
 

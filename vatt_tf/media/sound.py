@@ -205,9 +205,7 @@ class SoundTrack:
     )
     return round(samples * SECOND / self._rate)
 
-  def cut(
-    self, start: int, end: int, min_covered: float
-  ) -> np.ndarray | None:
+  def cut(self, start: int, end: int, min_covered: float) -> np.ndarray | None:
     """The sound of a span at the new rate.
 
     Args:

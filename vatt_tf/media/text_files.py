@@ -234,6 +234,4 @@ class CsvTable:
         'header (put cells with commas in double quotes). Received: '
         f'{len(cells)}'
       )
-    return {
-      column: cell for column, cell in zip(self.header, cells) if column
-    }
+    return {column: cell for column, cell in zip(self.header, cells) if column}

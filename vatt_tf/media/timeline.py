@@ -117,9 +117,7 @@ class Timeline:
   ends: dict[str, int]
   num_packets: dict[str, int]
   num_bytes: int = 0
-  shifts: dict[str, tuple[Shift, ...]] = dataclasses.field(
-    default_factory=dict
-  )
+  shifts: dict[str, tuple[Shift, ...]] = dataclasses.field(default_factory=dict)
   keys: tuple[tuple[int, int], ...] = ()
   unseen: tuple[tuple[int, int], ...] = ()
   notes: tuple[errors.Note, ...] = ()
@@ -282,9 +280,7 @@ class _Stream:
         for one in streams
         if one is not self and one.runs
       }
-      self._open(
-        _Run(self.kind, ordinal, place, start, end, others, is_gap)
-      )
+      self._open(_Run(self.kind, ordinal, place, start, end, others, is_gap))
     run = self.runs[-1]
     run.count += 1
     run.last = ordinal
@@ -320,9 +316,7 @@ class _Stream:
         run.whole = before
         return
       # Before it goes back, a gap may have been a jump.
-      is_jump = (
-        run.start < last.end and last.start > before.end + _LATE_START
-      )
+      is_jump = run.start < last.end and last.start > before.end + _LATE_START
       if last.follows_gap and not is_jump:
         before.absorb(self.runs.pop())
     self.runs.append(run)
@@ -356,9 +350,7 @@ class _Stream:
 
   def run_of(self, ordinal: int) -> _Run:
     """The run that a packet is in."""
-    number = bisect.bisect_right(
-      self.runs, ordinal, key=lambda run: run.first
-    )
+    number = bisect.bisect_right(self.runs, ordinal, key=lambda run: run.first)
     return self.runs[number - 1]
 
 

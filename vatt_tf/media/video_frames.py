@@ -214,8 +214,7 @@ def _fit(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
   """Width and height of `inner`, scaled to fit into `outer`."""
   scale = min(outer[0] / inner[0], outer[1] / inner[1])
   return tuple(
-    max(1, min(limit, round(side * scale)))
-    for side, limit in zip(inner, outer)
+    max(1, min(limit, round(side * scale))) for side, limit in zip(inner, outer)
   )
 
 

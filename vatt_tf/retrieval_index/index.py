@@ -289,8 +289,7 @@ def describe(path):
   """What an index holds, in lines for people."""
   found = _read_description(path)
   lines = [
-    f'{path}: {found["num_moments"]:,} moments, '
-    f'model {found["model_version"]}'
+    f'{path}: {found["num_moments"]:,} moments, model {found["model_version"]}'
   ]
   for shelf in found['shelves']:
     how = 'exact search' if shelf['method'] == nearest.EXACT else 'ScaNN'

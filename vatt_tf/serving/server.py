@@ -292,9 +292,7 @@ def _listen(host, port, backlog):
     )[0]
     return socket.create_server(where[:2], family=family, backlog=backlog)
   except OSError as e:
-    raise OSError(
-      f'Cannot listen at {join_address(host, port)}: {e}'
-    ) from e
+    raise OSError(f'Cannot listen at {join_address(host, port)}: {e}') from e
 
 
 def _read(path):

@@ -96,9 +96,7 @@ def _set_precision(precision):
 
 def _warn_of_small_batch(model, global_batch_size):
   has_batch_norm = any(
-    isinstance(
-      layer, cross_replica_batch_norm.CrossReplicaBatchNormalization
-    )
+    isinstance(layer, cross_replica_batch_norm.CrossReplicaBatchNormalization)
     for layer in model.submodules
   )
   if has_batch_norm and global_batch_size < 4:

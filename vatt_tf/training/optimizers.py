@@ -170,9 +170,7 @@ class _Options:
     return {**apply_state, key: coefficients}
 
   def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
-    raise ValueError(
-      f'Gradients must be dense. Received: slices of {var.name}'
-    )
+    raise ValueError(f'Gradients must be dense. Received: slices of {var.name}')
 
   def is_clipped(self, name):
     """Whether a weight's gradient is one of those that `clip_norm` cuts."""
