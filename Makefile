@@ -31,7 +31,7 @@ help:
 	@echo 'make test        every test'
 	@echo 'make test-quick  the quick half of them'
 	@echo 'make lint        style, layout, and BUILD against the imports'
-	@echo 'make verify      the long checks, benchmarks/verify_*.py'
+	@echo 'make verify      the long checks, verify_*.py and device_check.py'
 	@echo 'make fuzz        ten minutes of damaged and odd inputs'
 	@echo 'make regenerate  writes the table of README.md anew'
 	@echo 'make lock        writes requirements-*.txt anew from setup.cfg'

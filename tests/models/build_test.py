@@ -94,7 +94,7 @@ class BuildTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_parameters(self):
     golden = json.loads((_GOLDEN / 'parameters.json').read_text())
-    self.assertEqual(sorted(golden), _NAMES)
+    self.assertLessEqual(set(golden), set(_NAMES))
     for name, count in golden.items():
       self.assertEqual(_build(name).count_params(), count, name)
       gc.collect()

@@ -50,29 +50,6 @@ EXCEPTIONS = {
 # The mains that call others.
 CALLS_MAINS = ('quickstart', 'make_sample_records')
 
-TOP_LEVEL = {
-  '.ci',
-  '.gitignore',
-  'BUILD',
-  'CHANGELOG.md',
-  'LICENSE',
-  'Makefile',
-  'README.md',
-  'benchmarks',
-  'data',
-  'docs',
-  'gin',
-  'pyproject.toml',
-  *(
-    f'requirements-{python}{kind}.txt'
-    for python in ('3.11', '3.12', '3.13')
-    for kind in ('', '-test', '-gpu')
-  ),
-  'setup.cfg',
-  'tests',
-  'vatt_tf',
-}
-
 MEGABYTE = 2**20
 
 
@@ -279,10 +256,6 @@ class FilesTest(absltest.TestCase):
           if isinstance(node, ast.If) and '__main__' in ast.unparse(node.test)
         ]
         self.assertNotEmpty(tests, path)
-
-  def test_top_level(self):
-    found = {path.split('/', 1)[0] for path in sources.files()}
-    self.assertLessEqual(found, TOP_LEVEL)
 
   def test_sizes(self):
     sizes = {

@@ -29,7 +29,7 @@ def summarize(
       variables need no values, so that it may be built in a `tf.Graph` that
       never runs.
     features: dictionary from names of inputs to what has their shape without
-      the batch axis, such as `input_pipeline.pipeline.row_spec` gives it:
+      the batch axis, such as `input_pipeline.plan.row_spec` gives it:
       `video` (T, H, W, 3), `audio` (S, 1) or `spectrogram` (F, M), `text`
       (C, L). Other entries do not matter.
     batch_size: int, clips of a training step.

@@ -1,1 +1,1 @@
-"""The towers, the heads and the sizes they come in."""
+"""The towers, the models made of them, and the sizes they come in."""

@@ -1,6 +1,6 @@
 """Pre-training: the terms between video, audio and text.
 
-Paper section 3.3: NCE between video and audio, MIL-NCE between video and text,
+Paper section 3.4: NCE between video and audio, MIL-NCE between video and text,
 summed with weights. Or the sigmoid loss for each pair, in their place.
 """
 
@@ -31,8 +31,8 @@ class PretrainTask:
       `learned_temperature` its initial value. The sigmoid loss does not use it.
     learned_temperature: bool; NCE and MIL-NCE learn a temperature for each
       pair.
-    denominator: `joint`, `joint_once` or `per_direction` (see `losses.nce`).
-      The sigmoid loss has none.
+    denominator: `joint`, `joint_once` or `per_direction` (see
+      `losses.contrastive`). The sigmoid loss has none.
     chunk_size: int or None; rows of the similarity matrix made at a time.
 
   Attributes:

@@ -164,8 +164,8 @@ class Trainer(orbit.AbstractTrainer):
     if missing:
       raise ValueError(
         'The loss does not depend on these weights of the model: '
-        f'{", ".join(missing)}. Give the model and the loss the same term '
-        'weights.'
+        f'{", ".join(missing)}. Leave out the parts of the model that no term '
+        'of the loss uses, or freeze them (make_optimizer.frozen).'
       )
     gradients = [gradient_caching.dense(gradient) for gradient in gradients]
     if self._uses_loss_scale:
