@@ -168,20 +168,24 @@ def _fake_batch(workload):
 def _case_peak(size):
   a = tf.cast(tf.random.normal([size, size]), tf.bfloat16)
 
-  @tf.function(jit_compile=True)
   def multiply():
     product = a
     for _ in range(4):
       product = tf.matmul(product, a) * 1e-2
     return tf.reduce_sum(tf.cast(product[0], tf.float32))
 
-  multiply()
-  times = []
-  for _ in range(10):
-    start = time.perf_counter()
-    multiply().numpy()
-    times.append(time.perf_counter() - start)
-  return {'flops_per_second': 4 * 2 * size**3 / float(np.median(times))}
+  peaks = []
+  # On a CPU XLA multiplies bfloat16 at half the speed of TensorFlow's library.
+  for jit_compile in (False, True):
+    compiled = tf.function(multiply, jit_compile=jit_compile)
+    compiled()
+    times = []
+    for _ in range(10):
+      start = time.perf_counter()
+      compiled().numpy()
+      times.append(time.perf_counter() - start)
+    peaks.append(4 * 2 * size**3 / float(np.median(times)))
+  return {'flops_per_second': max(peaks)}
 
 
 def _case_step(workload, batch_size, jit_compile):
