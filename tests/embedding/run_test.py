@@ -617,7 +617,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       where, name, side_effect=OSError(28, 'No space left on device')
     ):
       with self.assertRaisesRegex(
-        OSError, f'^{self.out} cannot be written.*No space left.*goes on from'
+        OSError, f'^{self.out} cannot be written.*No space left.*to resume'
       ):
         self.embed(media=os.path.join(self.media, 'short.mp4'))
 
