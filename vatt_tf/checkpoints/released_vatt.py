@@ -473,14 +473,11 @@ def gin_config(released, given=()):
     ]
     # The release's table holds word2vec vectors that it never trained.
     sizes['TextTower.is_table_frozen'] = True
-  scopes = {
-    name.removesuffix('.d_kv') for name in sizes if name.endswith('.d_kv')
-  }
   if released.is_agnostic:
     bindings.append('share_encoder.size = @Size()')
   else:
     bindings += [
-      f'{modality}/PatchTower.size = @{_scope(modality, scopes)}()'
+      f'{modality}/PatchTower.size = @{_scope(modality, sizes)}()'
       if modality != 'text'
       else 'TextTower.size = @text/Size()'
       for modality in released.modalities
@@ -491,10 +488,10 @@ def gin_config(released, given=()):
   ]
 
 
-def _scope(modality, scopes):
+def _scope(modality, sizes):
   """The name of the `Size` that a modality's encoder has."""
   own = f'{modality}/Size'
-  return own if own in scopes else 'Size'
+  return own if f'{own}.d_kv' in sizes else 'Size'
 
 
 def _is_released_size(sizes, scope):
@@ -555,7 +552,7 @@ def _check_sizes(shapes, kind, model, names):
   )
   for modality, tower in model.towers.items():
     encoder = tower.encoder
-    scope = f'{modality}/Size' if f'{modality}/Size.d_kv' in ours else 'Size'
+    scope = _scope(modality, ours)
     ours[f'{scope}.num_heads'] = encoder.num_heads
     ours[f'{scope}.d_kv'] = encoder.d_kv
     is_told = kind == 'tx_fac' and scope == 'text/Size'

@@ -95,9 +95,8 @@ def upgrade(text: str) -> str:
       size = old.get(f'{modalities[0]}_size', 'None')
     if not is_agnostic:
       old = {**old, f'{modalities[0]}_size': size}
-    for name in modalities:
-      if name in ('video', 'audio'):
-        new[f'{name}/PatchTower.patch_size'] = old.get('patch_size', 'None')
+    patch_size = old.get('patch_size', 'None')
+    new[f'{_TOWERS[modalities[0]]}.patch_size'] = patch_size
   else:
     new['evaluate.task'] = '@PretrainTask()'
     new['PretrainTask.model'] = '@VATT'

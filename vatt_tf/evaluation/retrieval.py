@@ -38,28 +38,24 @@ TIE = 1e-6
 
 _MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
 
-# Direction: query modality and embedding, pool modality and embedding.
-_DIRECTIONS = {
-  f'{query[0]}_to_{pool[0]}': (*query, *pool)
-  for pair in (
-    modalities.PAIRS[name]
-    for name in (
-      modalities.VIDEO_TEXT,
-      modalities.VIDEO_AUDIO,
-      modalities.AUDIO_TEXT,
-    )
-  )
-  for query, pool in (
-    (
-      (pair.second, pair.second_embedding),
-      (pair.first, pair.first_embedding),
-    ),
-    (
-      (pair.first, pair.first_embedding),
-      (pair.second, pair.second_embedding),
-    ),
-  )
-}
+
+def _directions():
+  """Direction: query modality and embedding, pool modality and embedding."""
+  found = {}
+  for name in (
+    modalities.VIDEO_TEXT,
+    modalities.VIDEO_AUDIO,
+    modalities.AUDIO_TEXT,
+  ):
+    pair = modalities.PAIRS[name]
+    first = (pair.first, pair.first_embedding)
+    second = (pair.second, pair.second_embedding)
+    found[f'{pair.second}_to_{pair.first}'] = (*second, *first)
+    found[f'{pair.first}_to_{pair.second}'] = (*first, *second)
+  return found
+
+
+_DIRECTIONS = _directions()
 _MASKS = {name: row.mask for name, row in modalities.MODALITIES.items()}
 _EMBEDDINGS = (
   names.VIDEO_VA,

@@ -20,26 +20,8 @@ from vatt_tf.input_pipeline import plan as plan_lib
 # Key of what is wrong with a row: (6,) string, empty when nothing is.
 REPORT = '_report'
 REPORT_SIZE = 6
-# What can be wrong with a record, as numbers that leave the graph.
-_FAULTS = {
-  audio_lib.NOT_FINITE: 'the waveform holds values that are not finite',
-  audio_lib.DENORMAL: (
-    'all values of the waveform are denormal (integer samples read as float32)'
-  ),
-  3: (
-    'the waveform has no sample rate (give the rate of such records as '
-    '`Source.sample_rate`)'
-  ),
-  4: (
-    'the frames have neither times nor a frame rate (give the rate of such '
-    'records as `Source.frame_rate`)'
-  ),
-  5: 'the times of the frames do not rise',
-  6: 'the record cannot be parsed',
-  7: 'a frame cannot be decoded',
-  8: 'the encoded sound cannot be decoded',
-  9: 'a label is not among the classes',
-}
+# What can be wrong with a record, as numbers that leave the graph; those of a
+# waveform are `audio`'s.
 NO_SAMPLE_RATE = 3
 NO_FRAME_RATE = 4
 TIMES_FALL = 5
@@ -47,6 +29,25 @@ NOT_PARSED = 6
 FRAME_CORRUPT = 7
 SOUND_CORRUPT = 8
 LABEL_UNKNOWN = 9
+_FAULTS = {
+  audio_lib.NOT_FINITE: 'the waveform holds values that are not finite',
+  audio_lib.DENORMAL: (
+    'all values of the waveform are denormal (integer samples read as float32)'
+  ),
+  NO_SAMPLE_RATE: (
+    'the waveform has no sample rate (give the rate of such records as '
+    '`Source.sample_rate`)'
+  ),
+  NO_FRAME_RATE: (
+    'the frames have neither times nor a frame rate (give the rate of such '
+    'records as `Source.frame_rate`)'
+  ),
+  TIMES_FALL: 'the times of the frames do not rise',
+  NOT_PARSED: 'the record cannot be parsed',
+  FRAME_CORRUPT: 'a frame cannot be decoded',
+  SOUND_CORRUPT: 'the encoded sound cannot be decoded',
+  LABEL_UNKNOWN: 'a label is not among the classes',
+}
 
 
 class BadRecords:

@@ -443,7 +443,7 @@ def sample(
     offset = offsets[clip]
     row = {}
     if plan.audio is not None:
-      row[plan.audio_key], row[names.AUDIO_MASK] = load_audio(
+      row[plan.audio.input_name], row[names.AUDIO_MASK] = load_audio(
         features, offset, duration, plan, seeds[2]
       )
     if plan.text is not None:

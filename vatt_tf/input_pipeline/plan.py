@@ -133,10 +133,6 @@ class Plan:
     return tf.data.AUTOTUNE if self.is_served else distribution.num_cores()
 
   @property
-  def audio_key(self) -> str:
-    return self.audio.input_name
-
-  @property
   def fields(self) -> list[str]:
     """The fields to parse."""
     wanted = ['example_id']
@@ -196,20 +192,15 @@ def of_source(element, sources, attribute):
 def number_of(element, plan):
   """() int64: number of the record among those of all sources."""
   counts = [count for group in plan.counts for count in group]
-  first = np.cumsum([0, *counts])[:-1]
-  return (
-    tf.gather(tf.constant(first, tf.int64), shard_of(element, plan))
-    + (element['index'])
-  )
+  starts = tf.constant(np.cumsum([0, *counts])[:-1], tf.int64)
+  return tf.gather(starts, shard_of(element, plan)) + element['index']
 
 
 def shard_of(element, plan):
   """() int64: number of the record's shard among those of all sources."""
-  first = np.cumsum([0, *(len(group) for group in plan.paths)])[:-1]
-  return (
-    tf.gather(tf.constant(first, tf.int64), element['source'])
-    + (element['shard'])
-  )
+  counts = [len(group) for group in plan.paths]
+  starts = tf.constant(np.cumsum([0, *counts])[:-1], tf.int64)
+  return tf.gather(starts, element['source']) + element['shard']
 
 
 def is_read(element, sources, modality):

@@ -83,9 +83,7 @@ class Classifier(tf_keras.Model):
       num_classes, dtype='float32', name='logits'
     )
 
-  # What a model has in common with `vatt.VATT`.
-  head = None
-  similarity_scale = None
+  head = None  # as of a `vatt.VATT` without common spaces
 
   @property
   def modality(self) -> str:
@@ -184,15 +182,12 @@ class Classifier(tf_keras.Model):
     (feature,) = pooled.values()
     return {**pooled, LOGITS: self.logits(feature)}
 
-  def embed(
-    self, modality: str, x: tf.Tensor, mask: Any = None
-  ) -> dict[str, tf.Tensor]:
+  def embed(self, modality: str, x: tf.Tensor) -> dict[str, tf.Tensor]:
     """Computes the feature of the tower, as `vatt.VATT.embed` does.
 
     Args:
       modality: The modality of the classifier.
       x: Its input, see `tower.Tower`.
-      mask: Does not matter.
 
     Returns:
       Dictionary with `video_feature` or its like (B, d), float32.
@@ -200,7 +195,6 @@ class Classifier(tf_keras.Model):
     Raises:
       ValueError: The classifier is of another modality.
     """
-    del mask
     if modality != self.modality:
       raise ValueError(
         f'The model classifies {self.modality}. Received: modality={modality!r}'

@@ -252,7 +252,6 @@ class TextTower(transformer_tower.TransformerTower):
     self.num_relative_buckets = num_relative_buckets
     self.max_relative_distance = max_relative_distance
     self.epsilon = epsilon
-    self._has_agg = has_agg
     self._word_vectors = word_vectors
     self._vocabulary = vocabulary
     self.embedding = WordEmbedding(
@@ -282,7 +281,7 @@ class TextTower(transformer_tower.TransformerTower):
   @property
   def has_agg(self) -> bool:
     """Whether an AGG token is in front, whose output is the feature."""
-    return self._has_agg
+    return self.embedding.has_agg
 
   def build(self, input_shape: Any = None) -> None:
     """Makes all weights, and fills the table from `word_vectors`."""

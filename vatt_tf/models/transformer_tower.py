@@ -89,13 +89,12 @@ class TransformerTower(tower.Tower):
     self.dropout_rate = dropout_rate
     self.use_remat = use_remat
     self._d_model = (size or encoder).d_model
-    self._is_shared = encoder is not None
-    if self._is_shared:
+    if encoder is not None:
       self.encoder = encoder
 
   def _add_encoder(self, **arguments):
     """Makes the encoder, unless it is shared, and what follows it."""
-    if not self._is_shared:
+    if self.size is not None:
       self.encoder = transformer_encoder.TransformerEncoder(
         **self.size._asdict(),
         dropout_rate=self.dropout_rate,
@@ -120,7 +119,7 @@ class TransformerTower(tower.Tower):
   @property
   def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
     """The encoder, if it is shared; see the base class."""
-    return (self.encoder,) if self._is_shared else ()
+    return (self.encoder,) if self.size is None else ()
 
   @property
   def has_agg(self) -> bool:
@@ -247,7 +246,7 @@ class TransformerTower(tower.Tower):
   def get_config(self):
     """The arguments of the tower; a shared encoder as its own config."""
     encoder = None
-    if self._is_shared:
+    if self.size is None:
       encoder = tower.serialize(self.encoder)
     return {
       **super().get_config(),

@@ -165,9 +165,15 @@ class VATT(tf_keras.Model):
           f'`embed({modality!r}, …)`. Received: keys {sorted(features)}'
         )
       x = features[one.input_name]
-      output = one(x, training=training, rng=randomness.fold_in(rng, modality))
-      pooled[modality_table.MODALITIES[modality].feature] = output.feature
+      pooled.update(self._run_tower(modality, x, training, rng))
     return pooled
+
+  def _run_tower(self, modality, x, training, rng):
+    """The pooled feature of one modality, under its key."""
+    output = self.towers[modality](
+      x, training=training, rng=randomness.fold_in(rng, modality)
+    )
+    return {modality_table.MODALITIES[modality].feature: output.feature}
 
   def project(
     self,
@@ -186,26 +192,21 @@ class VATT(tf_keras.Model):
     Returns:
       Dictionary of outputs, as the call's.
     """
-    outputs = dict(pooled)
-    if self.head is not None:
-      masks = {
-        row.mask: masks[row.mask]
-        for row in modality_table.MODALITIES.values()
-        if row.mask in masks
-      }
-      outputs.update(self.head(pooled, masks=masks, training=training))
+    masks = {
+      row.mask: masks[row.mask]
+      for row in modality_table.MODALITIES.values()
+      if row.mask in masks
+    }
+    outputs = self._add_embeddings(pooled, masks, training)
     if self.similarity_scale is not None:
       outputs.update(self.similarity_scale.values())
     return outputs
 
-  def get_tower(self, modality: str) -> tower.Tower:
-    """The tower of a modality; ValueError if the model has none."""
-    if modality not in self.modalities:
-      raise ValueError(
-        f'The model has no {modality} tower, only {self.modalities}. Build it '
-        f'with a pair that compares {modality}.'
-      )
-    return self.towers[modality]
+  def _add_embeddings(self, pooled, masks, training):
+    """The pooled features, and what the head makes of them."""
+    if self.head is None:
+      return dict(pooled)
+    return {**pooled, **self.head(pooled, masks=masks, training=training)}
 
   def embed(
     self,
@@ -232,15 +233,15 @@ class VATT(tf_keras.Model):
     Raises:
       ValueError: The model has no such tower, or `x` does not fit it.
     """
-    row = modality_table.MODALITIES.get(modality)
-    output = self.get_tower(modality)(
-      x, training=training, rng=randomness.fold_in(rng, modality)
-    )
-    outputs = {row.feature: output.feature}
-    if self.head is not None:
-      masks = {} if mask is None else {row.mask: mask}
-      outputs.update(self.head(outputs, masks=masks, training=training))
-    return outputs
+    if modality not in self.modalities:
+      raise ValueError(
+        f'The model has no {modality} tower, only {self.modalities}. Build it '
+        f'with a pair that compares {modality}.'
+      )
+    pooled = self._run_tower(modality, x, training, rng)
+    mask_name = modality_table.MODALITIES[modality].mask
+    masks = {} if mask is None else {mask_name: mask}
+    return self._add_embeddings(pooled, masks, training)
 
   def _trackable_children(self, save_type='checkpoint', **kwargs):
     """Checkpoints name the parts of towers as their weights: no tower level."""
