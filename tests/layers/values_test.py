@@ -97,9 +97,14 @@ class FunctionsTest(parameterized.TestCase, tf.test.TestCase):
       mean, variance = tf.nn.moments(x, -1, keepdims=True)
       return (x - mean) / tf.sqrt(variance + 1e-3) * gamma + beta
 
-    y, gradients = _gradients(
-      lambda *args: layer_norm._normalize(*args, 1e-3), x, gamma, beta
-    )
+    layer = layer_norm.LayerNorm(1e-3)
+    layer.build(x.shape)
+
+    def normalize(x, gamma, beta):
+      layer.gamma, layer.beta = gamma, beta
+      return layer.call(x)
+
+    y, gradients = _gradients(normalize, x, gamma, beta)
     expected, expected_gradients = _gradients(plain, x, gamma, beta)
     self.assertAllClose(y, expected, atol=1e-5)
     self.assertAllClose(gradients, expected_gradients, atol=1e-4, rtol=1e-5)

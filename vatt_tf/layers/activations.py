@@ -1,14 +1,10 @@
-"""Activation functions by name, with cheap backward passes.
-
-The GeLUs keep only their input for the backward pass. Differentiated op by op
-they would keep four tensors as wide as the feed-forward layer.
-"""
+"""Activation functions by name, each as its value and its slope."""
 
 import math
 
 import tensorflow as tf
 
-from vatt_tf.core import tensor_utils
+from vatt_tf.layers import recompute
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -74,22 +70,7 @@ def get(name):
   Raises:
     ValueError: when there is no function of that name.
   """
-  function = value_and_slope(name)
-
-  @tf.custom_gradient
-  def activation(x):
-    wide = tensor_utils.accumulation_dtype(x.dtype)
-
-    def grad(upstream):
-      # So that this is computed again, not taken (and kept) from below.
-      with tf.control_dependencies([upstream]):
-        _, slope = function(tf.cast(x, wide))
-      return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
-
-    value, _ = function(tf.cast(x, wide))
-    return tf.cast(value, x.dtype), grad
-
-  return activation
+  return recompute.elementwise(value_and_slope(name))
 
 
 gelu = get('gelu')

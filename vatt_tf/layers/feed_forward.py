@@ -3,11 +3,8 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
-from vatt_tf.layers import activations, multi_head_attention
+from vatt_tf.core import randomness
+from vatt_tf.layers import activations, multi_head_attention, recompute
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -94,42 +91,11 @@ class FeedForward(tf_keras.layers.Layer):
     if self.is_gated:
       hidden = self._activate(hidden) * self.wi_linear(x)
       return self.wo(randomness.dropout(hidden, rate, rng))
-    y = self._activate_and_project(hidden, rate, rng)  # (B, N, D)
+    kernel = tf.convert_to_tensor(self.wo.kernel)
+    y = recompute.activated_projection(
+      self._value_and_slope, hidden, kernel, rate, rng
+    )  # (B, N, D)
     return tf.nn.bias_add(y, self.wo.bias) if self.use_bias else y
-
-  def _activate_and_project(self, hidden, rate, rng):
-    """Activation, dropout and the kernel of `wo`.
-
-    The backward pass keeps only `hidden`, by far the widest tensor of a layer,
-    and not what becomes of it, which is cheap to compute again.
-    """
-    if rate:
-      rng = multi_head_attention.fixed_key(rng)
-    wide = tensor_utils.accumulation_dtype(hidden.dtype)
-    width = hidden.shape[-1]
-
-    def dropped(value, rng):
-      value = tf.cast(value, hidden.dtype)
-      return randomness.dropout(value, rate, rng) if rate else value
-
-    @tf.custom_gradient
-    def project(hidden, kernel):
-      def grad(upstream):
-        with tf.control_dependencies([upstream]):
-          value, slope = self._value_and_slope(tf.cast(hidden, wide))
-        again = randomness.after(upstream, rng) if rate else None
-        rows = tf.reshape(upstream, [-1, upstream.shape[-1]])  # (B * N, D)
-        inputs = tf.reshape(dropped(value, again), [-1, width])
-        d_kernel = tf.matmul(inputs, rows, transpose_a=True)
-        d_value = tf.matmul(rows, kernel, transpose_b=True)  # (B * N, d_ff)
-        d_value = tf.reshape(d_value, tensor_utils.shape_list(hidden))
-        d_hidden = tf.cast(dropped(d_value, again), wide) * slope
-        return tf.cast(d_hidden, hidden.dtype), d_kernel
-
-      value, _ = self._value_and_slope(tf.cast(hidden, wide))
-      return tf.tensordot(dropped(value, rng), kernel, 1), grad
-
-    return project(hidden, tf.convert_to_tensor(self.wo.kernel))
 
   def get_config(self):
     """The arguments of the layer."""

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import tensor_utils
+from vatt_tf.layers import recompute
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -54,44 +55,18 @@ class LayerNorm(tf_keras.layers.Layer):
 
   def call(self, x):
     """Normalises `x`; see the class."""
-    return _normalize(
-      x,
-      tf.convert_to_tensor(self.gamma),
-      tf.convert_to_tensor(self.beta),
-      self.epsilon,
-    )
+
+    def forward(x, gamma, beta):
+      mean = tf.reduce_mean(x, -1, keepdims=True)  # (..., 1)
+      x -= mean
+      variance = tf.reduce_mean(tf.square(x), -1, keepdims=True)
+      scale = tf.math.rsqrt(variance + self.epsilon)  # (..., 1)
+      return x * scale * gamma + beta, mean, scale
+
+    gamma = tf.convert_to_tensor(self.gamma)
+    beta = tf.convert_to_tensor(self.beta)
+    return recompute.normalized(forward, x, gamma, beta)
 
   def get_config(self):
     """The arguments of the layer."""
     return {**super().get_config(), 'epsilon': self.epsilon}
-
-
-def _normalize(x, gamma, beta, epsilon):
-  """Layer normalisation as one function with its own gradient."""
-
-  @tf.custom_gradient
-  def normalized(x, gamma, beta):
-    value = tf.cast(x, gamma.dtype)
-    mean = tf.reduce_mean(value, -1, keepdims=True)  # (..., 1)
-    value -= mean
-    variance = tf.reduce_mean(tf.square(value), -1, keepdims=True)
-    scale = tf.math.rsqrt(variance + epsilon)  # (..., 1)
-    value = value * scale * gamma + beta
-
-    def grad(upstream):
-      # So that this is computed again, not taken (and kept) from above.
-      with tf.control_dependencies([upstream]):
-        unit = (tf.cast(x, gamma.dtype) - mean) * scale
-      upstream = tf.cast(upstream, gamma.dtype)
-      rows = list(range(x.shape.rank - 1))
-      d_gamma = tf.reduce_sum(upstream * unit, rows)  # (D,)
-      d_beta = tf.reduce_sum(upstream, rows)  # (D,)
-      upstream *= gamma
-      along = tf.reduce_mean(upstream * unit, -1, keepdims=True)
-      offset = tf.reduce_mean(upstream, -1, keepdims=True)
-      d_x = (upstream - offset - unit * along) * scale
-      return tf.cast(d_x, x.dtype), d_gamma, d_beta
-
-    return tf.cast(value, x.dtype), grad
-
-  return normalized(x, gamma, beta)

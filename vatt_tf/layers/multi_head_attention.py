@@ -3,10 +3,8 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
+from vatt_tf.core import randomness, tensor_utils
+from vatt_tf.layers import recompute
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -177,37 +175,32 @@ def kernel_initializer(name, deviation):
   )
 
 
-def fixed_key(rng):
-  """Returns `rng`, or where it is None a fresh key that can be drawn twice."""
-  if rng is not None:
-    return rng
-  seed = tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32)
-  return randomness.make(seed, 0)
-
-
-def attend(q, k, v, mask=None, bias=None, dropout_rate=0.0, rng=None):
+def attend(
+  q: tf.Tensor,
+  k: tf.Tensor,
+  v: tf.Tensor,
+  mask: tf.Tensor | None = None,
+  bias: tf.Tensor | None = None,
+  dropout_rate: float = 0.0,
+  rng: randomness.Rng | None = None,
+) -> tf.Tensor:
   """Dot-product attention, `dropout(softmax(q k^T + bias)) v`.
 
-  The backward pass keeps q, k, v and the result. It computes the probabilities
-  again, dropout included, which draws the same numbers from the same key.
-
   Args:
-    q: (B, heads, M, d_kv).
-    k: (B, heads, N, d_kv).
-    v: (B, heads, N, d_kv).
-    mask: (B, N) bool, the keys that may be attended to, or None.
-    bias: (1, heads, M, N) or None.
-    dropout_rate: float in [0, 1).
-    rng: `randomness.Rng`, or None to draw a fresh key.
+    q: (B, heads, M, d_kv) floating point.
+    k: (B, heads, N, d_kv) like `q`.
+    v: (B, heads, N, d_kv) like `q`.
+    mask: (B, N) bool, the keys that may be attended to; None means all.
+    bias: (1, heads, M, N), or None.
+    dropout_rate: In [0, 1), of the probabilities.
+    rng: None draws a fresh key.
 
   Returns:
     (B, heads, M, d_kv) in the dtype of `q`.
   """
   wide = tensor_utils.accumulation_dtype(q.dtype)
-  if dropout_rate:
-    rng = fixed_key(rng)
 
-  def probabilities(q, k, bias):
+  def probabilities(q, k, *bias):
     logits = tf.cast(tf.matmul(q, k, transpose_b=True), wide)  # (B, h, M, N)
     for term in bias:
       logits += tf.cast(term, wide)
@@ -215,35 +208,4 @@ def attend(q, k, v, mask=None, bias=None, dropout_rate=0.0, rng=None):
       logits = tf.where(mask[:, None, None, :], logits, wide.min)
     return tf.nn.softmax(logits)
 
-  def drop(x, rng):
-    return randomness.dropout(x, dropout_rate, rng) if dropout_rate else x
-
-  @tf.custom_gradient
-  def attention(q, k, v, *bias):
-    p = tf.cast(probabilities(q, k, bias), q.dtype)
-    context = tf.matmul(drop(p, rng), v)  # (B, heads, M, d_kv)
-
-    def grad(d_context):
-      zero = tensor_utils.zero_after(d_context)
-      p = probabilities(q + tf.cast(zero, q.dtype), k, bias)
-      again = randomness.after(d_context, rng) if dropout_rate else None
-      dropped = drop(tf.cast(p, q.dtype), again)
-      d_v = tf.matmul(dropped, d_context, transpose_a=True)
-      d_p = drop(tf.matmul(d_context, v, transpose_b=True), again)
-      # The sum of p * d_p over the keys, without a tensor of their size.
-      along = tf.reduce_sum(
-        tf.cast(context, wide) * tf.cast(d_context, wide), -1, keepdims=True
-      )
-      d_logits = p * (tf.cast(d_p, wide) - along)  # (B, heads, M, N)
-      d_bias = [
-        tf.cast(tf.reduce_sum(d_logits, 0, keepdims=True), term.dtype)
-        for term in bias
-      ]
-      d_logits = tf.cast(d_logits, q.dtype)
-      d_q = tf.matmul(d_logits, k)
-      d_k = tf.matmul(d_logits, q, transpose_a=True)
-      return d_q, d_k, d_v, *d_bias
-
-    return context, grad
-
-  return attention(q, k, v, *([] if bias is None else [bias]))
+  return recompute.attended(probabilities, q, k, v, bias, dropout_rate, rng)

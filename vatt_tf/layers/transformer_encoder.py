@@ -3,14 +3,12 @@
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
+from vatt_tf.core import randomness
 from vatt_tf.layers import (
   feed_forward,
   layer_norm,
   multi_head_attention,
+  recompute,
   relative_position_bias,
   rms_norm,
 )
@@ -117,35 +115,6 @@ class _EncoderLayer(tf_keras.layers.Layer):
   def _residual(self, x, y, name, training, rng):
     rate = self._dropout_rate if training else 0.0
     return x + randomness.dropout(y, rate, randomness.fold_in(rng, name))
-
-
-def _recomputed(function, rng):
-  """Wraps a function so that the backward pass computes it again.
-
-  As `tf.recompute_grad`, but random numbers are drawn again too.
-
-  Args:
-    function: takes a key (`Rng` or None) and tensors, returns a tensor.
-    rng: the key.
-
-  Returns:
-    A function of the tensors.
-  """
-
-  @tf.custom_gradient
-  def wrapped(*inputs):
-    def grad(upstream, variables=()):
-      zero = tensor_utils.zero_after(upstream)
-      with tf.GradientTape() as tape:
-        again = [x + tf.cast(zero, x.dtype) for x in inputs]
-        tape.watch(again)
-        y = function(randomness.after(upstream, rng), *again)
-      gradients = tape.gradient(y, [*again, *variables], upstream)
-      return gradients[: len(inputs)], gradients[len(inputs) :]
-
-    return function(rng, *inputs), grad
-
-  return wrapped
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -292,7 +261,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
       bias = [self.position_bias(x)]
     use_remat = self.use_remat and training
     if use_remat:
-      rng = multi_head_attention.fixed_key(rng)
+      rng = recompute.fixed_key(rng)
     for i, layer in enumerate(self.layers):
       is_last = i == self.num_layers - 1
 
@@ -308,7 +277,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
         )
 
       if use_remat:
-        x = _recomputed(run, rng)(x, *bias)
+        x = recompute.recomputed(run, rng)(x, *bias)
       else:
         x = run(rng, x, *bias)
     x = self.norm(x)
