@@ -39,7 +39,7 @@ PARAMS = {
 }
 _MODELS = {
   'modality_agnostic': (),
-  'modality_specific': ('--gin_file=gin/models/ms_tiny.gin',),
+  'modality_specific': ('--gin_file=gin/models/specific.gin',),
 }
 
 

@@ -37,6 +37,13 @@ _UT_FAC = (
   'ProjectionHead.d_vt=16',
 )
 _GIN_FILE = 'gin/pretrain_ma_medium.gin'
+_AUDIO = (
+  "MODALITY = 'audio'",
+  'VIDEO_INPUT = None',
+  'AUDIO_INPUT = @AudioConfig()',
+  'NUM_TEST_CROPS = 1',
+  'train/LabelConfig.is_multi_label = True',
+)
 
 
 def _classifier(modality, size, is_agnostic=False, **macros):
@@ -63,7 +70,8 @@ def _classifier(modality, size, is_agnostic=False, **macros):
     **macros,
   }
   return [
-    f"include 'gin/runs/finetune_{modality}.gin'",
+    "include 'gin/runs/finetune.gin'",
+    *(_AUDIO if modality == 'audio' else ()),
     *towers,
     *(f'Size.{name} = {value}' for name, value in zip(numbers, size)),
     *(f'{name} = {value!r}' for name, value in macros.items()),

@@ -20,7 +20,24 @@ _PAGES = shared_data.REPOSITORY / 'docs' / 'datasets'
 _PAGE_OF = {'esc10': 'esc50'} | {
   f'kinetics{size}': 'kinetics' for size in (400, 600, 700)
 }
-_FILES = {name: name for name in official_lists.DATASETS if name != 'esc10'}
+# Where a gin file names a data set that has none of its own.
+_GIN_FILES = {
+  'audioset': 'gin/finetune_audioset.gin',
+  'esc10': 'gin/data/esc50.gin',
+  'howto100m': 'gin/data/howto100m_audioset.gin',
+  'imagenet': 'gin/finetune_imagenet.gin',
+  'msrvtt': 'gin/eval/retrieval.gin',
+  'youcook2': 'gin/eval/retrieval.gin',
+}
+_NAMES_RECORDS = [
+  name
+  for name in official_lists.DATASETS
+  if name not in ('esc10', 'howto100m', 'imagenet', 'msrvtt', 'youcook2')
+]
+
+
+def _gin_file(name):
+  return _GIN_FILES.get(name, f'gin/data/{name}.gin')
 
 
 def _commands(page):
@@ -53,7 +70,7 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
   def test_page(self, name):
     info = official_lists.DATASETS[name]
     page = (_PAGES / f'{_PAGE_OF.get(name, name)}.md').read_text('utf-8')
-    self.assertIn(f'gin/data/{_FILES.get(name, "esc50")}.gin', page)
+    self.assertIn(_gin_file(name), page)
     commands = _commands(page)
     self.assertNotEmpty(commands)
     made = set()
@@ -68,8 +85,8 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(values.output_dir.split('/')[0], 'data')
         made.add((values.output_dir, values.split or 'all'))
     # What the gin file names is what the commands make.
-    if f'data/{name}' in {folder for folder, _ in made}:
-      gin_utils.parse([f'gin/data/{name}.gin'])
+    if name in _NAMES_RECORDS:
+      gin_utils.parse([_gin_file(name)])
       found = [path.rsplit('/', 1) for path in self._patterns()]
       found = [names for folder, names in found if folder == f'data/{name}']
       self.assertNotEmpty(found)
@@ -95,9 +112,9 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
     self.assertNotEmpty(found)
     return found
 
-  @parameterized.parameters(*_FILES)
+  @parameterized.parameters(*_NAMES_RECORDS)
   def test_gin_file(self, name):
-    gin_utils.parse(['gin/pretrain_ma_medium.gin', f'gin/data/{name}.gin'])
+    gin_utils.parse([_gin_file(name)])
     for path in self._patterns():
       self.assertStartsWith(path, 'data/')
       self.assertEndsWith(path, '-*.tfrecord')

@@ -120,19 +120,20 @@ class ClassifierTest(tf.test.TestCase, parameterized.TestCase):
       classification.select_tower({'video': tower}, 'text')
 
   @parameterized.parameters(
-    ('finetune_kinetics400', 'ms_tiny', 'video_encoder', False),
-    ('finetune_kinetics400', 'ma_tiny', 'encoder', True),
-    ('finetune_audioset', 'ma_tiny', 'encoder', True),
-    ('finetune_audioset', 'ms_tiny', 'audio_encoder', False),
+    ('finetune_kinetics400', 'specific', 'video_encoder', False),
+    ('finetune_kinetics400', 'agnostic', 'encoder', True),
+    ('finetune_audioset', 'agnostic', 'encoder', True),
+    ('finetune_audioset', 'specific', 'audio_encoder', False),
   )
-  def test_second_file_sets_the_size(self, recipe, size, encoder, is_agnostic):
+  def test_second_file_sets_the_model(self, recipe, file, encoder, is_agnostic):
     # Whatever came before: the last model file wins.
-    files = ['gin/models/ma_medium.gin', f'gin/models/{size}.gin']
-    gin_utils.parse([f'gin/{recipe}.gin', *files])
+    files = ['gin/models/agnostic.gin', f'gin/models/{file}.gin']
+    sizes = [f'{name}SIZE = %TINY' for name in ('', 'VIDEO_', 'AUDIO_')]
+    gin_utils.parse([f'gin/{recipe}.gin', *files], sizes)
     model = gin_utils.get_task().build_model()
     names = {weight.name for weight in model.weights}
-    self.assertIn(f'vatt/{encoder}/layer_2/attention/q/kernel:0', names)
-    self.assertNotIn(f'vatt/{encoder}/layer_3/attention/q/kernel:0', names)
+    self.assertIn(f'vatt/{encoder}/layer_3/attention/q/kernel:0', names)
+    self.assertNotIn(f'vatt/{encoder}/layer_4/attention/q/kernel:0', names)
     kind = model.modality
     self.assertEqual(
       f'vatt/{kind}_post_projection/kernel:0' in names, is_agnostic

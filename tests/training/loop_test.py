@@ -109,7 +109,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self._train('TRAIN_STEPS=2')
     state = os.path.join(self.model_dir, 'checkpoint')
     os.remove(state)
-    options = ('KEEP_CHECKPOINTS=2', 'CHECKPOINT_INTERVAL=1')
+    options = ('train.keep_checkpoints=2', 'CHECKPOINT_INTERVAL=1')
     self._train('TRAIN_STEPS=4', *options, _NO_EVALUATION)
     self.assertIn('Going on at step 2 of 4', self.out)
     names = [name for name in os.listdir(self.model_dir) if 'index' in name]

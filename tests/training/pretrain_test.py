@@ -358,11 +358,21 @@ class GinTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIsNone(model.similarity_scale)
 
   @parameterized.named_parameters(
-    ('sigmoid', ("OBJECTIVE='sigmoid'",), 'temperature_and_bias', 10.0),
-    ('learned', ('LEARNED_TEMPERATURE=True',), 'temperature', 1 / 0.07),
+    (
+      'sigmoid',
+      ("PretrainTask.objective='sigmoid'",),
+      'temperature_and_bias',
+      10.0,
+    ),
+    (
+      'learned',
+      ('PretrainTask.learned_temperature=True',),
+      'temperature',
+      1 / 0.07,
+    ),
     (
       'learned from elsewhere',
-      ('LEARNED_TEMPERATURE=True', 'TEMPERATURE=0.1'),
+      ('PretrainTask.learned_temperature=True', 'PretrainTask.temperature=0.1'),
       'temperature',
       10.0,
     ),
@@ -379,7 +389,7 @@ class GinTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_unknown_objective(self):
     with self.assertRaisesRegex(ValueError, "nce, sigmoid.*'siglip'"):
-      self._task_and_model("OBJECTIVE='siglip'")
+      self._task_and_model("PretrainTask.objective='siglip'")
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ _SMALL = (
   'STEPS_PER_LOOP=1',
   'LOG_INTERVAL=1',
   'LEARNING_RATE=0.05',
-  'EVAL_BATCH_SIZE=6',
+  'train.eval_batch_size=6',
 )
 
 

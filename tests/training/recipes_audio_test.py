@@ -13,15 +13,15 @@ def setUpModule():
 
 
 _SMALL = ('AUDIO_RATE=4000', 'NUM_AUDIO_SAMPLES=1600')
-_WAVEFORM = ('PATCH_SIZE=(64,)', 'TABLE_AUDIO_SAMPLES=1280')
+_WAVEFORM = ('audio/PatchTower.patch_size=(64,)', 'TABLE_AUDIO_SAMPLES=1280')
 _SPECTROGRAM = (
-  'MAX_FREQUENCY=2000.0',
-  'MIN_FREQUENCY=100.0',
+  'AudioConfig.max_frequency=2000.0',
+  'AudioConfig.min_frequency=100.0',
   'NUM_MEL_BINS=16',
-  'PATCH_SIZE=(4, 4)',
+  'audio/PatchTower.patch_size=(4, 4)',
   'TABLE_SPECTROGRAM_FRAMES=16',
-  'MAX_TIME_MASK=4',
-  'MAX_FREQUENCY_MASK=4',
+  'AudioConfig.max_time_mask=4',
+  'AudioConfig.max_frequency_mask=4',
 )
 
 
@@ -29,8 +29,8 @@ class AudioRecipesTest(recipes.RecordsCase, parameterized.TestCase):
   @parameterized.parameters(
     ('finetune_audioset', 'audio/', _WAVEFORM, 4),
     ('finetune_esc50', 'audio/', _WAVEFORM, 4),
-    ('scratch_esc_waveform', '', _WAVEFORM, 1),
-    ('scratch_esc_spectrogram', '', _SPECTROGRAM, 1),
+    ('scratch_esc_waveform', 'audio/', _WAVEFORM, 1),
+    ('scratch_esc_spectrogram', 'audio/', _SPECTROGRAM, 1),
   )
   def test_one_and_two_devices(self, recipe, scope, params, num_views):
     _, metrics, text = recipes.check_devices(

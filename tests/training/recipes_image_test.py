@@ -28,7 +28,7 @@ def setUpModule():
 _SMALL = (
   'TABLE_FRAMES=4',
   'TABLE_FRAME_SIZE=16',
-  'PATCH_SIZE=(2, 8, 8)',
+  'video/PatchTower.patch_size=(2, 8, 8)',
   'FRAME_SIZE=16',
   *recipes.sizes('video/'),
 )
@@ -89,7 +89,7 @@ class ImageRecipeTest(tf.test.TestCase, parameterized.TestCase):
     with open(vocabulary, 'w', encoding='utf-8') as file:
       file.write('<pad>\n<bos>\n<eos>\n<unk>\nclip\n')
     gin_utils.parse(
-      ['gin/pretrain_sample.gin', 'gin/models/ms_tiny.gin'],
+      ['gin/pretrain_sample.gin', 'gin/models/specific.gin'],
       [
         f"TRAIN_RECORDS='{folder}/train-*'",
         f"VOCABULARY='{vocabulary}'",
@@ -160,7 +160,7 @@ class ImageRecipeTest(tf.test.TestCase, parameterized.TestCase):
         os.path.join(folder, 'model'),
         'AUDIO_RATE=4000',
         'NUM_AUDIO_SAMPLES=1600',
-        'PATCH_SIZE=(64,)',
+        'audio/PatchTower.patch_size=(64,)',
         'TABLE_AUDIO_SAMPLES=1280',
         *recipes.sizes(''),
         "STRATEGY='cpu'",

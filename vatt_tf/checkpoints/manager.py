@@ -303,7 +303,7 @@ class Manager(tf.train.CheckpointManager):
         f'A checkpoint cannot be written to {self.directory}: '
         f'{file_utils.reason(error)}. {stays}. Make room there (a '
         'checkpoint is written before the oldest is deleted), or keep fewer '
-        'of them (KEEP_CHECKPOINTS); then the same command goes on.'
+        'of them (`train.keep_checkpoints`); then the same command goes on.'
       ) from error
     self._saved_step, self._saved_path = step, path
     return path

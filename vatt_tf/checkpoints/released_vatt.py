@@ -65,6 +65,14 @@ _MACROS = {
   'TextTower.max_words': (('MAX_WORDS',),),
   'TextTower.vocabulary_size': (('VOCABULARY_SIZE',),),
 }
+# What the recipes of sound add to gin/runs/finetune.gin, whose clips are video.
+_AUDIO_CLASSIFIER = (
+  "MODALITY = 'audio'",
+  'VIDEO_INPUT = None',
+  'AUDIO_INPUT = @AudioConfig()',
+  'NUM_TEST_CROPS = 1',
+  'train/LabelConfig.is_multi_label = True',
+)
 _CLASSIFIER_MACROS = {
   'video/PatchTower.input_size': (
     ('TABLE_FRAMES', 'NUM_FRAMES'),
@@ -446,7 +454,7 @@ def gin_config(released, given=()):
   bindings = []
   if released.kind == 'classifier':
     (modality,) = released.modalities
-    files = [f'gin/runs/finetune_{modality}.gin']
+    files = ['gin/runs/finetune.gin']
     # Sounds were fine-tuned on AudioSet, whose clips have several classes.
     is_multi_label = modality == 'audio'
     sizes['IS_MULTI_LABEL'] = is_multi_label
@@ -467,6 +475,8 @@ def gin_config(released, given=()):
       ]
     else:
       bindings = [f'TOWERS/macro.value = {{{modality!r}: {tower}()}}']
+    if modality == 'audio':
+      bindings += _AUDIO_CLASSIFIER
   else:
     files = [
       f'gin/pretrain_{"ma_medium" if released.is_agnostic else "ms_mbs"}.gin'

@@ -205,7 +205,7 @@ def evaluate(
   if not results:
     raise ValueError(
       f'No checkpoint of {checkpoint} was left to evaluate: all were deleted '
-      'before their turn. Keep more of them (KEEP_CHECKPOINTS).'
+      'before their turn. Keep more of them (`train.keep_checkpoints`).'
     )
   metrics = findings[0][1]
   if several:

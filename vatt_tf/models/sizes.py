@@ -31,7 +31,15 @@ SMALL = Size(6, 512, 2048, 8)
 BASE = Size(12, 768, 3072, 12)
 MEDIUM = Size(12, 1024, 4096, 16)
 LARGE = Size(24, 1024, 4096, 16)
+# For a few hundred labelled clips, from scratch.
+TINY = Size(4, 128, 512, 4, d_kv=32)
 
-NAMED = {'SMALL': SMALL, 'BASE': BASE, 'MEDIUM': MEDIUM, 'LARGE': LARGE}
+NAMED = {
+  'TINY': TINY,
+  'SMALL': SMALL,
+  'BASE': BASE,
+  'MEDIUM': MEDIUM,
+  'LARGE': LARGE,
+}
 for _name, _size in NAMED.items():
   gin.constant(f'vatt_tf.{_name}', _size)
