@@ -36,12 +36,14 @@ import tf_keras
 from benchmarks import checks, train_step
 from benchmarks import loss as loss_benchmark
 from vatt_tf.analysis import summary
-from vatt_tf.core import (
-  devices,
-  distribution,
-  feature_names,
+from vatt_tf.core import devices, feature_names, strategies
+from vatt_tf.input_pipeline import (
+  audio_config,
+  fake_batches,
+  pipeline,
+  text,
+  video_config,
 )
-from vatt_tf.input_pipeline import audio, fake_batches, pipeline, text, video
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain
@@ -159,8 +161,8 @@ def _case_gradients():
 def _fake_batch(workload):
   return fake_batches.make_fake_batch(
     workload.batch_size,
-    train_step.video_config(workload),
-    audio.AudioConfig(num_samples=workload.num_samples),
+    train_step.make_video_config(workload),
+    audio_config.AudioConfig(num_samples=workload.num_samples),
     train_step.text_config(),
   )
 
@@ -210,8 +212,8 @@ def _case_step(workload, batch_size, jit_compile):
 
 def _summarize(workload, arguments):
   features = plan_lib.row_spec(
-    train_step.video_config(workload),
-    audio.AudioConfig(num_samples=workload.num_samples),
+    train_step.make_video_config(workload),
+    audio_config.AudioConfig(num_samples=workload.num_samples),
     train_step.text_config(),
   )
   with tf.Graph().as_default():
@@ -232,11 +234,11 @@ def _case_records(batch_size, num_batches):
     str(folder / 'train-*.tfrecord'),
     batch_size,
     is_training=True,
-    video=video.VideoConfig(),
-    audio=audio.AudioConfig(),
+    video=video_config.VideoConfig(),
+    audio=audio_config.AudioConfig(),
     text=text.TextConfig(vocabulary=str(folder / 'vocabulary.txt')),
   )
-  strategy = distribution.make_strategy('one_device')
+  strategy = strategies.make_strategy('one_device')
   batches = iter(strategy.experimental_distribute_dataset(dataset))
 
   @tf.function
@@ -291,9 +293,9 @@ def _case_embeddings(workload, batch_size):
 def _case_mirrored(workload, num_devices):
   tf.config.experimental.enable_tensor_float_32_execution(False)
   if _kind() == 'CPU':
-    devices_of = distribution.make_strategy('mirrored', num_devices)
+    devices_of = strategies.make_strategy('mirrored', num_devices)
   else:
-    devices_of = distribution.make_strategy('mirrored')
+    devices_of = strategies.make_strategy('mirrored')
   replicas = devices_of.num_replicas_in_sync
   workload = _WORKLOADS[workload]
   workload = workload._replace(batch_size=4 * replicas)

@@ -34,14 +34,14 @@ from vatt_tf.core import (
 )
 from vatt_tf.embedding import journal
 from vatt_tf.export import saved_model, signatures
-from vatt_tf.input_pipeline import audio, text, video
+from vatt_tf.input_pipeline import audio_config, text, video_config
 from vatt_tf.media import ingest
 
 # Of a part: the journal has a line for each.
 _CLIPS_PER_FILE = 64
 _CONFIGS = {
-  'video': video.VideoConfig,
-  'audio': audio.AudioConfig,
+  'video': video_config.VideoConfig,
+  'audio': audio_config.AudioConfig,
   'text': text.TextConfig,
 }
 

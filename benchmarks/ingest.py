@@ -32,11 +32,8 @@ import cv2
 import numpy as np
 
 from benchmarks import checks
-from vatt_tf.core import (
-  distribution,
-  file_utils,
-)
-from vatt_tf.input_pipeline import records
+from vatt_tf.core import file_utils, strategies
+from vatt_tf.input_pipeline.records import reading
 
 _SECONDS = 3
 _SIZE = (360, 288)
@@ -244,7 +241,7 @@ def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
     times += [at] * line.get('records', 0)
   if len(times) < 2:
     raise RuntimeError(f'{len(times)} records: {watched.said[-2000:]}')
-  num_cores = distribution.num_cores()
+  num_cores = strategies.num_cores()
   rate = (len(times) - 1) / (times[-1] - times[0])
   return {
     'num_records': len(times),
@@ -327,7 +324,7 @@ def compare(pattern: str) -> dict:
   sounds, sizes, lengths, rates, kinds = {}, set(), set(), set(), set()
   psnrs, num_records, num_bytes, num_frames = [], 0, 0, 0
   for path in sorted(glob.glob(pattern)):
-    for clip in records.read_shard(path):
+    for clip in reading.read_shard(path):
       number = int(os.path.splitext(clip.data_path)[0])
       num_records += 1
       sizes.add((clip.width, clip.height))

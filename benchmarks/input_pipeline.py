@@ -41,12 +41,8 @@ from vatt_tf import (
   configurables,  # noqa: F401
   quickstart,
 )
-from vatt_tf.core import (
-  distribution,
-  file_utils,
-  gin_utils,
-)
-from vatt_tf.input_pipeline import audio, pipeline, video
+from vatt_tf.core import file_utils, gin_utils, strategies
+from vatt_tf.input_pipeline import audio_config, pipeline, video_config
 from vatt_tf.media import ingest
 from vatt_tf.training import trainer
 
@@ -192,8 +188,8 @@ def f4_dataset(folder: str, **arguments) -> tf.data.Dataset:
     os.path.join(folder, 'records', 'train-*.tfrecord'),
     4,
     is_training=True,
-    video=video.VideoConfig(),
-    audio=audio.AudioConfig(),
+    video=video_config.VideoConfig(),
+    audio=audio_config.AudioConfig(),
     **arguments,
   )
 
@@ -228,7 +224,7 @@ def measure_f4(
 
 def _make_trainer():
   """The quickstart's model in training, on one batch again and again."""
-  strategy = distribution.make_strategy('one_device')
+  strategy = strategies.make_strategy('one_device')
 
   def make_batches(_):
     return _quickstart_dataset().take(1).cache().repeat()
@@ -291,7 +287,7 @@ def _measure_training(rounds):
 
 def _figures(rates, references):
   """The median of a rate, in all and per core, beside the machine's speed."""
-  cores = distribution.num_cores()
+  cores = strategies.num_cores()
   rate, reference = float(np.median(rates)), float(np.median(references))
   return {
     'cores': cores,

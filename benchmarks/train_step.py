@@ -34,13 +34,18 @@ import tf_keras
 
 from tests import vatt_models
 from vatt_tf.core import (
-  distribution,
   feature_names,
   file_utils,
   modalities,
   randomness,
+  strategies,
 )
-from vatt_tf.input_pipeline import audio, fake_batches, text, video
+from vatt_tf.input_pipeline import (
+  audio_config,
+  fake_batches,
+  text,
+  video_config,
+)
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer
 
@@ -111,13 +116,13 @@ def make_trainer(workload, arguments, rates, strategy=None, make_dataset=None):
   Returns:
     (`trainer.Trainer`, its model).
   """
-  strategy = strategy or distribution.make_strategy('one_device')
+  strategy = strategy or strategies.make_strategy('one_device')
 
   def make_noise(context):
     return fake_batches.fake_dataset(
       workload.batch_size,
-      video_config(workload),
-      audio.AudioConfig(num_samples=workload.num_samples),
+      make_video_config(workload),
+      audio_config.AudioConfig(num_samples=workload.num_samples),
       text_config(),
       input_context=context,
     )
@@ -154,7 +159,7 @@ def _make_video_steps(workload, arguments, rates):
   tower = model.towers[modalities.VIDEO]
   variables = tower.trainable_variables
   batch = fake_batches.make_fake_batch(
-    workload.batch_size, video_config(workload)
+    workload.batch_size, make_video_config(workload)
   )
   video_input = batch[feature_names.VIDEO]
   upstream = tf.random.normal([workload.batch_size, workload.size.d_model])
@@ -174,9 +179,9 @@ def _make_video_steps(workload, arguments, rates):
   return run
 
 
-def video_config(workload):
+def make_video_config(workload):
   """The frames that a workload takes of a clip."""
-  return video.VideoConfig(
+  return video_config.VideoConfig(
     num_frames=workload.num_frames, frame_size=workload.frame_size
   )
 

@@ -24,7 +24,7 @@ from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.checkpoints import conversion, manager
+from vatt_tf.checkpoints import manager, plans, weight_sources
 from vatt_tf.core import gin_utils
 
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -82,7 +82,7 @@ def check(found, name, folder):
     cwd=checks.ROOT,
     check=True,
   )
-  source = conversion.open_source(prefix)
+  source = weight_sources.open_source(prefix)
   size = sum(file['bytes'] for file in source.describe_files())
   found.note(f'{name}: file in GiB', round(size / 2**30, 3))
 
@@ -129,7 +129,7 @@ def check(found, name, folder):
   gin_utils.parse([f'{output}/config.gin'])
   model = gin_utils.get_task().build_model()
   manager.restore_model(model, manager.resolve(output))
-  variables = conversion.target_variables(model)
+  variables = plans.target_variables(model)
   for row in rows:
     (origin,) = row['sources']
     value = variables.pop(row['target']).numpy()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests import mains, sentence_pieces, shared_data
 from tests.checkpoints import checkpoint_files
 from vatt_tf import convert
-from vatt_tf.checkpoints import conversion, manager, t5, vit
+from vatt_tf.checkpoints import manager, reports, t5, vit, weight_sources
 from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import text
@@ -280,7 +280,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     checkpoint_files.write(prefix, arrays)
     report = os.path.join(self.get_temp_dir(), 'report.json')
     arguments = ('released_vatt', prefix, self.output, [_GIN_FILE], _UT_FAC)
-    with self.assertRaises(conversion.ConversionError):
+    with self.assertRaises(reports.ConversionError):
       convert.import_checkpoint(*arguments, report_path=report)
     with open(report) as file:
       self.assertEqual(json.load(file)['counts']['missing'], 1)
@@ -322,7 +322,7 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
   def test_in_and_out(self, fixture):
     source, module = ('vit', vit) if fixture == 'vit' else ('t5', t5)
     folder = str(shared_data.path('fixtures', fixture))
-    opened = conversion.open_source(folder)
+    opened = weight_sources.open_source(folder)
     sizes = ('num_layers=1', 'd_model=8', 'd_ff=16', 'num_heads=2', 'd_kv=4')
     found = module.detect(opened.shapes, opened.config)
     params = [
@@ -344,7 +344,7 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     self.assertGreater(report.count('new'), 0)
     exported = os.path.join(self.get_temp_dir(), 'exported')
     convert.export_checkpoint(source, output, exported)
-    again = conversion.open_source(exported)
+    again = weight_sources.open_source(exported)
     same = [
       name
       for name in opened.shapes
@@ -371,7 +371,7 @@ class OtherSourcesTest(parameterized.TestCase, tf.test.TestCase):
     ]
     gin_files = []
     if has_gin_file:
-      opened = conversion.open_source(folder)
+      opened = weight_sources.open_source(folder)
       found = t5.detect(opened.shapes, opened.config)
       gin_files, bindings = t5.gin_config(found)
       # A file of one's own, with another kind of vocabulary.
@@ -459,7 +459,7 @@ class CommandTest(tf.test.TestCase):
     )
     loop.train(model_dir)
     trained, converted = (
-      conversion.open_source(folder) for folder in (model_dir, self.output)
+      weight_sources.open_source(folder) for folder in (model_dir, self.output)
     )
     table = 'model/text_embedding/table/embeddings'
     self.assertAllEqual(trained.read(table), converted.read(table))

@@ -16,7 +16,7 @@ from vatt_tf import (
 )
 from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import runner
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading
 
 _SAMPLE = shared_data.REPOSITORY / 'data' / 'sample'
 _SMALL = (
@@ -157,7 +157,7 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
     ids = []
     paths = sorted(str(path) for path in _SAMPLE.glob('*.tfrecord'))
     for record in tf.data.TFRecordDataset(paths):
-      (name,) = records.parse_record(record, ['example_id'])['example_id']
+      (name,) = reading.parse_record(record, ['example_id'])['example_id']
       ids.append(name.numpy().decode())
     folder = self.create_tempdir().full_path
     for fold in range(3):

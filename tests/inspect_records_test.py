@@ -5,9 +5,9 @@ import os
 
 import tensorflow as tf
 
-from tests import mains
+from tests import fake_clips, mains
 from vatt_tf import inspect_records
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import writing
 
 
 class InspectRecordsTest(tf.test.TestCase):
@@ -15,10 +15,10 @@ class InspectRecordsTest(tf.test.TestCase):
     super().setUp()
     self.folder = self.create_tempdir().full_path
     for i in range(2):
-      path = records.shard_path(self.folder, 'train', i, 2)
-      with records.ShardWriter(path) as writer:
+      path = writing.shard_path(self.folder, 'train', i, 2)
+      with writing.ShardWriter(path) as writer:
         for j in range(3):
-          clip = records.fake_clip(2 * i + j, 4, height=32, width=48)
+          clip = fake_clips.fake_clip(2 * i + j, 4, height=32, width=48)
           writer.write(clip)
 
   def run_main(self, **values):
@@ -51,7 +51,7 @@ class InspectRecordsTest(tf.test.TestCase):
     self.assertIn('python -m vatt_tf.ingest', error)
 
   def test_truncated_shard(self):
-    path = records.shard_path(self.folder, 'train', 1, 2)
+    path = writing.shard_path(self.folder, 'train', 1, 2)
     with open(path, 'r+b') as file:
       file.truncate(os.path.getsize(path) - 10)
     code, _, error = self.run_main(pattern=[f'{self.folder}/train-*'])

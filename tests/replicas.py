@@ -17,10 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import vatt_models
-from vatt_tf.core import (
-  distribution,
-  randomness,
-)
+from vatt_tf.core import collectives, randomness, strategies
 from vatt_tf.core import feature_names as names
 from vatt_tf.losses import contrastive
 from vatt_tf.models import sizes
@@ -114,7 +111,7 @@ def run(strategy, kind='agnostic', denominator='joint', chunk_size=None):
     last replica of this process is from its first.
   """
   num_replicas = strategy.num_replicas_in_sync
-  rows = distribution.check_batch_divisible(GLOBAL_BATCH, strategy)
+  rows = strategies.check_batch_divisible(GLOBAL_BATCH, strategy)
   features = {}
   for key, array in global_batch().items():
     parts = np.split(array, num_replicas)
@@ -127,7 +124,7 @@ def run(strategy, kind='agnostic', denominator='joint', chunk_size=None):
     model = _build_model(kind)
 
   def replica_step(features, step):
-    rng = randomness.make(7, step, distribution.first_row(rows))
+    rng = randomness.make(7, step, collectives.first_row(rows))
     with tf.GradientTape() as tape:
       outputs = model(features, training=True, rng=rng)
       options = {'denominator': denominator, 'chunk_size': chunk_size}
@@ -147,7 +144,7 @@ def run(strategy, kind='agnostic', denominator='joint', chunk_size=None):
       )
       loss = sound.loss + text.loss
     gradients = tape.gradient(loss, model.trainable_variables)
-    return distribution.all_reduce_sum(
+    return collectives.all_reduce_sum(
       {
         'nce': sound._asdict(),
         'mil_nce': text._asdict(),
@@ -210,7 +207,7 @@ def differences(found, expected, tolerance=1e-5):
 
 def main(argv):
   """Runs as one worker and writes what it found."""
-  strategy = distribution.make_strategy('multi_worker_mirrored')
+  strategy = strategies.make_strategy('multi_worker_mirrored')
   found = run(strategy)
   path = argv[1]
   np.savez(f'{path}.tmp.npz', **found)

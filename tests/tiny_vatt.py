@@ -5,14 +5,15 @@ import tensorflow as tf
 
 from tests import shared_data, vatt_models
 from vatt_tf.export import signatures
-from vatt_tf.input_pipeline import audio, records, text, video
+from vatt_tf.input_pipeline import audio_config, text, video_config
+from vatt_tf.input_pipeline.records import reading
 from vatt_tf.models import sizes
 
 RECORDS = shared_data.REPOSITORY / 'data' / 'sample'
 SIZE = sizes.Size(1, 8, 16, 2, d_kv=4)
 # The whole of a sample record, so that a clip is what the record holds.
-VIDEO = video.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
-AUDIO = audio.AudioConfig(num_samples=54400, sample_rate=16000)
+VIDEO = video_config.VideoConfig(num_frames=34, frame_rate=10.0, frame_size=64)
+AUDIO = audio_config.AudioConfig(num_samples=54400, sample_rate=16000)
 TEXT = text.TextConfig(
   num_captions=1, max_words=12, vocabulary=str(RECORDS / 'vocabulary.txt')
 )
@@ -50,16 +51,16 @@ def make(stddev=0.1, **arguments):
   return model
 
 
-def served(model=None, audio_config=AUDIO):
+def served(model=None, audio=AUDIO):
   """A `ServedModel` of a model, by default of what `make` gives."""
-  return signatures.ServedModel(model or make(), VIDEO, audio_config, TEXT)
+  return signatures.ServedModel(model or make(), VIDEO, audio, TEXT)
 
 
 def clips():
   """The sample records, in the order in which evaluation reads them."""
   paths = sorted(map(str, RECORDS.glob('validation-*')))
   dataset = tf.data.TFRecordDataset(paths)
-  return [records.read_clip(record) for record in dataset.as_numpy_iterator()]
+  return [reading.read_clip(record) for record in dataset.as_numpy_iterator()]
 
 
 def frames():

@@ -10,7 +10,7 @@ import zipfile
 from absl.testing import absltest
 
 from tests.project import sources
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import shard_files
 
 
 class WheelTest(absltest.TestCase):
@@ -102,8 +102,8 @@ class WheelTest(absltest.TestCase):
     for path in committed.glob('*.tfrecord'):
       made = str(folder / 'data' / 'sample' / path.name)
       self.assertEqual(
-        records.count_all_records([made]),
-        records.count_all_records([str(path)]),
+        shard_files.count_all_records([made]),
+        shard_files.count_all_records([str(path)]),
       )
     done = self._run(folder, *train)
     self.assertEqual(done.returncode, 0, done.stderr)

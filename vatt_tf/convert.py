@@ -16,7 +16,14 @@ import tensorflow as tf
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.checkpoints import conversion, manager, released_vatt, t5, vit
+from vatt_tf.checkpoints import (
+  manager,
+  released_vatt,
+  reports,
+  t5,
+  vit,
+  weight_sources,
+)
 from vatt_tf.core import (
   command_line,
   file_utils,
@@ -85,25 +92,25 @@ def import_checkpoint(
 
   Args:
     source: `released_vatt`, `t5` or `vit`.
-    checkpoint: path of what is read, see `conversion.open_source`.
-    output: folder to write to.
-    gin_files: list of paths, of the model; empty: its sizes are those that the
+    checkpoint: Path of what is read, see `weight_sources.open_source`.
+    output: Folder to write to.
+    gin_files: List of paths, of the model; empty: its sizes are those that the
       checkpoint tells.
-    gin_params: list of bindings.
-    allow_partial: bool, take what fits.
-    report_path: a json file to write the report to, or None. It is written
-      too when a variable does not fit.
-    tokenizer: path of the SentencePiece model of a T5, or None. It is copied
-      to `output`, and the written config.gin uses the copy.
-    factorize_positions: bool, of a ViT; see `vit.plan`.
+    gin_params: List of bindings.
+    allow_partial: Take what fits.
+    report_path: A json file to write the report to, or None. It is written too
+      when a variable does not fit.
+    tokenizer: Path of the SentencePiece model of a T5, or None. It is copied to
+      `output`, and the written config.gin uses the copy.
+    factorize_positions: Of a ViT; see `vit.plan`.
 
   Returns:
-    (prefix, report): the prefix of the checkpoint, `conversion.Report`.
+    (prefix, report): the prefix of the checkpoint, `reports.Report`.
 
   Raises:
     ValueError: the file is none of that kind, is damaged, or does not fit.
   """
-  conversion.check_output(output)
+  reports.check_output(output)
   if tokenizer is not None and source != 't5':
     raise ValueError(
       '`tokenizer` belongs to source=t5. '
@@ -114,7 +121,7 @@ def import_checkpoint(
       f'`factorize_positions` belongs to source=vit. Received: source={source}'
     )
   module = _SOURCES[source]
-  opened = conversion.open_source(checkpoint)
+  opened = weight_sources.open_source(checkpoint)
   found = module.detect(opened.shapes, opened.config)
   print(found, flush=True)
   options = {}
@@ -139,7 +146,7 @@ def import_checkpoint(
   model = _build()
   try:
     report = module.load(model, opened, allow_partial, **options)
-  except conversion.ConversionError as e:
+  except reports.ConversionError as e:
     if report_path is not None:
       _write_report(report_path, e.report)
     raise
@@ -148,8 +155,8 @@ def import_checkpoint(
   if tokenizer is not None:
     tf.io.gfile.makedirs(output)
     tf.io.gfile.copy(tokenizer, copied, overwrite=True)
-  origin = conversion.origin_of(opened, source, report)
-  path = conversion.write_checkpoint(
+  origin = reports.origin_of(opened, source, report)
+  path = reports.write_checkpoint(
     model, output, origin, gin.config_str(), report
   )
   return path, report
@@ -165,11 +172,11 @@ def export_checkpoint(source, checkpoint, output, gin_files=(), gin_params=()):
 
   Args:
     source: `t5` or `vit`, which programs' format.
-    checkpoint: a run's directory or the prefix of a checkpoint.
-    output: folder to write to.
-    gin_files: list of paths, of the model; empty: the `config.gin` beside the
+    checkpoint: A run's directory or the prefix of a checkpoint.
+    output: Folder to write to.
+    gin_files: List of paths, of the model; empty: the `config.gin` beside the
       checkpoint.
-    gin_params: list of bindings.
+    gin_params: List of bindings.
 
   Raises:
     ValueError: there is no such format, or the model does not fit it.

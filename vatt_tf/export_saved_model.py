@@ -19,7 +19,7 @@ from vatt_tf.core import (
   gin_utils,
 )
 from vatt_tf.export import saved_model, signatures
-from vatt_tf.input_pipeline import audio, text, video
+from vatt_tf.input_pipeline import audio_config, text, video_config
 
 _CHECKPOINT = command_line.define_path(
   'checkpoint',
@@ -51,8 +51,8 @@ gin_utils.define_flags()
 
 # Of the gin scope of held-out data, as evaluation has them.
 _CONFIGS = {
-  'video': video.VideoConfig,
-  'audio': audio.AudioConfig,
+  'video': video_config.VideoConfig,
+  'audio': audio_config.AudioConfig,
   'text': text.TextConfig,
 }
 
@@ -70,14 +70,14 @@ def export(
   """Exports a checkpoint.
 
   Args:
-    checkpoint: a run's directory, or a checkpoint's prefix.
-    output: directory of the model.
-    gin_files: list of paths; empty: the `config.gin` beside the checkpoint.
-    gin_params: list of bindings.
-    model_name: string.
-    version: int or None, see `saved_model.write`.
+    checkpoint: A run's directory, or a checkpoint's prefix.
+    output: Directory of the model.
+    gin_files: List of paths; empty: the `config.gin` beside the checkpoint.
+    gin_params: List of bindings.
+    model_name: Name by which a server knows the model.
+    version: See `saved_model.write`.
     precision: `float32` or `bfloat16`.
-    label_names: path of a file with the name of a class in each line, or None.
+    label_names: Path of a file with the name of a class in each line, or None.
 
   Returns:
     The path of the version.

@@ -14,7 +14,7 @@ import json
 from absl import app, flags
 
 from vatt_tf.core import command_line
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import shard_files
 from vatt_tf.media import inspection
 
 _PATTERN = command_line.define_path(
@@ -37,8 +37,8 @@ def main(argv):
       'the shell leaves it alone.'
     )
   with command_line.exit_on_error():
-    paths = records.match_shards(_PATTERN.value, macro='TRAIN_RECORDS')
-    counts = records.count_all_records(paths)
+    paths = shard_files.match_shards(_PATTERN.value, macro='TRAIN_RECORDS')
+    counts = shard_files.count_all_records(paths)
     some = inspection.read_some(paths, _NUM_RECORDS.value)
     reports = [inspection.report_record(*one) for one in some]
     if _JSON.value:

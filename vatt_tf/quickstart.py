@@ -104,8 +104,8 @@ def make_data(output_dir, clock=None):
   """Renders sample media and makes records and a vocabulary of them.
 
   Args:
-    output_dir: folder for `media`, `records` and `vocabulary.txt`.
-    clock: counts the seconds of each part; None: nothing does.
+    output_dir: Folder for `media`, `records` and `vocabulary.txt`.
+    clock: Counts the seconds of each part; None: nothing does.
 
   Returns:
     The bindings of `--gin_param` that name what was made, a list.
@@ -154,9 +154,9 @@ def make_searchable(output_dir, clock=None):
   """Exports the model, embeds the held-out clips and searches them once.
 
   Args:
-    output_dir: folder of `make_data`, with a trained model in `model`, for
+    output_dir: Folder of `make_data`, with a trained model in `model`, for
       `saved_model`, `embeddings` and `index`.
-    clock: counts the seconds of each part; None: nothing does.
+    clock: Counts the seconds of each part; None: nothing does.
   """
   clock = clock or _Clock()
   model_dir, saved_model, embeddings, index = (
@@ -200,8 +200,8 @@ def run(output_dir):
   """Runs the quickstart.
 
   Args:
-    output_dir: folder for everything that it writes. What an earlier
-      quickstart left there is removed first.
+    output_dir: Folder for everything that it writes. What an earlier quickstart
+      left there is removed first.
 
   Returns:
     Retrieval metrics, as `retrieval.evaluate_retrieval` gives them; they are

@@ -43,8 +43,8 @@ def open_searcher(index_path, saved_model):
   """An index with the model of its vectors, ready for queries.
 
   Args:
-    index_path: folder of the index.
-    saved_model: folder of the exported model, or of one of its versions. Of the
+    index_path: Folder of the index.
+    saved_model: Folder of the exported model, or of one of its versions. Of the
       former, the version that made the vectors is taken.
 
   Returns:
@@ -64,11 +64,11 @@ def build_and_show(embeddings, index_path, saved_model, text, count=3):
   """Builds an index and searches it once, to show that it works.
 
   Args:
-    embeddings: folder that `python -m vatt_tf.embed` wrote.
-    index_path: folder of the index.
-    saved_model: folder of the model that made the embeddings.
-    text: words to search with.
-    count: how many moments to show.
+    embeddings: Folder that `python -m vatt_tf.embed` wrote.
+    index_path: Folder of the index.
+    saved_model: Folder of the model that made the embeddings.
+    text: Words to search with.
+    count: How many moments to show.
 
   Returns:
     The `query.Answer`; it is printed as a table.
@@ -127,7 +127,7 @@ def parse(argv):
   """Parses the command line: a command and its flags.
 
   Args:
-    argv: list of strings, of which the first is the program.
+    argv: Of which the first is the program.
 
   Returns:
     A namespace of the flags, with the function of the command as `run`.

@@ -17,7 +17,7 @@ import tensorflow as tf
 from vatt_tf.core import command_line
 
 # The import of text registers the ops of the tokenizers.
-from vatt_tf.input_pipeline import encoded_audio, service, text  # noqa: F401
+from vatt_tf.input_pipeline import encoded_audio, service
 
 _PORT = flags.DEFINE_integer(
   'port', 5050, 'Port to listen at; the worker listens at the one after it.'

@@ -12,11 +12,7 @@ from absl import app, flags
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.core import (
-  command_line,
-  distribution,
-  gin_utils,
-)
+from vatt_tf.core import command_line, gin_utils, workers
 from vatt_tf.training import loop, trainer
 
 _MODEL_DIR = command_line.define_path(
@@ -38,10 +34,8 @@ def main(argv):
   if model_dir is None:
     model_dir = os.path.join('runs', pathlib.PurePath(gin_files[0]).stem)
   with (
-    command_line.exit_on_error(
-      trainer.NonFiniteError, distribution.WorkerLostError
-    ),
-    distribution.lost_workers_named(),
+    command_line.exit_on_error(trainer.NonFiniteError, workers.WorkerLostError),
+    workers.lost_workers_named(),
   ):
     gin_utils.parse(gin_files, flags.FLAGS.gin_param)
     loop.train(model_dir)

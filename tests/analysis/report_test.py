@@ -10,7 +10,12 @@ import tensorflow as tf
 from tests import vatt_models
 from vatt_tf.analysis import activations, report
 from vatt_tf.evaluation import runner
-from vatt_tf.input_pipeline import audio, fake_batches, text, video
+from vatt_tf.input_pipeline import (
+  audio_config,
+  fake_batches,
+  text,
+  video_config,
+)
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.models import sizes
 
@@ -35,8 +40,8 @@ def _model(**arguments):
 def _features(num_rows, label=None, seed=0):
   return fake_batches.make_fake_batch(
     num_rows,
-    video.VideoConfig(num_frames=4, frame_size=16),
-    audio.AudioConfig(num_samples=1280),
+    video_config.VideoConfig(num_frames=4, frame_size=16),
+    audio_config.AudioConfig(num_samples=1280),
     text.TextConfig(num_captions=2, max_words=5, vocabulary_size=6),
     label,
     seed=seed,

@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from tests import vatt_models
 from vatt_tf.analysis import summary
-from vatt_tf.input_pipeline import audio, text, video
+from vatt_tf.input_pipeline import audio_config, text, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.models import sizes
 
 _FEATURES = plan_lib.row_spec(
-  video.VideoConfig(num_frames=8, frame_size=32),
-  audio.AudioConfig(num_samples=1280),
+  video_config.VideoConfig(num_frames=8, frame_size=32),
+  audio_config.AudioConfig(num_samples=1280),
   text.TextConfig(num_captions=3, max_words=6),
 )
 _AGNOSTIC = {'size': sizes.Size(2, 8, 32, 2, d_kv=4)}

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests.checkpoints import checkpoint_files
-from vatt_tf.checkpoints import conversion, manager
+from vatt_tf.checkpoints import manager, plans, reports, weight_sources
 
 _ARRAYS = {
   'theirs/w': np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -27,10 +27,10 @@ def _model():
 
 def _plan(**changes):
   assignments = [
-    conversion.copy('dense/kernel', 'theirs/w', 'transposed', np.transpose),
-    conversion.copy('dense/bias', 'theirs/b'),
+    plans.copy('dense/kernel', 'theirs/w', 'transposed', np.transpose),
+    plans.copy('dense/bias', 'theirs/b'),
   ]
-  return conversion.Plan(**{'assignments': assignments, **changes})
+  return plans.Plan(**{'assignments': assignments, **changes})
 
 
 class SourceTest(parameterized.TestCase, tf.test.TestCase):
@@ -44,7 +44,7 @@ class SourceTest(parameterized.TestCase, tf.test.TestCase):
     '', 'ckpt-500000', 'ckpt-500000.index', 'ckpt-500000.data-00000-of-00001'
   )
   def test_tensorflow(self, name):
-    source = conversion.open_source(os.path.join(self.dir, name))
+    source = weight_sources.open_source(os.path.join(self.dir, name))
     self.assertEqual(source.path, self.prefix)
     self.assertEqual(source.shapes, {'theirs/b': (2,), 'theirs/w': (2, 3)})
     for name, value in _ARRAYS.items():
@@ -58,65 +58,65 @@ class SourceTest(parameterized.TestCase, tf.test.TestCase):
     path = tf.train.Checkpoint(a=tf.Variable(1.0)).save(
       os.path.join(self.dir, 'objects', 'ckpt')
     )
-    source = conversion.open_source(path)
+    source = weight_sources.open_source(path)
     self.assertEqual(source.shapes, {'a': (), 'save_counter': ()})
     self.assertAllEqual(source.read('a'), 1.0)
 
   def test_npz(self):
     path = os.path.join(self.dir, 'a.npz')
     np.savez(path, **_ARRAYS)
-    source = conversion.open_source(path)
+    source = weight_sources.open_source(path)
     self.assertEqual(source.shapes, {'theirs/b': (2,), 'theirs/w': (2, 3)})
     self.assertAllEqual(source.read('theirs/w'), _ARRAYS['theirs/w'])
 
   def test_nothing_there(self):
     with self.assertRaisesRegex(ValueError, 'no checkpoint.*ckpt-500000.index'):
-      conversion.open_source(os.path.join(self.dir, 'ckpt-5'))
+      weight_sources.open_source(os.path.join(self.dir, 'ckpt-5'))
 
   def test_not_a_checkpoint(self):
     path = os.path.join(self.dir, 'notes.txt')
     with open(path, 'w') as file:
       file.write('no weights')
     with self.assertRaisesRegex(ValueError, 'There is no checkpoint at'):
-      conversion.open_source(path)
+      weight_sources.open_source(path)
     os.rename(path, os.path.join(self.dir, 'notes.index'))
     with self.assertRaisesRegex(ValueError, 'not the index of a TensorFlow'):
-      conversion.open_source(os.path.join(self.dir, 'notes'))
+      weight_sources.open_source(os.path.join(self.dir, 'notes'))
 
   def test_several_in_a_folder(self):
     checkpoint_files.write(os.path.join(self.dir, 'other'), _ARRAYS)
     with self.assertRaisesRegex(ValueError, 'must name one of.*other.index'):
-      conversion.open_source(self.dir)
+      weight_sources.open_source(self.dir)
 
   def test_data_missing_beside_the_index(self):
     os.remove(self.prefix + '.data-00000-of-00001')
     with self.assertRaisesRegex(ValueError, 'data of .* are not beside it'):
-      conversion.open_source(self.prefix)
+      weight_sources.open_source(self.prefix)
 
   def test_part_of_the_data_missing(self):
     os.rename(
       self.prefix + '.data-00000-of-00001', self.prefix + '.data-00000-of-00002'
     )
     with self.assertRaisesRegex(ValueError, 'all parts of it'):
-      conversion.open_source(self.prefix)
+      weight_sources.open_source(self.prefix)
 
   def test_half_downloaded(self):
     checkpoint_files.truncate(self.prefix + '.data-00000-of-00001')
     with self.assertRaisesRegex(ValueError, '16 bytes.*take 32.*only a part'):
-      conversion.open_source(self.prefix)
+      weight_sources.open_source(self.prefix)
 
   def test_damaged_in_the_middle(self):
     with open(self.prefix + '.data-00000-of-00001', 'r+b') as file:
       file.seek(20)
       file.write(b'x')
-    source = conversion.open_source(self.prefix)
+    source = weight_sources.open_source(self.prefix)
     with self.assertRaisesRegex(ValueError, 'theirs/w` cannot.*damaged'):
-      conversion.apply(_plan(), _model(), source)
+      reports.apply(_plan(), _model(), source)
 
   def test_half_downloaded_index(self):
     checkpoint_files.truncate(self.prefix + '.index')
     with self.assertRaisesRegex(ValueError, 'or only a part of one'):
-      conversion.open_source(self.prefix)
+      weight_sources.open_source(self.prefix)
 
 
 class PlanTest(parameterized.TestCase, tf.test.TestCase):
@@ -130,11 +130,11 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     checkpoint_files.write(
       self.prefix, {k: v for k, v in arrays.items() if v is not None}
     )
-    return conversion.open_source(self.prefix)
+    return weight_sources.open_source(self.prefix)
 
   def test_applies_and_reports(self):
     source = self._source(slot=np.zeros(3, np.float32))
-    report = conversion.apply(
+    report = reports.apply(
       _plan(ignored={'slot': 'slot of the optimizer'}), self.model, source
     )
     kernel, bias = self.model.weights
@@ -155,13 +155,11 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_layers_share_a_line(self):
     rows = [
-      conversion.Row(
-        'matched', f'a/layer_{i}/k', (2,), (f'b/{i}/k',), ((2,),), ''
-      )
+      reports.Row('matched', f'a/layer_{i}/k', (2,), (f'b/{i}/k',), ((2,),), '')
       for i in range(12)
     ]
     self.assertEqual(
-      conversion.Report(rows, ['a note']).format().splitlines(),
+      reports.Report(rows, ['a note']).format().splitlines(),
       [
         'matched     a/layer_*/k 2 <- b/*/k 2 (12x)',
         'a note',
@@ -201,19 +199,19 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
   def test_does_not_fit(self, arrays, plan, status, message):
     source = self._source(**arrays)
     before = [weight.numpy() for weight in self.model.weights]
-    with self.assertRaisesRegex(conversion.ConversionError, message) as caught:
-      conversion.apply(_plan(**plan), self.model, source)
+    with self.assertRaisesRegex(reports.ConversionError, message) as caught:
+      reports.apply(_plan(**plan), self.model, source)
     self.assertEqual(caught.exception.report.count(status), 1)
     for value, weight in zip(before, self.model.weights, strict=True):
       self.assertAllEqual(value, weight)
-    report = conversion.apply(_plan(**plan), self.model, source, True)
+    report = reports.apply(_plan(**plan), self.model, source, True)
     self.assertEqual(report.count(status), 1)
     if status != 'misshapen':
       self.assertAllEqual(self.model.weights[0], _ARRAYS['theirs/w'].T)
 
   def test_new_by_design(self):
     source = self._source(**{'theirs/b': None})
-    report = conversion.apply(
+    report = reports.apply(
       _plan(assignments=_plan().assignments[:1], new={'dense/bias': 'our own'}),
       self.model,
       source,
@@ -228,16 +226,16 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       {'missing': {'dense/bias': 'no'}},
       {'new': {'dense/scale': 'no'}},
       {'ignored': {'nobody': 'no'}},
-      {'assignments': [conversion.copy('dense/bias', 'nobody')]},
+      {'assignments': [plans.copy('dense/bias', 'nobody')]},
     ):
       with self.subTest(str(changes)):
         with self.assertRaisesRegex(ValueError, '[Tt]he plan'):
-          conversion.check(_plan(**changes), self.model, source.shapes)
+          reports.check(_plan(**changes), self.model, source.shapes)
 
   def test_values_that_are_not_finite(self):
     source = self._source(**{'theirs/b': np.array([1, np.nan], np.float32)})
     with self.assertRaisesRegex(ValueError, 'theirs/b.*must hold finite'):
-      conversion.apply(_plan(), self.model, source)
+      reports.apply(_plan(), self.model, source)
 
   def test_notes_of_what_was_measured(self):
     plan = _plan()
@@ -246,20 +244,20 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       plan.notes.append('residual 0.1')
       return value
 
-    plan.assignments[1] = conversion.copy(
+    plan.assignments[1] = plans.copy(
       'dense/bias', 'theirs/b', 'fitted', measure
     )
-    report = conversion.apply(plan, self.model, self._source())
+    report = reports.apply(plan, self.model, self._source())
     self.assertEqual(report.notes[-1], 'residual 0.1')
 
   def test_written_as_training_writes(self):
     source = self._source()
-    report = conversion.apply(_plan(), self.model, source)
+    report = reports.apply(_plan(), self.model, source)
     output = os.path.join(self.get_temp_dir(), 'output')
-    path = conversion.write_checkpoint(
+    path = reports.write_checkpoint(
       self.model,
       output,
-      conversion.origin_of(source, 'theirs', report),
+      reports.origin_of(source, 'theirs', report),
       'a.b = 1\n',
       report,
     )
@@ -274,7 +272,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(origin['files'][0]['name'], 'ckpt.index')
     self.assertTrue(os.path.exists(os.path.join(output, 'report.json')))
     with self.assertRaisesRegex(ValueError, 'without a checkpoint'):
-      conversion.check_output(output)
+      reports.check_output(output)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests import odd_names
 from tests.checkpoints import checkpoint_files
-from vatt_tf.checkpoints import conversion, ema, folders, manager
+from vatt_tf.checkpoints import ema, folders, manager, weight_sources
 from vatt_tf.core import file_utils
 
 _DATA = 'ckpt-4.data-00000-of-00001'
@@ -223,7 +223,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
       tf.train.Checkpoint(model=model), path, expect_optimizer=False
     )
     self.assertAllEqual(value, tf.fill([1000], 6.0))
-    source = conversion.open_source(path)
+    source = weight_sources.open_source(path)
     self.assertAllEqual(source.read('model/value'), tf.fill([1000], 6.0))
     self.assertLen(source.describe_files(), 2)
     self.assertFalse(ema.restore_average(model, path))
@@ -231,8 +231,10 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
   def test_name_of_the_checkpoint_itself(self):
     prefix = str(self.dir / 'model [a].ckpt-7')
     checkpoint_files.write(prefix, {'a': [7.0]})
-    self.assertAllEqual(conversion.open_source(prefix).read('a'), [7.0])
-    self.assertAllEqual(conversion.open_source(str(self.dir)).read('a'), [7.0])
+    self.assertAllEqual(weight_sources.open_source(prefix).read('a'), [7.0])
+    self.assertAllEqual(
+      weight_sources.open_source(str(self.dir)).read('a'), [7.0]
+    )
 
   def test_name_of_a_remote_folder(self):
     with self.assertRaisesRegex(ValueError, 'Rename or copy it'):

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import shared_data, vatt_models
-from vatt_tf.checkpoints import conversion, ema, manager, own_vatt
+from vatt_tf.checkpoints import ema, manager, own_vatt, plans, weight_sources
 from vatt_tf.models import sizes
 
 _SIZE = sizes.Size(1, 8, 16, 2, 4)
@@ -57,7 +57,7 @@ def _classifier(modality='video', num_classes=5, is_agnostic=True, **changes):
 def _values(model):
   return {
     name: variable.numpy()
-    for name, variable in conversion.target_variables(model).items()
+    for name, variable in plans.target_variables(model).items()
   }
 
 
@@ -235,13 +235,13 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_every_variable_is_accounted_for(self):
     _, path = self._train(_pretrained(is_agnostic=True), ema_decay=0.5)
-    source = conversion.open_source(path)
+    source = weight_sources.open_source(path)
     classifier = _classifier()
     report = own_vatt.load(classifier, source)
     named = {name for row in report.rows for name in row.sources}
     self.assertEqual(named, set(source.shapes))
     targets = {row.target for row in report.rows if row.target}
-    self.assertEqual(targets, set(conversion.target_variables(classifier)))
+    self.assertEqual(targets, set(plans.target_variables(classifier)))
 
 
 class ReleasedTest(parameterized.TestCase, tf.test.TestCase):

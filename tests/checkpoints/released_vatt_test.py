@@ -13,7 +13,13 @@ from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.checkpoints import conversion, manager, released_vatt
+from vatt_tf.checkpoints import (
+  manager,
+  plans,
+  released_vatt,
+  reports,
+  weight_sources,
+)
 from vatt_tf.core import gin_utils
 from vatt_tf.models import sizes
 
@@ -59,7 +65,7 @@ def _classifier(num_classes=7, **changes):
 def _values(model):
   return {
     name: variable.numpy()
-    for name, variable in conversion.target_variables(model).items()
+    for name, variable in plans.target_variables(model).items()
   }
 
 
@@ -79,7 +85,7 @@ class ListingsTest(parameterized.TestCase, tf.test.TestCase):
     with tf.Graph().as_default():
       model = gin_utils.get_task().build_model()
       plan = released_vatt.plan(shapes, model)
-      report = conversion.check(plan, model, shapes)
+      report = reports.check(plan, model, shapes)
     counts = report.as_json()['counts']
     self.assertCountEqual(counts, ['matched', 'transformed'])
     self.assertEqual(sum(counts.values()), len(shapes))
@@ -116,8 +122,8 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       }
     )
     expected, got = _model(), _model()
-    released_vatt.load(expected, conversion.open_source(_fixture('ut_fac')))
-    released_vatt.load(got, conversion.open_source(renamed))
+    released_vatt.load(expected, weight_sources.open_source(_fixture('ut_fac')))
+    released_vatt.load(got, weight_sources.open_source(renamed))
     self.assertAllClose(_values(expected), _values(got), atol=0, rtol=0)
 
   @parameterized.parameters('', 'root/student/')
@@ -130,7 +136,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       }
     )
     model = _classifier()
-    report = released_vatt.load(model, conversion.open_source(renamed))
+    report = released_vatt.load(model, weight_sources.open_source(renamed))
     self.assertEqual(report.count('matched'), len(model.variables) - 1)
 
   def test_two_models_in_one_file(self):
@@ -138,7 +144,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     copies = {
       name.replace('model/', 'ema/'): value for name, value in arrays.items()
     }
-    source = conversion.open_source(self._write({**arrays, **copies}))
+    source = weight_sources.open_source(self._write({**arrays, **copies}))
     with self.assertRaisesRegex(ValueError, 'two models'):
       released_vatt.detect(source.shapes)
 
@@ -150,7 +156,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       slot = name.replace(suffix, f'/.OPTIMIZER_SLOT/optimizer/m{suffix}')
       arrays[slot] = arrays[name]
     arrays[f'save_counter{suffix}'] = np.int64(3)
-    source = conversion.open_source(self._write(arrays))
+    source = weight_sources.open_source(self._write(arrays))
     report = released_vatt.load(_model(), source)
     # The fixture has two scalars of the optimizer.
     self.assertEqual(report.count('ignored'), len(model_names) + 3)
@@ -166,16 +172,16 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     root = 'model/layer_with_weights-0/'
     more = {f'{root}surprise{suffix}': np.float32(1)}
     with self.assertRaisesRegex(
-      conversion.ConversionError, 'nothing takes model/.*surprise'
+      reports.ConversionError, 'nothing takes model/.*surprise'
     ):
       released_vatt.load(
-        _model(), conversion.open_source(self._write({**arrays, **more}))
+        _model(), weight_sources.open_source(self._write({**arrays, **more}))
       )
     agg = next(name for name in arrays if 'vid_agg_embedding' in name)
     del arrays[agg]
-    source = conversion.open_source(self._write(arrays))
+    source = weight_sources.open_source(self._write(arrays))
     with self.assertRaisesRegex(
-      conversion.ConversionError,
+      reports.ConversionError,
       f'{_AGG} .32. has no source: the checkpoint has no unified_transformer/',
     ):
       released_vatt.load(_model(), source)
@@ -206,7 +212,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     ),
   )
   def test_sizes_that_do_not_fit(self, changes, message):
-    source = conversion.open_source(_fixture('ut_fac'))
+    source = weight_sources.open_source(_fixture('ut_fac'))
     with self.assertRaisesRegex(ValueError, message):
       released_vatt.load(_model(**changes), source)
     report = released_vatt.load(_model(**changes), source, allow_partial=True)
@@ -214,7 +220,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     self.assertGreater(report.count('matched'), 50)
 
   def test_sizes_of_the_encoder_that_do_not_fit(self):
-    source = conversion.open_source(_fixture('ut_fac'))
+    source = weight_sources.open_source(_fixture('ut_fac'))
     for size, message in (
       (sizes.Size(3, 32, 64, 4, 8), 'Size.num_layers` is 2 .* and 3'),
       (sizes.Size(2, 40, 64, 4, 8), 'Size.d_model` is 32 .* and 40'),
@@ -235,7 +241,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       with self.assertRaisesRegex(ValueError, 'Size.num_heads` is 16 .* and 8'):
         released_vatt.plan(shapes, model)
     found = released_vatt.detect(
-      conversion.open_source(_fixture('ut_fac')).shapes
+      weight_sources.open_source(_fixture('ut_fac')).shapes
     )
     with self.assertRaisesRegex(ValueError, 'does not tell Size.num_heads'):
       released_vatt.gin_config(found)
@@ -253,10 +259,10 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       for modality in ('video', 'audio', 'text')
     }
     specific = vatt_models.build_vatt(**of_towers, **_SIZES)
-    source = conversion.open_source(_fixture('ut_fac'))
+    source = weight_sources.open_source(_fixture('ut_fac'))
     with self.assertRaisesRegex(ValueError, 'modality-agnostic model, and'):
       released_vatt.load(specific, source, allow_partial=True)
-    source = conversion.open_source(_fixture('tx_fac'))
+    source = weight_sources.open_source(_fixture('tx_fac'))
     with self.assertRaisesRegex(ValueError, 'modality-specific model, and'):
       released_vatt.load(_model(), source)
 
@@ -265,11 +271,11 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
       os.path.join(self.get_temp_dir(), 'ckpt')
     )
     with self.assertRaisesRegex(ValueError, 'no checkpoint of the released'):
-      released_vatt.detect(conversion.open_source(path).shapes)
+      released_vatt.detect(weight_sources.open_source(path).shapes)
 
   def test_a_part_of_a_checkpoint(self):
     arrays = checkpoint_files.read(_fixture('ut_fac'))
-    source = conversion.open_source(
+    source = weight_sources.open_source(
       self._write({k: v for k, v in arrays.items() if 'text' not in k})
     )
     with self.assertRaisesRegex(ValueError, 'only a part.*vocabulary_size'):
@@ -280,7 +286,7 @@ class OtherModelsTest(tf.test.TestCase):
   """Models that have a part of what a checkpoint has."""
 
   def test_fewer_towers(self):
-    source = conversion.open_source(_fixture('ut_fac'))
+    source = weight_sources.open_source(_fixture('ut_fac'))
     model = _model(pairs=('video_audio',))
     report = released_vatt.load(model, source)
     reasons = {row.how for row in report.rows if row.status == 'ignored'}
@@ -303,11 +309,11 @@ class OtherModelsTest(tf.test.TestCase):
   def test_classifier_from_a_pretrained_tower(self):
     model = _classifier(num_classes=5, d_post_projection=40)
     report = released_vatt.load(
-      model, conversion.open_source(_fixture('ut_fac'))
+      model, weight_sources.open_source(_fixture('ut_fac'))
     )
     self.assertEqual(report.count('new'), 2)  # the linear map to 5 classes
     whole = _model()
-    released_vatt.load(whole, conversion.open_source(_fixture('ut_fac')))
+    released_vatt.load(whole, weight_sources.open_source(_fixture('ut_fac')))
     everything = _values(whole)
     for name, value in _values(model).items():
       if not name.startswith('classifier/'):
@@ -317,19 +323,19 @@ class OtherModelsTest(tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, 'num_classes` is 7 .* and 5'):
       released_vatt.load(
         _classifier(num_classes=5),
-        conversion.open_source(_fixture('finetuned_vit_ma')),
+        weight_sources.open_source(_fixture('finetuned_vit_ma')),
       )
 
   def test_classifier_of_the_other_modality(self):
-    source = conversion.open_source(_fixture('finetuned_wat'))
+    source = weight_sources.open_source(_fixture('finetuned_wat'))
     with self.assertRaisesRegex(ValueError, 'classifies audio, and .* video'):
       released_vatt.load(_classifier(is_agnostic=False), source)
 
   def test_other_common_space_and_a_learned_temperature(self):
-    source = conversion.open_source(_fixture('ut_fac'))
+    source = weight_sources.open_source(_fixture('ut_fac'))
     model = _model(common_space='shared', learned_similarity='temperature')
     with self.assertRaisesRegex(
-      conversion.ConversionError, 'vatt/head/.* has no source'
+      reports.ConversionError, 'vatt/head/.* has no source'
     ):
       released_vatt.load(model, source)
     report = released_vatt.load(
@@ -346,7 +352,7 @@ class InitCheckpointTest(tf.test.TestCase):
 
   def test_restores(self):
     expected, got = _model(), _model()
-    released_vatt.load(expected, conversion.open_source(_fixture('ut_fac')))
+    released_vatt.load(expected, weight_sources.open_source(_fixture('ut_fac')))
     is_average = manager.restore_model(got, manager.resolve(_fixture('ut_fac')))
     self.assertFalse(is_average)
     self.assertAllClose(_values(expected), _values(got), atol=0, rtol=0)

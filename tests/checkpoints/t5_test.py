@@ -13,7 +13,7 @@ from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.checkpoints import conversion, t5, weight_files
+from vatt_tf.checkpoints import plans, reports, t5, weight_files, weight_sources
 from vatt_tf.core import gin_utils
 from vatt_tf.input_pipeline import text
 from vatt_tf.layers import relative_position_bias
@@ -54,13 +54,13 @@ def _tower(form, **overrides):
 
 
 def _load(model, path, **options):
-  return t5.load(model, conversion.open_source(path), **options)
+  return t5.load(model, weight_sources.open_source(path), **options)
 
 
 def _values(model):
   return {
     name: variable.numpy()
-    for name, variable in conversion.target_variables(model).items()
+    for name, variable in plans.target_variables(model).items()
   }
 
 
@@ -96,7 +96,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(*_FORMS)
   def test_last_hidden_state(self, form):
-    source = conversion.open_source(_fixture(form))
+    source = weight_sources.open_source(_fixture(form))
     found = t5.detect(source.shapes, source.config)
     self.assertEqual(found.kind, form)
     model = t5.build_encoder(found)
@@ -159,8 +159,8 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     config = {**opened.config}
     agg_id = config.pop('agg_token_id')
     encoder = t5.build_encoder(t5.detect(opened.shapes, config))
-    source = conversion.open_source(folder)
-    conversion.apply(t5.plan(source.shapes, encoder, config), encoder, source)
+    source = weight_sources.open_source(folder)
+    reports.apply(t5.plan(source.shapes, encoder, config), encoder, source)
     ids = np.load(_fixture(form) / 'io.npz')['input_ids']
     feature, tokens = model.text_tower(ids, need_tokens=True)
     _, states = encoder.text_tower(
@@ -244,7 +244,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(*_FORMS)
   def test_export_is_the_fixture(self, form):
-    source = conversion.open_source(_fixture(form))
+    source = weight_sources.open_source(_fixture(form))
     model = t5.build_encoder(t5.detect(source.shapes, source.config))
     _load(model, _fixture(form))
     folder = self._folder()
@@ -342,7 +342,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
       drop=[lost],
     )
     model = _tower('t5_v1_0')
-    with self.assertRaises(conversion.ConversionError) as caught:
+    with self.assertRaises(reports.ConversionError) as caught:
       _load(model, folder)
     rows = {row.target: row for row in caught.exception.report.rows}
     target = 'vatt/text_encoder/layer_1/feed_forward/wo/kernel'
@@ -395,7 +395,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
 
   def test_tokenizer(self):
     path = self._tokenizer()
-    source = conversion.open_source(_fixture('t5_v1_1'))
+    source = weight_sources.open_source(_fixture('t5_v1_1'))
     found = t5.detect(source.shapes, source.config)
     t5.check_tokenizer(path, found)
     files, bindings = t5.gin_config(found)
@@ -414,7 +414,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(8, 1000)
   def test_tokenizer_of_another_vocabulary(self, rows):
     path = self._tokenizer()
-    source = conversion.open_source(_fixture('t5_v1_0'))
+    source = weight_sources.open_source(_fixture('t5_v1_0'))
     shapes = {**source.shapes, 'shared.weight': (rows, 32)}
     found = t5.detect(shapes, source.config)
     with self.assertRaisesRegex(
@@ -424,7 +424,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(*_FORMS)
   def test_gin_config(self, form):
-    source = conversion.open_source(_fixture(form))
+    source = weight_sources.open_source(_fixture(form))
     files, bindings = t5.gin_config(t5.detect(source.shapes, source.config))
     small = [
       'video/PatchTower.size = @video/Size()',

@@ -13,7 +13,13 @@ from tests.checkpoints import transformers_reference
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.checkpoints import conversion, vit, weight_files
+from vatt_tf.checkpoints import (
+  plans,
+  reports,
+  vit,
+  weight_files,
+  weight_sources,
+)
 from vatt_tf.core import gin_utils
 from vatt_tf.models import patch_tower, sizes, vatt
 
@@ -49,13 +55,13 @@ class _WithoutNorm(patch_tower.PatchTower):
 
 
 def _load(model, path, **options):
-  return vit.load(model, conversion.open_source(path), **options)
+  return vit.load(model, weight_sources.open_source(path), **options)
 
 
 def _values(model):
   return {
     name: variable.numpy()
-    for name, variable in conversion.target_variables(model).items()
+    for name, variable in plans.target_variables(model).items()
   }
 
 
@@ -144,7 +150,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     return folder
 
   def test_last_hidden_state(self):
-    source = conversion.open_source(_fixture())
+    source = weight_sources.open_source(_fixture())
     model = vit.build_image_model(vit.detect(source.shapes, source.config))
     report = vit.load(model, source)
     self.assertLen(report.rows, len(model.variables))
@@ -333,7 +339,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(value.tobytes(), again[name].tobytes(), name)
 
   def test_export_is_the_fixture(self):
-    source = conversion.open_source(_fixture())
+    source = weight_sources.open_source(_fixture())
     model = vit.build_image_model(vit.detect(source.shapes, source.config))
     vit.load(model, source)
     folder = self._folder()
@@ -357,7 +363,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     _randomize(model)
     folder = self._folder()
     vit.export(model, folder)
-    source = conversion.open_source(folder)
+    source = weight_sources.open_source(folder)
     image_model = vit.build_image_model(
       vit.detect(source.shapes, source.config)
     )
@@ -449,7 +455,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     lost = 'encoder.layer.1.output.dense.weight'
     folder = self._changed({'unknown': np.ones([1], np.float32)}, drop=[lost])
     model = _tower()
-    with self.assertRaises(conversion.ConversionError) as caught:
+    with self.assertRaises(reports.ConversionError) as caught:
       _load(model, folder)
     self.assertEqual(
       {
@@ -520,7 +526,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(False, True)
   def test_gin_config(self, factorize_positions):
-    source = conversion.open_source(_fixture())
+    source = weight_sources.open_source(_fixture())
     found = vit.detect(source.shapes, source.config)
     files, bindings = vit.gin_config(found, factorize_positions)
     small = [

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import logical_devices, replicas
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives, strategies
 from vatt_tf.losses import contrastive
 
 
@@ -18,7 +18,7 @@ def setUpModule():
 
 
 def _two():
-  return distribution.make_strategy('mirrored', 2)
+  return strategies.make_strategy('mirrored', 2)
 
 
 def _share(strategy, array):
@@ -46,26 +46,26 @@ def _run(strategy, function, *arrays):
 class MakeStrategyTest(tf.test.TestCase, parameterized.TestCase):
   def test_one_device(self):
     for name in ('cpu', 'one_device'):
-      strategy = distribution.make_strategy(name)
+      strategy = strategies.make_strategy(name)
       self.assertEqual(strategy.num_replicas_in_sync, 1)
-    device = distribution.make_strategy('cpu').extended.worker_devices[0]
+    device = strategies.make_strategy('cpu').extended.worker_devices[0]
     self.assertIn('CPU:0', device.upper())
 
   def test_mirrored_over_logical_devices(self):
     self.assertEqual(_two().num_replicas_in_sync, 2)
-    strategy = distribution.make_strategy('mirrored', 1)
+    strategy = strategies.make_strategy('mirrored', 1)
     self.assertEqual(strategy.num_replicas_in_sync, 1)
-    strategy = distribution.make_strategy('mirrored')
+    strategy = strategies.make_strategy('mirrored')
     self.assertEqual(strategy.num_replicas_in_sync, 2)
 
   def test_mirrored_strategy_of_the_same_devices_is_the_same(self):
-    self.assertIs(_two(), distribution.make_strategy('mirrored'))
+    self.assertIs(_two(), strategies.make_strategy('mirrored'))
 
   def test_unknown_name_lists_the_valid_ones(self):
     with self.assertRaisesRegex(
       ValueError, "cpu, one_device, mirrored, multi_worker_mirrored, tpu.*'gpu'"
     ):
-      distribution.make_strategy('gpu')
+      strategies.make_strategy('gpu')
 
   @parameterized.named_parameters(
     ('devices of cpu', {'name': 'cpu', 'num_devices': 2}, 'num_devices=2'),
@@ -74,12 +74,12 @@ class MakeStrategyTest(tf.test.TestCase, parameterized.TestCase):
   )
   def test_bad_arguments(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
-      distribution.make_strategy(**arguments)
+      strategies.make_strategy(**arguments)
 
   def test_more_devices_than_there_can_be(self):
     tf.constant(0.0) + 1.0  # TensorFlow has started
     with self.assertRaisesRegex(RuntimeError, 'TensorFlow has started'):
-      distribution.make_strategy('mirrored', 3)
+      strategies.make_strategy('mirrored', 3)
 
   @parameterized.named_parameters(
     ('unset', '', 'It is not set'),
@@ -100,7 +100,7 @@ class MakeStrategyTest(tf.test.TestCase, parameterized.TestCase):
   def test_workers_want_tf_config(self, text, message):
     with mock.patch.dict(os.environ, TF_CONFIG=text):
       with self.assertRaisesRegex(ValueError, f'host1:2222.*{message}'):
-        distribution.make_strategy('multi_worker_mirrored')
+        strategies.make_strategy('multi_worker_mirrored')
 
   def test_workers_come_before_anything_else(self):
     tf.constant(0.0) + 1.0
@@ -110,25 +110,25 @@ class MakeStrategyTest(tf.test.TestCase, parameterized.TestCase):
     }
     with mock.patch.dict(os.environ, TF_CONFIG=json.dumps(config)):
       with self.assertRaisesRegex(RuntimeError, 'make it first'):
-        distribution.make_strategy('multi_worker_mirrored')
+        strategies.make_strategy('multi_worker_mirrored')
 
   def test_no_tpu(self):
     if tf.config.list_physical_devices('TPU'):
       self.skipTest('There is a TPU.')
     with self.assertRaisesRegex(RuntimeError, 'No TPU was found'):
-      distribution.make_strategy('tpu')
+      strategies.make_strategy('tpu')
 
   def test_batch_must_divide(self):
-    self.assertEqual(distribution.check_batch_divisible(6, _two()), 3)
+    self.assertEqual(strategies.check_batch_divisible(6, _two()), 3)
     with self.assertRaisesRegex(ValueError, 'use 6 or 8.*global_batch_size=7'):
-      distribution.check_batch_divisible(7, _two())
+      strategies.check_batch_divisible(7, _two())
     with self.assertRaisesRegex(ValueError, 'use 2,.*global_batch_size=1'):
-      distribution.check_batch_divisible(1, _two())
+      strategies.check_batch_divisible(1, _two())
 
 
 class ReplicasTest(tf.test.TestCase, parameterized.TestCase):
   def test_first_row(self):
-    rows = _run(_two(), lambda: distribution.first_row(5))
+    rows = _run(_two(), lambda: collectives.first_row(5))
     self.assertEqual(rows, [0, 5])
 
   def test_concat_gives_all_rows_in_order(self):
@@ -136,7 +136,7 @@ class ReplicasTest(tf.test.TestCase, parameterized.TestCase):
     bools = np.array([True, False, False, True])
 
     def replica(floats, bools):
-      found = distribution.cross_replica_concat({'f': floats, 'b': bools})
+      found = collectives.cross_replica_concat({'f': floats, 'b': bools})
       self.assertEqual(found['f'].shape, [4, 3])
       self.assertEqual(found['b'].dtype, tf.bool)
       return found
@@ -153,27 +153,27 @@ class ReplicasTest(tf.test.TestCase, parameterized.TestCase):
     def replica(x, y):
       with tf.GradientTape() as tape:
         tape.watch(x)
-        everyone = distribution.cross_replica_concat(x)
-        total = distribution.all_reduce_sum(tf.reduce_sum(x**2, 0))
+        everyone = collectives.cross_replica_concat(x)
+        total = collectives.all_reduce_sum(tf.reduce_sum(x**2, 0))
         # This replica's part of a loss in which every row meets every other.
         loss = tf.reduce_sum(tf.sin(y @ tf.transpose(everyone)) * total[0])
-      return distribution.all_reduce_sum(loss), tape.gradient(loss, x)
+      return collectives.all_reduce_sum(loss), tape.gradient(loss, x)
 
-    one = _run(distribution.make_strategy('cpu'), replica, x, y)
+    one = _run(strategies.make_strategy('cpu'), replica, x, y)
     two = _run(_two(), replica, x, y)
     self.assertAllClose(two[0], [one[0][0]] * 2)
     self.assertAllClose(np.concatenate(two[1]), one[1][0])
 
   def test_without_replicas_nothing_is_exchanged(self):
     x = tf.ones([2, 3])
-    self.assertIs(distribution.cross_replica_concat(x), x)
-    self.assertIs(distribution.all_reduce_sum(x), x)
-    self.assertEqual(distribution.first_row(4), 0)
+    self.assertIs(collectives.cross_replica_concat(x), x)
+    self.assertIs(collectives.all_reduce_sum(x), x)
+    self.assertEqual(collectives.first_row(4), 0)
     with _two().scope():  # the cross-replica context
-      self.assertIs(distribution.cross_replica_concat(x), x)
-      self.assertIs(distribution.all_reduce_sum(x), x)
-      self.assertEqual(distribution.first_row(4), 0)
-      self.assertEqual(distribution.num_replicas(), 1)
+      self.assertIs(collectives.cross_replica_concat(x), x)
+      self.assertIs(collectives.all_reduce_sum(x), x)
+      self.assertEqual(collectives.first_row(4), 0)
+      self.assertEqual(collectives.num_replicas(), 1)
 
   @parameterized.product(
     denominator=('joint', 'joint_once', 'per_direction'),
@@ -193,12 +193,12 @@ class ReplicasTest(tf.test.TestCase, parameterized.TestCase):
           *inputs, denominator=denominator, chunk_size=chunk_size
         )
       gradients = tape.gradient(result.loss, inputs[:2])
-      return tuple(distribution.all_reduce_sum(result)), gradients
+      return tuple(collectives.all_reduce_sum(result)), gradients
 
     inputs = (video, text, video_mask, text_mask)
     results, gradients = _run(_two(), replica, *inputs)
     expected, expected_gradients = _run(
-      distribution.make_strategy('cpu'), replica, *inputs
+      strategies.make_strategy('cpu'), replica, *inputs
     )
     for found, value in zip(results, expected):
       self.assertAllClose(found, value * 2, rtol=1e-6)
@@ -214,7 +214,7 @@ class ReplicasTest(tf.test.TestCase, parameterized.TestCase):
     self, kind, denominator, chunk_size
   ):
     one = replicas.run(
-      distribution.make_strategy('cpu'), kind, denominator, chunk_size
+      strategies.make_strategy('cpu'), kind, denominator, chunk_size
     )
     two = replicas.run(_two(), kind, denominator, chunk_size)
     self.assertEqual(replicas.differences(two, one), [])

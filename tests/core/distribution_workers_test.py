@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import replicas, shared_data
-from vatt_tf.core import distribution
+from vatt_tf.core import strategies
 
 _TIMEOUT_SECONDS = 240
 
@@ -41,7 +41,7 @@ class WorkersTest(tf.test.TestCase):
         log = stack.enter_context(open(logs[index], 'w'))
         workers.append(_start_worker(config, paths[index], log))
         stack.callback(workers[-1].kill)
-      expected = replicas.run(distribution.make_strategy('cpu'))
+      expected = replicas.run(strategies.make_strategy('cpu'))
       for worker, log in zip(workers, logs):
         code = worker.wait(_TIMEOUT_SECONDS)
         with open(log) as f:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading
 
 ROOT = shared_data.REPOSITORY
 SAMPLE = ROOT / 'data/sample'
@@ -22,7 +22,7 @@ def _read(folder, split):
   shards = sorted(glob.glob(os.path.join(folder, f'{split}-*.tfrecord')))
   clips = {}
   for shard in shards:
-    for clip in records.read_shard(shard):
+    for clip in reading.read_shard(shard):
       clips[clip.example_id] = clip
   return clips
 

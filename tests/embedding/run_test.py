@@ -16,12 +16,13 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import sample_media, tiny_vatt
+from tests import fake_clips, sample_media, tiny_vatt
 from tests.embedding import tiny_model
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import run, sources, table
-from vatt_tf.input_pipeline import pipeline, records
+from vatt_tf.input_pipeline import pipeline
+from vatt_tf.input_pipeline.records import reading, schema, writing
 from vatt_tf.media import errors, ingest, worker
 from vatt_tf.media import journal as ingest_journal
 
@@ -203,7 +204,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     )  # fmt: skip
     [path] = glob.glob(f'{folder}/*.tfrecord')
     expected = {}
-    for clip in records.read_shard(path):
+    for clip in reading.read_shard(path):
       key = clip.data_path, round(clip.start / 1e6, 3)
       if clip.frames:
         frames = [tf.io.decode_jpeg(frame).numpy() for frame in clip.frames]
@@ -332,17 +333,17 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
   def _write_records(self, **changes):
     folder = self.create_tempdir().full_path
     clips = [
-      records.fake_clip(
+      fake_clips.fake_clip(
         seed, 8, height=40, width=60, sample_rate=16000.0, num_captions=1
       )
       for seed in range(4)
     ]
     for name, value in changes.items():
       setattr(clips[2], name, value)
-    path = records.shard_path(folder, 'x', 0, 1)
+    path = writing.shard_path(folder, 'x', 0, 1)
     with (
-      mock.patch.object(records, 'check_clip'),
-      records.ShardWriter(path) as writer,
+      mock.patch.object(schema, 'check_clip'),
+      writing.ShardWriter(path) as writer,
     ):
       for clip in clips:
         writer.write(clip)
@@ -356,7 +357,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       (4, 3, 4),
     ),
     (
-      {'captions': [records.Caption('...')]},
+      {'captions': [schema.Caption('...')]},
       "caption '...': `text` must hold a word",
       (4, 4, 3),
     ),
@@ -407,7 +408,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(found.clip_end[of_file], [0.4, 0.8])
 
   def test_frames_without_times_are_not_cut(self):
-    clip = records.fake_clip(0, 8, height=40, width=60, sample_rate=16000.0)
+    clip = fake_clips.fake_clip(0, 8, height=40, width=60, sample_rate=16000.0)
     clip.timestamps, clip.frame_rate = (), math.nan
     parts = sources.cut_clip(clip, sources.Windows(400_000, 0))
     self.assertLen(parts, 2)
@@ -419,7 +420,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     path = self._write_records()
     with tf.io.TFRecordWriter(path) as writer:
       writer.write(b'\xff no record')
-      writer.write(records.serialize_clip(records.fake_clip(1, 8)))
+      writer.write(writing.serialize_clip(fake_clips.fake_clip(1, 8)))
     result = self.embed(records=path, max_failed_share=0.5)
     self.assertEqual((result.num_clips, result.num_failed), (1, 1))
     with open(path, 'r+b') as file:
@@ -634,7 +635,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     functions = {'video': mock.Mock(side_effect=error)}
     with mock.patch.object(embedder, '_functions', functions):
       with self.assertRaisesRegex(ValueError, 'smaller `batch_size`'):
-        embedder.embed([records.fake_clip(0, 8, num_samples=0)])
+        embedder.embed([fake_clips.fake_clip(0, 8, num_samples=0)])
 
   @parameterized.parameters(
     ({}, 'One of `media`, `manifest` and `records` must be given.*none'),

@@ -14,11 +14,11 @@ import tf_keras
 from tests import sample_media, tiny_vatt
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.export import saved_model, signatures
-from vatt_tf.input_pipeline import audio, text, video
+from vatt_tf.input_pipeline import audio_config, text, video_config
 
 # It takes 0.8 s of a clip.
-VIDEO = video.VideoConfig(num_frames=8, frame_rate=10.0, frame_size=32)
-AUDIO = audio.AudioConfig(num_samples=12800, sample_rate=16000)
+VIDEO = video_config.VideoConfig(num_frames=8, frame_rate=10.0, frame_size=32)
+AUDIO = audio_config.AudioConfig(num_samples=12800, sample_rate=16000)
 TEXT = text.TextConfig(
   num_captions=1,
   max_words=8,

@@ -12,7 +12,7 @@ from sklearn import svm as sklearn_svm
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.evaluation import features, linear_probe, splits
+from vatt_tf.evaluation import features, linear_probe, probe_classifiers, splits
 
 
 def _videos(num_videos=60, num_clips=3, num_classes=3, noise=0.3, seed=0):
@@ -22,7 +22,7 @@ def _videos(num_videos=60, num_clips=3, num_classes=3, noise=0.3, seed=0):
   videos = np.repeat(np.arange(num_videos), num_clips)
   points = np.random.default_rng(99).normal(size=[num_classes, 8])
   values = points[labels[videos]] + noise * rng.normal(size=[len(videos), 8])
-  return linear_probe.Videos(
+  return probe_classifiers.Videos(
     values.astype(np.float32), videos, labels, np.arange(num_videos)
   )
 
@@ -32,11 +32,11 @@ def _accuracy(scores, videos):
 
 
 _PROBES = {
-  'lrc': lambda *arguments: linear_probe.lrc(
+  'lrc': lambda *arguments: probe_classifiers.lrc(
     *arguments, num_epochs=100, learning_rate=5e-3
   ),
-  'svm': linear_probe.svm,
-  'knn': linear_probe.knn,
+  'svm': probe_classifiers.svm,
+  'knn': probe_classifiers.knn,
 }
 
 
@@ -127,7 +127,7 @@ class LrcTest(tf.test.TestCase):
       epochs=20,
       verbose=0,
     )
-    scores, said = linear_probe.lrc(
+    scores, said = probe_classifiers.lrc(
       train,
       test,
       3,
@@ -143,28 +143,28 @@ class LrcTest(tf.test.TestCase):
   def test_probabilities_are_averaged(self):
     train, test = _videos(), _videos(4, num_clips=2, noise=3.0, seed=1)
     options = {'num_epochs': 5}
-    scores, _ = linear_probe.lrc(train, test, 3, **options)
+    scores, _ = probe_classifiers.lrc(train, test, 3, **options)
     single = test._replace(videos=np.arange(8), labels=np.repeat([0], 8))
-    each, _ = linear_probe.lrc(train, single, 3, **options)
+    each, _ = probe_classifiers.lrc(train, single, 3, **options)
     self.assertAllClose(scores, (each[0::2] + each[1::2]) / 2, atol=1e-6)
 
   def test_seeds_differ(self):
     train = _videos(noise=2.0)
-    first, _ = linear_probe.lrc(train, train, 3, num_epochs=2, seed=0)
-    second, _ = linear_probe.lrc(train, train, 3, num_epochs=2, seed=1)
+    first, _ = probe_classifiers.lrc(train, train, 3, num_epochs=2, seed=0)
+    second, _ = probe_classifiers.lrc(train, train, 3, num_epochs=2, seed=1)
     self.assertNotAllClose(first, second, atol=1e-4)
 
   def test_loss_that_is_not_finite(self):
     train = _videos()
     train.values[0, 0] = 1e38
     with self.assertRaisesRegex(ValueError, 'learning_rate'):
-      linear_probe.lrc(train, train, 3, num_epochs=2)
+      probe_classifiers.lrc(train, train, 3, num_epochs=2)
 
 
 class SvmTest(tf.test.TestCase):
   def test_as_scikit_learn(self):
     train, test = _videos(noise=1.5), _videos(30, noise=1.5, seed=1)
-    scores, said = linear_probe.svm(train, test, 3, c_values=(0.1,))
+    scores, said = probe_classifiers.svm(train, test, 3, c_values=(0.1,))
     self.assertEqual(said['C'], 0.1)
     self.assertIsNone(said['validation_accuracy'])
     reference = pipeline.make_pipeline(
@@ -175,7 +175,9 @@ class SvmTest(tf.test.TestCase):
 
   def test_chooses_c_by_validation(self):
     train = _videos(noise=1.5)
-    scores, said = linear_probe.svm(train, train, 3, c_values=(1.0, 1e-9, 1e-5))
+    scores, said = probe_classifiers.svm(
+      train, train, 3, c_values=(1.0, 1e-9, 1e-5)
+    )
     accuracies = said['validation_accuracy']
     self.assertEqual(list(accuracies), ['1e-09', '1e-05', '1.0'])
     best = max(accuracies.values())
@@ -185,36 +187,38 @@ class SvmTest(tf.test.TestCase):
 
   def test_says_that_it_did_not_converge(self):
     train = _videos(noise=5.0)
-    _, said = linear_probe.svm(train, train, 3, c_values=(1e4,), max_iter=1)
+    _, said = probe_classifiers.svm(
+      train, train, 3, c_values=(1e4,), max_iter=1
+    )
     self.assertFalse(said['converged'])
 
   def test_two_classes_and_one(self):
     train = _videos(num_classes=2)
-    scores, _ = linear_probe.svm(train, train, 2)
+    scores, _ = probe_classifiers.svm(train, train, 2)
     self.assertEqual(_accuracy(scores, train), 1.0)
     alone = train.take(np.flatnonzero(train.labels == 1))
-    scores, _ = linear_probe.svm(alone, alone, 2, c_values=(1.0,))
+    scores, _ = probe_classifiers.svm(alone, alone, 2, c_values=(1.0,))
     self.assertEqual(_accuracy(scores, alone), 1.0)
 
   def test_validation_split(self):
     labels = np.repeat([0, 1, 2], [20, 6, 3])
     groups = np.asarray([i // 2 for i in range(26)] + [99] * 3)
-    train, held_out = linear_probe.validation_split(labels, groups)
+    train, held_out = probe_classifiers.validation_split(labels, groups)
     self.assertAllEqual(np.sort(np.concatenate([train, held_out])), range(29))
     self.assertEmpty(set(groups[train]) & set(groups[held_out]))
     # Of 10, 3 and 1 groups a fifth, at least one of two or more.
     self.assertAllEqual(np.bincount(labels[held_out]), [4, 2])
-    again = linear_probe.validation_split(labels, groups)
+    again = probe_classifiers.validation_split(labels, groups)
     self.assertAllEqual(train, again[0])
     with self.assertRaisesRegex(ValueError, 'c_values'):
-      linear_probe.validation_split(np.arange(3), np.arange(3))
+      probe_classifiers.validation_split(np.arange(3), np.arange(3))
 
 
 class KnnTest(tf.test.TestCase):
   def test_one_neighbour_as_scikit_learn(self):
     train = _videos(num_clips=1, noise=2.0)
     test = _videos(30, num_clips=1, noise=2.0, seed=1)
-    scores, said = linear_probe.knn(train, test, 3, k=1)
+    scores, said = probe_classifiers.knn(train, test, 3, k=1)
     self.assertEqual(said, {'k': 1})
     reference = neighbors.KNeighborsClassifier(1, metric='cosine')
     reference.fit(train.values, train.labels)
@@ -222,20 +226,20 @@ class KnnTest(tf.test.TestCase):
 
   def test_chunks(self):
     train, test = _videos(noise=2.0), _videos(30, noise=2.0, seed=1)
-    whole, _ = linear_probe.knn(train, test, 3)
+    whole, _ = probe_classifiers.knn(train, test, 3)
     with mock.patch.object(linear_probe, '_MAX_COSINES', 100):
-      parts, _ = linear_probe.knn(train, test, 3)
+      parts, _ = probe_classifiers.knn(train, test, 3)
     self.assertAllClose(whole, parts, atol=1e-9)
 
   def test_votes(self):
-    train = linear_probe.Videos(
+    train = probe_classifiers.Videos(
       np.asarray([[1, 0], [0, 1], [-1, 0]], np.float32),
       np.arange(3),
       np.asarray([0, 1, 1]),
       np.arange(3),
     )
     test = train.take(np.asarray([0]))
-    scores, _ = linear_probe.knn(train, test, 2, k=2, temperature=1.0)
+    scores, _ = probe_classifiers.knn(train, test, 2, k=2, temperature=1.0)
     self.assertAllClose(scores, [[1.0, np.exp(-1)]])
 
 
@@ -284,7 +288,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
 
   def _evaluation(self, **options):
     options = {
-      'probes': [linear_probe.svm, linear_probe.knn],
+      'probes': [probe_classifiers.svm, probe_classifiers.knn],
       'train_dataset': _dataset(self.train, 'train'),
       **options,
     }
@@ -307,7 +311,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
         'classes_not_learned': [],
       },
     )
-    scores, said = linear_probe.svm(self.train, self.test, 3)
+    scores, said = probe_classifiers.svm(self.train, self.test, 3)
     result = found['features']['video_feature']['svm']
     self.assertEqual(result['top_1'], _accuracy(scores, self.test))
     self.assertEqual(result['splits']['test']['C'], said['C'])
@@ -336,7 +340,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
       lists[f'train_{fold}'] = ids[: 5 * fold] + ids[5 * fold + 5 :]
     folder = self._lists(**lists)
     evaluation = self._evaluation(
-      probes=[linear_probe.knn],
+      probes=[probe_classifiers.knn],
       train_dataset=None,
       splits=splits.ListedSplits(folder),
       label_names=['a', 'b', 'c'],
@@ -347,7 +351,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     for fold in range(3):
       test = np.arange(5 * fold, 5 * fold + 5)
       train = self.test.take(np.setdiff1d(np.arange(15), test))
-      scores, _ = linear_probe.knn(train, self.test.take(test), 3)
+      scores, _ = probe_classifiers.knn(train, self.test.take(test), 3)
       values.append(_accuracy(scores, self.test.take(test)))
     self.assertEqual(
       [one['top_1'] for one in result['splits'].values()], values
@@ -383,7 +387,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_class_that_is_not_learned(self):
     labels = np.asarray([3, *self.test.labels[1:]])
-    evaluation = self._evaluation(probes=[linear_probe.knn])
+    evaluation = self._evaluation(probes=[probe_classifiers.knn])
     found = evaluation(_Model(), _dataset(self.test, 'test', labels=labels)(8))
     self.assertEqual(found['splits']['test']['classes_not_learned'], ['3'])
     self.assertIn('no training video of 3', evaluation.format_table(found))

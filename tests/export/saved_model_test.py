@@ -16,9 +16,14 @@ import tf_keras
 
 from tests import tiny_vatt, vatt_models
 from vatt_tf.export import saved_model, signatures
-from vatt_tf.input_pipeline import audio, pipeline, video
+from vatt_tf.input_pipeline import (
+  audio_config,
+  pipeline,
+  resampling,
+  video_config,
+)
 
-_SPECTROGRAM = audio.AudioConfig(
+_SPECTROGRAM = audio_config.AudioConfig(
   num_samples=54400, sample_rate=16000, form='spectrogram'
 )
 
@@ -228,7 +233,7 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
     ((60, 80), 0), ((111, 100), 0), ((250, 301), 5), ((601, 707), 6)
   )
   def test_raw_frames_as_jpeg_frames(self, size, tolerance):
-    config = video.VideoConfig(num_frames=2, frame_size=56)
+    config = video_config.VideoConfig(num_frames=2, frame_size=56)
     # Smooth pictures: JPEG keeps them, and scaling decoders agree on them.
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, [2, 5, 6, 3])
@@ -245,12 +250,12 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(one, other, atol=(tolerance + 0.1) * 2 / 255)
 
   def test_clips_of_several_sizes_and_lengths(self):
-    config = video.VideoConfig(num_frames=4)
+    config = video_config.VideoConfig(num_frames=4)
     frames = tf.range(3)[tf.newaxis, :, tf.newaxis]
     self.assertAllEqual(
       signatures.sample_clip(frames, config)[0, :, 0], [0, 1, 2, 0]
     )
-    hold = video.VideoConfig(num_frames=4, short_clip='hold')
+    hold = video_config.VideoConfig(num_frames=4, short_clip='hold')
     self.assertAllEqual(
       signatures.sample_clip(frames, hold)[0, :, 0], [0, 1, 2, 2]
     )
@@ -265,7 +270,7 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
     served = tiny_vatt.served(model)
     embed = served.functions['embed_audio']
     sound = np.stack([clip.waveform for clip in tiny_vatt.clips()])
-    other = audio.resample(sound, 16000, 44100)
+    other = resampling.resample(sound, 16000, 44100)
     one = embed(sound, np.full([8], 16000, np.int32))
     two = embed(other, np.full([8], 44100, np.int32))
     for name in ('video_audio_embedding', 'audio_text_embedding'):

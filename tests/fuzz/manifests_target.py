@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests.fuzz import mutations
 from vatt_tf.core import plain_text
-from vatt_tf.input_pipeline import text, vocabulary
+from vatt_tf.input_pipeline import tokenizers, vocabulary
 from vatt_tf.media import errors, manifest
 
 _MAX_SECONDS = 10
@@ -262,13 +262,13 @@ def _check_words(folder, texts):
   data = [one.encode('utf-8') for one in captions]
   # The graph has the same rule.
   raw = [one.encode('utf-8') for one in texts]
-  cleaned = [one.decode('utf-8') for one in text.clean(raw).numpy()]
+  cleaned = [one.decode('utf-8') for one in tokenizers.clean(raw).numpy()]
   assert [one for one in cleaned if one] == captions, (cleaned, captions)
-  words = text.split_words(tf.constant(raw)).to_list()
-  again = text.split_words(tf.constant(cleaned)).to_list()
+  words = tokenizers.split_words(tf.constant(raw)).to_list()
+  again = tokenizers.split_words(tf.constant(cleaned)).to_list()
   assert words == again, f'{words} is not {again}'
   joined = tf.constant([b' '.join(each) for each in words])
-  twice = text.split_words(joined).to_list()
+  twice = tokenizers.split_words(joined).to_list()
   assert twice == words, f'{twice} is not {words}'
   try:
     entries = vocabulary.build_vocabulary(data)
@@ -277,10 +277,10 @@ def _check_words(folder, texts):
     return
   path = os.path.join(folder, 'words.txt')
   vocabulary.write_vocabulary(path, entries)
-  tokenizer = text.WordTokenizer(path)
+  tokenizer = tokenizers.WordTokenizer(path)
   assert tokenizer.words == entries
   ids = tokenizer.tokenize(tf.constant(raw)).to_list()
-  unknown = text.SPECIAL_TOKENS.index(text.UNKNOWN_TOKEN)
+  unknown = tokenizers.SPECIAL_TOKENS.index(tokenizers.UNKNOWN_TOKEN)
   assert not any(unknown in row for row in ids), (entries, raw)
   assert [len(row) for row in ids] == [len(row) for row in words]
 

@@ -16,7 +16,7 @@ import numpy as np
 from tests import sample_media
 from tests.fuzz import mutations
 from vatt_tf.embedding import sources
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading, schema
 from vatt_tf.media import errors, ingest, manifest, planning, worker
 
 _SECONDS = 5
@@ -143,7 +143,7 @@ def check(files: list[tuple[tuple, list]]) -> None:
       clip
       for name in sorted(os.listdir(output))
       if name.endswith('.tfrecord')
-      for clip in records.read_shard(os.path.join(output, name))
+      for clip in reading.read_shard(os.path.join(output, name))
     ]
     assert len(clips) == result.num_clips
     assert planned == result.num_clips + result.num_failed, (
@@ -178,7 +178,7 @@ def _planned(media: str) -> int:
   )
 
 
-def _check_together(clip: records.Clip) -> None:
+def _check_together(clip: schema.Clip) -> None:
   """Raises `AssertionError` if picture and sound are of different seconds."""
   if not clip.frames or clip.waveform is None:
     return

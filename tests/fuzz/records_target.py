@@ -14,23 +14,24 @@ from hypothesis import strategies as st
 import numpy as np
 import tensorflow as tf
 
+from tests import fake_clips
 from tests.fuzz import mutations
 from vatt_tf.input_pipeline import (
-  audio,
+  audio_config,
   class_balance,
   pipeline,
-  records,
   text,
-  video,
+  video_config,
 )
 from vatt_tf.input_pipeline import plan as plan_lib
+from vatt_tf.input_pipeline.records import reading, schema, shard_files, writing
 from vatt_tf.media import inspection
 
 # Of one shard; with a pipeline, TensorFlow traces functions first.
 _MAX_SECONDS = 40
 _NUM_CLIPS = 5
-_VIDEO = video.VideoConfig(num_frames=2, frame_size=8)
-_AUDIO = audio.AudioConfig(num_samples=80, sample_rate=800)
+_VIDEO = video_config.VideoConfig(num_frames=2, frame_size=8)
+_AUDIO = audio_config.AudioConfig(num_samples=80, sample_rate=800)
 _LABEL = plan_lib.LabelConfig(num_classes=10)
 _PACKED = {
   '': lambda data: data,
@@ -60,11 +61,11 @@ _contents = st.tuples(
 )
 
 _KEYS = sorted(
-  {key for field in records.FEATURE_SPEC for key in (field.key, *field.aliases)}
+  {key for field in schema.FEATURE_SPEC for key in (field.key, *field.aliases)}
 )
 _values = st.one_of(
   st.tuples(
-    st.just(records.BYTES),
+    st.just(schema.BYTES),
     st.lists(
       st.sampled_from(
         (b'', b'a', b'JPEG', b'\xff\xd8\xff', b'\xff', b'\xed\xa0')
@@ -73,14 +74,14 @@ _values = st.one_of(
     ),
   ),
   st.tuples(
-    st.just(records.INT64),
+    st.just(schema.INT64),
     st.lists(
       st.sampled_from((0, 1, 2, -1, 10**6, 2**31, 2**62, 2**63 - 1, -(2**63))),
       max_size=4,
     ),
   ),
   st.tuples(
-    st.just(records.FLOAT),
+    st.just(schema.FLOAT),
     st.lists(
       st.sampled_from(
         (0.0, 0.5, -1.0, 16000.0, 1e-40, 3e38, math.nan, math.inf, -math.inf)
@@ -116,10 +117,10 @@ STRATEGY = st.one_of(_shards, _contents, _odd_records)
 def _clips():
   """The good clips, as shards hold them."""
   clips = [
-    records.fake_clip(i, 4, 10.0, 12, 16, 800.0, num_captions=2)
+    fake_clips.fake_clip(i, 4, 10.0, 12, 16, 800.0, num_captions=2)
     for i in range(_NUM_CLIPS)
   ]
-  return [records.serialize_clip(clip) for clip in clips]
+  return [writing.serialize_clip(clip) for clip in clips]
 
 
 @functools.cache
@@ -201,11 +202,11 @@ def _make_record(has_others, fields):
 
 def _make_feature(dtype, values):
   feature = tf.train.Feature()
-  if dtype == records.BYTES:
+  if dtype == schema.BYTES:
     feature.bytes_list.value.extend(values)
-  elif dtype == records.INT64:
+  elif dtype == schema.INT64:
     feature.int64_list.value.extend(values)
-  elif dtype == records.FLOAT:
+  elif dtype == schema.FLOAT:
     with np.errstate(over='ignore'):
       feature.float_list.value.extend(values)
   return feature
@@ -221,11 +222,11 @@ def _check_record(good, place, odd, reader):
 def _check_parsers(serialized):
   """Python and TensorFlow read the same of a record, if they can."""
   try:
-    values = records.read_values(serialized)
-    parsed = records.parse_record(tf.constant(serialized))
+    values = reading.read_values(serialized)
+    parsed = reading.parse_record(tf.constant(serialized))
   except (ValueError, tf.errors.InvalidArgumentError):
     return
-  one_value = {f.name for f in records.FEATURE_SPEC if f.count == records.ONE}
+  one_value = {f.name for f in schema.FEATURE_SPEC if f.count == schema.ONE}
   # Of one value, TensorFlow reads the context alone; the times are counted from
   # the start of the clip.
   timed = {'image_timestamp', 'caption_start', 'caption_end'}
@@ -237,7 +238,7 @@ def _check_parsers(serialized):
 
 def _is_same(clip, serialized):
   """Whether a clip is read as it was written."""
-  return records.serialize_clip(clip) == serialized
+  return writing.serialize_clip(clip) == serialized
 
 
 def _check_shard(data, num_good, reader, is_framed):
@@ -255,7 +256,7 @@ def _check_shard(data, num_good, reader, is_framed):
       file.write(data)
     clips, count = [], None
     try:
-      for clip in records.read_shard(path):
+      for clip in reading.read_shard(path):
         clips.append(clip)
     except ValueError as e:
       _check_message(e, path)
@@ -266,7 +267,7 @@ def _check_shard(data, num_good, reader, is_framed):
         assert _is_same(clip, originals[number]), clip.example_id
     assert len(clips) >= num_good, f'{len(clips)} of {num_good} good records'
     try:
-      count = records.count_records(path)
+      count = shard_files.count_records(path)
     except ValueError as e:
       _check_message(e, path)
       assert not is_framed, e

@@ -9,7 +9,7 @@ import scipy.signal
 import tensorflow as tf
 
 from tests import sound_files
-from vatt_tf.input_pipeline import audio
+from vatt_tf.input_pipeline import audio, audio_config, resampling, spectrogram
 
 
 def _tones(rate, seconds, highest):
@@ -38,7 +38,7 @@ class ResampleTest(tf.test.TestCase, parameterized.TestCase):
   def test_values(self, rate_in, rate_out):
     highest = 0.38 * min(rate_in, rate_out)
     sound = _tones(rate_in, 0.5, highest)
-    result = tf.function(audio.resample)(
+    result = tf.function(resampling.resample)(
       tf.constant(sound), tf.constant(rate_in), tf.constant(rate_out)
     )
     self.assertLen(result, math.ceil(len(sound) * rate_out / rate_in))
@@ -61,7 +61,7 @@ class ResampleTest(tf.test.TestCase, parameterized.TestCase):
     import tensorflow_io as tfio
 
     sound = _tones(44100, 0.5, 9000.0)
-    ours = audio.resample(sound, 44100, 48000).numpy()
+    ours = resampling.resample(sound, 44100, 48000).numpy()
     theirs = tfio.audio.resample(sound[:, None], 44100, 48000).numpy()[:, 0]
     # Theirs comes late by the delay of its filter.
     spectrum = np.fft.rfft(theirs, 1 << 16) * np.conj(
@@ -74,27 +74,27 @@ class ResampleTest(tf.test.TestCase, parameterized.TestCase):
   def test_removes_what_the_lower_rate_cannot_hold(self):
     times = np.arange(48000) / 48000
     sound = np.sin(2 * np.pi * 11000 * times).astype(np.float32)
-    result = audio.resample(sound, 48000, 16000)
+    result = resampling.resample(sound, 48000, 16000)
     self.assertLess(np.abs(result[100:-100]).max(), 1e-3)
 
   def test_batch_and_tensor_rates(self):
     sound = np.stack([_tones(8000, 0.1, 1000.0), _tones(8000, 0.1, 3000.0)])
-    result = audio.resample(sound[:, None], 8000, tf.constant(16000))
+    result = resampling.resample(sound[:, None], 8000, tf.constant(16000))
     self.assertEqual(result.shape, [2, 1, 1600])
     for row in range(2):
       self.assertAllClose(
-        result[row, 0], audio.resample(sound[row], 8000, 16000), atol=1e-6
+        result[row, 0], resampling.resample(sound[row], 8000, 16000), atol=1e-6
       )
 
   def test_constant_stays(self):
-    result = audio.resample(tf.ones([2000]), 44100, 48000)
+    result = resampling.resample(tf.ones([2000]), 44100, 48000)
     self.assertAllClose(result[200:-200], tf.ones([2177 - 400]), atol=1e-3)
 
 
 class SliceTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(0, 100_000, 250_000)
   def test_same_rate_takes_the_samples(self, offset):
-    config = audio.AudioConfig(num_samples=160, sample_rate=1000)
+    config = audio_config.AudioConfig(num_samples=160, sample_rate=1000)
     sound = np.arange(1000, dtype=np.float32) / 1000
     result = tf.function(audio.slice_waveform)(
       sound, tf.constant(1000), _int64(offset), _int64(1_000_000), config
@@ -103,7 +103,7 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
 
   @parameterized.parameters((8000, 16000), (48000, 16000), (44100, 16000))
   def test_other_rate(self, rate_in, rate_out):
-    config = audio.AudioConfig(num_samples=4000, sample_rate=rate_out)
+    config = audio_config.AudioConfig(num_samples=4000, sample_rate=rate_out)
     sound = _tones(rate_in, 1.0, 0.3 * min(rate_in, rate_out))
     expected = _tones(rate_out, 1.0, 0.3 * min(rate_in, rate_out))
     result = audio.slice_waveform(
@@ -114,7 +114,7 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(result, expected[start : start + 4000], atol=1e-3)
 
   def test_loops_at_the_end_of_the_record(self):
-    config = audio.AudioConfig(num_samples=9, sample_rate=10)
+    config = audio_config.AudioConfig(num_samples=9, sample_rate=10)
     sound = np.float32([0.1, 0.2, 0.3])
     arguments = (sound, tf.constant(10), _int64(0), _int64(400_000), config)
     self.assertAllEqual(
@@ -132,7 +132,7 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
     is_looped=(True, False),
   )
   def test_each_sample_is_that_of_its_time(self, offset, duration, is_looped):
-    config = audio.AudioConfig(num_samples=150, sample_rate=1000)
+    config = audio_config.AudioConfig(num_samples=150, sample_rate=1000)
     sound = np.random.default_rng(0).uniform(-1, 1, 100).astype(np.float32)
     result = tf.function(audio.slice_waveform)(
       sound,
@@ -148,7 +148,7 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(result, record[offset : offset + 150])
 
   def test_sound_before_the_record_is_silent(self):
-    config = audio.AudioConfig(num_samples=4000, sample_rate=16000)
+    config = audio_config.AudioConfig(num_samples=4000, sample_rate=16000)
     sound = _tones(8000, 1.0, 2000)
     first, later = (
       audio.slice_waveform(
@@ -232,13 +232,13 @@ def _spectrogram_reference(sound, rate, window, hop, num_bins, low, high):
 class SpectrogramTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters((48000, 2048, 1024), (16000, 683, 341))
   def test_values(self, rate, window, hop):
-    config = audio.AudioConfig(
-      num_samples=rate // 2, sample_rate=rate, form=audio.SPECTROGRAM
+    config = audio_config.AudioConfig(
+      num_samples=rate // 2, sample_rate=rate, form=audio_config.SPECTROGRAM
     )
     self.assertEqual((config.window_length, config.hop_length), (window, hop))
     sound = _tones(rate, 0.5, 5000.0)
     sound += np.random.default_rng(0).normal(0, 0.01, sound.shape)
-    result = audio.spectrogram(tf.constant(sound, tf.float32), config)
+    result = spectrogram.spectrogram(tf.constant(sound, tf.float32), config)
     expected = _spectrogram_reference(
       sound.astype(np.float32), rate, window, hop, 80, 80.0, 7600.0
     )
@@ -246,39 +246,41 @@ class SpectrogramTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(result, expected, atol=2e-4)
 
   def test_form_of_the_paper(self):
-    config = audio.AudioConfig(form=audio.SPECTROGRAM)
+    config = audio_config.AudioConfig(form=audio_config.SPECTROGRAM)
     self.assertEqual(config.shape, (150, 80))
 
   def test_silence_is_zero(self):
-    config = audio.AudioConfig(
-      num_samples=8000, sample_rate=16000, form=audio.SPECTROGRAM
+    config = audio_config.AudioConfig(
+      num_samples=8000, sample_rate=16000, form=audio_config.SPECTROGRAM
     )
     result = audio.finish_waveform(tf.zeros([8000]), config)
     self.assertAllEqual(result, tf.zeros(config.shape))
 
   def test_each_clip_is_normalised_by_itself(self):
-    config = audio.AudioConfig(
-      num_samples=4000, sample_rate=16000, form=audio.SPECTROGRAM
+    config = audio_config.AudioConfig(
+      num_samples=4000, sample_rate=16000, form=audio_config.SPECTROGRAM
     )
     sound = _tones(16000, 0.25, 3000.0)
-    both = audio.spectrogram(tf.stack([sound, 0.01 * sound]), config)
+    both = spectrogram.spectrogram(tf.stack([sound, 0.01 * sound]), config)
     self.assertAllClose(tf.reduce_max(both, [1, 2]), [1.0, 1.0])
     self.assertAllClose(tf.reduce_min(both, [1, 2]), [0.0, 0.0])
-    self.assertAllClose(both[0], audio.spectrogram(sound, config), atol=1e-5)
+    self.assertAllClose(
+      both[0], spectrogram.spectrogram(sound, config), atol=1e-5
+    )
 
   def test_standardized(self):
-    config = audio.AudioConfig(
-      num_samples=4000, sample_rate=16000, form=audio.SPECTROGRAM
+    config = audio_config.AudioConfig(
+      num_samples=4000, sample_rate=16000, form=audio_config.SPECTROGRAM
     )
     standard = dataclasses.replace(config, standardize=True)
     sound = _tones(16000, 0.25, 3000.0)
     sounds = tf.stack([sound, 0.01 * sound, 0 * sound])
-    expected = audio.spectrogram(sounds, config).numpy()
+    expected = spectrogram.spectrogram(sounds, config).numpy()
     expected -= expected.mean((1, 2), keepdims=True)
     expected[:2] /= expected[:2].std((1, 2), keepdims=True)
-    found = audio.spectrogram(sounds, standard)
+    found = spectrogram.spectrogram(sounds, standard)
     self.assertAllClose(found, expected, atol=1e-4)
-    config = dataclasses.replace(standard, form=audio.WAVEFORM)
+    config = dataclasses.replace(standard, form=audio_config.WAVEFORM)
     for each in (sound, 0.01 * sound):
       found = audio.finish_waveform(tf.constant(each), config)
       expected = (sound - sound.mean()) / sound.std()
@@ -289,7 +291,7 @@ class SpectrogramTest(tf.test.TestCase, parameterized.TestCase):
 
 class AugmentTest(tf.test.TestCase, parameterized.TestCase):
   def test_gain(self):
-    config = audio.AudioConfig(max_gain_db=6.0)
+    config = audio_config.AudioConfig(max_gain_db=6.0)
     sound = tf.constant(_tones(8000, 0.1, 1000.0)) * 0.4
     gains = []
     for number in range(50):
@@ -299,19 +301,21 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
     self.assertBetween(max(gains), 1.7, 2.0)
 
   def test_noise(self):
-    config = audio.AudioConfig(noise_std=0.1)
+    config = audio_config.AudioConfig(noise_std=0.1)
     result = audio.augment(tf.zeros([20000]), config, tf.constant([0, 1]))
     self.assertAllClose(tf.math.reduce_std(result), 0.1, rtol=0.05)
     again = audio.augment(tf.zeros([20000]), config, tf.constant([0, 1]))
     self.assertAllEqual(result, again)
 
   def test_nothing_in_evaluation(self):
-    config = audio.AudioConfig(num_samples=9, noise_std=0.1, max_gain_db=6.0)
+    config = audio_config.AudioConfig(
+      num_samples=9, noise_std=0.1, max_gain_db=6.0
+    )
     sound = tf.ones([9]) * 0.5
     self.assertAllEqual(audio.finish_waveform(sound, config)[:, 0], sound)
 
   def test_shift_turns_the_clip(self):
-    config = audio.AudioConfig(num_samples=100, max_shift=0.3)
+    config = audio_config.AudioConfig(num_samples=100, max_shift=0.3)
     sound = tf.range(100, dtype=tf.float32) / 100
     shifts = []
     for number in range(60):
@@ -328,14 +332,14 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
     seed = tf.constant([3, 4])
     silence = tf.zeros([50])
     self.assertAllEqual(
-      audio.augment(silence, audio.AudioConfig(**arguments), seed),
+      audio.augment(silence, audio_config.AudioConfig(**arguments), seed),
       audio.augment(
-        silence, audio.AudioConfig(**arguments, max_shift=1.0), seed
+        silence, audio_config.AudioConfig(**arguments, max_shift=1.0), seed
       ),
     )
 
   def test_masks(self):
-    config = audio.AudioConfig(
+    config = audio_config.AudioConfig(
       num_samples=4000,
       sample_rate=8000,
       form='spectrogram',
@@ -353,8 +357,8 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
     masked = np.zeros([20, 12])
     for number in range(300):
       seed = tf.constant([1, number])
-      result = audio.mask_spectrogram(x, config, seed).numpy()
-      self.assertAllEqual(result, audio.mask_spectrogram(x, config, seed))
+      result = spectrogram.mask_spectrogram(x, config, seed).numpy()
+      self.assertAllEqual(result, spectrogram.mask_spectrogram(x, config, seed))
       is_kept = result == x.numpy()
       # What is masked are whole frames and whole bins, next to each other.
       frames = np.flatnonzero(~is_kept.any(1))
@@ -369,13 +373,13 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
       masked += ~is_kept
     self.assertEqual(widths, {0: set(range(7)), 1: set(range(5))})
     self.assertAllGreater(masked, 0)  # everywhere, the ends too
-    one = audio.mask_axis(x, 0, 1, 6, tf.constant([1, 2])).numpy()
+    one = spectrogram.mask_axis(x, 0, 1, 6, tf.constant([1, 2])).numpy()
     changed = one[one != x.numpy()]
     self.assertNotEmpty(changed)
     self.assertAllClose(changed, np.full(changed.shape, np.mean(x)))
 
   def test_masks_in_training_only(self):
-    config = audio.AudioConfig(
+    config = audio_config.AudioConfig(
       num_samples=4000,
       sample_rate=8000,
       form='spectrogram',
@@ -385,7 +389,7 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
       max_shift=0.5,
     )
     sound = tf.constant(_tones(8000, 0.5, 1000.0))
-    plain = audio.spectrogram(sound, config)
+    plain = spectrogram.spectrogram(sound, config)
     self.assertAllClose(audio.finish_waveform(sound, config), plain)
     self.assertNotAllClose(
       audio.finish_waveform(sound, config, tf.constant([0, 1])), plain
@@ -425,7 +429,7 @@ class ConfigTest(tf.test.TestCase, parameterized.TestCase):
   )
   def test_errors(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
-      audio.AudioConfig(**arguments)
+      audio_config.AudioConfig(**arguments)
 
 
 if __name__ == '__main__':

@@ -7,10 +7,13 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import audio, class_balance, pipeline, records
+from vatt_tf.input_pipeline import audio_config, class_balance, pipeline
 from vatt_tf.input_pipeline import plan as plan_lib
+from vatt_tf.input_pipeline.records import schema, writing
 
-_AUDIO = audio.AudioConfig(num_samples=40, sample_rate=100, noise_std=0.1)
+_AUDIO = audio_config.AudioConfig(
+  num_samples=40, sample_rate=100, noise_std=0.1
+)
 _LABEL = plan_lib.LabelConfig(num_classes=3)
 # 12 records of class 0, 3 of class 1, 1 of class 2, 2 without a class.
 _LABELS = [[0]] * 12 + [[1]] * 3 + [[2]] + [[]] * 2
@@ -18,7 +21,7 @@ _NUM_SHARDS = 3
 
 
 def _clip(number, labels):
-  return records.Clip(
+  return schema.Clip(
     example_id=str(number),
     waveform=np.sin(np.arange(60, dtype=np.float32) * (number + 1)),
     sample_rate=100.0,
@@ -28,7 +31,7 @@ def _clip(number, labels):
 
 class LabelsTest(tf.test.TestCase):
   def test_damaged_records_have_no_labels(self):
-    good = records.serialize_clip(_clip(1, [2]))
+    good = writing.serialize_clip(_clip(1, [2]))
     # The last begins with a length of more bytes than the record has.
     odd = [b'', b'\x07 no record', b'\x0a' + b'\xff' * 40]
     path = os.path.join(self.create_tempdir().full_path, 'a.tfrecord')
@@ -84,11 +87,11 @@ class ReadingTest(tf.test.TestCase):
     step = in_list.feature_lists.feature_list['clip/label/index'].feature.add()
     step.int64_list.value.append(7)
     written = [
-      records.serialize_clip(_clip(0, [2])),
+      writing.serialize_clip(_clip(0, [2])),
       large.SerializeToString(),
       in_list.SerializeToString(),
-      records.serialize_clip(_clip(1, [])),
-      records.serialize_clip(_clip(2, [1, 0])),
+      writing.serialize_clip(_clip(1, [])),
+      writing.serialize_clip(_clip(2, [1, 0])),
     ]
     with tf.io.TFRecordWriter(path) as writer:
       for record in written:
@@ -104,8 +107,8 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
     super().setUp()
     folder = self.create_tempdir().full_path
     for shard in range(_NUM_SHARDS):
-      path = records.shard_path(folder, 'train', shard, _NUM_SHARDS)
-      with records.ShardWriter(path) as writer:
+      path = writing.shard_path(folder, 'train', shard, _NUM_SHARDS)
+      with writing.ShardWriter(path) as writer:
         for number in range(shard, len(_LABELS), _NUM_SHARDS):
           writer.write(_clip(number, _LABELS[number]))
     self.pattern = os.path.join(folder, 'train-*')

@@ -9,11 +9,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import images, video
+from vatt_tf.input_pipeline import frame_ops, images, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 
 _NUM_IMAGES = {'train': 7, 'validation': 5}
-_VIDEO = video.VideoConfig(num_frames=3, frame_size=8, scale=1.0)
+_VIDEO = video_config.VideoConfig(num_frames=3, frame_size=8, scale=1.0)
 _LABEL = plan_lib.LabelConfig(num_classes=4)
 
 
@@ -107,12 +107,12 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
     for number in range(5):
       center = _image('validation', number)[:, 5:25].astype(np.float32)
       resized = tf.image.resize(center, [8, 8])
-      expected.add(video.scale_values(resized[None])[0].numpy().tobytes())
+      expected.add(frame_ops.scale_values(resized[None])[0].numpy().tobytes())
     self.assertEqual(found, expected)
 
   @parameterized.parameters(1, 5)
   def test_goes_on_at_any_step(self, step):
-    config = video.VideoConfig(
+    config = video_config.VideoConfig(
       num_frames=2, frame_size=8, area_range=(0.08, 1.0)
     )
 
@@ -147,14 +147,14 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
       labels[row['video'][0].tobytes()] = row['label']
     for number in range(5):
       center = _image('validation', number)[:, 5:25].astype(np.float32)
-      image = video.scale_values(tf.image.resize(center, [8, 8])[None])[0]
+      image = frame_ops.scale_values(tf.image.resize(center, [8, 8])[None])[0]
       self.assertEqual(labels[image.numpy().tobytes()], number % 4)
 
   @parameterized.parameters(
     ({'name': 'tiny_imags'}, 'tiny_imags'),
     ({'name': 'tiny_unprepared_images'}, 'tfds build'),
     ({'label': plan_lib.LabelConfig(5)}, '`num_classes` must be the 4'),
-    ({'video': video.VideoConfig(num_crops=3)}, 'num_crops=3'),
+    ({'video': video_config.VideoConfig(num_crops=3)}, 'num_crops=3'),
   )
   def test_errors(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):

@@ -10,24 +10,27 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from tests import fake_clips
 from vatt_tf.core import feature_names as names
 from vatt_tf.input_pipeline import (
-  audio,
+  audio_config,
   class_balance,
   clip_cache,
   fake_batches,
+  frame_ops,
   order,
   pipeline,
-  records,
   text,
   video,
+  video_config,
 )
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
 from vatt_tf.input_pipeline import plan as plan_lib
+from vatt_tf.input_pipeline.records import schema, writing
 
 _WORDS = ['clip', 'says', *(f'word{i}' for i in range(8))]
-_VIDEO = video.VideoConfig(num_frames=3, frame_size=8)
-_AUDIO = audio.AudioConfig(num_samples=240, sample_rate=800)
+_VIDEO = video_config.VideoConfig(num_frames=3, frame_size=8)
+_AUDIO = audio_config.AudioConfig(num_samples=240, sample_rate=800)
 _LABEL = plan_lib.LabelConfig(num_classes=10)
 
 
@@ -40,7 +43,7 @@ def _clip(number, **arguments):
     'num_captions': 2,
     **arguments,
   }
-  return records.fake_clip(number, **arguments)
+  return fake_clips.fake_clip(number, **arguments)
 
 
 class _Case(tf.test.TestCase, parameterized.TestCase):
@@ -57,8 +60,8 @@ class _Case(tf.test.TestCase, parameterized.TestCase):
   def _write(self, clips, num_shards=1, name='train'):
     """Writes clips (or bytes) to shards in turn; returns their pattern."""
     for shard in range(num_shards):
-      path = records.shard_path(str(self._folder), name, shard, num_shards)
-      with records.ShardWriter(path) as writer:
+      path = writing.shard_path(str(self._folder), name, shard, num_shards)
+      with writing.ShardWriter(path) as writer:
         for clip in clips[shard::num_shards]:
           writer.write(clip)
     return str(self._folder / f'{name}-*')
@@ -128,11 +131,11 @@ class ContentTest(_Case):
     window = video.central_window(12, 16, _VIDEO).numpy()
     self.assertAllEqual(window, [1, 3, 10, 10])
     # The window is decoded alone: chroma at its edge differs a little.
-    expected = video.resize(frames[:, 1:11, 3:13], (8, 8))
+    expected = frame_ops.resize(frames[:, 1:11, 3:13], (8, 8))
     self.assertAllClose(
-      first['video'][2], video.scale_values(expected), atol=0.25
+      first['video'][2], frame_ops.scale_values(expected), atol=0.25
     )
-    error = tf.abs(first['video'][2] - video.scale_values(expected))
+    error = tf.abs(first['video'][2] - frame_ops.scale_values(expected))
     self.assertLess(tf.reduce_mean(error), 0.03)
 
   def test_masks_follow_what_a_record_holds(self):
@@ -141,7 +144,7 @@ class ContentTest(_Case):
       _clip(1, num_frames=0, num_samples=480),
       _clip(2, num_samples=0),
       _clip(3, num_captions=0),
-      records.Clip(example_id='fake-4'),
+      schema.Clip(example_id='fake-4'),
     ]
     (batch,) = self._make(
       self._write(clips),
@@ -164,7 +167,7 @@ class ContentTest(_Case):
       self.assertNotAllEqual(batch[key][0], tf.zeros_like(batch[key][0]))
 
   def test_views(self):
-    config = video.VideoConfig(
+    config = video_config.VideoConfig(
       num_frames=2, frame_size=8, num_clips=2, num_crops=3, scale=1.0
     )
     dataset = self._make(
@@ -172,7 +175,7 @@ class ContentTest(_Case):
       4,
       is_training=False,
       video=config,
-      audio=audio.AudioConfig(num_samples=160, sample_rate=800),
+      audio=audio_config.AudioConfig(num_samples=160, sample_rate=800),
       text=self._text,
     )
     batches = list(dataset)
@@ -191,8 +194,8 @@ class ContentTest(_Case):
   def test_spectrogram_and_multi_label(self):
     clip = _clip(1)
     clip.label_indices, clip.label_names = [1, 7], ['b', 'h']
-    config = audio.AudioConfig(
-      num_samples=4000, sample_rate=16000, form=audio.SPECTROGRAM
+    config = audio_config.AudioConfig(
+      num_samples=4000, sample_rate=16000, form=audio_config.SPECTROGRAM
     )
     label = plan_lib.LabelConfig(num_classes=9, is_multi_label=True)
     (batch,) = self._make(
@@ -207,7 +210,7 @@ class ContentTest(_Case):
 
   def test_layouts_give_equal_batches(self):
     clip = _clip(0, num_frames=6)
-    native = records.make_sequence_example(clip)
+    native = writing.make_sequence_example(clip)
     packed = tf.train.SequenceExample()
     lists = packed.feature_lists.feature_list
     lists['image/encoded'].feature.add().bytes_list.value.extend(clip.frames)
@@ -243,7 +246,7 @@ class ContentTest(_Case):
 
   def test_encoded_sound(self):
     clip = _clip(0)
-    example = records.make_sequence_example(clip)
+    example = writing.make_sequence_example(clip)
     del example.feature_lists.feature_list['WAVEFORM/feature/floats']
     sound = tf.audio.encode_wav(clip.waveform[:, None], 800).numpy()
     example.feature_lists.feature_list[
@@ -268,7 +271,7 @@ class ContentTest(_Case):
     self.assertIn("starts with b'no s'", list(bad_records.reasons.values())[0])
 
   def test_mixup(self):
-    config = audio.AudioConfig(
+    config = audio_config.AudioConfig(
       num_samples=240, sample_rate=800, mixup_alpha=5.0
     )
     label = plan_lib.LabelConfig(num_classes=10, is_multi_label=True)
@@ -302,7 +305,7 @@ class PositionTest(_Case):
         pattern,
         4,
         video=_VIDEO,
-        audio=audio.AudioConfig(
+        audio=audio_config.AudioConfig(
           num_samples=240, sample_rate=800, noise_std=0.1
         ),
         text=self._text,
@@ -408,7 +411,9 @@ class PositionTest(_Case):
 
   def test_a_row_is_the_same_in_any_pipeline(self):
     pattern = self._write([_clip(i) for i in range(4)], 2)
-    config = audio.AudioConfig(num_samples=240, sample_rate=800, noise_std=0.2)
+    config = audio_config.AudioConfig(
+      num_samples=240, sample_rate=800, noise_std=0.2
+    )
     arguments = {'audio': config, 'num_epochs': 1, 'seed': 9}
     rows = {}
     for batch in self._make(pattern, 1, **arguments):
@@ -460,7 +465,11 @@ class CacheTest(_Case):
     (
       'spectrogram',
       {'frame_size': 3, 'area_range': (0.05, 1.0), 'short_clip': 'hold'},
-      {'form': audio.SPECTROGRAM, 'min_frequency': 0.0, 'max_frequency': 400.0},
+      {
+        'form': audio_config.SPECTROGRAM,
+        'min_frequency': 0.0,
+        'max_frequency': 400.0,
+      },
     ),
   )
   def test_batches_do_not_depend_on_it(self, of_video, of_audio):
@@ -475,8 +484,10 @@ class CacheTest(_Case):
       dataset = self._make(
         sources,
         4,
-        video=video.VideoConfig(num_frames=3, **of_video),
-        audio=audio.AudioConfig(num_samples=240, sample_rate=800, **of_audio),
+        video=video_config.VideoConfig(num_frames=3, **of_video),
+        audio=audio_config.AudioConfig(
+          num_samples=240, sample_rate=800, **of_audio
+        ),
         text=self._text,
         label=_LABEL,
         seed=3,
@@ -507,7 +518,7 @@ class CacheTest(_Case):
 
   def test_mixup(self):
     pattern = self._write(self._clips())
-    config = audio.AudioConfig(
+    config = audio_config.AudioConfig(
       num_samples=240, sample_rate=800, mixup_alpha=0.4, max_gain_db=6.0
     )
 
@@ -551,7 +562,7 @@ class CacheTest(_Case):
       return self._make(
         pattern,
         4,
-        audio=audio.AudioConfig(
+        audio=audio_config.AudioConfig(
           num_samples=240, sample_rate=800, noise_std=0.1
         ),
         label=_LABEL,
@@ -629,18 +640,18 @@ class BadInputTest(_Case):
     frames = list(clips[2].frames)
     frames[3] = frames[3][: len(frames[3]) // 2]
     clips[2].frames = frames
-    bad = [records.make_sequence_example(clip) for clip in clips]
+    bad = [writing.make_sequence_example(clip) for clip in clips]
     key = 'WAVEFORM/feature/floats'
     bits = np.arange(480, dtype=np.int32).view(np.float32)
     for number, values in ((4, bits), (5, np.full([480], np.nan))):
       part = bad[number].feature_lists.feature_list[key].feature[0]
-      part.CopyFrom(records._feature(records.FLOAT, values))
+      part.CopyFrom(writing._feature(schema.FLOAT, values))
     return [*(e.SerializeToString() for e in bad), b'no record at all']
 
   def test_bad_records_keep_their_place_and_are_named(self):
     bad_records = bad_records_lib.BadRecords(max_share=0.5)
     pattern = self._write(self._clips_with_bad_ones())
-    config = video.VideoConfig(num_frames=6, frame_size=8)
+    config = video_config.VideoConfig(num_frames=6, frame_size=8)
     dataset = self._make(
       pattern,
       9,

@@ -14,14 +14,14 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import odd_names
-from vatt_tf.input_pipeline import records
+from tests import fake_clips, odd_names
+from vatt_tf.input_pipeline.records import reading, schema, shard_files, writing
 
 _DOCS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'records.md'
 
 
 def _clip(**changes):
-  clip = records.fake_clip(
+  clip = fake_clips.fake_clip(
     7, num_frames=4, height=16, width=24, sample_rate=800.0, num_captions=2
   )
   for name, value in changes.items():
@@ -72,7 +72,7 @@ def _dmvr(clip, packs_frames, is_example=False):
 class RecordsTest(tf.test.TestCase, parameterized.TestCase):
   def test_round_trip(self):
     clip = _clip(data_path='a/é.mp4', start=2_000_000, end=2_400_000)
-    read = records.read_clip(records.serialize_clip(clip))
+    read = reading.read_clip(writing.serialize_clip(clip))
     for field in clip.__dataclass_fields__:
       if field == 'waveform':
         np.testing.assert_array_equal(read.waveform, clip.waveform)
@@ -82,14 +82,14 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_keys_and_layout_are_those_of_the_spec(self):
     clip = _clip()
-    example = records.make_sequence_example(clip)
+    example = writing.make_sequence_example(clip)
     written = set(example.context.feature) | set(
       example.feature_lists.feature_list
     )
-    keys = {field.key for field in records.FEATURE_SPEC}
+    keys = {field.key for field in schema.FEATURE_SPEC}
     self.assertEqual(written, keys - {'WAVEFORM/feature/bytes'})
-    for field in records.FEATURE_SPEC:
-      if field.placement == records.CONTEXT:
+    for field in schema.FEATURE_SPEC:
+      if field.placement == schema.CONTEXT:
         self.assertNotIn(field.key, example.feature_lists.feature_list)
     lists = example.feature_lists.feature_list
     self.assertLen(lists['image/encoded'].feature, 4)
@@ -103,8 +103,8 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
   def test_dmvr_layouts_parse_to_the_same_tensors(self, packs, is_example):
     clip = _clip()
     serialized = _dmvr(clip, packs, is_example)
-    parse = tf.function(records.parse_record)
-    expected = parse(tf.constant(records.serialize_clip(clip)))
+    parse = tf.function(reading.parse_record)
+    expected = parse(tf.constant(writing.serialize_clip(clip)))
     parsed = parse(tf.constant(serialized))
     for name in (
       'image_encoded',
@@ -115,14 +115,14 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
     ):
       self.assertAllEqual(parsed[name], expected[name], msg=name)
       self.assertNotEmpty(parsed[name], msg=name)
-    read = records.read_clip(serialized)
+    read = reading.read_clip(serialized)
     self.assertEqual(read.frames, list(clip.frames))
     np.testing.assert_array_equal(read.waveform, clip.waveform)
 
   def test_parsed_in_a_data_set(self):
     clip = _clip()
-    dataset = tf.data.Dataset.from_tensors(records.serialize_clip(clip))
-    parsed = next(iter(dataset.map(records.parse_record)))
+    dataset = tf.data.Dataset.from_tensors(writing.serialize_clip(clip))
+    parsed = next(iter(dataset.map(reading.parse_record)))
     self.assertAllEqual(parsed['image_timestamp'], clip.timestamps)
     self.assertAllEqual(
       parsed['caption_end'], [caption.end for caption in clip.captions]
@@ -131,16 +131,16 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(parsed['waveform_encoded'], [])
 
   def test_modalities_may_be_absent(self):
-    parsed = records.parse_record(
-      tf.constant(records.serialize_clip(records.Clip(example_id='x')))
+    parsed = reading.parse_record(
+      tf.constant(writing.serialize_clip(schema.Clip(example_id='x')))
     )
     for name, value in parsed.items():
       self.assertLen(value, int(name == 'example_id'), msg=name)
 
   def test_key_twice_is_read_once(self):
-    example = records.make_sequence_example(_clip())
+    example = writing.make_sequence_example(_clip())
     example.context.feature['label/index'].CopyFrom(_ints(3))
-    parsed = records.parse_record(tf.constant(example.SerializeToString()))
+    parsed = reading.parse_record(tf.constant(example.SerializeToString()))
     self.assertAllEqual(parsed['label_index'], [7])
 
   def test_times_of_the_media_file_become_times_of_the_clip(self):
@@ -151,23 +151,23 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
       end=5_400_000,
       timestamps=[time + 5_000_000 for time in clip.timestamps],
       captions=[
-        records.Caption(c.text, c.start + 5_000_000, c.end + 5_000_000)
+        schema.Caption(c.text, c.start + 5_000_000, c.end + 5_000_000)
         for c in clip.captions
       ],
     )
     for one in (clip, moved):
-      serialized = records.serialize_clip(one)
-      parsed = records.parse_record(tf.constant(serialized))
+      serialized = writing.serialize_clip(one)
+      parsed = reading.parse_record(tf.constant(serialized))
       self.assertAllEqual(parsed['image_timestamp'], clip.timestamps)
       self.assertAllEqual(parsed['caption_start'], [0, 200_000])
-      self.assertEqual(records.read_clip(serialized).captions, clip.captions)
+      self.assertEqual(reading.read_clip(serialized).captions, clip.captions)
 
   def test_channels_are_averaged(self):
     clip = _clip(waveform=np.float32([0.0, 1.0, 0.5, 0.5]))
-    example = records.make_sequence_example(clip)
+    example = writing.make_sequence_example(clip)
     channels = example.context.feature['WAVEFORM/feature/num_channels']
     channels.int64_list.value[:] = [2]
-    read = records.read_clip(example.SerializeToString())
+    read = reading.read_clip(example.SerializeToString())
     self.assertAllClose(read.waveform, [0.5, 0.5])
 
   @parameterized.named_parameters(
@@ -177,10 +177,10 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
   )
   def test_refuses_waveforms(self, waveform, message):
     with self.assertRaisesRegex(ValueError, f'fake-000007.*{message}'):
-      records.serialize_clip(_clip(waveform=waveform))
+      writing.serialize_clip(_clip(waveform=waveform))
 
   def test_takes_silence(self):
-    self.assertEqual(records.waveform_fault(np.zeros([9], np.float32)), '')
+    self.assertEqual(schema.waveform_fault(np.zeros([9], np.float32)), '')
 
   @parameterized.named_parameters(
     ('rate', {'frame_rate': 0.0}, '`frame_rate`.*frame_rate=0.0'),
@@ -191,11 +191,11 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
   )
   def test_refuses_clips(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):
-      records.serialize_clip(_clip(**changes))
+      writing.serialize_clip(_clip(**changes))
 
   def test_unknown_name_lists_the_valid_ones(self):
     with self.assertRaisesRegex(ValueError, 'image_encoded.*Received: frames'):
-      records.parse_record(tf.constant(b''), ['frames'])
+      reading.parse_record(tf.constant(b''), ['frames'])
 
   def test_docs_table_is_that_of_the_spec(self):
     rows = [
@@ -211,7 +211,7 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
         field.meaning,
         ', '.join(f'`{alias}`' for alias in field.aliases),
       )
-      for field in records.FEATURE_SPEC
+      for field in schema.FEATURE_SPEC
     ]
     self.assertEqual(rows, expected)
 
@@ -219,22 +219,22 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
 class ShardTest(tf.test.TestCase):
   def _write(self, name='a.tfrecord', count=3):
     path = os.path.join(self.get_temp_dir(), name)
-    with records.ShardWriter(path) as writer:
+    with writing.ShardWriter(path) as writer:
       for _ in range(count):
         writer.write(_clip())
     return path
 
   def test_writes_and_counts(self):
     path = self._write()
-    self.assertEqual(records.count_records(path), 3)
-    self.assertLen(list(records.read_shard(path)), 3)
+    self.assertEqual(shard_files.count_records(path), 3)
+    self.assertLen(list(reading.read_shard(path)), 3)
 
   def test_failed_write_leaves_the_previous_file(self):
     path = self._write('kept.tfrecord')
     with open(path, 'rb') as file:
       before = file.read()
     with self.assertRaisesRegex(KeyError, 'stop'):
-      with records.ShardWriter(path) as writer:
+      with writing.ShardWriter(path) as writer:
         writer.write(_clip())
         raise KeyError('stop')
     with open(path, 'rb') as file:
@@ -244,15 +244,15 @@ class ShardTest(tf.test.TestCase):
 
   def test_unfinished_shard_is_not_matched(self):
     folder = os.path.join(self.get_temp_dir(), 'open')
-    path = records.shard_path(folder, 'train', 0, 2)
+    path = writing.shard_path(folder, 'train', 0, 2)
     self.assertEndsWith(path, '/open/train-00000-of-00002.tfrecord')
-    writer = records.ShardWriter(path)
+    writer = writing.ShardWriter(path)
     writer.write(_clip())
     pattern = os.path.join(folder, '*')
     with self.assertRaisesRegex(ValueError, 'No file matches'):
-      records.match_shards(pattern)
+      shard_files.match_shards(pattern)
     writer.close()
-    self.assertEqual(records.match_shards(pattern), [path])
+    self.assertEqual(shard_files.match_shards(pattern), [path])
 
   def test_truncated_shard_is_named(self):
     path = self._write('cut.tfrecord')
@@ -261,19 +261,19 @@ class ShardTest(tf.test.TestCase):
     with self.assertRaisesRegex(
       ValueError, r'cut\.tfrecord is truncated.*record 2.*vatt_tf\.ingest'
     ):
-      records.count_records(path)
+      shard_files.count_records(path)
     with self.assertRaisesRegex(ValueError, r'cut\.tfrecord is truncated'):
-      list(records.read_shard(path))
+      list(reading.read_shard(path))
 
   def test_record_that_is_none_is_named(self):
     path = self._write('odd.tfrecord')
-    num_good = records.count_records(path)
+    num_good = shard_files.count_records(path)
     with tf.io.TFRecordWriter(f'{path}.part') as writer:
-      for record in records.open_shard(path).as_numpy_iterator():
+      for record in shard_files.open_shard(path).as_numpy_iterator():
         writer.write(record)
       writer.write(b'\x07 no record')
     os.rename(f'{path}.part', path)
-    clips = records.read_shard(path)
+    clips = reading.read_shard(path)
     for _ in range(num_good):
       next(clips)
     with self.assertRaisesRegex(
@@ -285,33 +285,33 @@ class ShardTest(tf.test.TestCase):
 
   def test_more_channels_than_samples_are_no_sound(self):
     for channels in (10**6, 2**63 - 1):
-      example = records.make_sequence_example(_clip())
+      example = writing.make_sequence_example(_clip())
       number = example.context.feature['WAVEFORM/feature/num_channels']
       number.int64_list.value[:] = [channels]
-      clip = records.read_clip(example.SerializeToString())
+      clip = reading.read_clip(example.SerializeToString())
       self.assertIsNone(clip.waveform)
       self.assertLen(clip.frames, 4)
 
   def test_key_in_both_places_is_read_as_in_the_graph(self):
-    example = records.make_sequence_example(_clip())
+    example = writing.make_sequence_example(_clip())
     step = example.feature_lists.feature_list['segment/label/string']
     step.feature.add().bytes_list.value.append(b'of the list')
     record = example.SerializeToString()
     self.assertEqual(
-      records.read_values(record)['caption_text'], [b'of the list']
+      reading.read_values(record)['caption_text'], [b'of the list']
     )
-    parsed = records.parse_record(tf.constant(record), ['caption_text'])
+    parsed = reading.parse_record(tf.constant(record), ['caption_text'])
     self.assertAllEqual(parsed['caption_text'], [b'of the list'])
 
   def test_no_match_names_pattern_macro_and_command(self):
     with self.assertRaisesRegex(
       ValueError, r"'/none/\*'.*EVAL_RECORDS.*python -m vatt_tf\.ingest"
     ):
-      records.match_shards('/none/*', 'EVAL_RECORDS')
+      shard_files.match_shards('/none/*', 'EVAL_RECORDS')
 
   def test_shard_index_is_checked(self):
     with self.assertRaisesRegex(ValueError, 'index=2, num_shards=2'):
-      records.shard_path('a', 'b', 2, 2)
+      writing.shard_path('a', 'b', 2, 2)
 
 
 class MatchTest(parameterized.TestCase, tf.test.TestCase):
@@ -326,7 +326,7 @@ class MatchTest(parameterized.TestCase, tf.test.TestCase):
       path.write_bytes(b'')
 
   def _match(self, pattern):
-    paths = records.match_shards(pattern)
+    paths = shard_files.match_shards(pattern)
     return [str(pathlib.Path(path).relative_to(self.dir)) for path in paths]
 
   @parameterized.parameters(*odd_names.NAMES)
@@ -377,8 +377,8 @@ class MatchTest(parameterized.TestCase, tf.test.TestCase):
     before = os.getcwd()
     os.chdir(self.dir)
     try:
-      self.assertEqual(records.match_shards('x [1]/a-*'), ['x [1]/a-0'])
-      self.assertEqual(records.match_shards('*/a-*'), ['x [1]/a-0'])
+      self.assertEqual(shard_files.match_shards('x [1]/a-*'), ['x [1]/a-0'])
+      self.assertEqual(shard_files.match_shards('*/a-*'), ['x [1]/a-0'])
       self.assertEqual(self._match('~/x [1]/a-*'), ['x [1]/a-0'])
       self.assertEqual(self._match('~/x [1]/a-0,~/x [1]/a-*'), ['x [1]/a-0'])
     finally:
@@ -388,12 +388,12 @@ class MatchTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(None, 3, True, b'x', ({'a': 1},), ([3],), ([None],))
   def test_what_is_no_pattern(self, pattern):
     with self.assertRaisesRegex(ValueError, 'X_RECORDS must be a pattern'):
-      records.match_shards(pattern, 'X_RECORDS')
+      shard_files.match_shards(pattern, 'X_RECORDS')
 
   def test_file_system_that_is_not_there(self):
     for path in ('nothing://bucket/a-*', 'nothing://bucket/a'):
       with self.assertRaisesRegex(OSError, 'nothing://bucket.*implemented'):
-        records.match_shards(path)
+        shard_files.match_shards(path)
 
 
 def _tar(content):
@@ -410,7 +410,7 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
     super().setUp()
     self.dir = pathlib.Path(self.create_tempdir().full_path)
     path = self.dir / 'a.tfrecord'
-    with records.ShardWriter(str(path)) as writer:
+    with writing.ShardWriter(str(path)) as writer:
       for number in range(3):
         writer.write(_clip(example_id=str(number)))
     self.content = path.read_bytes()
@@ -434,9 +434,9 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
   def test_is_read_whatever_its_name(self, compress):
     for name in ('b.tfrecord', 'b.tfrecord.gz', 'b'):
       path = self._write(compress(self.content), name)
-      self.assertEqual(records.count_records(path), 3)
+      self.assertEqual(shard_files.count_records(path), 3)
       self.assertEqual(
-        [clip.example_id for clip in records.read_shard(path)], ['0', '1', '2']
+        [clip.example_id for clip in reading.read_shard(path)], ['0', '1', '2']
       )
 
   @parameterized.parameters('GZIP', 'ZLIB')
@@ -445,20 +445,20 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
     options = tf.io.TFRecordOptions(compression)
     with tf.io.TFRecordWriter(path, options) as writer:
       for _ in range(2):
-        writer.write(records.serialize_clip(_clip()))
-    self.assertEqual(records.find_compression(path), compression)
-    self.assertEqual(records.count_records(path), 2)
+        writer.write(writing.serialize_clip(_clip()))
+    self.assertEqual(shard_files.find_compression(path), compression)
+    self.assertEqual(shard_files.count_records(path), 2)
     with tf.io.TFRecordWriter(path, options):
       pass
-    self.assertEqual(records.count_records(path), 0)
+    self.assertEqual(shard_files.count_records(path), 0)
 
   @parameterized.parameters(0x088B1F, 0x9C78, 0x0178, 0x5E78, 0x685A42)
   def test_length_that_looks_like_a_compression(self, length):
     path = str(self.dir / 'c')
     with tf.io.TFRecordWriter(path) as writer:
       writer.write(bytes(length))
-    self.assertEqual(records.find_compression(path), '')
-    self.assertEqual(records.count_records(path), 1)
+    self.assertEqual(shard_files.find_compression(path), '')
+    self.assertEqual(shard_files.count_records(path), 1)
 
   @parameterized.named_parameters(
     ('zstd', b'\x28\xb5\x2f\xfd' + bytes(99), 'zstd.*unzstd'),
@@ -473,7 +473,10 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
   )
   def test_other_files_are_named(self, content, message):
     path = self._write(content)
-    for read in (records.count_records, lambda p: list(records.read_shard(p))):
+    for read in (
+      shard_files.count_records,
+      lambda p: list(reading.read_shard(p)),
+    ):
       with self.assertRaisesRegex(ValueError, f'b.tfrecord.*{message}') as e:
         read(path)
       self.assertNotIn('Remove', str(e.exception))
@@ -489,19 +492,19 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
     else:
       content = gzip.compress(b'text' * 99)
     with self.assertRaisesRegex(ValueError, 'gzip.* Copy or download'):
-      records.count_records(self._write(content))
+      shard_files.count_records(self._write(content))
 
   def test_only_what_ingest_wrote_is_to_be_removed(self):
     path = self._write(self.content[:-9], 'my [1]-00001-of-00002.tfrecord')
     with self.assertRaisesRegex(ValueError, 'truncated.* Copy or download'):
-      records.count_records(path)
+      shard_files.count_records(path)
     info = {'splits': {'x': {'shards': 'my [1]-?????-of-00002.tfrecord'}}}
     (self.dir / 'dataset_info.json').write_text(json.dumps(info))
     with self.assertRaisesRegex(ValueError, 'truncated.* Remove it and make'):
-      records.count_records(path)
+      shard_files.count_records(path)
     other = self._write(self.content[:-9], 'my [1]-00001-of-00003.tfrecord')
     with self.assertRaisesRegex(ValueError, 'truncated.* Copy or download'):
-      records.count_records(other)
+      shard_files.count_records(other)
 
 
 if __name__ == '__main__':

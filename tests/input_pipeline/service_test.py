@@ -15,21 +15,23 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import sentence_pieces, sound_files
+from tests import fake_clips, sentence_pieces, sound_files
 from vatt_tf.input_pipeline import (
-  audio,
+  audio_config,
   pipeline,
-  records,
   service,
   text,
-  video,
+  video_config,
 )
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
 from vatt_tf.input_pipeline import plan as plan_lib
+from vatt_tf.input_pipeline.records import writing
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_VIDEO = video.VideoConfig(num_frames=3, frame_size=8)
-_AUDIO = audio.AudioConfig(num_samples=240, sample_rate=800, noise_std=0.1)
+_VIDEO = video_config.VideoConfig(num_frames=3, frame_size=8)
+_AUDIO = audio_config.AudioConfig(
+  num_samples=240, sample_rate=800, noise_std=0.1
+)
 _WORDS = ['clip', 'says', *(f'word{i}' for i in range(8))]
 
 
@@ -95,15 +97,15 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
 
   def _write(self, clips, name='train', num_shards=3):
     for shard in range(num_shards):
-      path = records.shard_path(str(self._folder), name, shard, num_shards)
-      with records.ShardWriter(path) as writer:
+      path = writing.shard_path(str(self._folder), name, shard, num_shards)
+      with writing.ShardWriter(path) as writer:
         for clip in clips[shard::num_shards]:
           writer.write(clip)
     return str(self._folder / f'{name}-*')
 
   def _clips(self, count=11, first=0):
     return [
-      records.fake_clip(
+      fake_clips.fake_clip(
         first + i,
         num_frames=6,
         height=12,
@@ -210,7 +212,7 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
       batches = list(
         self._make(
           pattern,
-          video=video.VideoConfig(num_frames=6, frame_size=8),
+          video=video_config.VideoConfig(num_frames=6, frame_size=8),
           num_epochs=2,
           bad_records=bad_records,
           data_service=self._addresses(2),
@@ -239,7 +241,7 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
   def test_encoded_sound(self):
     written = []
     for clip in self._clips(8):
-      example = records.make_sequence_example(clip)
+      example = writing.make_sequence_example(clip)
       lists = example.feature_lists.feature_list
       del lists['WAVEFORM/feature/floats']
       # tensorflow-io, where it loads, reads the one, and not the other.

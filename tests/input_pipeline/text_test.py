@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests import sentence_pieces
 from vatt_tf.core import plain_text
-from vatt_tf.input_pipeline import text
+from vatt_tf.input_pipeline import text, tokenizers
 
 _SPECIALS = ['<pad>', '<bos>', '<eos>', '<unk>']
 _WORDS = ['red', 'ball', 'élan', 'dont']
@@ -52,7 +52,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     return ids.numpy().tolist(), mask.numpy().tolist()
 
   def test_normalize(self):
-    result = text.normalize(
+    result = tokenizers.normalize(
       tf.constant(['A Red, BALL!', "Don't—stop", b'\xff\xc3\x89', '"…"'])
     )
     self.assertAllEqual(
@@ -73,7 +73,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     ('\u200b \u00a0', []),
   )
   def test_words_in_unicode(self, string, words):
-    found = text.split_words(tf.constant([string])).to_list()[0]
+    found = tokenizers.split_words(tf.constant([string])).to_list()[0]
     self.assertEqual([word.decode() for word in found], words)
 
   def test_one_form_for_all_of_unicode(self):
@@ -103,14 +103,16 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     ]
     texts = tf.constant([one.encode() for one in strings])
     cleaned = [plain_text.clean(one).encode() for one in strings]
-    self.assertEqual(text.clean(texts).numpy().tolist(), cleaned)
-    normal = text.normalize(texts)
+    self.assertEqual(tokenizers.clean(texts).numpy().tolist(), cleaned)
+    normal = tokenizers.normalize(texts)
     self.assertEqual(
-      text.normalize(normal).numpy().tolist(), normal.numpy().tolist()
+      tokenizers.normalize(normal).numpy().tolist(), normal.numpy().tolist()
     )
-    words = text.split_words(texts).to_list()
+    words = tokenizers.split_words(texts).to_list()
     # What ingest keeps has the words that were there.
-    self.assertEqual(text.split_words(tf.constant(cleaned)).to_list(), words)
+    self.assertEqual(
+      tokenizers.split_words(tf.constant(cleaned)).to_list(), words
+    )
     for row in words:
       for word in row:
         self.assertEqual(word.decode().split(), [word.decode()])
@@ -119,7 +121,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     path = self._write(
       'v.txt', 'cafe\u0301\n½\nDog\nélan\ne\u0301lan\nab\u200e\n'
     )
-    ids = text.WordTokenizer(path).tokenize(
+    ids = tokenizers.WordTokenizer(path).tokenize(
       tf.constant(['Café ½ dog Élan e\u0301lan ab'])
     )
     self.assertEqual(ids.to_list(), [[4, 5, 3, 7, 7, 9]])
@@ -267,7 +269,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
   def test_refuses_word_files(self, content, message):
     path = self._write('bad.txt', content)
     with self.assertRaisesRegex(ValueError, message) as caught:
-      text.WordTokenizer(path)
+      tokenizers.WordTokenizer(path)
     self.assertIn(path, str(caught.exception))
 
   def test_vocabulary_larger_than_the_table(self):
@@ -282,18 +284,18 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(
       ValueError, '/none/v.txt.*VOCABULARY.*vatt_tf.build_vocabulary'
     ):
-      text.WordTokenizer('/none/v.txt')
+      tokenizers.WordTokenizer('/none/v.txt')
     with self.assertRaisesRegex(ValueError, 'no path.*VOCABULARY'):
       text.make_tokenizer(text.TextConfig())
     with self.assertRaisesRegex(ValueError, '/none/s.model.*VOCABULARY'):
-      text.SentencepieceTokenizer('/none/s.model')
+      tokenizers.SentencepieceTokenizer('/none/s.model')
 
   def test_wrong_kind_of_file(self):
     words = self._vocabulary(text.WORD)
     with self.assertRaisesRegex(ValueError, r'\[PAD\] in its first line'):
-      text.WordpieceTokenizer(words)
+      tokenizers.WordpieceTokenizer(words)
     with self.assertRaisesRegex(ValueError, 'SentencePiece model'):
-      text.SentencepieceTokenizer(words)
+      tokenizers.SentencepieceTokenizer(words)
 
   def test_asks_for_ids_that_are_there(self):
     path = self._vocabulary(text.SENTENCEPIECE)

@@ -4,7 +4,9 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import records, video
+from tests import fake_clips
+from vatt_tf.input_pipeline import colors, frame_ops, video, video_config
+from vatt_tf.input_pipeline.records import schema
 
 
 def _seed(number=0):
@@ -12,7 +14,7 @@ def _seed(number=0):
 
 
 def _frames(num_frames=4, height=48, width=64):
-  clip = records.fake_clip(
+  clip = fake_clips.fake_clip(
     1, num_frames=num_frames, height=height, width=width, num_samples=0
   )
   return tf.constant(clip.frames)
@@ -26,16 +28,16 @@ class SampleTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.product(
     stored_rate=[5.0, 10.0, 25.0, 29.97],
     offset=[0, 130_000],
-    short_clip=[video.LOOP, video.HOLD],
+    short_clip=[video_config.LOOP, video_config.HOLD],
   )
   def test_nearest_in_time(self, stored_rate, offset, short_clip):
     count = 12
-    times = records.frame_times(count, stored_rate)
+    times = schema.frame_times(count, stored_rate)
     duration = round(count * 1e6 / stored_rate)
     expected = []
     for step in range(20):
       time = offset + step * 100_000
-      if short_clip == video.LOOP:
+      if short_clip == video_config.LOOP:
         time %= duration
       distances = [abs(time - stored) for stored in times]
       expected.append(distances)
@@ -47,13 +49,13 @@ class SampleTest(tf.test.TestCase, parameterized.TestCase):
       self.assertLessEqual(distances[index], min(distances) + 1)
 
   def test_same_rate_takes_every_frame_and_loops(self):
-    times = records.frame_times(30, 10.0)
+    times = schema.frame_times(30, 10.0)
     indices = video.sample_indices(
       _int64(times), _int64(0), _int64(3_000_000), 32, 10.0
     )
     self.assertAllEqual(indices, [*range(30), 0, 1])
     indices = video.sample_indices(
-      _int64(times), _int64(0), _int64(3_000_000), 32, 10.0, video.HOLD
+      _int64(times), _int64(0), _int64(3_000_000), 32, 10.0, video_config.HOLD
     )
     self.assertAllEqual(indices, [*range(30), 29, 29])
 
@@ -66,7 +68,7 @@ class SampleTest(tf.test.TestCase, parameterized.TestCase):
 
 class WindowTest(tf.test.TestCase, parameterized.TestCase):
   def test_default_window_of_the_paper_needs_no_resizing(self):
-    config = video.VideoConfig()
+    config = video_config.VideoConfig()
     for number in range(5):
       window = video.random_window(256, 320, config, _seed(number)).numpy()
       self.assertAllEqual(window[2:], [224, 224])
@@ -74,7 +76,7 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
       self.assertBetween(window[1], 0, 96)
 
   def test_every_place_is_reached(self):
-    config = video.VideoConfig(frame_size=6, scale=0.75)
+    config = video_config.VideoConfig(frame_size=6, scale=0.75)
     windows = {
       tuple(video.random_window(8, 9, config, _seed(n)).numpy())
       for n in range(200)
@@ -86,8 +88,8 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters((256, 320), (40, 300), (17, 9), (1, 1))
   def test_windows_lie_inside(self, height, width):
     for config in (
-      video.VideoConfig(frame_size=64, scale=1.0, scale_jitter=0.5),
-      video.VideoConfig(frame_size=(32, 64), area_range=(0.08, 1.0)),
+      video_config.VideoConfig(frame_size=64, scale=1.0, scale_jitter=0.5),
+      video_config.VideoConfig(frame_size=(32, 64), area_range=(0.08, 1.0)),
     ):
       for number in range(20):
         top, left, rows, columns = video.random_window(
@@ -99,7 +101,7 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLessEqual(left + columns, width)
 
   def test_area_and_aspect_ratio(self):
-    config = video.VideoConfig(
+    config = video_config.VideoConfig(
       area_range=(0.2, 0.4), aspect_ratio_range=(0.8, 1.25)
     )
     areas, ratios = [], []
@@ -113,9 +115,9 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
     self.assertBetween(max(ratios), 1.18, 1.27)
 
   def test_central_windows(self):
-    one = video.VideoConfig(scale=1.0)
+    one = video_config.VideoConfig(scale=1.0)
     self.assertAllEqual(video.central_window(256, 320, one), [0, 32, 256, 256])
-    three = video.VideoConfig(scale=1.0, num_crops=3)
+    three = video_config.VideoConfig(scale=1.0, num_crops=3)
     wide = [video.central_window(256, 320, three, c) for c in range(3)]
     self.assertAllEqual([window[1] for window in wide], [0, 32, 64])
     tall = [video.central_window(320, 256, three, c) for c in range(3)]
@@ -137,7 +139,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
       ]
     )
     whole = tf.stack([tf.io.decode_jpeg(f, ratio=ratio) for f in frames])
-    decode = tf.function(video.decode_frames)
+    decode = tf.function(frame_ops.decode_frames)
     windows = [(0, 0, 205, 243), (16, 32, 160, 176), (33, 63, 172, 180)]
     windows += [(100, 203, 40, 40), (44, 19, 161, 1)]
     for top, left, height, width in windows:
@@ -146,7 +148,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
       size = (max(height // ratio, 1), max(width // ratio, 1))
       if min(height, width) < ratio:
         continue
-      self.assertEqual(2 ** int(video.jpeg_ratio(window, size)), ratio)
+      self.assertEqual(2 ** int(frame_ops.jpeg_ratio(window, size)), ratio)
       decoded = decode(frames, window, size)
       top, left = top // ratio, left // ratio
       self.assertAllEqual(
@@ -162,13 +164,16 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
     ('small', {'frame_size': (4, 5), 'scale': 0.9}, [3]),
   )
   def test_clip_of_decoded_frames(self, changes, scales):
-    config = video.VideoConfig(num_frames=5, **changes)
-    clip = records.fake_clip(1, num_frames=6, height=46, width=60)
+    config = video_config.VideoConfig(num_frames=5, **changes)
+    clip = fake_clips.fake_clip(1, num_frames=6, height=46, width=60)
     frames = tf.constant(clip.frames)
-    decoded, size = tf.function(video.decode_whole)(frames, config)
+    decoded, size = tf.function(frame_ops.decode_whole)(frames, config)
     self.assertAllEqual(size, [46, 60])
     self.assertEqual([i for i in range(4) if tf.size(decoded[i])], scales)
-    take, load = tf.function(video.take_frames), tf.function(video.load_frames)
+    take, load = (
+      tf.function(frame_ops.take_frames),
+      tf.function(video.load_frames),
+    )
     shapes = set()
     for number in range(40):
       indices = tf.constant([number % 6, 5, 2, 2, 0])
@@ -180,7 +185,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(len(shapes) > 1, is_random)
 
   def test_never_fewer_pixels_than_the_output_needs(self):
-    ratio_of = tf.function(video.jpeg_ratio)
+    ratio_of = tf.function(frame_ops.jpeg_ratio)
     for height in (*range(1, 70, 3), 223, 224, 447, 448, 2000):
       for width in (7, 48, 96, 191, 192, 400):
         for size in ((24, 24), (7, 48), (224, 224)):
@@ -197,7 +202,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
   def test_decodes_at_a_fraction_where_that_is_enough(self, size, expected):
     frames = _frames(height=96, width=128)
     window = tf.constant([0, 0, 48, 64])
-    decoded = video.decode_frames(frames, window, (size * 2, size * 2))
+    decoded = frame_ops.decode_frames(frames, window, (size * 2, size * 2))
     self.assertEqual(decoded.shape[1:3], expected)
     whole = tf.stack([tf.io.decode_jpeg(frame) for frame in frames])
     part = tf.image.resize(whole[:, :48, :64], expected, method='area')
@@ -205,7 +210,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
     self.assertLess(tf.reduce_mean(error), 8.0)
 
   def test_each_stored_frame_is_decoded_once(self):
-    config = video.VideoConfig(num_frames=5, frame_size=16)
+    config = video_config.VideoConfig(num_frames=5, frame_size=16)
     frames = tf.concat([_frames(3), [b'not a JPEG image']], axis=0)
     indices = tf.constant([2, 0, 0, 1, 2])
     loaded = video.load_frames(frames, indices, config)  # Frame 3 is not asked.
@@ -221,12 +226,12 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
         video.load_frames(
           tf.stack([frames[1], bad]),
           tf.constant([0, 1]),
-          video.VideoConfig(num_frames=2, frame_size=16),
+          video_config.VideoConfig(num_frames=2, frame_size=16),
         )
 
   @parameterized.parameters(8, 48, 200)
   def test_resizes_up_and_down(self, size):
-    config = video.VideoConfig(num_frames=4, frame_size=size)
+    config = video_config.VideoConfig(num_frames=4, frame_size=size)
     load = tf.function(video.load_frames)
     frames = load(_frames(), tf.range(4), config)
     finished = tf.function(video.finish_frames)(frames, config)
@@ -263,13 +268,15 @@ def _color_reference(frames, mean, brightness, contrast, saturation, hue):
 class AugmentTest(tf.test.TestCase, parameterized.TestCase):
   def test_flip(self):
     frames = tf.reshape(tf.range(2 * 3 * 4 * 3), [2, 3, 4, 3])
-    self.assertAllEqual(video.flip(frames), frames[:, :, ::-1])
+    self.assertAllEqual(frame_ops.flip(frames), frames[:, :, ::-1])
     flipped = [
-      bool(tf.reduce_all(video.random_flip(frames, 0.5, _seed(n)) != frames))
+      bool(
+        tf.reduce_all(frame_ops.random_flip(frames, 0.5, _seed(n)) != frames)
+      )
       for n in range(100)
     ]
     self.assertBetween(sum(flipped), 30, 70)
-    self.assertAllEqual(video.random_flip(frames, 0.0, _seed()), frames)
+    self.assertAllEqual(frame_ops.random_flip(frames, 0.0, _seed()), frames)
 
   @parameterized.named_parameters(
     ('brightness', {'max_brightness': 0.2}, 'brightness'),
@@ -285,7 +292,7 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
       'max_hue': 0.0,
       'color_rate': 1.0,
     }
-    config = video.VideoConfig(**{**nothing, **changes})
+    config = video_config.VideoConfig(**{**nothing, **changes})
     seed = _seed(4)
     draws = tf.random.stateless_uniform([6], seed).numpy()
     values = {'brightness': 0.0, 'contrast': 1.0, 'saturation': 1.0, 'hue': 0.0}
@@ -299,24 +306,24 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
     frames = frames.astype(np.float32)
     mean = frames.mean(axis=(0, 1, 2))
     expected = _color_reference(frames, mean, **values)
-    transform = video.color_transform(tf.constant(mean), config, seed)
-    result = video.apply_transform(tf.constant(255.0 * frames), *transform)
+    transform = colors.color_transform(tf.constant(mean), config, seed)
+    result = colors.apply_transform(tf.constant(255.0 * frames), *transform)
     self.assertAllClose(result, expected, atol=2e-3)
 
   def test_no_change_is_only_scaling(self):
     frames = tf.random.stateless_uniform([2, 5, 7, 3], [1, 2], 0.0, 255.0)
-    result = video.apply_transform(frames, *video.identity_transform())
-    self.assertAllClose(result, video.scale_values(frames), atol=1e-5)
-    config = video.VideoConfig(color_rate=0.0)
-    transform = video.color_transform(tf.zeros([3]), config, _seed())
+    result = colors.apply_transform(frames, *colors.identity_transform())
+    self.assertAllClose(result, frame_ops.scale_values(frames), atol=1e-5)
+    config = video_config.VideoConfig(color_rate=0.0)
+    transform = colors.color_transform(tf.zeros([3]), config, _seed())
     self.assertAllClose(transform[0], tf.eye(3), atol=1e-5)
     self.assertAllClose(transform[1], [0.0, 0.0, 0.0], atol=1e-6)
 
   def test_gray(self):
-    config = video.VideoConfig(color_rate=0.0, gray_rate=1.0)
+    config = video_config.VideoConfig(color_rate=0.0, gray_rate=1.0)
     frames = tf.random.stateless_uniform([2, 4, 4, 3], [1, 2], 0.0, 255.0)
-    result = video.apply_transform(
-      frames, *video.color_transform(tf.zeros([3]), config, _seed())
+    result = colors.apply_transform(
+      frames, *colors.color_transform(tf.zeros([3]), config, _seed())
     )
     self.assertAllClose(result[..., 0], result[..., 1], atol=1e-5)
     self.assertAllClose(result[..., 0], result[..., 2], atol=1e-5)
@@ -324,7 +331,7 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(result[..., 0], luma, atol=1e-4)
 
   def test_equal_seeds_equal_clips_in_a_data_set(self):
-    config = video.VideoConfig(
+    config = video_config.VideoConfig(
       num_frames=4, frame_size=16, area_range=(0.3, 1.0)
     )
     frames = _frames()
@@ -357,7 +364,7 @@ class ConfigTest(tf.test.TestCase, parameterized.TestCase):
   )
   def test_errors(self, arguments, message):
     with self.assertRaisesRegex(ValueError, message):
-      video.VideoConfig(**arguments)
+      video_config.VideoConfig(**arguments)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,8 @@ import sys
 
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import records, text, vocabulary
+from vatt_tf.input_pipeline import tokenizers, vocabulary
+from vatt_tf.input_pipeline.records import schema, writing
 
 _CAPTIONS = [b'A red ball, a BALL', b'the blue ball', b'red']
 
@@ -16,7 +17,7 @@ class BuildVocabularyTest(tf.test.TestCase):
     words = vocabulary.build_vocabulary(_CAPTIONS)
     self.assertEqual(
       words,
-      [*text.SPECIAL_TOKENS, 'ball', 'a', 'red', 'blue', 'the'],
+      [*tokenizers.SPECIAL_TOKENS, 'ball', 'a', 'red', 'blue', 'the'],
     )
 
   def test_limits(self):
@@ -32,7 +33,7 @@ class BuildVocabularyTest(tf.test.TestCase):
   def test_file_is_that_of_the_tokenizer(self):
     path = os.path.join(self.get_temp_dir(), 'new', 'vocabulary.txt')
     vocabulary.write_vocabulary(path, vocabulary.build_vocabulary(_CAPTIONS))
-    tokenizer = text.WordTokenizer(path)
+    tokenizer = tokenizers.WordTokenizer(path)
     ids = tokenizer.tokenize(tf.constant(['red ball green'])).to_list()
     self.assertEqual(ids, [[6, 4, 3]])
     self.assertEqual(os.listdir(os.path.dirname(path)), ['vocabulary.txt'])
@@ -54,7 +55,7 @@ class BuildVocabularyTest(tf.test.TestCase):
     ]
     words = vocabulary.build_vocabulary([*captions, b'\xff\xfe', b'a\x00b'])
     vocabulary.write_vocabulary(path, words)
-    self.assertEqual(text.WordTokenizer(path).words, words)
+    self.assertEqual(tokenizers.WordTokenizer(path).words, words)
 
   def test_scripts_without_spaces_are_told(self):
     sentences = ['一只狗在门口叫', '一只猫在睡觉', '男人在跑步', 'the']
@@ -95,11 +96,11 @@ class BuildVocabularyTest(tf.test.TestCase):
 
   def test_command(self):
     folder = self.get_temp_dir()
-    shard = records.shard_path(folder, 'train', 0, 1)
-    with records.ShardWriter(shard) as writer:
+    shard = writing.shard_path(folder, 'train', 0, 1)
+    with writing.ShardWriter(shard) as writer:
       for caption in _CAPTIONS:
-        caption = records.Caption(caption.decode())
-        writer.write(records.Clip(example_id='a', captions=[caption]))
+        caption = schema.Caption(caption.decode())
+        writer.write(schema.Clip(example_id='a', captions=[caption]))
     output = os.path.join(folder, 'vocabulary.txt')
     command = [sys.executable, '-m', 'vatt_tf.build_vocabulary']
     subprocess.run(

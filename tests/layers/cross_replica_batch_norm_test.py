@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives, strategies
 from vatt_tf.layers import cross_replica_batch_norm
 
 _Layer = cross_replica_batch_norm.CrossReplicaBatchNormalization
@@ -75,7 +75,7 @@ def _run(strategy, x, upstream, mask, steps=1):
       output = layer(x, training=True, mask=mask)
       loss = tf.reduce_sum(output * upstream)
     d_x, *d_weights = tape.gradient(loss, [x, layer.gamma, layer.beta])
-    return output, d_x, *distribution.all_reduce_sum(d_weights)
+    return output, d_x, *collectives.all_reduce_sum(d_weights)
 
   arguments = (share(x), share(upstream), share(mask))
   for _ in range(steps):
@@ -115,7 +115,7 @@ class CrossReplicaBatchNormalizationTest(
     mask = np.ones(12, bool)
     if use_mask:  # 5 valid rows in the first half, 2 in the second
       mask[[0, 6, 7, 9, 11]] = False
-    strategy = distribution.make_strategy('mirrored', num_devices)
+    strategy = strategies.make_strategy('mirrored', num_devices)
     found = _run(strategy, x, upstream, mask)
     expected = _loop(
       x, upstream, mask, np.linspace(0.5, 2, 5), np.linspace(-1, 1, 5)
@@ -133,7 +133,7 @@ class CrossReplicaBatchNormalizationTest(
   def test_all_masked_changes_nothing(self, num_devices):
     x = _rows(5, 2, [8, 3])
     x[2] = np.inf
-    strategy = distribution.make_strategy('mirrored', num_devices)
+    strategy = strategies.make_strategy('mirrored', num_devices)
     found = _run(strategy, x, np.ones_like(x), np.zeros(8, bool))
     for mean, variance in zip(*found['moving']):
       self.assertAllEqual(mean, np.zeros(3))
@@ -152,7 +152,7 @@ class CrossReplicaBatchNormalizationTest(
     x = _rows(5, 2, [8, 3])
     mask = np.array([True, False, True, True, False, False, True, True])
     upstream = mask[:, np.newaxis] * _rows(0, 1, [8, 3], seed=1)
-    strategy = distribution.make_strategy('mirrored', num_devices)
+    strategy = strategies.make_strategy('mirrored', num_devices)
     expected = _run(strategy, x, upstream, mask)
     x[~mask] = 1e3
     found = _run(strategy, x, upstream, mask)
@@ -163,7 +163,7 @@ class CrossReplicaBatchNormalizationTest(
     self.assertAllEqual(found['moving'], expected['moving'])
 
   def test_copies_stay_equal_over_steps(self):
-    strategy = distribution.make_strategy('mirrored', 2)
+    strategy = strategies.make_strategy('mirrored', 2)
     arguments = (_rows(50, 3, [8, 3]), _rows(0, 1, [8, 3]), np.arange(8) < 5)
     found = _run(strategy, *arguments, steps=20)
     for copies in found['moving']:
@@ -267,7 +267,7 @@ class CrossReplicaBatchNormalizationTest(
     layer = _Layer()
     layer(x, training=True)
     tf.train.Checkpoint(layer=layer).write(path)
-    strategy = distribution.make_strategy('mirrored', 2)
+    strategy = strategies.make_strategy('mirrored', 2)
     with strategy.scope():
       copy = _Layer()
       copy.build([None, 4])

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import logical_devices
 from tests.losses import loss_inputs
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives, strategies
 from vatt_tf.losses import contrastive, sigmoid
 
 _T, _B = 3.0, -1.5
@@ -266,7 +266,7 @@ class SigmoidTest(tf.test.TestCase, parameterized.TestCase):
 def _run(num_replicas, loss_fn, arrays, scalars):
   """The loss and gradients of the scalars and of all rows, over replicas."""
   name = 'mirrored' if num_replicas > 1 else 'cpu'
-  strategy = distribution.make_strategy(
+  strategy = strategies.make_strategy(
     name, num_replicas if num_replicas > 1 else None
   )
   arguments = []
@@ -288,8 +288,8 @@ def _run(num_replicas, loss_fn, arrays, scalars):
       result = loss_fn(video, text, video_mask, text_mask, inputs[2:])
     video, text, *of_scalars = tape.gradient(result.loss, inputs)
     return (
-      distribution.all_reduce_sum([*result, *of_scalars]),
-      distribution.cross_replica_concat([video, text]),
+      collectives.all_reduce_sum([*result, *of_scalars]),
+      collectives.cross_replica_concat([video, text]),
     )
 
   @tf.function

@@ -10,7 +10,7 @@ from absl.testing import parameterized
 import tensorflow as tf
 
 from tests import sample_media
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading
 from vatt_tf.media import ingest, planning
 
 
@@ -49,7 +49,7 @@ class CaptionIngestTest(parameterized.TestCase, tf.test.TestCase):
         (one.text, one.start / 1e6, one.end / 1e6) for one in clip.captions
       ]
       for path in glob.glob(f'{glob.escape(self.out)}/*.tfrecord')
-      for clip in records.read_shard(path)
+      for clip in reading.read_shard(path)
     }
     with open(result.skip_report, encoding='utf-8') as file:
       rows = [(row['file'], row['reason']) for row in csv.DictReader(file)]

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media, shared_data
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading, schema, writing
 from vatt_tf.media import (
   decode,
   errors,
@@ -107,7 +107,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
   def clips(self, name='train', folder=None):
     found = []
     for path in sorted(glob.glob(f'{folder or self.out}/{name}-*.tfrecord')):
-      found += list(records.read_shard(path))
+      found += list(reading.read_shard(path))
     return found
 
   def skipped(self, name='train'):
@@ -254,8 +254,8 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(
       clip.captions,
       [
-        records.Caption('a dog', 0, 1_000_000),
-        records.Caption('a cat, too', 0, 1_000_000),
+        schema.Caption('a dog', 0, 1_000_000),
+        schema.Caption('a cat, too', 0, 1_000_000),
       ],
     )
     self.assertEqual(clip.label_names, ['dog', 'cat'])
@@ -270,7 +270,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.assertLen(clip.waveform, 48_000)
     clip = clips['sub/a.wav:500000-1500000']
     self.assertEmpty(clip.frames)
-    self.assertEqual(clip.captions, [records.Caption('a tone', 0, 1_000_000)])
+    self.assertEqual(clip.captions, [schema.Caption('a tone', 0, 1_000_000)])
     self.assertLen(clips['v2.mp4:0-2000000'].frames, 20)
     with open(os.path.join(self.out, 'labels.txt')) as file:
       self.assertEqual(file.read(), 'ant\ncat\ndog\n')
@@ -305,11 +305,11 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     for name in ('a.mp4', 'b.mkv'):
       self.assertEqual(
         clips[f'{name}:1000000-2000000'].captions,
-        [records.Caption('second', 200_000, 900_000)],
+        [schema.Caption('second', 200_000, 900_000)],
       )
       self.assertEqual(
         clips[f'{name}:0-1000000'].captions,
-        [records.Caption('first', 200_000, 900_000)],
+        [schema.Caption('first', 200_000, 900_000)],
       )
     reasons = {row['file']: row['reason'] for row in self.skipped()}
     self.assertRegex(reasons['notes'], 'not a media file: FFmpeg cannot open')
@@ -331,14 +331,14 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.ingest(captions=table)
     texts = {clip.data_path: clip.captions for clip in self.clips()}
     self.assertEqual(
-      texts['v1.mp4'], [records.Caption('hello', 500_000, 1_000_000)]
+      texts['v1.mp4'], [schema.Caption('hello', 500_000, 1_000_000)]
     )
     self.assertEmpty(texts['v2.mp4'])
     with open(os.path.join(folder, 'v2.vtt'), 'w') as file:
       file.write('WEBVTT\n\n00:00.000 --> 00:01.000\nthere\n')
     self.ingest(captions=folder, name='other')
     texts = {clip.data_path: clip.captions for clip in self.clips('other')}
-    self.assertEqual(texts['v2.mp4'], [records.Caption('there', 0, 1_000_000)])
+    self.assertEqual(texts['v2.mp4'], [schema.Caption('there', 0, 1_000_000)])
     with self.assertRaisesRegex(ValueError, "captions='/none', which is not"):
       self.ingest(captions='/none', name='third')
 
@@ -649,7 +649,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     text = 'video_path\nv1.mp4\nv2.mp4\nv3.mp4\n'
     self.ingest(text, num_shards=2)
     expected = self.shards()
-    write = records.ShardWriter.write
+    write = writing.ShardWriter.write
     for error in (
       tf.errors.ResourceExhaustedError(None, None, 'No space left on device'),
       OSError(28, 'No space left on device'),
@@ -663,7 +663,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
         written.append(clip)
         write(writer, clip)
 
-      with mock.patch.object(records.ShardWriter, 'write', filling):
+      with mock.patch.object(writing.ShardWriter, 'write', filling):
         with self.assertRaisesRegex(
           OSError, f'{out} cannot be written: .*No space.*the same command'
         ):
@@ -750,7 +750,7 @@ class RealMediaTest(tf.test.TestCase):
     clips = [
       clip
       for path in glob.glob(f'{out}/train-*')
-      for clip in records.read_shard(path)
+      for clip in reading.read_shard(path)
     ]
     with open(result.skip_report) as file:
       skipped = {row['file']: row['reason'] for row in csv.DictReader(file)}

@@ -6,19 +6,20 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import records
+from tests import fake_clips
+from vatt_tf.input_pipeline.records import reading, schema, writing
 from vatt_tf.media import inspection
 
 
 class InspectionTest(tf.test.TestCase):
   def report(self, clip, change=None):
-    example = records.make_sequence_example(clip)
+    example = writing.make_sequence_example(clip)
     if change:
       change(example)
     return inspection.report_record('shard', example.SerializeToString())
 
   def test_report(self):
-    clip = records.fake_clip(seed=3, height=48, width=64, num_frames=10)
+    clip = fake_clips.fake_clip(seed=3, height=48, width=64, num_frames=10)
     report = self.report(clip)
     self.assertEqual(report.example_id, 'fake-000003')
     self.assertEqual((report.width, report.height), (64, 48))
@@ -44,7 +45,7 @@ class InspectionTest(tf.test.TestCase):
       packed.bytes_list.value.extend(frames)
       example.context.feature['extra'].int64_list.value.append(1)
 
-    clip = records.fake_clip(height=48, width=64, num_frames=4)
+    clip = fake_clips.fake_clip(height=48, width=64, num_frames=4)
     report = self.report(clip, rename)
     self.assertEqual(
       report.layout,
@@ -67,7 +68,7 @@ class InspectionTest(tf.test.TestCase):
     self.assertTrue(os.path.getsize(path))
 
   def test_faults(self):
-    clip = records.fake_clip(height=48, width=64, num_frames=4)
+    clip = fake_clips.fake_clip(height=48, width=64, num_frames=4)
     clip.frames[2] = b'no picture'
     clip.height = 50
     faults = self.report(clip).faults
@@ -78,16 +79,18 @@ class InspectionTest(tf.test.TestCase):
       step = example.feature_lists.feature_list['WAVEFORM/feature/floats']
       step.feature[0].float_list.value[5] = float('nan')
 
-    report = self.report(records.fake_clip(num_frames=0, num_samples=10), spoil)
+    report = self.report(
+      fake_clips.fake_clip(num_frames=0, num_samples=10), spoil
+    )
     self.assertIn('not finite', report.faults[0])
-    report = self.report(records.Clip(example_id='nothing'))
+    report = self.report(schema.Clip(example_id='nothing'))
     self.assertEqual(report.faults, ['no video, no sound and no captions'])
 
   def test_words(self):
     clips = [
-      records.fake_clip(0, height=48, width=64, num_frames=10),
-      records.fake_clip(1, num_frames=0, num_samples=4800, num_captions=0),
-      records.Clip(example_id='silent', waveform=np.zeros([10], np.float32),
+      fake_clips.fake_clip(0, height=48, width=64, num_frames=10),
+      fake_clips.fake_clip(1, num_frames=0, num_samples=4800, num_captions=0),
+      schema.Clip(example_id='silent', waveform=np.zeros([10], np.float32),
                    sample_rate=16000.0),
     ]  # fmt: skip
     reports = [self.report(clip) for clip in clips]
@@ -104,12 +107,12 @@ class InspectionTest(tf.test.TestCase):
 
   def test_contact_sheet(self):
     clips = [
-      records.fake_clip(0, height=48, width=64, num_frames=10),
-      records.fake_clip(1, num_frames=0, num_samples=4800, num_captions=9),
-      records.Clip(example_id='nothing'),
+      fake_clips.fake_clip(0, height=48, width=64, num_frames=10),
+      fake_clips.fake_clip(1, num_frames=0, num_samples=4800, num_captions=9),
+      schema.Clip(example_id='nothing'),
     ]
     clips[0].frames[4] = b'damaged'
-    serialized = [records.serialize_clip(clip) for clip in clips]
+    serialized = [writing.serialize_clip(clip) for clip in clips]
     reports = [inspection.report_record('s', one) for one in serialized]
     path = os.path.join(self.create_tempdir().full_path, 'sheet.png')
     inspection.draw_contact_sheet(path, reports, serialized)
@@ -123,11 +126,11 @@ class InspectionTest(tf.test.TestCase):
     folder = self.create_tempdir().full_path
     paths = [os.path.join(folder, name) for name in 'abc']
     for path, count in zip(paths, (1, 4, 0)):
-      with records.ShardWriter(path) as writer:
+      with writing.ShardWriter(path) as writer:
         for i in range(count):
-          writer.write(records.Clip(example_id=f'{path[-1]}{i}'))
+          writer.write(schema.Clip(example_id=f'{path[-1]}{i}'))
     found = inspection.read_some(paths, 4)
-    ids = [records.read_clip(record).example_id for _, record in found]
+    ids = [reading.read_clip(record).example_id for _, record in found]
     self.assertEqual(ids, ['a0', 'b0', 'b1', 'b2'])
     self.assertLen(inspection.read_some(paths, 100), 5)
     self.assertEmpty(inspection.read_some(paths[2:], 100))

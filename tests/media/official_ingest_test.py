@@ -8,7 +8,7 @@ import shutil
 import tensorflow as tf
 
 from tests import sample_media
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading, schema
 from vatt_tf.media import errors, official_ingest
 
 _UCF = 'v_{}_g0{}_c01'
@@ -41,7 +41,7 @@ class OfficialIngestTest(tf.test.TestCase):
   def clips(self, name):
     found = []
     for path in sorted(glob.glob(f'{self.out}/{name}-*.tfrecord')):
-      found += list(records.read_shard(path))
+      found += list(reading.read_shard(path))
     return sorted(found, key=lambda clip: clip.example_id)
 
   def text(self, name):
@@ -165,8 +165,8 @@ class OfficialIngestTest(tf.test.TestCase):
     self.assertEqual(
       [clip.captions for clip in self.clips('train')],
       [
-        [records.Caption('x', 0, 1_000_000)],
-        [records.Caption('y', 1_000_000, 2_000_000)],
+        [schema.Caption('x', 0, 1_000_000)],
+        [schema.Caption('y', 1_000_000, 2_000_000)],
       ],
     )
     result = self.ingest(

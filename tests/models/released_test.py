@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import shared_data, vatt_models
-from vatt_tf.checkpoints import conversion, released_vatt
+from vatt_tf.checkpoints import released_vatt, weight_sources
 from vatt_tf.core import feature_names
 from vatt_tf.models import classification, sizes
 
@@ -67,7 +67,7 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
     folder = shared_data.path('fixtures', fixture)
     config = json.loads((folder / 'config.json').read_text())
     model = _released_model(config, interpolation)
-    released_vatt.load(model, conversion.open_source(folder / 'ckpt-3'))
+    released_vatt.load(model, weight_sources.open_source(folder / 'ckpt-3'))
     data = np.load(folder / 'io.npz')
     video, audio, text = (data[f'in/{m}'] for m in ('video', 'audio', 'text'))
     expected = {
@@ -115,7 +115,7 @@ class ReleasedVattTest(parameterized.TestCase, tf.test.TestCase):
       num_audio_samples=1280,
       is_multi_label=modality == 'audio',
     )
-    released_vatt.load(model, conversion.open_source(folder / 'ckpt-3'))
+    released_vatt.load(model, weight_sources.open_source(folder / 'ckpt-3'))
     data = np.load(folder / 'io.npz')
     outputs = model.classify(
       {modality: data[f'in/{modality}']}, config['num_test_windows']

@@ -72,7 +72,10 @@ def _may_import(importer, imported):
   above, below = _unit(importer), _unit(imported)
   if imported == PARSER:
     return _layer(importer) >= LAYERS['training']
-  if above == below or (above, imported) in EXCEPTIONS:
+  if above == below or any(
+    above == part and f'{imported}.'.startswith(f'{module}.')
+    for part, module in EXCEPTIONS
+  ):
     return True
   if _layer(importer) == _layer(imported):
     if _layer(importer) in INDEPENDENT_LAYERS:

@@ -8,7 +8,7 @@ if __name__ == '__main__':
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from tests.project import sources
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import schema
 
 BEGIN = '<!-- records -->\n'
 END = '<!-- /records -->\n'
@@ -20,7 +20,7 @@ def render_table() -> str:
     '| key | where | type | meaning | also read from |',
     '|---|---|---|---|---|',
   ]
-  for field in records.FEATURE_SPEC:
+  for field in schema.FEATURE_SPEC:
     aliases = ', '.join(f'`{alias}`' for alias in field.aliases)
     lines.append(
       f'| `{field.key}` | {field.placement} | {field.dtype}, {field.count} | '
@@ -41,7 +41,7 @@ def main():
   """Writes README.md."""
   text = render()
   (sources.ROOT / 'README.md').write_text(text, encoding='utf-8')
-  print(f'README.md: {len(records.FEATURE_SPEC)} features')
+  print(f'README.md: {len(schema.FEATURE_SPEC)} features')
 
 
 if __name__ == '__main__':

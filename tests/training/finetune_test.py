@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices, vatt_models
-from vatt_tf.core import distribution
+from vatt_tf.core import strategies
 from vatt_tf.models import sizes
 from vatt_tf.training import finetune, schedules, trainer
 
@@ -129,8 +129,8 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
 class TrainingTest(tf.test.TestCase, parameterized.TestCase):
   def _train(self, strategy, micro_batch_size=None, **arguments):
     """Two steps with dropout and DropToken: metrics and weights."""
-    strategy = distribution.make_strategy(strategy)
-    rows = distribution.check_batch_divisible(_BATCH, strategy)
+    strategy = strategies.make_strategy(strategy)
+    rows = strategies.check_batch_divisible(_BATCH, strategy)
     task = finetune.FinetuneTask(_model)
     with strategy.scope():
       model = task.build_model()

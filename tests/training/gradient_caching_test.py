@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests import logical_devices, vatt_models
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives, strategies
 from vatt_tf.core import feature_names as names
 from vatt_tf.models import sizes
 from vatt_tf.training import (
@@ -110,7 +110,7 @@ def _step(strategy, *args, **kwargs):
 
   def replica_step(features):
     gradients, metrics = one._gradients(features, tf.constant(5, tf.int64))
-    return distribution.all_reduce_sum((gradients, metrics))
+    return collectives.all_reduce_sum((gradients, metrics))
 
   @tf.function
   def step(features):
@@ -188,7 +188,7 @@ class GradientCachingTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_two_replicas_equal_one(self):
     found = _step(
-      distribution.make_strategy('mirrored', 2),
+      strategies.make_strategy('mirrored', 2),
       'specific',
       use_remat=True,
       micro_batch_size=4,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config
 import tf_keras
 
-from tests import logical_devices
+from tests import fake_clips, logical_devices
 from tests.checkpoints import checkpoint_files
 from vatt_tf import (
   configurables,  # noqa: F401
@@ -22,7 +22,7 @@ from vatt_tf import (
 from vatt_tf.checkpoints import manager
 from vatt_tf.core import gin_utils
 from vatt_tf.evaluation import retrieval, runner
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import writing
 from vatt_tf.training import loop, progress
 
 
@@ -66,12 +66,12 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.dir = self.get_temp_dir()
     self.model_dir = os.path.join(self.dir, 'model')
     for split, seeds in (('train', range(8)), ('validation', range(8, 14))):
-      path = records.shard_path(self.dir, split, 0, 1)
+      path = writing.shard_path(self.dir, split, 0, 1)
       if not os.path.exists(path):
-        with records.ShardWriter(path) as writer:
+        with writing.ShardWriter(path) as writer:
           for seed in seeds:
             writer.write(
-              records.fake_clip(
+              fake_clips.fake_clip(
                 seed, num_frames=10, height=40, width=48, sample_rate=16000
               )
             )

@@ -7,7 +7,7 @@ import tf_keras
 
 from tests import logical_devices
 from vatt_tf.checkpoints import ema
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives, strategies
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import schedules
 
@@ -321,8 +321,8 @@ class ReplicasTest(tf.test.TestCase):
   def test_two_replicas_equal_one(self):
     results = []
     for strategy in (
-      distribution.make_strategy('cpu'),
-      distribution.make_strategy('mirrored', 2),
+      strategies.make_strategy('cpu'),
+      strategies.make_strategy('mirrored', 2),
     ):
       with strategy.scope():
         model = _model()
@@ -334,7 +334,7 @@ class ReplicasTest(tf.test.TestCase):
           ema_decay=0.5,
         )
         optimizer.prepare(model)
-      rows = distribution.check_batch_divisible(8, strategy)
+      rows = strategies.check_batch_divisible(8, strategy)
       x = np.random.RandomState(0).randn(8, 3).astype(np.float32)
 
       def replica_step(x, model=model, optimizer=optimizer):
@@ -344,7 +344,7 @@ class ReplicasTest(tf.test.TestCase):
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(
           zip(
-            distribution.all_reduce_sum(gradients),
+            collectives.all_reduce_sum(gradients),
             model.trainable_variables,
             strict=True,
           ),

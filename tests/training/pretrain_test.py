@@ -10,10 +10,7 @@ from tests import logical_devices, vatt_models
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.core import (
-  distribution,
-  gin_utils,
-)
+from vatt_tf.core import gin_utils, strategies
 from vatt_tf.losses import contrastive, sigmoid
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer
@@ -99,7 +96,7 @@ def _scalars(has_bias):
 
 
 def _trainer(task, num_replicas=1, learning_rate=0.01, **arguments):
-  strategy = distribution.make_strategy(
+  strategy = strategies.make_strategy(
     *(('mirrored', num_replicas) if num_replicas > 1 else ('cpu',))
   )
   dataset = tf.data.Dataset.from_tensors(_features()).unbatch().repeat()

@@ -8,8 +8,9 @@ from unittest import mock
 import gin
 import tensorflow as tf
 
+from tests import fake_clips
 from vatt_tf.core import gin_utils
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import writing
 from vatt_tf.training import loop, progress
 
 NUM_CLASSES = 3
@@ -65,11 +66,11 @@ def write_records(folder, num_classes=NUM_CLASSES, **arguments):
     ('train', range(_NUM_TRAIN)),
     ('validation', range(_NUM_TRAIN, _NUM_TRAIN + _NUM_EVAL)),
   ):
-    path = records.shard_path(folder, split, 0, 1)
-    with records.ShardWriter(path) as writer:
+    path = writing.shard_path(folder, split, 0, 1)
+    with writing.ShardWriter(path) as writer:
       for seed in seeds:
         writer.write(
-          records.fake_clip(
+          fake_clips.fake_clip(
             seed,
             num_frames=10,
             height=20,

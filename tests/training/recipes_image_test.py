@@ -162,7 +162,7 @@ class ImageRecipeTest(tf.test.TestCase, parameterized.TestCase):
         'NUM_AUDIO_SAMPLES=1600',
         'audio/PatchTower.patch_size=(64,)',
         'TABLE_AUDIO_SAMPLES=1280',
-        *recipes.sizes(''),
+        *recipes.sizes('audio/'),
         "STRATEGY='cpu'",
       )
 

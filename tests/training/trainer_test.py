@@ -10,7 +10,7 @@ import tf_keras
 
 from tests import logical_devices
 from vatt_tf.checkpoints import manager
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives, strategies
 from vatt_tf.training import schedules, trainer
 
 
@@ -44,7 +44,7 @@ class _Task:
   def loss(self, features, outputs):
     del features
     loss = tf.reduce_mean(tf.square(outputs['y'] - 3.0))
-    loss /= distribution.num_replicas()
+    loss /= collectives.num_replicas()
     return loss, {'distance': tf.sqrt(loss)}
 
   def variable_group(self, name):
@@ -113,7 +113,7 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
       metrics['gradient_norm/video'], metrics['gradient_norm']
     )
 
-  @mock.patch.object(distribution, 'num_cores', return_value=2)
+  @mock.patch.object(strategies, 'num_cores', return_value=2)
   def test_seconds_that_steps_wait_for_data(self, _):
     def slow(features):
       return {'x': tf.ensure_shape(_after(features['x'], 0.2), [1])}
@@ -135,7 +135,7 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
     self.assertBetween(waited, 0.1, 0.6)
 
   def test_one_core_does_not_measure_the_wait(self):
-    with mock.patch.object(distribution, 'num_cores', return_value=1):
+    with mock.patch.object(strategies, 'num_cores', return_value=1):
       steps = _trainer([1.0])
     self.assertEqual(steps.train(tf.constant(1))[trainer.INPUT_WAIT], 0)
 
@@ -159,7 +159,7 @@ class TrainerTest(tf.test.TestCase, parameterized.TestCase):
   def test_float16_skips_steps_until_the_gradients_fit(
     self, strategy, num_skipped, clip_norm
   ):
-    strategy = distribution.make_strategy(strategy)
+    strategy = strategies.make_strategy(strategy)
     one = _trainer(
       [1.0] * 4 * strategy.num_replicas_in_sync,
       clip_norm,

@@ -1,16 +1,21 @@
 """What enters a model's encoder, and what its nodes make of it."""
 
+from collections.abc import Mapping
+
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import modalities
 
 
-def mean_tokens(model, features, modality):
+def mean_tokens(
+  model: tf_keras.Model, features: Mapping[str, tf.Tensor], modality: str
+) -> tf.Tensor:
   """The tokens of a modality as they enter the encoder, averaged over a clip.
 
   Args:
     model: `models.vatt.VATT` with the modality.
-    features: dictionary of inputs, see the model.
+    features: Dictionary of inputs, see the model.
     modality: `video`, `audio` or `text`, of which the first caption is taken.
 
   Returns:
@@ -20,15 +25,17 @@ def mean_tokens(model, features, modality):
   return _mean_of_tokens(tokens[:, tf.newaxis], mask)[:, 0]
 
 
-def node_activations(model, features, modality):
+def node_activations(
+  model: tf_keras.Model, features: Mapping[str, tf.Tensor], modality: str
+) -> tf.Tensor:
   """The activation of each node of the shared encoder, averaged over a clip.
 
   A node is one of the `d_model` outputs of a layer's feed-forward, before it is
   added to the tokens (paper, figure 4).
 
   Args:
-    model: a modality-agnostic `models.vatt.VATT`.
-    features: dictionary of inputs, see the model.
+    model: A modality-agnostic `models.vatt.VATT`.
+    features: Dictionary of inputs, see the model.
     modality: `video`, `audio` or `text`, of which the first caption is taken.
 
   Returns:
@@ -40,11 +47,11 @@ def node_activations(model, features, modality):
   return _mean_of_tokens(outputs, mask)
 
 
-def has_input(features, modality):
+def has_input(features: Mapping[str, tf.Tensor], modality: str) -> bool:
   """Whether each clip has a modality, or its first caption: (B,) bool.
 
   Args:
-    features: dictionary of inputs with their masks.
+    features: Dictionary of inputs with their masks.
     modality: `video`, `audio` or `text`.
   """
   mask = features[modalities.MODALITIES[modality].mask]

@@ -3,6 +3,7 @@
 Each function returns a `matplotlib.figure.Figure`, which needs no display.
 """
 
+from collections.abc import Mapping, Sequence
 import textwrap
 
 import matplotlib
@@ -17,14 +18,14 @@ _NUM_COLORS = 10
 _MAX_NAMED = _NUM_COLORS * len(_MARKERS)
 
 
-def embed_in_plane(features, seed=0):
+def embed_in_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
   """Lays features out in a plane with t-SNE (van der Maaten, Hinton 2008).
 
   The perplexity is 30, or a third of the rows where there are fewer than 90.
 
   Args:
     features: (N, D) float array, N at least 4.
-    seed: int; equal seeds, equal pictures.
+    seed: Equal seeds, equal pictures.
 
   Returns:
     (N, 2) float32 array.
@@ -58,14 +59,16 @@ def embed_in_plane(features, seed=0):
   return layout.fit_transform(features)
 
 
-def draw_points(points, groups, title, legend_title=''):
+def draw_points(
+  points: np.ndarray, groups: Sequence[str], title: str, legend_title: str = ''
+) -> bytes:
   """Points in a plane, those of a group in one colour and marker.
 
   Args:
     points: (N, 2) float array.
     groups: N strings.
-    title: string.
-    legend_title: string, what the groups are.
+    title: Above the picture.
+    legend_title: What the groups are.
 
   Returns:
     The figure. With more than 80 groups there is no legend, and colours are
@@ -104,11 +107,11 @@ def draw_points(points, groups, title, legend_title=''):
   return sheet
 
 
-def draw_activations(means):
+def draw_activations(means: Mapping[str, np.ndarray]) -> bytes:
   """The average activation of each node and layer, a strip for each modality.
 
   Args:
-    means: dictionary from a modality's name to a (num_layers, D) float array.
+    means: Dictionary from a modality's name to a (num_layers, D) float array.
 
   Returns:
     The figure, a copy of the paper's figure 4 in form. One scale of colours
@@ -149,7 +152,9 @@ def _ticks(num_layers):
   return list(range(1, num_layers + 1, step))
 
 
-def draw_confusion(counts, label_names):
+def draw_confusion(
+  counts: np.ndarray, label_names: Sequence[str] | str | None
+) -> bytes:
   """A confusion matrix, rows scaled to shares of the true class.
 
   Args:
@@ -192,7 +197,13 @@ def draw_confusion(counts, label_names):
   return sheet
 
 
-def draw_retrieval(queries, frames, scores, is_match, ranks):
+def draw_retrieval(
+  queries: Sequence[str],
+  frames: np.ndarray,
+  scores: np.ndarray,
+  is_match: np.ndarray,
+  ranks: np.ndarray,
+) -> bytes:
   """Queries beside the frames of what they found first.
 
   Args:

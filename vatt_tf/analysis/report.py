@@ -7,6 +7,7 @@ matrix, and what queries found.
 """
 
 import base64
+from collections.abc import Sequence
 import html
 import io
 import os
@@ -18,7 +19,7 @@ import tensorflow as tf
 from vatt_tf.analysis import activations, plots
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import file_utils
-from vatt_tf.evaluation import outputs, retrieval
+from vatt_tf.evaluation import outputs, retrieval, runner
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.models import classification
 
@@ -43,15 +44,20 @@ class Report:
   Args:
     text: `TextConfig` of the evaluated captions, by which their words are
       shown; None: captions are named by their clip.
-    label_names: path of a file with the name of a class in each line, such as
+    label_names: Path of a file with the name of a class in each line, such as
       the `labels.txt` of the records; None: classes are shown as numbers.
-    max_clips: int, clips of which pictures are made, from the first on.
-    num_queries: int, queries whose finds are shown, evenly spread.
-    seed: int, of the layouts.
+    max_clips: Clips of which pictures are made, from the first on.
+    num_queries: Queries whose finds are shown, evenly spread.
+    seed: Of the layouts.
   """
 
   def __init__(
-    self, text=None, label_names=None, max_clips=1000, num_queries=8, seed=0
+    self,
+    text: str | None = None,
+    label_names: Sequence[str] | str | None = None,
+    max_clips: int = 1000,
+    num_queries: int = 8,
+    seed: int = 0,
   ):
     self._tokenizer = None if text is None else text_lib.make_tokenizer(text)
     self._label_names = None
@@ -62,11 +68,11 @@ class Report:
     self._num_queries = num_queries
     self._seed = seed
 
-  def write(self, directory, result):
+  def write(self, directory: str, result: runner.Result) -> str:
     """Writes the page.
 
     Args:
-      directory: of the page, made if it is not there.
+      directory: Of the page, made if it is not there.
       result: `runner.Result`, of a `models.vatt.VATT` or a
         `models.classification.Classifier`.
 

@@ -9,7 +9,12 @@ pipeline, and what an allocator cannot use again come on top. All is for one
 device that holds the whole batch.
 """
 
+from collections.abc import Mapping
 import math
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import modalities
 
@@ -20,22 +25,26 @@ _GAP = '  '
 
 
 def summarize(
-  model, features, batch_size, micro_batch_size=None, flops_per_second=None
-):
+  model: tf_keras.Model,
+  features: Mapping[str, tf.Tensor],
+  batch_size: int,
+  micro_batch_size: int | None = None,
+  flops_per_second: float | None = None,
+) -> dict[str, Any]:
   """Summarises the costs of a model.
 
   Args:
     model: `models.vatt.VATT` or `models.classification.Classifier`, built; its
       variables need no values, so that it may be built in a `tf.Graph` that
       never runs.
-    features: dictionary from names of inputs to what has their shape without
-      the batch axis, such as `input_pipeline.plan.row_spec` gives it:
-      `video` (T, H, W, 3), `audio` (S, 1) or `spectrogram` (F, M), `text`
-      (C, L). Other entries do not matter.
-    batch_size: int, clips of a training step.
-    micro_batch_size: int, clips that the towers take at a time with gradient
+    features: Dictionary from names of inputs to what has their shape without
+      the batch axis, such as `input_pipeline.plan.row_spec` gives it: `video`
+      (T, H, W, 3), `audio` (S, 1) or `spectrogram` (F, M), `text` (C, L). Other
+      entries do not matter.
+    batch_size: Clips of a training step.
+    micro_batch_size: Clips that the towers take at a time with gradient
       caching, which computes their forward pass once more; None: all at once.
-    flops_per_second: float, what the machine computes, or None.
+    flops_per_second: What the machine computes, or None.
 
   Returns:
     Dictionary of numbers, strings, lists and dictionaries, ready for JSON.
@@ -180,11 +189,11 @@ def _heads(model, towers):
   }
 
 
-def format_table(summary):
+def format_table(summary: Mapping[str, Any]) -> str:
   """Writes a summary for people.
 
   Args:
-    summary: what `summarize` returned.
+    summary: What `summarize` returned.
 
   Returns:
     A string of several lines.

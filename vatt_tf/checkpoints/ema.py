@@ -6,20 +6,22 @@ model and the optimizer, as `ema` of the training checkpoint, so that whoever
 reads one can take either.
 """
 
+from collections.abc import Iterator
 import contextlib
 
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import file_utils
 
 _KEY = 'ema/{}/.ATTRIBUTES/VARIABLE_VALUE'
 
 
-def weight_name(name):
+def weight_name(name: str) -> str:
   """The name of a weight, the same for its copy on every device.
 
   Args:
-    name: a `tf.Variable`'s name, such as
+    name: A `tf.Variable`'s name, such as
       `vatt/encoder/layer_0/attention/q/kernel/replica_1:0`.
 
   Returns:
@@ -39,11 +41,11 @@ class WeightAverage:
   What is frozen has no average.
 
   Args:
-    model: a built `tf_keras.Model`; call this in the strategy's scope.
-    decay: float, in (0, 1).
+    model: A built `tf_keras.Model`; call this in the strategy's scope.
+    decay: In (0, 1).
 
   Attributes:
-    values: list of `tf.Variable`, the averages.
+    values: List of `tf.Variable`, the averages.
     checkpoint: `tf.train.Checkpoint` of them, which a training checkpoint holds
       under the name `ema`.
 
@@ -51,7 +53,7 @@ class WeightAverage:
     ValueError: `decay` is out of range, or two weights have one name.
   """
 
-  def __init__(self, model, decay):
+  def __init__(self, model: tf_keras.Model, decay: float):
     if not 0 < decay < 1:
       raise ValueError(
         '`ema_decay` must be in (0, 1), such as 0.999, or None for no average. '
@@ -96,18 +98,20 @@ class WeightAverage:
       node[leaf] = average
     self.checkpoint = tf.train.Checkpoint(**tree)
 
-  def reset(self):
+  def reset(self) -> None:
     """Makes the present weights the average, as before the first step."""
     with self._strategy.scope():
       for average, weight in self._pairs:
         average.assign(weight)
 
-  def update(self, strategy, num_updates):
+  def update(
+    self, strategy: tf.distribute.Strategy, num_updates: tf.Tensor
+  ) -> None:
     """Moves the average towards the weights.
 
     Args:
-      strategy: the strategy in whose context an optimizer applies gradients.
-      num_updates: scalar integer tensor, updates of the weights so far.
+      strategy: The strategy in whose context an optimizer applies gradients.
+      num_updates: Scalar integer tensor, updates of the weights so far.
     """
     t = tf.cast(num_updates, tf.float32)
     rate = 1.0 - tf.minimum(self._decay, (1.0 + t) / (10.0 + t))
@@ -120,7 +124,7 @@ class WeightAverage:
       strategy.extended.update(average, move, args=(weight,), group=False)
 
   @contextlib.contextmanager
-  def as_weights(self):
+  def as_weights(self) -> Iterator[None]:
     """Within the context, the model's weights are the average."""
     self._swap()
     try:
@@ -136,13 +140,13 @@ class WeightAverage:
         average.assign(value)
 
 
-def restore_average(model, path):
+def restore_average(model: tf_keras.Model, path: str) -> bool:
   """Fills a model's weights with their averages, where a checkpoint has some.
 
   Args:
-    model: a built `tf_keras.Model` that holds the checkpoint's weights; call
+    model: A built `tf_keras.Model` that holds the checkpoint's weights; call
       this in the strategy's scope, if it was made in one.
-    path: the checkpoint's prefix, `…/ckpt-N`.
+    path: The checkpoint's prefix, `…/ckpt-N`.
 
   Returns:
     Whether the checkpoint has averages.

@@ -226,7 +226,7 @@ def _read_state(folder):
   """What the file `checkpoint` says.
 
   Args:
-    folder: that it lies in.
+    folder: That it lies in.
 
   Returns:
     The name of the checkpoint that was written last, or None; and the names of

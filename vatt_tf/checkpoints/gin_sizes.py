@@ -1,15 +1,22 @@
 """Sizes of a model by the names of gin parameters: compared, and written."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-def check(theirs, ours, advice):
+
+def check(
+  theirs: Mapping[str, Any],
+  ours: Mapping[str, Any],
+  advice: Callable[[str], str],
+) -> None:
   """Raises unless a checkpoint and a model have the same sizes.
 
   Args:
-    theirs: dictionary from names, gin parameters where there is one, to the
+    theirs: Dictionary from names, gin parameters where there is one, to the
       checkpoint's values, in the order in which differences are named.
-    ours: likewise the model's, with at least the same names.
-    advice: function of the first name that differs; returns the sentences
-      that end the message.
+    ours: Likewise the model's, with at least the same names.
+    advice: Function of the first name that differs; returns the sentences that
+      end the message.
 
   Raises:
     ValueError: naming the first that differs, and the others.
@@ -25,16 +32,16 @@ def check(theirs, ours, advice):
     )
 
 
-def advise(bindings):
+def advise(bindings: Sequence[str]) -> Callable[[str], str]:
   """The advice of `check` that lists the gin bindings of a model that fits."""
   return lambda _: f'A model that fits has: {", ".join(bindings)}'
 
 
-def bindings(sizes):
+def bindings(sizes: Mapping[str, Any]) -> list[str]:
   """Gin bindings of sizes.
 
   Args:
-    sizes: dictionary from gin parameters or macros to values.
+    sizes: Dictionary from gin parameters or macros to values.
 
   Returns:
     List of strings.

@@ -3,17 +3,21 @@
 import collections
 import math
 import os
+from typing import Any
 
 from absl import logging
 import orbit
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.checkpoints import (
-  conversion,
   ema,
   folders,
   own_vatt,
+  released_names,
   released_vatt,
+  reports,
+  weight_sources,
 )
 from vatt_tf.core import file_utils
 from vatt_tf.models import classification
@@ -21,12 +25,14 @@ from vatt_tf.models import classification
 _HEAD = 'logits'  # of a classifier: the part that a fine-tuning begins anew
 
 
-def restore(checkpoint, path, expect_optimizer=True):
+def restore(
+  checkpoint: tf.train.Checkpoint, path: str, expect_optimizer: bool = True
+) -> None:
   """Restores every variable, or says what does not fit.
 
   Args:
     checkpoint: `tf.train.Checkpoint` over objects whose variables exist.
-    path: the checkpoint's prefix, `…/ckpt-N`.
+    path: The checkpoint's prefix, `…/ckpt-N`.
     expect_optimizer: False to take the model alone from a training checkpoint.
 
   Raises:
@@ -55,17 +61,19 @@ def restore(checkpoint, path, expect_optimizer=True):
       'before is used then.'
     ) from error
   if hasattr(checkpoint, 'model'):
-    conversion.mark_tables_filled(checkpoint.model)
+    reports.mark_tables_filled(checkpoint.model)
 
 
-def restore_model(model, path, use_ema=True):
+def restore_model(
+  model: tf_keras.Model, path: str, use_ema: bool = True
+) -> list[str]:
   """Restores a model from a checkpoint, for whatever uses one.
 
   Args:
-    model: a built `tf_keras.Model`; call this in its strategy's scope.
-    path: the prefix of a training checkpoint, `…/ckpt-N`, or of one of the
+    model: A built `tf_keras.Model`; call this in its strategy's scope.
+    path: The prefix of a training checkpoint, `…/ckpt-N`, or of one of the
       released VATT.
-    use_ema: take the averages of the weights, where the checkpoint has some;
+    use_ema: Take the averages of the weights, where the checkpoint has some;
       False for the weights of the last step.
 
   Returns:
@@ -75,8 +83,8 @@ def restore_model(model, path, use_ema=True):
     ValueError: as `restore`, or as `released_vatt.load`; or a classifier is
       asked of a checkpoint without classes.
   """
-  source = conversion.open_source(path)
-  if released_vatt.is_released(source.shapes):
+  source = weight_sources.open_source(path)
+  if released_names.is_released(source.shapes):
     report = released_vatt.load(model, source)
     if _new_parts(report).get(_HEAD):
       raise ValueError(
@@ -88,7 +96,9 @@ def restore_model(model, path, use_ema=True):
   return use_ema and ema.restore_average(model, path)
 
 
-def initialize(model, path, use_ema=True):
+def initialize(
+  model: tf_keras.Model, path: str, use_ema: bool = True
+) -> list[str]:
   """Starts a model from a checkpoint, which may be another model's.
 
   As `restore_model`, but a classifier also starts from what was pre-trained,
@@ -96,10 +106,10 @@ def initialize(model, path, use_ema=True):
   its map to classes alone keeps its initial values.
 
   Args:
-    model: a built `vatt.VATT` or `classification.Classifier`; call this in its
+    model: A built `vatt.VATT` or `classification.Classifier`; call this in its
       strategy's scope.
-    path: as of `restore_model`.
-    use_ema: as of `restore_model`.
+    path: As of `restore_model`.
+    use_ema: As of `restore_model`.
 
   Returns:
     List of strings, lines for the user: the parts of the model that keep their
@@ -110,8 +120,8 @@ def initialize(model, path, use_ema=True):
       another shape, naming the first.
   """
   is_classifier = isinstance(model, classification.Classifier)
-  source = conversion.open_source(path)
-  if released_vatt.is_released(source.shapes):
+  source = weight_sources.open_source(path)
+  if released_names.is_released(source.shapes):
     report = released_vatt.load(model, source, allow_new_classes=True)
   elif is_classifier:
     report = own_vatt.load(model, source, use_ema)
@@ -141,11 +151,11 @@ def _new_parts(report):
   return {part: (count, reasons[part]) for part, count in counts.items()}
 
 
-def latest(model_dir):
+def latest(model_dir: str) -> str | None:
   """The checkpoint that a run goes on from.
 
   Args:
-    model_dir: a run's directory; it need not exist.
+    model_dir: A run's directory; it need not exist.
 
   Returns:
     The prefix of its newest whole checkpoint `…/ckpt-N`, or else of the one in
@@ -165,16 +175,16 @@ def latest(model_dir):
   return path
 
 
-def best_directory(model_dir):
+def best_directory(model_dir: str) -> str:
   """Where the checkpoint of a run's best evaluation lies."""
   return os.path.join(model_dir, 'best')
 
 
-def resolve(path):
+def resolve(path: str) -> str:
   """The checkpoint that a user means.
 
   Args:
-    path: a `model_dir` (its newest whole checkpoint is taken), a folder that
+    path: A `model_dir` (its newest whole checkpoint is taken), a folder that
       holds one checkpoint of the released VATT, or a checkpoint's prefix
       `…/ckpt-N` or one of its files.
 
@@ -213,12 +223,12 @@ class Manager(tf.train.CheckpointManager):
 
   Args:
     checkpoint: `tf.train.Checkpoint`.
-    directory: where this process writes.
-    max_to_keep: int, how many of the newest stay.
-    step_counter: the `tf.Variable` that counts the steps.
-    checkpoint_interval: int, a checkpoint is due when the steps pass a multiple
-      of it; None: whenever it is asked for.
-    restore_path: prefix of the checkpoint to restore, or None.
+    directory: Where this process writes.
+    max_to_keep: How many of the newest stay.
+    step_counter: The `tf.Variable` that counts the steps.
+    checkpoint_interval: A checkpoint is due when the steps pass a multiple of
+      it; None: whenever it is asked for.
+    restore_path: Prefix of the checkpoint to restore, or None.
 
   Raises:
     ValueError: `max_to_keep` is less than 1.
@@ -226,12 +236,12 @@ class Manager(tf.train.CheckpointManager):
 
   def __init__(
     self,
-    checkpoint,
-    directory,
-    max_to_keep,
-    step_counter,
-    checkpoint_interval=None,
-    restore_path=None,
+    checkpoint: tf.train.Checkpoint,
+    directory: str,
+    max_to_keep: int,
+    step_counter: tf.Variable,
+    checkpoint_interval: int | None = None,
+    restore_path: str | None = None,
   ):
     if max_to_keep < 1:
       raise ValueError(
@@ -254,21 +264,26 @@ class Manager(tf.train.CheckpointManager):
     self._saved_step = None
 
   @property
-  def latest_checkpoint(self):
+  def latest_checkpoint(self) -> str | None:
     """The prefix of what was saved or restored last, or None."""
     return self._saved_path
 
   @property
-  def checkpoints(self):
+  def checkpoints(self) -> list[str]:
     """The prefixes of all that are there, from the oldest to the newest."""
     return folders.find(self.directory)
 
-  def save(self, checkpoint_number=None, check_interval=True, options=None):
+  def save(
+    self,
+    checkpoint_number: int | tf.Tensor | None = None,
+    check_interval: bool = True,
+    options: Any = None,
+  ) -> str | None:
     """Saves a checkpoint; one that cannot be written leaves nothing behind.
 
     Args:
-      checkpoint_number: int or scalar, the N of `ckpt-N`.
-      check_interval: whether to save only where one is due.
+      checkpoint_number: Int or scalar, the N of `ckpt-N`.
+      check_interval: Whether to save only where one is due.
       options: `tf.train.CheckpointOptions` or None.
 
     Returns:
@@ -308,7 +323,7 @@ class Manager(tf.train.CheckpointManager):
     self._saved_step, self._saved_path = step, path
     return path
 
-  def restore_or_initialize(self):
+  def restore_or_initialize(self) -> str | None:
     """Restores the checkpoint to go on from, if there is one.
 
     Returns:
@@ -328,14 +343,21 @@ class BestCheckpoint:
 
   Args:
     checkpoint: `tf.train.Checkpoint`.
-    model_dir: the run's directory; the best goes to `model_dir/best`.
-    metric: name of the metric, higher is better.
+    model_dir: The run's directory; the best goes to `model_dir/best`.
+    metric: Name of the metric, higher is better.
     global_step: `tf.Variable`.
-    worker_dir: name of the directory that this process writes to beside the
+    worker_dir: Name of the directory that this process writes to beside the
       chief's checkpoint; '': this is the chief, which writes the score too.
   """
 
-  def __init__(self, checkpoint, model_dir, metric, global_step, worker_dir=''):
+  def __init__(
+    self,
+    checkpoint: tf.train.Checkpoint,
+    model_dir: str,
+    metric: str,
+    global_step: tf.Variable,
+    worker_dir: str = '',
+  ):
     directory = best_directory(model_dir)
     self._metric = metric
     self._global_step = global_step
@@ -361,7 +383,7 @@ class BestCheckpoint:
     """Saves the checkpoint when the metric is the best so far.
 
     Args:
-      metrics: dictionary of floats.
+      metrics: Dictionary of floats.
 
     Raises:
       ValueError: when the metric is not among them.

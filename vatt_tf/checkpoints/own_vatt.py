@@ -6,8 +6,9 @@ the same names there, or goes on with a classifier, whose classes may be others.
 
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
+import tf_keras
 
-from vatt_tf.checkpoints import conversion, folders
+from vatt_tf.checkpoints import folders, plans, reports, weight_sources
 from vatt_tf.core import file_utils
 
 _MODEL = 'model/'
@@ -30,7 +31,7 @@ def _weights(source):
   """From the names of a model's variables to those of their arrays.
 
   Args:
-    source: `conversion.Source` of a TensorFlow checkpoint that training wrote.
+    source: `weight_sources.Source` of a checkpoint that training wrote.
 
   Returns:
     Dictionary of strings.
@@ -43,7 +44,9 @@ def _weights(source):
   if reader.has_tensor(folders.OBJECT_GRAPH):
     graph.ParseFromString(reader.get_tensor(folders.OBJECT_GRAPH))
   names = {
-    attribute.full_name: conversion.strip_attribute(attribute.checkpoint_key)
+    attribute.full_name: weight_sources.strip_attribute(
+      attribute.checkpoint_key
+    )
     for node in graph.nodes
     for attribute in node.attributes
     if attribute.checkpoint_key.startswith(_MODEL)
@@ -59,26 +62,28 @@ def _weights(source):
   return names
 
 
-def plan(source, model, use_ema=True):
+def plan(
+  source: weight_sources.Source, model: tf_keras.Model, use_ema: bool = True
+) -> plans.Plan:
   """Plans how one of our checkpoints fills a classifier.
 
   Args:
-    source: `conversion.Source`.
-    model: a built `classification.Classifier`.
-    use_ema: take the averages of the weights, where the checkpoint has some.
+    source: `weight_sources.Source`.
+    model: A built `classification.Classifier`.
+    use_ema: Take the averages of the weights, where the checkpoint has some.
 
   Returns:
-    `conversion.Plan`. The map to classes is `new` if the checkpoint has none,
+    `plans.Plan`. The map to classes is `new` if the checkpoint has none,
     or one to another number of classes.
 
   Raises:
     ValueError: the file is no checkpoint of vatt_tf.
   """
   names = _weights(source)
-  made = conversion.Plan([])
+  made = plans.Plan([])
   classes = source.shapes.get(names.get(f'{_LOGITS}bias'), (0,))[0]
   used = set()
-  for target in conversion.target_variables(model):
+  for target in plans.target_variables(model):
     if target.startswith(_LOGITS) and classes != model.num_classes:
       made.new[target] = (
         f'the checkpoint has {classes} classes'
@@ -94,7 +99,7 @@ def plan(source, model, use_ema=True):
     if name is None:
       made.missing[target] = 'the checkpoint has no such weight'
     else:
-      made.assignments.append(conversion.copy(target, name, how, change=None))
+      made.assignments.append(plans.copy(target, name, how, change=None))
       used.add(name)
   made.ignored.update(
     (name, 'not of the classifier')
@@ -104,27 +109,29 @@ def plan(source, model, use_ema=True):
   return made
 
 
-def load(model, source, use_ema=True):
+def load(
+  model: tf_keras.Model, source: weight_sources.Source, use_ema: bool = True
+) -> reports.Report:
   """Fills a classifier from one of our checkpoints.
 
   Args:
-    model: a built `classification.Classifier`; call this in its strategy's
+    model: A built `classification.Classifier`; call this in its strategy's
       scope.
-    source: `conversion.Source`, the opened checkpoint.
-    use_ema: take the averages of the weights, where the checkpoint has some.
+    source: `weight_sources.Source`, the opened checkpoint.
+    use_ema: Take the averages of the weights, where the checkpoint has some.
 
   Returns:
-    `conversion.Report`.
+    `reports.Report`.
 
   Raises:
     ValueError: the checkpoint cannot be read, or lacks a part of the tower.
   """
-  return conversion.apply(
+  return reports.apply(
     plan(source, model, use_ema), model, source, advise=_advise
   )
 
 
 def _advise(row):
-  """What to do about the first `conversion.Row` that does not fit."""
+  """What to do about the first `reports.Row` that does not fit."""
   is_table = '/position_embedding/' in row.target
   return _TABLE_ADVICE if is_table and row.sources else _ADVICE

@@ -6,18 +6,29 @@ and a linear map to classes. All are TensorFlow object checkpoints. What kind
 one is, and its sizes, are told by the names and shapes of its variables.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
+import tf_keras
 
-from vatt_tf.checkpoints import conversion, gin_sizes
+from vatt_tf.checkpoints import (
+  gin_sizes,
+  plans,
+  released_names,
+  reports,
+  weight_sources,
+)
 from vatt_tf.models import transformer_tower
 
 # Heads of attention are this wide in all released models; the shapes of the
 # variables do not tell.
 D_KV = 64
+
 _HEAD_SIZES = ('num_heads', 'd_kv')
+
 # (num_layers, d_model, d_ff) of Small, Base, Medium and Large. The heads of
 # other models are those that gin files state.
 _RELEASED_SIZES = (
@@ -26,36 +37,6 @@ _RELEASED_SIZES = (
   (12, 1024, 4096),
   (24, 1024, 4096),
 )
-_MODALITIES = {'video': 'vid', 'audio': 'aud', 'text': 'txt'}
-_TOKENIZERS = {'video': 'voxel_to_patch', 'audio': 'wave_to_patch'}
-
-# What stands before these parts of a name does not matter.
-_UNIFIED = 'unified_transformer/'
-_HEAD = '_bridge_heads/0/'
-_CLASSES = 'cls/'
-_ROOTS = re.compile(
-  r'(?:^|/)(unified_transformer/.+|(?:vid|aud|txt)_backbone/.+'
-  r'|_bridge_heads/0/.+|cls/(?:kernel|bias)|agg_embedding'
-  r'|(?:pos_embedding_lookup|tx|voxel_to_patch|wave_to_patch|pre_proj'
-  r'|post_proj)/.+)$'
-)
-_BESIDE_THE_MODEL = (
-  (r'/\.OPTIMIZER_SLOT/', 'slot of the optimizer'),
-  (r'(^|/)optimizer(/|$)', 'state of the optimizer'),
-  (r'(^|/)(save_counter|global_step)$', 'counter'),
-)
-
-_HEADS = {
-  'video_to_hidden': 'vid_to_hid',
-  'hidden_norm': 'hid_to_va/pre_bn',
-  'hidden_to_va': 'hid_to_va/dense',
-  'va_norm': 'hid_to_va/bn',
-  'audio_to_va': 'aud_to_va',
-  'va_to_vt': 'va_to_vat/dense',
-  'vt_norm': 'va_to_vat/bn',
-  'text_to_vt': 'txt_to_vat',
-}
-
 
 # Macros of the gin files for the parts of a size, so that inputs are as large
 # as the tables, unless the user says otherwise.
@@ -65,6 +46,7 @@ _MACROS = {
   'TextTower.max_words': (('MAX_WORDS',),),
   'TextTower.vocabulary_size': (('VOCABULARY_SIZE',),),
 }
+
 # What the recipes of sound add to gin/runs/finetune.gin, whose clips are video.
 _AUDIO_CLASSIFIER = (
   "MODALITY = 'audio'",
@@ -73,6 +55,7 @@ _AUDIO_CLASSIFIER = (
   'NUM_TEST_CROPS = 1',
   'train/LabelConfig.is_multi_label = True',
 )
+
 _CLASSIFIER_MACROS = {
   'video/PatchTower.input_size': (
     ('TABLE_FRAMES', 'NUM_FRAMES'),
@@ -90,9 +73,9 @@ class Released:
 
   Attributes:
     kind: `ut_fac`, `tx_fac`, or `classifier`.
-    modalities: tuple of those whose towers it has.
-    is_agnostic: whether they share an encoder.
-    sizes: dictionary from a gin parameter, such as `ProjectionHead.d_va`, to
+    modalities: Tuple of those whose towers it has.
+    is_agnostic: Whether they share an encoder.
+    sizes: Dictionary from a gin parameter, such as `ProjectionHead.d_va`, to
       its value. `num_heads * d_kv` stands for both.
   """
 
@@ -102,7 +85,7 @@ class Released:
   sizes: dict
 
   @property
-  def family(self):
+  def family(self) -> str:
     """`agnostic` or `specific`."""
     return 'agnostic' if self.is_agnostic else 'specific'
 
@@ -117,171 +100,13 @@ class Released:
     return f'Released VATT, {what}: {sizes}'
 
 
-def _short_names(names):
-  """Names without what stands before them, and what is not the model's.
-
-  Args:
-    names: iterable of names in a checkpoint.
-
-  Returns:
-    short: dictionary from a short name to the whole one.
-    others: dictionary from a whole name to what it is.
-
-  Raises:
-    ValueError: two names have the same short one.
-  """
-  short, others = {}, {}
-  for name in names:
-    what = [w for pattern, w in _BESIDE_THE_MODEL if re.search(pattern, name)]
-    if what:
-      others[name] = what[0]
-    elif root := _ROOTS.search(name):
-      if root[1] in short:
-        raise ValueError(
-          f'The checkpoint holds two models: {short[root[1]]} and {name}. Save '
-          'one of them by itself.'
-        )
-      short[root[1]] = name
-  return short, others
-
-
-def is_released(names):
-  """Whether a checkpoint is one of the release, by the names it holds.
-
-  Args:
-    names: iterable of strings.
-
-  Returns:
-    bool.
-  """
-  return any(
-    re.search(
-      r'(^|/)(unified_transformer|(vid|aud|txt)_backbone|voxel_to_patch'
-      r'|wave_to_patch)/',
-      name,
-    )
-    for name in names
-  )
-
-
-def _kind(short):
-  if any(name.startswith(_UNIFIED) for name in short):
-    return 'ut_fac'
-  if any('_backbone/' in name for name in short):
-    return 'tx_fac'
-  return 'classifier'
-
-
-def _roots(kind, modality):
-  """What the short names of a tower's parts begin with (`agg`: the name)."""
-  if kind == 'ut_fac':
-    return {
-      'encoder': f'{_UNIFIED}tx/',
-      'agg': f'{_UNIFIED}{_MODALITIES[modality]}_agg_embedding',
-      'tokenizer': f'{_UNIFIED}raw_to_embeddings/{modality}/',
-      'pre_projection': f'{_UNIFIED}pre_proj/{modality}/',
-      'position_embedding': f'{_UNIFIED}pos_embedding_lookup/{modality}/',
-      'post_projection': f'{_UNIFIED}post_proj/{modality}/',
-    }
-  root = ''
-  if kind == 'tx_fac':
-    root = f'{_MODALITIES[modality]}_backbone/'
-    if modality == 'text':
-      return {
-        'encoder': f'{root}base_lm/',
-        'agg': f'{root}agg_embedding',
-        'tokenizer': f'{root}embedding/',
-        'pre_projection': f'{root}pre_proj/',
-      }
-    root += '_base/'
-  return {
-    'encoder': f'{root}tx/',
-    'agg': f'{root}agg_embedding',
-    'tokenizer': f'{root}{_TOKENIZERS[modality]}/',
-    'pre_projection': f'{root}pre_proj/',
-    'position_embedding': f'{root}pos_embedding_lookup/',
-    'post_projection': f'{root}post_proj/',
-  }
-
-
-def _encoder_name(name, is_t5):
-  """The release's name of a weight inside an encoder."""
-  attention = 'self_attention/attention' if is_t5 else 'mha'
-  norm = 'self_attention/layer_norm' if is_t5 else 'layer_norm'
-  for pattern, replacement in (
-    (r'^layer_(\d+)/attention_norm/', rf'layers/\1/{norm}/'),
-    (r'^layer_(\d+)/attention/', rf'layers/\1/{attention}/'),
-    (r'^layer_(\d+)/feed_forward_norm/', r'layers/\1/feed_forward/layer_norm/'),
-    (r'^layer_(\d+)/feed_forward/', r'layers/\1/feed_forward/mlp/'),
-    (r'^norm/', 'final_layer_norm/'),
-    (
-      r'^position_bias/',
-      'layers/0/self_attention/attention/relative_attention_bias/',
-    ),
-    (r'/scale$', '/weight'),
-  ):
-    name = re.sub(pattern, replacement, name)
-  return name
-
-
-def _short_name(target, kind, modalities, head_form):
-  """The short name for a weight of the model; None if the release has none."""
-  _, part, name = target.split('/', 2)
-  if target.startswith('classifier/logits/'):
-    return _CLASSES + name if kind == 'classifier' else None
-  if part == 'head':
-    layer, name = name.split('/')
-    if head_form != 'fine_and_coarse' or layer not in _HEADS:
-      return None
-    return f'{_HEAD}{_HEADS[layer]}/{name}'
-  if part == 'encoder':
-    return _roots(kind, modalities[0])['encoder'] + _encoder_name(name, False)
-  modality, _, part = part.partition('_')
-  if modality not in _MODALITIES:
-    return None
-  roots = _roots(kind, modality)
-  if part == 'encoder':
-    is_t5 = kind == 'tx_fac' and modality == 'text'
-    return roots['encoder'] + _encoder_name(name, is_t5)
-  if part == 'post_projection':
-    return roots[part] + name
-  if name == 'agg':
-    return roots['agg']
-  part, name = name.split('/', 1)
-  if part == 'table':
-    part = 'tokenizer'
-  elif part == 'position_embedding':
-    if name.startswith('norm/'):
-      name = name.replace('norm', 'layernorm')
-    else:
-      name = f'{name}_position_embeddings/embeddings'
-  return roots[part] + name if part in roots else None
-
-
-def _names(model, kind):
-  """From each target of a model to the release's short name, or None."""
-  form = getattr(model.head, 'form', None)
-  return {
-    target: _short_name(target, kind, model.modalities, form)
-    for target in conversion.target_variables(model)
-  }
-
-
-def _is_agnostic(names, kind, modality):
-  """Whether a tower is of a modality-agnostic model, by the short names."""
-  root = _roots(kind, modality)['pre_projection']
-  return kind == 'ut_fac' or (
-    kind == 'classifier' and any(name.startswith(root) for name in names)
-  )
-
-
 def _sizes(shapes, kind, modalities):
   """The sizes that the shapes of variables tell.
 
   Args:
-    shapes: dictionary from short names to shapes.
-    kind: as `Released.kind`.
-    modalities: whose sizes are wanted.
+    shapes: Dictionary from short names to shapes.
+    kind: As `Released.kind`.
+    modalities: Whose sizes are wanted.
 
   Returns:
     Dictionary from gin parameters to values; None where a variable is missing,
@@ -315,7 +140,7 @@ def _sizes(shapes, kind, modalities):
 
   is_specific = kind == 'tx_fac'
   for modality in modalities:
-    roots = _roots(kind, modality)
+    roots = released_names.tower_roots(kind, modality)
     scope = f'{modality}/Size' if is_specific else 'Size'
     if is_specific or modality == modalities[0]:
       attention = 'mha'
@@ -351,28 +176,32 @@ def _sizes(shapes, kind, modalities):
       whole = tuple(size * number for size, number in zip(patch, rows))
     sizes[f'{modality}/PatchTower.patch_size'] = tuple(patch) or None
     sizes[f'{modality}/PatchTower.input_size'] = whole
-  if _is_agnostic(shapes, kind, modalities[0]):
+  if released_names.is_agnostic(shapes, kind, modalities[0]):
     sizes['share_encoder.d_post_projection'] = axis(
-      _roots(kind, modalities[0])['post_projection'] + 'kernel', 1
+      released_names.tower_roots(kind, modalities[0])['post_projection']
+      + 'kernel',
+      1,
     )
   if kind == 'classifier':
-    sizes['Classifier.num_classes'] = axis(f'{_CLASSES}kernel', 1)
+    sizes['Classifier.num_classes'] = axis(f'{released_names.CLASSES}kernel', 1)
   elif len(modalities) > 1:
     sizes['ProjectionHead.d_va'] = axis(
-      f'{_HEAD}{_HEADS["audio_to_va"]}/bias', 0
+      f'{released_names.HEAD}{released_names.HEADS["audio_to_va"]}/bias', 0
     )
     sizes['ProjectionHead.d_vt'] = axis(
-      f'{_HEAD}{_HEADS["text_to_vt"]}/bias', 0
+      f'{released_names.HEAD}{released_names.HEADS["text_to_vt"]}/bias', 0
     )
   return sizes
 
 
-def detect(shapes, config=None):
+def detect(
+  shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None
+) -> Released:
   """Says what a released checkpoint is.
 
   Args:
-    shapes: dictionary from the names of all its variables to their shapes.
-    config: what `config.json` says; the release has none.
+    shapes: Dictionary from the names of all its variables to their shapes.
+    config: What `config.json` says; the release has none.
 
   Returns:
     `Released`.
@@ -381,15 +210,15 @@ def detect(shapes, config=None):
     ValueError: it is none of the release, or a part of one.
   """
   del config
-  if not is_released(shapes):
+  if not released_names.is_released(shapes):
     raise ValueError(
       'This is no checkpoint of the released VATT: expected variables such as '
       '…/unified_transformer/…, …/vid_backbone/… or …/voxel_to_patch/…. '
       f'Received {len(shapes)} variables: {", ".join(list(shapes)[:4])}, …'
     )
-  short, _ = _short_names(shapes)
-  kind = _kind(short)
-  modalities = tuple(_MODALITIES)
+  short, _ = released_names.short_names(shapes)
+  kind = released_names.kind_of(short)
+  modalities = tuple(released_names.MODALITIES)
   if kind == 'classifier':
     is_video = 'voxel_to_patch/kernel' in short
     modalities = ('video',) if is_video else ('audio',)
@@ -406,16 +235,18 @@ def detect(shapes, config=None):
       'This is only a part of a released checkpoint: the variables are missing '
       f'that tell {", ".join(missing)}. Copy the whole file again.'
     )
-  is_agnostic = _is_agnostic(short, kind, modalities[0])
+  is_agnostic = released_names.is_agnostic(short, kind, modalities[0])
   return Released(kind, modalities, is_agnostic, sizes)
 
 
-def gin_config(released, given=()):
+def gin_config(
+  released: Released, given: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
   """The gin files and bindings that build the model of a checkpoint.
 
   Args:
     released: `Released`, from `detect`.
-    given: the gin parameters that the user binds, such as `Size.num_heads`, so
+    given: The gin parameters that the user binds, such as `Size.num_heads`, so
       that the checkpoint need not tell them: names, or a dictionary from them
       to values. Heads that are given win over the guess that they are 64 wide.
 
@@ -515,8 +346,8 @@ def _bind_heads(sizes, given):
   """Sizes with the heads that the user states, instead of guessed ones.
 
   Args:
-    sizes: dictionary from gin parameters to values.
-    given: dictionary from the gin parameters that the user binds to values.
+    sizes: Dictionary from gin parameters to values.
+    given: Dictionary from the gin parameters that the user binds to values.
 
   Returns:
     The same dictionary, but for the heads.
@@ -547,7 +378,7 @@ def _check_sizes(shapes, kind, model, names):
   """Raises ValueError if the sizes of checkpoint and model differ."""
   # What the model's shapes would be in the release's form.
   ours = {}
-  for target, variable in conversion.target_variables(model).items():
+  for target, variable in plans.target_variables(model).items():
     if names[target] is None:
       continue
     shape = tuple(variable.shape)
@@ -616,18 +447,23 @@ def _check_towers(model):
       )
 
 
-def plan(shapes, model, allow_partial=False, allow_new_classes=False):
+def plan(
+  shapes: Mapping[str, tuple[int, ...]],
+  model: tf_keras.Model,
+  allow_partial: bool = False,
+  allow_new_classes: bool = False,
+) -> plans.Plan:
   """Plans how a released checkpoint fills a model.
 
   Args:
-    shapes: dictionary from the names of all its variables to their shapes.
-    model: a built `vatt.VATT` or `classification.Classifier`.
-    allow_partial: go on where sizes differ.
-    allow_new_classes: of a `Classifier`: if the checkpoint has another number
+    shapes: Dictionary from the names of all its variables to their shapes.
+    model: A built `vatt.VATT` or `classification.Classifier`.
+    allow_partial: Go on where sizes differ.
+    allow_new_classes: Of a `Classifier`: if the checkpoint has another number
       of classes, the map to the model's keeps its initial values.
 
   Returns:
-    `conversion.Plan`.
+    `plans.Plan`.
 
   Raises:
     ValueError: the checkpoint is none of the release or of the other family
@@ -650,16 +486,18 @@ def plan(shapes, model, allow_partial=False, allow_new_classes=False):
       f'{", ".join(model.modalities)}. Use a gin file with '
       f"MODALITY = '{modality}', or none."
     )
-  short, others = _short_names(shapes)
-  names = _names(model, kind)
-  made = conversion.Plan([], ignored=others)
+  short, others = released_names.short_names(shapes)
+  names = released_names.short_names_of(model, kind)
+  made = plans.Plan([], ignored=others)
   why_new_classes = None
   classes = released.sizes.get('Classifier.num_classes')
   if kind != 'classifier':
     why_new_classes = 'a pre-trained checkpoint has no classes'
   elif allow_new_classes and classes != getattr(model, 'num_classes', None):
     why_new_classes = f'the checkpoint has {classes} classes'
-    for name in [name for name in short if name.startswith(_CLASSES)]:
+    for name in [
+      name for name in short if name.startswith(released_names.CLASSES)
+    ]:
       made.ignored[short.pop(name)] = f'of the {classes} classes'
   if not allow_partial:
     _check_sizes(
@@ -670,9 +508,7 @@ def plan(shapes, model, allow_partial=False, allow_new_classes=False):
       how, change = '', None
       if target.endswith('/tokenizer/kernel'):
         how, change = 'kernel of the patches as a matrix', _flatten_kernel
-      made.assignments.append(
-        conversion.copy(target, short.pop(name), how, change)
-      )
+      made.assignments.append(plans.copy(target, short.pop(name), how, change))
     elif why_new_classes and target.startswith('classifier/logits/'):
       made.new[target] = why_new_classes
     elif '/similarity_scale/' in target:
@@ -688,22 +524,23 @@ def plan(shapes, model, allow_partial=False, allow_new_classes=False):
 
 def _why_unused(name, kind, model):
   """Why a model does not take a variable; None if it should."""
-  if name.startswith(_HEAD):
+  if name.startswith(released_names.HEAD):
     head = model.head
     if head is None:
       return 'the model has no heads'
     absent = [
       ours
-      for ours, theirs in _HEADS.items()
-      if name.startswith(f'{_HEAD}{theirs}/') and not hasattr(head, ours)
+      for ours, theirs in released_names.HEADS.items()
+      if name.startswith(f'{released_names.HEAD}{theirs}/')
+      and not hasattr(head, ours)
     ]
     return f'the model has no head {absent[0]}' if absent else None
   if kind == 'classifier':
     return None
-  for modality in _MODALITIES:
+  for modality in released_names.MODALITIES:
     roots = [
       root
-      for part, root in _roots(kind, modality).items()
+      for part, root in released_names.tower_roots(kind, modality).items()
       if part != 'encoder' or kind == 'tx_fac'
     ]
     if modality not in model.modalities and name.startswith(tuple(roots)):
@@ -711,21 +548,26 @@ def _why_unused(name, kind, model):
   return None
 
 
-def load(model, source, allow_partial=False, allow_new_classes=False):
+def load(
+  model: tf_keras.Model,
+  source: weight_sources.Source,
+  allow_partial: bool = False,
+  allow_new_classes: bool = False,
+) -> reports.Report:
   """Fills a model from a released checkpoint.
 
   Args:
-    model: a built `vatt.VATT` or `classification.Classifier`; call this in its
+    model: A built `vatt.VATT` or `classification.Classifier`; call this in its
       strategy's scope.
-    source: `conversion.Source`, the opened checkpoint.
-    allow_partial: take what fits.
-    allow_new_classes: as `plan`.
+    source: `weight_sources.Source`, the opened checkpoint.
+    allow_partial: Take what fits.
+    allow_new_classes: As `plan`.
 
   Returns:
-    `conversion.Report`.
+    `reports.Report`.
 
   Raises:
     ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
   """
   made = plan(source.shapes, model, allow_partial, allow_new_classes)
-  return conversion.apply(made, model, source, allow_partial)
+  return reports.apply(made, model, source, allow_partial)

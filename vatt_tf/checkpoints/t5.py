@@ -5,13 +5,22 @@ the encoder, no map between, and an AGG vector in front that T5 does not have.
 An exported tower keeps that vector as one more row of the table.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
+import tf_keras
 
-from vatt_tf.checkpoints import conversion, gin_sizes, weight_files
-from vatt_tf.input_pipeline import text
+from vatt_tf.checkpoints import (
+  gin_sizes,
+  plans,
+  reports,
+  weight_files,
+  weight_sources,
+)
+from vatt_tf.input_pipeline import text, tokenizers
 from vatt_tf.layers import transformer_encoder
 from vatt_tf.models import sizes, text_tower, vatt
 
@@ -35,16 +44,16 @@ class T5:
 
   Attributes:
     kind: `t5_v1_0` (ReLU) or `t5_v1_1` (gated GeLU).
-    num_layers: int.
-    d_model: int.
-    d_ff: int.
-    num_heads: int.
-    d_kv: int.
-    vocabulary_size: int, rows of the table, without AGG.
-    num_relative_buckets: int.
-    max_relative_distance: int.
-    epsilon: float.
-    agg_id: int, row of the table that is the AGG vector, or None.
+    num_layers: Number of layers.
+    d_model: Width D of the tokens.
+    d_ff: Inner width of the feed-forward.
+    num_heads: Number of attention heads.
+    d_kv: Width of a head.
+    vocabulary_size: Rows of the table, without AGG.
+    num_relative_buckets: Buckets of the relative position bias.
+    max_relative_distance: Distance that the last bucket begins with.
+    epsilon: Added to the variance.
+    agg_id: Row of the table that is the AGG vector, or None.
   """
 
   kind: str
@@ -92,12 +101,14 @@ def _sources(shapes):
   return names
 
 
-def detect(shapes, config=None):
+def detect(
+  shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None
+) -> T5:
   """Says what a T5 checkpoint is.
 
   Args:
-    shapes: dictionary from the names of its arrays to their shapes.
-    config: dictionary, its `config.json`. Without it the values that no shape
+    shapes: Dictionary from the names of its arrays to their shapes.
+    config: Dictionary, its `config.json`. Without it the values that no shape
       tells are those of all published T5.
 
   Returns:
@@ -160,7 +171,7 @@ def detect(shapes, config=None):
   )
 
 
-def gin_config(found):
+def gin_config(found: T5) -> tuple[list[str], list[str]]:
   """The gin files and bindings of a model whose text tower is a T5's.
 
   Args:
@@ -186,11 +197,11 @@ def gin_config(found):
   ]
 
 
-def tokenizer_bindings(path):
+def tokenizer_bindings(path: str) -> list[str]:
   """Gin bindings with which captions become T5's ids.
 
   Args:
-    path: of T5's SentencePiece model.
+    path: Of T5's SentencePiece model.
 
   Returns:
     List of strings.
@@ -204,17 +215,17 @@ def tokenizer_bindings(path):
   )
 
 
-def check_tokenizer(path, found):
+def check_tokenizer(path: str, found: T5) -> None:
   """Raises unless a SentencePiece model is that of a T5.
 
   Args:
-    path: of its `spiece.model`.
+    path: Of its `spiece.model`.
     found: `T5`, from `detect`.
 
   Raises:
     ValueError: it is no SentencePiece model, or one of another vocabulary.
   """
-  size = text.SentencepieceTokenizer(path).vocabulary_size
+  size = tokenizers.SentencepieceTokenizer(path).vocabulary_size
   if not 0 <= found.vocabulary_size - size <= _MAX_EXTRA_ROWS:
     raise ValueError(
       f'`tokenizer` must be that of the checkpoint, whose table has '
@@ -223,7 +234,7 @@ def check_tokenizer(path, found):
     )
 
 
-def build_encoder(found):
+def build_encoder(found: T5) -> tf_keras.Model:
   """Builds T5's encoder alone: no AGG, the outputs are states of the tokens.
 
   Args:
@@ -293,7 +304,7 @@ def _names(model):
   names = {}
   is_gated = _get_tower(model).encoder.is_gated
   inner = {'wi': 'wi_0', 'wi_linear': 'wi_1'} if is_gated else {}
-  for target in conversion.target_variables(model):
+  for target in plans.target_variables(model):
     part, _, name = target.partition('/')[2].partition('/')
     if part == 'text_embedding' and name.startswith('table/'):
       names[target] = (_TABLE, False)
@@ -317,17 +328,22 @@ def _names(model):
   return names
 
 
-def plan(shapes, model, config=None, allow_partial=False):
+def plan(
+  shapes: Mapping[str, tuple[int, ...]],
+  model: tf_keras.Model,
+  config: Mapping[str, Any] | None = None,
+  allow_partial: bool = False,
+) -> plans.Plan:
   """Plans how a T5 checkpoint fills the text tower of a model.
 
   Args:
-    shapes: dictionary from the names of its arrays to their shapes.
-    model: a built `vatt.VATT`, modality-specific.
-    config: dictionary, its `config.json`; see `detect`.
-    allow_partial: go on where shapes differ.
+    shapes: Dictionary from the names of its arrays to their shapes.
+    model: A built `vatt.VATT`, modality-specific.
+    config: Dictionary, its `config.json`; see `detect`.
+    allow_partial: Go on where shapes differ.
 
   Returns:
-    `conversion.Plan`.
+    `plans.Plan`.
 
   Raises:
     ValueError: it is no T5, the model has no such tower, or the sizes differ.
@@ -335,7 +351,7 @@ def plan(shapes, model, config=None, allow_partial=False):
   found = detect(shapes, config)
   _check_sizes(found, _get_tower(model), allow_partial)
   sources = _sources(shapes)
-  made = conversion.Plan([])
+  made = plans.Plan([])
   if not config:
     made.notes.append(
       'There is no config.json beside the weights: the norms have the epsilon '
@@ -343,7 +359,7 @@ def plan(shapes, model, config=None, allow_partial=False):
       f'{found.max_relative_distance}, as in all published T5.'
     )
   names = _names(model)
-  for target in conversion.target_variables(model):
+  for target in plans.target_variables(model):
     part = target.partition('/')[2]
     if target in names:
       name, is_transposed = names[target]
@@ -355,15 +371,13 @@ def plan(shapes, model, config=None, allow_partial=False):
         how, change = 'transposed', np.transpose
       if name == _TABLE and found.agg_id is not None:
         how, change = 'without the row of AGG', lambda table: table[:-1]
-      made.assignments.append(
-        conversion.copy(target, sources[name], how, change)
-      )
+      made.assignments.append(plans.copy(target, sources[name], how, change))
     elif part == 'text_embedding/agg':
       if found.agg_id is None:
         made.new[target] = 'T5 has no AGG vector'
       else:
         made.assignments.append(
-          conversion.copy(
+          plans.copy(
             target, sources[_TABLE], 'the last row', lambda table: table[-1]
           )
         )
@@ -423,25 +437,29 @@ def _check_sizes(found, tower, allow_partial):
   gin_sizes.check(theirs, ours, gin_sizes.advise(gin_config(found)[1]))
 
 
-def load(model, source, allow_partial=False):
+def load(
+  model: tf_keras.Model,
+  source: weight_sources.Source,
+  allow_partial: bool = False,
+) -> reports.Report:
   """Fills the text tower of a model from a T5 checkpoint.
 
   Args:
-    model: a built `vatt.VATT`; call this in its strategy's scope.
-    source: `conversion.Source`, the opened checkpoint.
-    allow_partial: take what fits.
+    model: A built `vatt.VATT`; call this in its strategy's scope.
+    source: `weight_sources.Source`, the opened checkpoint.
+    allow_partial: Take what fits.
 
   Returns:
-    `conversion.Report`.
+    `reports.Report`.
 
   Raises:
     ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
   """
   made = plan(source.shapes, model, source.config, allow_partial)
-  return conversion.apply(made, model, source, allow_partial)
+  return reports.apply(made, model, source, allow_partial)
 
 
-def export(model, directory):
+def export(model: tf_keras.Model, directory: str) -> list[str]:
   """Writes a text tower as `transformers.T5EncoderModel` loads it.
 
   The AGG vector becomes the last row of the table: with its id (`agg_token_id`
@@ -450,8 +468,8 @@ def export(model, directory):
   the encoder is applied to the rows of the table.
 
   Args:
-    model: a built `vatt.VATT`, modality-specific.
-    directory: gets `model.safetensors` and `config.json`.
+    model: A built `vatt.VATT`, modality-specific.
+    directory: Gets `model.safetensors` and `config.json`.
 
   Raises:
     ValueError: the model has no text tower that is a T5 encoder.
@@ -471,7 +489,7 @@ def export(model, directory):
       'T5 has nothing after its last norm, and this text tower has a Dense + '
       'GeLU there (`d_post_projection`): it cannot be exported exactly.'
     )
-  variables = conversion.target_variables(model)
+  variables = plans.target_variables(model)
   arrays = {}
   for target, (name, is_transposed) in _names(model).items():
     value = variables[target].numpy()

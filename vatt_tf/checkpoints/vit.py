@@ -5,127 +5,37 @@ patches become voxels, such that a still image, repeated, makes the tokens that
 the image makes; CLS and its position become AGG.
 """
 
-import dataclasses
+from collections.abc import Mapping
 import math
 import re
+from typing import Any
 
 import numpy as np
+import tf_keras
 
-from vatt_tf.checkpoints import conversion, gin_sizes, weight_files
-from vatt_tf.models import classification, patch_tower, sizes, vatt
-
-_NUM_CHANNELS = 3
-# What stands for `encoder`, a layer, the parts of a layer, and the kinds of
-# weights. The two formats have the same things in them.
-_PARTS = {
-  'safetensors': {
-    'cls': 'embeddings.cls_token',
-    'positions': 'embeddings.position_embeddings',
-    'tokenizer/kernel': 'embeddings.patch_embeddings.projection.weight',
-    'tokenizer/bias': 'embeddings.patch_embeddings.projection.bias',
-    'norm': 'layernorm',
-    'layer': 'encoder.layer.{}.',
-    'attention/q': 'attention.attention.query',
-    'attention/k': 'attention.attention.key',
-    'attention/v': 'attention.attention.value',
-    'attention/o': 'attention.output.dense',
-    'feed_forward/wi': 'intermediate.dense',
-    'feed_forward/wo': 'output.dense',
-    'attention_norm': 'layernorm_before',
-    'feed_forward_norm': 'layernorm_after',
-    'kernel': '.weight',
-    'gamma': '.weight',
-    'bias': '.bias',
-    'beta': '.bias',
-  },
-  'npz': {
-    'cls': 'cls',
-    'positions': 'Transformer/posembed_input/pos_embedding',
-    'tokenizer/kernel': 'embedding/kernel',
-    'tokenizer/bias': 'embedding/bias',
-    'norm': 'Transformer/encoder_norm',
-    'layer': 'Transformer/encoderblock_{}/',
-    'attention/q': 'MultiHeadDotProductAttention_1/query',
-    'attention/k': 'MultiHeadDotProductAttention_1/key',
-    'attention/v': 'MultiHeadDotProductAttention_1/value',
-    'attention/o': 'MultiHeadDotProductAttention_1/out',
-    'feed_forward/wi': 'MlpBlock_3/Dense_0',
-    'feed_forward/wo': 'MlpBlock_3/Dense_1',
-    'attention_norm': 'LayerNorm_0',
-    'feed_forward_norm': 'LayerNorm_2',
-    'kernel': '/kernel',
-    'gamma': '/scale',
-    'bias': '/bias',
-    'beta': '/bias',
-  },
-}
-_IGNORED = (
-  (r'(^|\.)pooler\.', 'the pooler: the feature is the output of CLS itself'),
-  (r'^classifier\.|^head/', 'classes of the task that it was trained for'),
-  (r'^pre_logits/', 'a map of the classes that it was trained for'),
-  (r'mask_token$', 'of its training with masked patches'),
+from vatt_tf.checkpoints import (
+  gin_sizes,
+  plans,
+  reports,
+  vit_names,
+  weight_files,
+  weight_sources,
 )
-_ENCODER = {
-  'attention_norm': 'layer',
-  'feed_forward_norm': 'layer',
-  'final_norm': 'layer',
-  'activation': 'gelu',
-  'is_gated': False,
-  'use_bias': True,
-  'use_attention_scale': True,
-  'num_relative_buckets': 0,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class ViT:
-  """What a ViT checkpoint is.
-
-  Attributes:
-    kind: `safetensors` (Hugging Face's names) or `npz` (Google's).
-    prefix: what stands before the names, such as `vit.`.
-    num_layers: int.
-    d_model: int.
-    d_ff: int.
-    num_heads: int.
-    patch_size: (height, width).
-    grid: (vertical, horizontal), patches of an image.
-    epsilon: float, or None where the file does not say.
-  """
-
-  kind: str
-  prefix: str
-  num_layers: int
-  d_model: int
-  d_ff: int
-  num_heads: int
-  patch_size: tuple[int, int]
-  grid: tuple[int, int]
-  epsilon: float | None
-
-  def __str__(self):
-    return (
-      f'ViT ({self.kind}): num_layers = {self.num_layers}, d_model = '
-      f'{self.d_model}, d_ff = {self.d_ff}, num_heads = {self.num_heads}, '
-      f'patch_size = {self.patch_size}, images of {self.frame_size}'
-    )
-
-  @property
-  def frame_size(self):
-    """(height, width) of the images in pixels."""
-    return tuple(n * p for n, p in zip(self.grid, self.patch_size))
+from vatt_tf.models import classification, patch_tower, sizes, vatt
 
 
 def _pair(value):
   return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
 
 
-def detect(shapes, config=None):
+def detect(
+  shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None
+) -> vit_names.ViT:
   """Says what a ViT checkpoint is.
 
   Args:
-    shapes: dictionary from the names of its arrays to their shapes.
-    config: dictionary, its `config.json`; Hugging Face's files need it, since
+    shapes: Dictionary from the names of its arrays to their shapes.
+    config: Dictionary, its `config.json`; Hugging Face's files need it, since
       no shape tells the number of heads.
 
   Returns:
@@ -134,8 +44,8 @@ def detect(shapes, config=None):
   Raises:
     ValueError: it is no ViT, a part of one, or one of another form.
   """
-  kind, prefix = _kind_and_prefix(shapes)
-  parts = _PARTS[kind]
+  kind, prefix = vit_names.kind_and_prefix(shapes)
+  parts = vit_names.PARTS[kind]
   first = prefix + parts['layer'].format(0)
   needed = {
     'kernel': prefix + parts['tokenizer/kernel'],
@@ -161,8 +71,8 @@ def detect(shapes, config=None):
     num_heads, d_ff = query[1], shapes[needed['wi']][1]
   else:
     d_model, num_channels, *patch_size = kernel
-    num_heads, d_ff = _heads(config), shapes[needed['wi']][0]
-  if num_channels != _NUM_CHANNELS:
+    num_heads, d_ff = vit_names.heads(config), shapes[needed['wi']][0]
+  if num_channels != vit_names.NUM_CHANNELS:
     raise ValueError(
       'A ViT takes patches of pixels with 3 channels; hybrids, which take the '
       f'features of a ResNet, cannot be imported. Received: {needed["kernel"]} '
@@ -179,7 +89,7 @@ def detect(shapes, config=None):
       f'`image_size` (config.json) or of a square. Received: {num_positions} '
       f'patches, image_size={image_size}, patches of {tuple(patch_size)}'
     )
-  return ViT(
+  return vit_names.ViT(
     kind=kind,
     prefix=prefix,
     num_layers=1
@@ -201,36 +111,6 @@ def detect(shapes, config=None):
   )
 
 
-def _kind_and_prefix(shapes):
-  for kind, parts in _PARTS.items():
-    anchor = parts['layer'].format(0) + parts['attention/q'] + parts['kernel']
-    found = [name for name in shapes if name.endswith(anchor)]
-    if len(found) == 1:
-      return kind, found[0].removesuffix(anchor)
-  raise ValueError(
-    'This is no ViT: expected arrays such as embeddings.cls_token and '
-    'encoder.layer.0.… (Hugging Face) or cls and Transformer/encoderblock_0/… '
-    f'(npz). Received {len(shapes)} arrays: {", ".join(list(shapes)[:4])}, …'
-  )
-
-
-def _heads(config):
-  """The number of heads from config.json, whose form is checked too."""
-  if not config or 'num_attention_heads' not in config:
-    raise ValueError(
-      'A ViT of Hugging Face needs its config.json beside the weights, with '
-      '`num_attention_heads`, which no weight tells. Download it too.'
-    )
-  for name, expected in (('hidden_act', 'gelu'), ('qkv_bias', True)):
-    value = config.get(name, expected)
-    if value != expected:
-      raise ValueError(
-        f'`{name}` must be {expected!r} in config.json. Received: '
-        f'{name}={value!r}'
-      )
-  return config['num_attention_heads']
-
-
 def _gin_sizes(found):
   return {
     'video/Size.num_layers': found.num_layers,
@@ -241,13 +121,15 @@ def _gin_sizes(found):
   }
 
 
-def gin_config(found, factorize_positions=False, patch_frames=4):
+def gin_config(
+  found: vit_names.ViT, factorize_positions: bool = False, patch_frames: int = 4
+) -> tuple[list[str], list[str]]:
   """The gin files and bindings of a model whose video tower is a ViT's.
 
   Args:
     found: `ViT`, from `detect`.
-    factorize_positions: bool, the position tables of the release.
-    patch_frames: int, frames of a voxel.
+    factorize_positions: The position tables of the release.
+    patch_frames: Frames of a voxel.
 
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
@@ -265,7 +147,7 @@ def gin_config(found, factorize_positions=False, patch_frames=4):
   ]
 
 
-def build_image_model(found):
+def build_image_model(found: vit_names.ViT) -> tf_keras.Model:
   """Builds a ViT alone: a video tower for videos of one frame.
 
   Args:
@@ -311,7 +193,7 @@ def _get_tower(model):
       'gin/pretrain_ms_mbs.gin.'
     )
   config = tower.encoder.get_config()
-  for name, value in _ENCODER.items():
+  for name, value in vit_names.ENCODER.items():
     if config[name] != value:
       raise ValueError(
         f"The video encoder must have ViT's form, with {name}={value!r}. "
@@ -320,33 +202,26 @@ def _get_tower(model):
   return tower
 
 
-def _encoder_name(name, kind):
-  """ViT's name for a weight inside the encoder."""
-  parts = _PARTS[kind]
-  path, _, weight = name.rpartition('/')
-  if path == 'norm':
-    return parts['norm'] + parts[weight]
-  layer, _, path = path.partition('/')
-  number = layer.removeprefix('layer_')
-  return parts['layer'].format(number) + parts[path] + parts[weight]
-
-
 def plan(
-  shapes, model, config=None, allow_partial=False, factorize_positions=False
-):
+  shapes: Mapping[str, tuple[int, ...]],
+  model: tf_keras.Model,
+  config: Mapping[str, Any] | None = None,
+  allow_partial: bool = False,
+  factorize_positions: bool = False,
+) -> plans.Plan:
   """Plans how a ViT checkpoint fills the video tower of a model.
 
   Args:
-    shapes: dictionary from the names of its arrays to their shapes.
-    model: a built `vatt.VATT`, modality-specific, or a classifier with one.
-    config: dictionary, its `config.json`; see `detect`.
-    allow_partial: go on where shapes differ.
-    factorize_positions: fit a table for each axis to the table of positions,
-      by least squares; a note says how much is left. Otherwise the model must
-      have one table, without a norm.
+    shapes: Dictionary from the names of its arrays to their shapes.
+    model: A built `vatt.VATT`, modality-specific, or a classifier with one.
+    config: Dictionary, its `config.json`; see `detect`.
+    allow_partial: Go on where shapes differ.
+    factorize_positions: Fit a table for each axis to the table of positions, by
+      least squares; a note says how much is left. Otherwise the model must have
+      one table, without a norm.
 
   Returns:
-    `conversion.Plan`.
+    `plans.Plan`.
 
   Raises:
     ValueError: it is no ViT, the model has no such tower, or the sizes differ.
@@ -354,7 +229,7 @@ def plan(
   found = detect(shapes, config)
   tower = _get_tower(model)
   _check_sizes(found, tower, allow_partial, factorize_positions)
-  made = conversion.Plan([])
+  made = plans.Plan([])
   if found.kind == 'npz':
     made.notes.append(
       "An npz file does not say which GeLU and epsilon it needs. The model's "
@@ -365,7 +240,7 @@ def plan(
   special = _embedding_assignments(
     found, tower, factorize_positions, made.notes
   )
-  variables = conversion.target_variables(model)
+  variables = plans.target_variables(model)
   prefix = 'vatt/'
   for target in variables:
     part, _, name = target.removeprefix(prefix).partition('/')
@@ -382,36 +257,36 @@ def plan(
     else:
       made.assignments.append(assignment)
   for name in shapes:
-    for pattern, why in _IGNORED:
+    for pattern, why in vit_names.IGNORED:
       if re.search(pattern, name):
         made.ignored[name] = why
   return made
 
 
 def _encoder_assignment(target, name, found, variable):
-  source = found.prefix + _encoder_name(name, found.kind)
+  source = found.prefix + vit_names.encoder_name(name, found.kind)
   if found.kind == 'safetensors':
     if name.endswith('/kernel'):
-      return conversion.copy(target, source, 'transposed', np.transpose)
-    return conversion.copy(target, source)
+      return plans.copy(target, source, 'transposed', np.transpose)
+    return plans.copy(target, source)
   if not re.search(r'/attention/[qkvo]/', name):
-    return conversion.copy(target, source)
+    return plans.copy(target, source)
   # Heads are an axis of their own: the first two of `o`, the last of q, k, v.
   if name.endswith('/o/bias'):
-    return conversion.copy(target, source)
+    return plans.copy(target, source)
 
   def join_heads(value):
     if value.size != variable.shape.num_elements():
       return value  # which does not fit, and is reported
     return np.reshape(value, variable.shape)
 
-  return conversion.copy(target, source, 'heads joined', join_heads)
+  return plans.copy(target, source, 'heads joined', join_heads)
 
 
 def _embedding_assignments(found, tower, factorize_positions, notes):
   """From names below `video_embedding/` to makers of assignments."""
   parts = {
-    name: found.prefix + _PARTS[found.kind][name]
+    name: found.prefix + vit_names.PARTS[found.kind][name]
     for name in ('cls', 'positions', 'tokenizer/kernel', 'tokenizer/bias')
   }
   embedding = tower.embedding
@@ -419,7 +294,7 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
   table_shape = embedding.position_embedding.table_shape
 
   def agg(target):
-    return conversion.Assignment(
+    return plans.Assignment(
       target,
       (parts['cls'], parts['positions']),
       'CLS and its position',
@@ -437,14 +312,14 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
     how = 'kernel as a matrix'
     if frames > 1:
       how = f'kernel inflated from {extent} to {frames}x{extent}'
-    return conversion.copy(target, parts['tokenizer/kernel'], how, inflate)
+    return plans.copy(target, parts['tokenizer/kernel'], how, inflate)
 
   def full(target):
     slots = table_shape[0]
     how = 'without CLS'
     if slots > 1:
       how += f', repeated for {slots} slots of time'
-    return conversion.copy(
+    return plans.copy(
       target,
       parts['positions'],
       how,
@@ -462,12 +337,12 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
       return tables[name].astype(np.float32)
 
     how = 'part of the positions, by least squares'
-    return lambda target: conversion.copy(target, parts['positions'], how, make)
+    return lambda target: plans.copy(target, parts['positions'], how, make)
 
   makers = {
     'agg': agg,
     'tokenizer/kernel': kernel,
-    'tokenizer/bias': lambda target: conversion.copy(
+    'tokenizer/bias': lambda target: plans.copy(
       target, parts['tokenizer/bias']
     ),
   }
@@ -493,8 +368,8 @@ def _factorize(positions, layer):
   and shift, to what comes out of it.
 
   Args:
-    positions: float64 (vertical, horizontal, D).
-    layer: the `PositionEmbedding` that the tables are for.
+    positions: Float64 (vertical, horizontal, D).
+    layer: The `PositionEmbedding` that the tables are for.
 
   Returns:
     tables: dictionary of `temporal`, `vertical`, `horizontal`, and `gamma` and
@@ -571,18 +446,23 @@ def _check_sizes(found, tower, allow_partial, factorize_positions):
   gin_sizes.check(theirs, ours, gin_sizes.advise(bindings))
 
 
-def load(model, source, allow_partial=False, factorize_positions=False):
+def load(
+  model: tf_keras.Model,
+  source: weight_sources.Source,
+  allow_partial: bool = False,
+  factorize_positions: bool = False,
+) -> reports.Report:
   """Fills the video tower of a model from a ViT checkpoint.
 
   Args:
-    model: a built `vatt.VATT` or a classifier; call this in its strategy's
+    model: A built `vatt.VATT` or a classifier; call this in its strategy's
       scope.
-    source: `conversion.Source`, the opened checkpoint.
-    allow_partial: take what fits.
-    factorize_positions: see `plan`.
+    source: `weight_sources.Source`, the opened checkpoint.
+    allow_partial: Take what fits.
+    factorize_positions: See `plan`.
 
   Returns:
-    `conversion.Report`.
+    `reports.Report`.
 
   Raises:
     ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
@@ -590,10 +470,10 @@ def load(model, source, allow_partial=False, factorize_positions=False):
   made = plan(
     source.shapes, model, source.config, allow_partial, factorize_positions
   )
-  return conversion.apply(made, model, source, allow_partial)
+  return reports.apply(made, model, source, allow_partial)
 
 
-def export(model, directory):
+def export(model: tf_keras.Model, directory: str) -> list[str]:
   """Writes a video tower as `transformers.ViTModel` loads it.
 
   The image model computes what the tower does with the image repeated for the
@@ -602,8 +482,8 @@ def export(model, directory):
   whose position is 0.
 
   Args:
-    model: a built `vatt.VATT`, modality-specific.
-    directory: gets `model.safetensors` and `config.json`.
+    model: A built `vatt.VATT`, modality-specific.
+    directory: Gets `model.safetensors` and `config.json`.
 
   Raises:
     ValueError: the model has no video tower that is a ViT.
@@ -623,11 +503,11 @@ def export(model, directory):
       f'must be {encoder.d_model}. Received: num_heads={encoder.num_heads}, '
       f'd_kv={encoder.d_kv}'
     )
-  variables = conversion.target_variables(model)
+  variables = plans.target_variables(model)
   prefix = 'vatt/video_encoder/'
-  parts = _PARTS['safetensors']
+  parts = vit_names.PARTS['safetensors']
   arrays = {
-    _encoder_name(target.removeprefix(prefix), 'safetensors'): (
+    vit_names.encoder_name(target.removeprefix(prefix), 'safetensors'): (
       variable.numpy().T
     )
     for target, variable in variables.items()
@@ -635,7 +515,7 @@ def export(model, directory):
   }
   frames, *patch = embedding.patch_size
   kernel = embedding.tokenizer.kernel.numpy().reshape(
-    [frames, *patch, _NUM_CHANNELS, encoder.d_model]
+    [frames, *patch, vit_names.NUM_CHANNELS, encoder.d_model]
   )
   kernel = kernel.sum(0, dtype=np.float64).astype(np.float32)
   arrays[parts['tokenizer/kernel']] = kernel.transpose(3, 2, 0, 1)
@@ -662,7 +542,7 @@ def export(model, directory):
     'layer_norm_eps': encoder.epsilon,
     'image_size': size(frame_size),
     'patch_size': size(patch),
-    'num_channels': _NUM_CHANNELS,
+    'num_channels': vit_names.NUM_CHANNELS,
     'qkv_bias': True,
     'dtype': 'float32',
   }

@@ -1,5 +1,6 @@
 """What the commands say and take, and how they end when something is wrong."""
 
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import enum
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from typing import Any
 
 from absl import app, flags, logging
 import tensorflow as tf
@@ -35,17 +37,22 @@ class Use(enum.Enum):
   READS = 'reads'
 
 
-def run(main, use=Use.READS, required=(), parse=None):
+def run(
+  main: Callable[[list[str]], Any],
+  use: str = Use.READS,
+  required: Sequence[str] = (),
+  parse: Callable[[list[str]], Any] | None = None,
+) -> None:
   """Runs the main of a command: `if __name__ == '__main__'`.
 
   Before it, a wrong or missing flag ends the process with a line that says so,
   and a command that computes says in its first line on what.
 
   Args:
-    main: function of what is left of the command line, a list of strings.
+    main: Function of what is left of the command line, a list of strings.
     use: `Use`, of the devices. What computes has the flag --require_gpu.
-    required: names of flags that must be given.
-    parse: parses the command line, as for `absl.app.run`. None: the flags of
+    required: Names of flags that must be given.
+    parse: Parses the command line, as for `absl.app.run`. None: the flags of
       absl.
   """
 
@@ -114,7 +121,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def exit_on_error(*others, advice=''):
+def exit_on_error(*others: type[Exception], advice: str = '') -> Iterator[None]:
   """Ends the process with the message of an error, and an exit code.
 
   The code is the error's `exit_code`, or 1 where it has none. The errors are
@@ -126,8 +133,8 @@ def exit_on_error(*others, advice=''):
   shells count them, once everything on the way has cleaned up.
 
   Args:
-    *others: more types of exceptions.
-    advice: what to say to whoever stopped the command.
+    advice: What to say to whoever stopped the command.
+    *others: More types of exceptions.
   """
   try:
     with _terminated():
@@ -186,13 +193,13 @@ class _PathParser(flags.ArgumentParser):
     return file_utils.expand(argument)
 
 
-def define_path(name, default, text):
+def define_path(name: str, default: str | None, text: str) -> flags.FlagHolder:
   """Defines a flag that takes a path or pattern.
 
   Args:
-    name: of the flag.
-    default: string or None.
-    text: its help.
+    name: Of the flag.
+    default: Value without the flag.
+    text: Its help.
 
   Returns:
     The holder of the flag.
@@ -206,7 +213,7 @@ def define_path(name, default, text):
   )
 
 
-def count(number, noun):
+def count(number: int, noun: str) -> str:
   """A number of things: `1 clip`, `2 clips`, `3 classes`, `4 queries`."""
   if number == 1:
     return f'1 {noun}'
@@ -233,10 +240,10 @@ class StopSignal:
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, lambda *_: None)
 
-  def set(self):
+  def set(self) -> None:
     """Ends the wait, as a signal does; for any thread."""
     self._sender.send(b'\0')
 
-  def wait(self):
+  def wait(self) -> None:
     """Returns once there was a signal, or `set` was called."""
     self._receiver.recv(1)

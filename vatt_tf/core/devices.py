@@ -13,7 +13,7 @@ import shutil
 
 import tensorflow as tf
 
-from vatt_tf.core import distribution
+from vatt_tf.core import strategies
 
 DRIVER_FOLDER = '/proc/driver/nvidia'
 
@@ -35,7 +35,7 @@ def describe() -> str:
   """
   gpus = tf.config.list_physical_devices('GPU')
   if not gpus:
-    cores = distribution.num_cores()
+    cores = strategies.num_cores()
     return f'on the CPU, {cores} core{"s" if cores > 1 else ""}'
   kinds = []
   for index, gpu in enumerate(gpus):

@@ -33,7 +33,7 @@ def is_remote(path: str) -> bool:
   return '://' in path
 
 
-def expand(path):
+def expand(path: str | None) -> str | None:
   """A path as it was meant: a `~` in front is the home directory.
 
   Shells expand it at the start of a word alone, not in `--output=~/runs`.
@@ -185,8 +185,8 @@ def write_text(path: str, text: str) -> None:
   """Writes a text file: it is either whole, or as it was before.
 
   Args:
-    path: where to; folders that are not there are made.
-    text: what it is to hold, written as UTF-8 with its line ends as they are.
+    path: Where to; folders that are not there are made.
+    text: What it is to hold, written as UTF-8 with its line ends as they are.
 
   Raises:
     OSError: It cannot be written.

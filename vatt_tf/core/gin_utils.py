@@ -6,6 +6,7 @@ in that directory, or else in the package.
 """
 
 import ast
+from collections.abc import Sequence
 
 # gin 0.5.0 looks up `importlib.util` without importing it.
 import importlib.util  # noqa: F401
@@ -13,6 +14,7 @@ import inspect
 import os
 import pathlib
 import re
+from typing import Any
 
 from absl import flags, logging
 import gin
@@ -32,7 +34,7 @@ _MACRO = re.compile(r'^[A-Za-z_]\w*$')
 _DEFINITION = re.compile(r'^\s*([A-Za-z_]\w*)\s*=', re.MULTILINE)
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines `--gin_file` and `--gin_param`; called by the mains only."""
   flags.DEFINE_multi_string(
     'gin_file',
@@ -48,7 +50,7 @@ def define_flags():
   )
 
 
-def quiet_logging():
+def quiet_logging() -> None:
   """Keeps the log to warnings, unless --verbosity says otherwise."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
@@ -58,12 +60,12 @@ def _search_roots():
   return [pathlib.Path.cwd(), PACKAGE]
 
 
-def find_file(name):
+def find_file(name: str) -> str:
   """Finds a gin file.
 
   Args:
-    name: a path, absolute or from the working directory or from the package,
-      or a remote path that `tf.io.gfile` reads.
+    name: A path, absolute or from the working directory or from the package, or
+      a remote path that `tf.io.gfile` reads.
 
   Returns:
     The path as a string.
@@ -85,7 +87,7 @@ def find_file(name):
   )
 
 
-def get_task():
+def get_task() -> Any:
   """The task of the run that the parsed gin files describe.
 
   Returns:
@@ -105,11 +107,11 @@ def get_task():
   return reference.scoped_configurable_fn()
 
 
-def config_beside(checkpoint):
+def config_beside(checkpoint: str) -> str | None:
   """The gin file that training or conversion wrote beside a checkpoint.
 
   Args:
-    checkpoint: the directory of a run, or a checkpoint's prefix in it.
+    checkpoint: The directory of a run, or a checkpoint's prefix in it.
 
   Returns:
     The path of its `config.gin`.
@@ -194,25 +196,26 @@ def _check_sizes(params):
     size = re.match(r'\s*((?:\w+/)*Size)\.\w+\s*=', binding)
     if size and size[1] not in references:
       owner = {
-        'Size': 'share_encoder',
         'video/Size': 'video/PatchTower',
         'audio/Size': 'audio/PatchTower',
         'text/Size': 'TextTower',
-      }.get(size[1], 'PatchTower')
+      }.get(size[1], 'share_encoder')
       raise ValueError(
         f'`{binding}` would do nothing: the gin files give the encoder a whole '
-        f'size, such as %MEDIUM. Bind {owner}.size=@{size[1]}() too, and all '
-        f'numbers of {size[1]}.'
+        f'size, such as %MEDIUM. Bind the size that is to change too, such as '
+        f'{owner}.size=@{size[1]}(), and all numbers of {size[1]}.'
       )
 
 
-def parse(gin_files, gin_params=()):
+def parse(
+  gin_files: Sequence[str] | None, gin_params: Sequence[str] | None = ()
+) -> None:
   """Parses gin files and bindings, replacing what was parsed before.
 
   Args:
-    gin_files: list of paths; later files override earlier ones.
-    gin_params: list of bindings, `NAME=value` for a macro that one of the
-      files defines or `[scope/]configurable.parameter=value`.
+    gin_files: List of paths; later files override earlier ones.
+    gin_params: List of bindings, `NAME=value` for a macro that one of the files
+      defines or `[scope/]configurable.parameter=value`.
 
   Raises:
     ValueError: for a file that does not exist, or a name that nothing has;
@@ -264,7 +267,7 @@ def _expand_paths():
         parameters[name] = file_utils.expand(value)
 
 
-def parse_binding(binding):
+def parse_binding(binding: str) -> tuple[str, Any]:
   """The name of a binding, and its value if that is a literal, else None."""
   name, _, text = binding.partition('=')
   try:
@@ -287,9 +290,9 @@ def _check_kind(name, of_files, value):
   """Raises ValueError if a macro's value is of another kind than in the files.
 
   Args:
-    name: of the macro.
-    of_files: its value in the gin files.
-    value: what a binding makes of it.
+    name: Of the macro.
+    of_files: Its value in the gin files.
+    value: What a binding makes of it.
   """
   kinds = (
     (bool, (bool,), 'True or False'),
@@ -312,23 +315,23 @@ def _check_kind(name, of_files, value):
     return
 
 
-def bind(name, value):
+def bind(name: str, value: Any) -> None:
   """Binds a parameter, whatever was parsed.
 
   Args:
-    name: such as `TextTower.word_vectors`.
-    value: what it becomes.
+    name: Such as `TextTower.word_vectors`.
+    value: What it becomes.
   """
   with gin.unlock_config():
     gin.bind_parameter(name, value)
 
 
-def bind_default(name, value):
+def bind_default(name: str, value: Any) -> None:
   """Binds a parameter, unless what was parsed binds it already.
 
   Args:
-    name: such as `TextConfig.kind`.
-    value: what it becomes.
+    name: Such as `TextConfig.kind`.
+    value: What it becomes.
   """
   try:
     gin.query_parameter(name)
@@ -336,12 +339,12 @@ def bind_default(name, value):
     bind(name, value)
 
 
-def write_config(model_dir):
+def write_config(model_dir: str) -> None:
   """Writes what was parsed to `model_dir/config.gin`."""
   file_utils.write_text(os.path.join(model_dir, _CONFIG), gin.config_str())
 
 
-def write_operative_config(model_dir):
+def write_operative_config(model_dir: str) -> None:
   """Writes what was really used to `model_dir/operative_config.gin`."""
   file_utils.write_text(
     os.path.join(model_dir, 'operative_config.gin'), gin.operative_config_str()

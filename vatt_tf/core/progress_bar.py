@@ -1,6 +1,7 @@
 """Bars of progress, for terminals and for log files."""
 
 import sys
+from typing import Any
 
 import tqdm
 
@@ -23,12 +24,12 @@ class _Lines:
     self._stream.flush()
 
 
-def make(*args, **kwargs) -> tqdm.tqdm:
+def make(*args: Any, **kwargs: Any) -> tqdm.tqdm:
   """Makes a bar on standard error; where that is no terminal, lines.
 
   Args:
-    *args: of `tqdm.tqdm`.
-    **kwargs: of `tqdm.tqdm`.
+    *args: Those of `tqdm.tqdm`.
+    **kwargs: Those of `tqdm.tqdm`.
 
   Returns:
     The bar. A terminal has it redrawn in one line. A log file gets a line every

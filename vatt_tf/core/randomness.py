@@ -10,6 +10,7 @@ Dropout compares random bytes instead of random floats: a quarter of the random
 words, and the backward pass keeps one byte an element.
 """
 
+from collections.abc import Sequence
 import math
 from typing import NamedTuple
 import zlib
@@ -26,9 +27,9 @@ class Rng(NamedTuple):
   """A key from which any number of independent draws are made.
 
   Attributes:
-    seed: scalar int64 tensor, the seed of the run.
-    step: scalar int64 tensor, the training step.
-    first_row: scalar int64 tensor, row of the global batch that row 0 of the
+    seed: Scalar int64 tensor, the seed of the run.
+    step: Scalar int64 tensor, the training step.
+    first_row: Scalar int64 tensor, row of the global batch that row 0 of the
       local tensors is.
     path: Python int, hash of the names folded in so far.
   """
@@ -39,13 +40,15 @@ class Rng(NamedTuple):
   path: int
 
 
-def make(seed, step, first_row=0):
+def make(
+  seed: int | tf.Tensor, step: int | tf.Tensor, first_row: int | tf.Tensor = 0
+) -> Rng:
   """Makes the key of a training step.
 
   Args:
-    seed: int or scalar integer tensor.
-    step: int or scalar integer tensor, the global step.
-    first_row: int or scalar integer tensor, the first row of the global batch
+    seed: Seed of every random choice.
+    step: Int or scalar integer tensor, the global step.
+    first_row: Int or scalar integer tensor, the first row of the global batch
       that this replica (or micro-batch) holds.
 
   Returns:
@@ -59,12 +62,12 @@ def make(seed, step, first_row=0):
   )
 
 
-def fold_in(rng, name):
+def fold_in(rng: Rng | None, name: str) -> Rng | None:
   """Returns the key for a named part, independent of its siblings' keys.
 
   Args:
-    rng: an `Rng` or None.
-    name: a string, fixed at construction (a sub-layer's name).
+    rng: An `Rng` or None.
+    name: A string, fixed at construction (a sub-layer's name).
 
   Returns:
     An `Rng`, or None when `rng` is None.
@@ -74,12 +77,12 @@ def fold_in(rng, name):
   return rng._replace(path=zlib.crc32(name.encode(), rng.path))
 
 
-def rows(rng, factor):
+def rows(rng: Rng | None, factor: int) -> Rng | None:
   """Returns the key for tensors that hold `factor` rows for each batch row.
 
   Args:
-    rng: an `Rng` or None.
-    factor: int; axis 0 of the tensors is B * factor, batch-major.
+    rng: An `Rng` or None.
+    factor: Axis 0 of the tensors is B * factor, batch-major.
 
   Returns:
     An `Rng`, or None when `rng` is None.
@@ -89,15 +92,15 @@ def rows(rng, factor):
   return rng._replace(first_row=rng.first_row * factor)
 
 
-def after(x, rng):
+def after(x: tf.Tensor, rng: Rng | None) -> Rng | None:
   """Returns a key that gives the same draws, but only once `x` is there.
 
   Draws depend on little else, so that a step would begin by making those of
   all its layers, and hold them until they are used.
 
   Args:
-    x: floating point tensor, not empty.
-    rng: an `Rng` or None.
+    x: Floating point tensor, not empty.
+    rng: An `Rng` or None.
 
   Returns:
     An `Rng`, or None when `rng` is None.
@@ -138,13 +141,15 @@ def _round_up(value, multiple):
   return -(-value // multiple) * multiple
 
 
-def uniform(rng, row_shape, num_rows):
+def uniform(
+  rng: Rng, row_shape: Sequence[int], num_rows: int | tf.Tensor
+) -> tf.Tensor:
   """Draws uniform numbers.
 
   Args:
-    rng: an `Rng`, or None to draw a fresh key from TensorFlow's global state.
-    row_shape: list of ints, the static shape of one row.
-    num_rows: int or scalar int32 tensor.
+    rng: An `Rng`, or None to draw a fresh key from TensorFlow's global state.
+    row_shape: The static shape of one row.
+    num_rows: Number of rows, which may be a () int32 tensor.
 
   Returns:
     float32 tensor (num_rows, *row_shape) in [0, 1), in steps of 2^-24.
@@ -172,15 +177,15 @@ def _keep_mask(rng, row_shape, num_rows, threshold):
   )
 
 
-def dropout(x, rate, rng=None):
+def dropout(x: tf.Tensor, rate: float, rng: Rng | None = None) -> tf.Tensor:
   """Zeroes a random share of `x` and scales the rest to keep its mean.
 
   Args:
-    x: floating point tensor (rows, ...); all but axis 0 are static. Axis 0 is
+    x: Floating point tensor (rows, ...); all but axis 0 are static. Axis 0 is
       the row axis of the key.
-    rate: float in [0, 1), the share dropped; rounded to a multiple of 1/256
-      (at least 1/256 unless it is 0). The scale is that of the rounded rate.
-    rng: an `Rng`, or None to draw a fresh key from TensorFlow's global state.
+    rate: In [0, 1), the share dropped; rounded to a multiple of 1/256 (at least
+      1/256 unless it is 0). The scale is that of the rounded rate.
+    rng: An `Rng`, or None to draw a fresh key from TensorFlow's global state.
 
   Returns:
     A tensor like `x`.

@@ -1,6 +1,7 @@
 """Shapes that are static where they can be, and other helpers of graphs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -8,11 +9,11 @@ import tensorflow as tf
 as_graph = tf.autograph.experimental.do_not_convert
 
 
-def shape_list(x):
+def shape_list(x: tf.Tensor) -> list[int | tf.Tensor]:
   """The shape of `x`, as integers where they are known.
 
   Args:
-    x: a tensor of known rank, any dtype.
+    x: A tensor of known rank, any dtype.
 
   Returns:
     A list with one entry a dimension: a Python int where the size is static,
@@ -36,11 +37,11 @@ def shape_list(x):
   ]
 
 
-def accumulation_dtype(dtype):
+def accumulation_dtype(dtype: tf.DType | str) -> tf.DType:
   """The dtype for sums, norms and softmaxes over values of `dtype`.
 
   Args:
-    dtype: a floating-point dtype, or its name.
+    dtype: A floating-point dtype, or its name.
 
   Returns:
     `tf.float32` for bfloat16 and float16; any other dtype as it is.
@@ -49,7 +50,7 @@ def accumulation_dtype(dtype):
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
-def zero_after(x):
+def zero_after(x: tf.Tensor) -> tf.Tensor:
   """Makes a zero that is only there once a tensor is.
 
   Adding it delays what would otherwise be computed, and take memory, as soon
@@ -57,7 +58,7 @@ def zero_after(x):
   computes the same as the forward pass did, and keeping the latter's result.
 
   Args:
-    x: floating-point tensor, not empty.
+    x: Floating-point tensor, not empty.
 
   Returns:
     Scalar float32, 0; NaN where the first value of `x` is.
@@ -71,7 +72,7 @@ def guarded(
   function: Callable[..., object],
   arguments: tuple[tf.Tensor, ...],
   fallback: Callable[..., object],
-):
+) -> Any:
   """Runs TensorFlow ops, and others instead when one of them fails.
 
   All of it stays in the graph: the ops run as a data set of one element, whose

@@ -23,7 +23,7 @@ except ImportError as e:
     f'({e})'
   ) from e
 
-from vatt_tf.core import distribution
+from vatt_tf.core import strategies
 from vatt_tf.embedding import journal, run, sources, table
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.media import planning, worker
@@ -219,7 +219,7 @@ def embed(
       'another `output` (--output), or `overwrite` (--overwrite) to remove '
       'them and make them anew.'
     )
-  with worker.Pool(0 if options.records else distribution.num_cores()) as pool:
+  with worker.Pool(0 if options.records else strategies.num_cores()) as pool:
     parts, plan_skips = job.plan(
       pool,
       sources.EndsInMemory(),

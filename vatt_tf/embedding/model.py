@@ -19,11 +19,9 @@ from vatt_tf.core import file_utils
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
 from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import (
-  records,
-  text,  # noqa: F401, registers the ops of the tokenizers
-)
+from vatt_tf.input_pipeline import audio_config, video_config
 from vatt_tf.input_pipeline import video as video_lib
+from vatt_tf.input_pipeline.records import schema
 
 _SIGNATURES = {
   table.VIDEO: 'embed_video_jpeg',
@@ -127,16 +125,16 @@ class Form:
     audio: `AudioConfig`, or None for a model without sound.
   """
 
-  video: video_lib.VideoConfig | None = None
-  audio: audio_lib.AudioConfig | None = None
+  video: video_config.VideoConfig | None = None
+  audio: audio_config.AudioConfig | None = None
 
   @classmethod
   def configured(cls) -> 'Form':
     """That of the configuration which was parsed last, in the scope `eval`."""
     with gin.config_scope('eval'):
       return cls(
-        gin.get_configurable(video_lib.VideoConfig)(),
-        gin.get_configurable(audio_lib.AudioConfig)(),
+        gin.get_configurable(video_config.VideoConfig)(),
+        gin.get_configurable(audio_config.AudioConfig)(),
       )
 
   @property
@@ -224,7 +222,7 @@ class Embedder:
         if space in outputs:
           self.dimensions[space] = int(outputs[space].shape[-1])
     self._is_looped = (
-      self.form.video is None or self.form.video.short_clip == video_lib.LOOP
+      self.form.video is None or self.form.video.short_clip == video_config.LOOP
     )
     self._slice = tf.function(
       self._slice_waveform,
@@ -242,7 +240,7 @@ class Embedder:
     )
 
   def _choose(
-    self, clip: records.Clip, faults: Mapping[str, str]
+    self, clip: schema.Clip, faults: Mapping[str, str]
   ) -> tuple[list[bytes] | None, np.ndarray | None]:
     """The frames and samples that the model takes: the middle of the clip."""
     use_video, use_audio = (
@@ -284,7 +282,7 @@ class Embedder:
       ).numpy()
     return frames, samples
 
-  def embed(self, clips: Sequence[records.Clip]) -> list[Embedded]:
+  def embed(self, clips: Sequence[schema.Clip]) -> list[Embedded]:
     """Embeds the frames, the sound and every caption of clips.
 
     Args:
@@ -329,7 +327,7 @@ class Embedder:
 
   def _rows(
     self,
-    clip: records.Clip,
+    clip: schema.Clip,
     modality: str,
     output: Mapping[str, np.ndarray],
     caption: str,
@@ -339,8 +337,8 @@ class Embedder:
       if space in output:
         yield {
           table.PATH: clip.data_path,
-          table.CLIP_START: clip.start / records.MICROSECONDS,
-          table.CLIP_END: clip.end / records.MICROSECONDS,
+          table.CLIP_START: clip.start / schema.MICROSECONDS,
+          table.CLIP_END: clip.end / schema.MICROSECONDS,
           table.MODALITY: modality,
           table.EMBEDDING: output[space],
           table.SPACE: space,
@@ -387,13 +385,13 @@ class Embedder:
     return results
 
 
-def _frame_times(clip: records.Clip) -> Sequence[int]:
-  return clip.timestamps or records.frame_times(
+def _frame_times(clip: schema.Clip) -> Sequence[int]:
+  return clip.timestamps or schema.frame_times(
     len(clip.frames), clip.frame_rate
   )
 
 
-def time_faults(clip: records.Clip) -> dict[str, str]:
+def time_faults(clip: schema.Clip) -> dict[str, str]:
   """What is wrong with the times and rates of a clip, by modality."""
   faults = {}
   if clip.frames:
@@ -421,11 +419,11 @@ def time_faults(clip: records.Clip) -> dict[str, str]:
   return faults
 
 
-def _find_faults(clip: records.Clip) -> dict[str, str]:
+def _find_faults(clip: schema.Clip) -> dict[str, str]:
   """What is wrong with the numbers of a clip, by modality."""
   faults = time_faults(clip)
   if clip.waveform is not None and table.AUDIO not in faults:
-    fault = records.waveform_fault(clip.waveform)
+    fault = schema.waveform_fault(clip.waveform)
     if fault:
       faults[table.AUDIO] = fault
   return faults

@@ -17,15 +17,11 @@ import os
 
 import tensorflow as tf
 
-from vatt_tf.core import (
-  command_line,
-  distribution,
-  progress_bar,
-)
+from vatt_tf.core import command_line, progress_bar, strategies
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import sources, table
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import schema, shard_files
 from vatt_tf.media import (
   decode,
   errors,
@@ -352,7 +348,7 @@ def _windows(options: Options, form: model_lib.Form) -> sources.Windows:
 
 def _match_shards(pattern: str) -> list[str]:
   try:
-    return records.match_shards(pattern)
+    return shard_files.match_shards(pattern)
   except ValueError as e:
     # It speaks of gin, for the commands that are configured by it.
     raise ValueError(
@@ -390,7 +386,7 @@ def prepare(options: Options, embedder: model_lib.Embedder) -> Job:
   media_root, segments, shards = options.media_root, [], {}
   if options.records:
     paths = _match_shards(options.records)
-    shards = dict(zip(paths, records.count_all_records(paths)))
+    shards = dict(zip(paths, shard_files.count_all_records(paths)))
     if not sum(shards.values()):
       raise ValueError(
         '`records` must be shards with records in them. Received: '
@@ -457,7 +453,7 @@ def _seconds(time: int) -> str:
 
 
 def embed_clips(
-  found: Iterable[records.Clip | planning.Skip],
+  found: Iterable[schema.Clip | planning.Skip],
   embedder: model_lib.Embedder,
   batch_size: int,
 ) -> Iterator[Outcome]:
@@ -490,7 +486,7 @@ def embed_clips(
 
 
 def _embed_batch(
-  clips: Sequence[records.Clip],
+  clips: Sequence[schema.Clip],
   embedder: model_lib.Embedder,
   outcome: Outcome,
 ) -> None:
@@ -721,7 +717,7 @@ def embed(
   if options.records:
     num_workers = 0
   elif num_workers is None:
-    num_workers = distribution.num_cores()
+    num_workers = strategies.num_cores()
   version = model_lib.find_version(options.saved_model)
   # Processes start while the model is loaded.
   with worker.Pool(num_workers) as pool:

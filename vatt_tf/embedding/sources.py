@@ -17,7 +17,8 @@ import tensorflow as tf
 from vatt_tf.core import file_utils
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
-from vatt_tf.input_pipeline import encoded_audio, records
+from vatt_tf.input_pipeline import encoded_audio
+from vatt_tf.input_pipeline.records import reading, schema, shard_files
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import decode, errors, manifest, planning, worker
 
@@ -70,7 +71,7 @@ class Reader:
 
   def read(
     self, items: Sequence[Item], pool: worker.Pool
-  ) -> Iterator[Iterable[records.Clip | planning.Skip]]:
+  ) -> Iterator[Iterable[schema.Clip | planning.Skip]]:
     """Reads items, the media files among them some ahead of the caller.
 
     Args:
@@ -92,7 +93,7 @@ class Reader:
     self,
     work: planning.Work,
     results: Sequence[decode.DecodedClip | errors.MediaError],
-  ) -> list[records.Clip | planning.Skip]:
+  ) -> list[schema.Clip | planning.Skip]:
     clips = []
     for span, result in zip(work.task.spans, results):
       if isinstance(result, errors.MediaError):
@@ -109,9 +110,9 @@ class Reader:
       if work.cues is not None:
         cues = captions_lib.in_span(work.cues, result.start, result.end)
       clips.append(
-        records.Clip(
+        schema.Clip(
           frames=result.frames,
-          timestamps=records.frame_times(
+          timestamps=schema.frame_times(
             len(result.frames), self.settings.frame_rate
           ),
           frame_rate=self.settings.frame_rate if result.frames else 0.0,
@@ -122,7 +123,7 @@ class Reader:
             0.0 if result.audio is None else self.settings.audio_rate
           ),
           captions=[
-            records.Caption(
+            schema.Caption(
               cue.text, cue.start - result.start, cue.end - result.start
             )
             for cue in cues
@@ -136,15 +137,15 @@ class Reader:
 
   def _read_records(
     self, item: RecordRange
-  ) -> Iterator[records.Clip | planning.Skip]:
-    dataset = records.open_shard(item.path).skip(item.first)
+  ) -> Iterator[schema.Clip | planning.Skip]:
+    dataset = shard_files.open_shard(item.path).skip(item.first)
     dataset = dataset.take(item.count)
     try:
       for i, record in enumerate(dataset.as_numpy_iterator(), item.first):
         name = f'{item.path}:{i}'
         try:
-          clip = records.read_clip(record)
-        except records.RecordError as e:
+          clip = reading.read_clip(record)
+        except reading.RecordError as e:
           yield planning.Skip(name, '', '', f'it is no record: {e}')
           continue
         clip.data_path = clip.data_path or clip.example_id or name
@@ -158,22 +159,22 @@ class Reader:
     except tf.errors.OpError as e:
       raise ValueError(
         f'The shard {item.path} cannot be read, or is truncated or corrupt '
-        f'({e.message}). {records.advise(item.path)} Then the same command '
+        f'({e.message}). {shard_files.advise(item.path)} Then the same command '
         'goes on.'
       ) from e
 
 
-def _decode_sound(clip: records.Clip, record: bytes) -> None:
+def _decode_sound(clip: schema.Clip, record: bytes) -> None:
   """Decodes the sound of a record that has it as a sound file, if it has."""
   if clip.waveform is not None:
     return
-  encoded = records.read_values(record)['waveform_encoded']
+  encoded = reading.read_values(record)['waveform_encoded']
   if len(encoded):
     waveform, rate = encoded_audio.decode(encoded[0])
     clip.waveform, clip.sample_rate = waveform, float(rate)
 
 
-def _duration(clip: records.Clip) -> int:
+def _duration(clip: schema.Clip) -> int:
   """How long a clip is, µs, by that of it which has times and rates."""
   faults = model_lib.time_faults(clip)
   timed = dataclasses.replace(
@@ -181,10 +182,10 @@ def _duration(clip: records.Clip) -> int:
     frames=() if table.VIDEO in faults else clip.frames,
     waveform=None if table.AUDIO in faults else clip.waveform,
   )
-  return round(timed.duration * records.MICROSECONDS)
+  return round(timed.duration * schema.MICROSECONDS)
 
 
-def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
+def cut_clip(clip: schema.Clip, windows: Windows) -> list[schema.Clip]:
   """Cuts a clip into windows, as media files are cut.
 
   Args:
@@ -204,7 +205,7 @@ def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
   faults = model_lib.time_faults(clip)
   times = list(clip.timestamps)
   if clip.frames and not times and table.VIDEO not in faults:
-    times = records.frame_times(len(clip.frames), clip.frame_rate)
+    times = schema.frame_times(len(clip.frames), clip.frame_rate)
   parts = []
   for start, end in pieces:
     frames, timestamps = clip.frames, times
@@ -215,7 +216,7 @@ def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
     waveform = clip.waveform
     if waveform is not None and table.AUDIO not in faults:
       first, last = (
-        round(time * clip.sample_rate / records.MICROSECONDS)
+        round(time * clip.sample_rate / schema.MICROSECONDS)
         for time in (start, end)
       )
       waveform = waveform[first:last] if first < waveform.size else None
@@ -234,7 +235,7 @@ def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
         timestamps=timestamps,
         waveform=waveform,
         captions=[
-          records.Caption(cue.text, cue.start - start, cue.end - start)
+          schema.Caption(cue.text, cue.start - start, cue.end - start)
           for cue in cues
         ],
         start=clip.start + start,

@@ -5,12 +5,14 @@ logits of a clip are the means over its views (fine-tuning averages logits, the
 linear head of frozen features averages probabilities).
 """
 
+from collections.abc import Mapping, Sequence
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import command_line
 from vatt_tf.core import feature_names as names
@@ -38,15 +40,17 @@ class Clips(NamedTuple):
   is_missing: np.ndarray
 
 
-def classify_dataset(model, dataset, num_views=1):
+def classify_dataset(
+  model: tf_keras.Model, dataset: tf.data.Dataset, num_views: int = 1
+) -> Clips:
   """Classifies every clip of a data set.
 
   Args:
-    model: a `models.classification.Classifier`.
-    dataset: iterable of dictionaries of batches, as the input pipeline gives
+    model: A `models.classification.Classifier`.
+    dataset: Iterable of dictionaries of batches, as the input pipeline gives
       them, with `label`. The rows of a clip follow each other, and may go on in
       the next batch. Rows whose `valid` is false are padding.
-    num_views: int, rows of a clip: `num_clips * num_crops` of the pipeline.
+    num_views: Rows of a clip: `num_clips * num_crops` of the pipeline.
 
   Returns:
     `Clips`.
@@ -92,13 +96,15 @@ def classify_dataset(model, dataset, num_views=1):
   )
 
 
-def check_views(rows, num_rows, num_views):
+def check_views(
+  rows: Mapping[str, np.ndarray], num_rows: int, num_views: int
+) -> None:
   """Raises unless the rows are clips of `num_views` rows each.
 
   Args:
-    rows: dictionary that `outputs.collect` returned.
-    num_rows: int.
-    num_views: int.
+    rows: Dictionary that `outputs.collect` returned.
+    num_rows: Number of rows.
+    num_views: Views of a clip.
 
   Raises:
     ValueError: they are not, as the number of rows or the ids tell.
@@ -117,13 +123,15 @@ def check_views(rows, num_rows, num_views):
     )
 
 
-def check_labels(labels, ids, num_classes):
+def check_labels(
+  labels: np.ndarray, ids: Sequence[str], num_classes: int
+) -> None:
   """Raises unless every clip has a label in [0, num_classes).
 
   Args:
     labels: (N,) integer array.
     ids: N names.
-    num_classes: int.
+    num_classes: Number of classes.
 
   Raises:
     ValueError: one has not; the message names the clips.
@@ -139,14 +147,16 @@ def check_labels(labels, ids, num_classes):
     )
 
 
-def check_missing(is_missing, ids, modality, max_share):
+def check_missing(
+  is_missing: np.ndarray, ids: Sequence[str], modality: str, max_share: float
+) -> None:
   """Raises when too many clips lack what is classified.
 
   Args:
     is_missing: (N,) bool array.
     ids: N names.
-    modality: string.
-    max_share: float.
+    modality: The one that is missing.
+    max_share: Share of the clips, above which it is an error.
 
   Raises:
     ValueError: more than that share; the message names the clips.
@@ -161,7 +171,9 @@ def check_missing(is_missing, ids, modality, max_share):
     )
 
 
-def single_label_metrics(scores, labels):
+def single_label_metrics(
+  scores: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
   """Top-1 and top-5, each beside what chance gives, and the confusions.
 
   Args:
@@ -195,7 +207,9 @@ def single_label_metrics(scores, labels):
   return result
 
 
-def multi_label_metrics(scores, labels):
+def multi_label_metrics(
+  scores: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
   """mAP, AUC and d-prime: means over the classes, and of each class.
 
   A class without positives is left out of all three means, a class without
@@ -244,13 +258,15 @@ def _mean(values):
   return float(values.mean()) if values.size else None
 
 
-def read_label_names(label_names, num_classes):
+def read_label_names(
+  label_names: Sequence[str] | str | None, num_classes: int
+) -> list[str] | None:
   """The names of the classes.
 
   Args:
-    label_names: path of a `labels.txt` (line i names class i), a list of
-      names, or None: their numbers.
-    num_classes: int; None: as many as there are names.
+    label_names: Path of a `labels.txt` (line i names class i), a list of names,
+      or None: their numbers.
+    num_classes: None: as many as there are names.
 
   Returns:
     A list of strings.
@@ -290,16 +306,21 @@ class ClassificationEvaluation:
   (clips without the input, which are classified as they are: zeros).
 
   Args:
-    num_views: int, rows of a clip, see `classify_dataset`.
-    label_names: see `read_label_names`.
-    max_missing_share: float, the share of clips without the input above which
-      the evaluation is an error.
+    num_views: Rows of a clip, see `classify_dataset`.
+    label_names: See `read_label_names`.
+    max_missing_share: The share of clips without the input above which the
+      evaluation is an error.
   """
 
   name = 'classification'
   title = 'Classification of held-out clips'
 
-  def __init__(self, num_views=1, label_names=None, max_missing_share=0.05):
+  def __init__(
+    self,
+    num_views: int = 1,
+    label_names: Sequence[str] | str | None = None,
+    max_missing_share: float = 0.05,
+  ):
     self._num_views = num_views
     self._label_names = label_names
     self._max_missing_share = max_missing_share
@@ -335,7 +356,7 @@ class ClassificationEvaluation:
       'label_names': label_names,
     }
 
-  def scalars(self, metrics):
+  def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures by name, such as `top_1` or `mAP`: a dictionary of floats."""
     return {
       name: value
@@ -343,16 +364,16 @@ class ClassificationEvaluation:
       if isinstance(value, float) and name != 'share_dropped'
     }
 
-  def format_table(self, metrics):
+  def format_table(self, metrics: Mapping[str, Any]) -> str:
     """The metrics as text for people, without a newline at the end."""
     return format_table(metrics)
 
 
-def format_table(metrics):
+def format_table(metrics: Mapping[str, Any]) -> str:
   """A table of the metrics of classification for people.
 
   Args:
-    metrics: what `ClassificationEvaluation` returned.
+    metrics: What `ClassificationEvaluation` returned.
 
   Returns:
     Text of several lines, without a newline at the end.
@@ -374,11 +395,11 @@ def format_table(metrics):
   return '\n'.join(lines + notes_on_classes(metrics))
 
 
-def format_figures(metrics):
+def format_figures(metrics: Mapping[str, Any]) -> str:
   """The rows of the figures, each beside chance.
 
   Args:
-    metrics: with what `single_label_metrics` or `multi_label_metrics` returned.
+    metrics: With what `single_label_metrics` or `multi_label_metrics` returned.
 
   Returns:
     List of lines.
@@ -394,11 +415,11 @@ def format_figures(metrics):
   return lines
 
 
-def notes_on_classes(metrics):
+def notes_on_classes(metrics: Mapping[str, Any]) -> list[str]:
   """Lines that name the classes that are left out of a mean.
 
   Args:
-    metrics: with what `multi_label_metrics` returned, and `label_names`.
+    metrics: With what `multi_label_metrics` returned, and `label_names`.
 
   Returns:
     List of lines.

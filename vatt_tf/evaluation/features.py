@@ -4,9 +4,12 @@ The clips of a video, the windows that the input pipeline takes of one record
 and the records that have one id, are rows of one video.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
@@ -25,11 +28,11 @@ class Features(NamedTuple):
   """Features of the clips of N videos.
 
   Attributes:
-    values: dictionary from the name of a feature to (V, D) float32, a row for
+    values: Dictionary from the name of a feature to (V, D) float32, a row for
       each clip. Clips without the modality have rows too, of no meaning.
     videos: (V,) int64 array, in [0, N): the video of each clip.
-    has_input: dictionary from modality to (V,) bool: the clip has it.
-    ids: list of N strings, in the order of the data set.
+    has_input: Dictionary from modality to (V,) bool: the clip has it.
+    ids: List of N strings, in the order of the data set.
     labels: (N,) int64, (N, num_classes) float32, or None without labels.
   """
 
@@ -40,15 +43,17 @@ class Features(NamedTuple):
   labels: np.ndarray | None
 
 
-def extract(model, dataset, feature_names):
+def extract(
+  model: tf_keras.Model, dataset: tf.data.Dataset, feature_names: Sequence[str]
+) -> Features:
   """Runs the towers that the features need over a data set.
 
   Args:
-    model: a `models.vatt.VATT`, or a `models.classification.Classifier`, whose
+    model: A `models.vatt.VATT`, or a `models.classification.Classifier`, whose
       tower is taken.
-    dataset: iterable of dictionaries of batches, as the input pipeline gives
+    dataset: Iterable of dictionaries of batches, as the input pipeline gives
       them in evaluation, with `example_id`; `label` is optional.
-    feature_names: names, keys of `MODALITY_OF`: pooled features of the towers
+    feature_names: Names, keys of `MODALITY_OF`: pooled features of the towers
       (`video_feature`) and embeddings (`video_vt`), not normalised.
 
   Returns:
@@ -106,7 +111,7 @@ def extract(model, dataset, feature_names):
   return Features(values, videos, has_input, ids, _labels(rows, videos, ids))
 
 
-def concatenate(first, second):
+def concatenate(first: Features, second: Features) -> Features:
   """Features of two data sets as one; a video that both have is one video.
 
   Args:

@@ -7,19 +7,20 @@ a top-k of 0, an average precision of the share of positives, an AUC of 0.5 and
 a d-prime of 0. The order of the examples does not matter.
 """
 
+from collections.abc import Sequence
 import math
 import statistics
 
 import numpy as np
 
 
-def top_k_accuracy(scores, labels, k):
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
   """The share of examples whose class is among the `k` best.
 
   Args:
     scores: (N, C) float array, N at least 1.
     labels: (N,) integer array in [0, C).
-    k: int.
+    k: Number of classes among which the label must be.
 
   Returns:
     A float. A class with the same score as the right one is ahead of it.
@@ -35,7 +36,7 @@ def top_k_accuracy(scores, labels, k):
   return float(np.mean(ranks <= k))
 
 
-def average_precision(scores, labels):
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
   """The area under the steps of precision over recall.
 
   AP = Σ (R_n - R_(n-1)) P_n over the distinct scores from the highest, P_n and
@@ -60,7 +61,7 @@ def average_precision(scores, labels):
   return float(np.sum(recall_steps * true / total))
 
 
-def roc_auc(scores, labels):
+def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
   """The probability that a positive scores higher than a negative.
 
   Args:
@@ -88,13 +89,13 @@ def roc_auc(scores, labels):
   return float(np.sum(gained * beaten) / num_positives / num_negatives)
 
 
-def d_prime(auc, num_positives, num_negatives):
+def d_prime(auc: float, num_positives: int, num_negatives: int) -> float:
   """√2 · Φ⁻¹(AUC), the distance of two normal distributions with that AUC.
 
   Args:
-    auc: float in [0, 1].
-    num_positives: int, positives that `auc` was measured on.
-    num_negatives: int.
+    auc: In [0, 1].
+    num_positives: Positives that `auc` was measured on.
+    num_negatives: Clips without the class.
 
   Returns:
     A float. An AUC of 0 or 1, which would be infinitely far, is moved by half
@@ -105,7 +106,9 @@ def d_prime(auc, num_positives, num_negatives):
   return math.sqrt(2) * statistics.NormalDist().inv_cdf(auc)
 
 
-def multi_label_metrics(scores, labels):
+def multi_label_metrics(
+  scores: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
   """Average precision, AUC and d-prime of each class.
 
   Args:
@@ -144,13 +147,15 @@ def multi_label_metrics(scores, labels):
   }
 
 
-def confusion_matrix(labels, predictions, num_classes):
+def confusion_matrix(
+  labels: np.ndarray, predictions: np.ndarray, num_classes: int
+) -> np.ndarray:
   """How often each class was taken for each.
 
   Args:
     labels: (N,) integer array, what is right.
     predictions: (N,) integer array, what was said.
-    num_classes: int.
+    num_classes: Number of classes.
 
   Returns:
     (num_classes, num_classes) int64 array; a row is a class that is right.
@@ -167,13 +172,15 @@ def confusion_matrix(labels, predictions, num_classes):
   return counts.reshape([num_classes, num_classes])
 
 
-def check_labels(labels, shape, name='labels'):
+def check_labels(
+  labels: np.ndarray, shape: Sequence[int], name: str = 'labels'
+) -> np.ndarray:
   """Checks the numbers of classes.
 
   Args:
     labels: (N,) integer array.
     shape: N and C.
-    name: of the argument, for messages.
+    name: Of the argument, for messages.
 
   Returns:
     (N,) int64 array.

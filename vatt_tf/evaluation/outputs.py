@@ -1,23 +1,31 @@
 """What a model gives for all rows of a data set, collected on the host."""
 
+from collections.abc import Mapping, Sequence
 import re
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import feature_names as names
 
 
-def collect(model, dataset, output_names, kept):
+def collect(
+  model: tf_keras.Model,
+  dataset: tf.data.Dataset,
+  output_names: Sequence[str],
+  kept: Sequence[str],
+) -> dict[str, np.ndarray]:
   """Runs a model over a data set, and keeps what is asked for of every row.
 
   Args:
-    model: callable `model(features, training=False)` that returns a dictionary
+    model: Callable `model(features, training=False)` that returns a dictionary
       of tensors, a row for each row of the batch.
-    dataset: iterable of dictionaries of batches, as the input pipeline gives
+    dataset: Iterable of dictionaries of batches, as the input pipeline gives
       them. Rows whose `valid` is false are padding and dropped.
-    output_names: names of the outputs to keep, those that the model has.
-    kept: names of the entries of the batches to keep, those that they have.
+    output_names: Names of the outputs to keep, those that the model has.
+    kept: Names of the entries of the batches to keep, those that they have.
 
   Returns:
     A dictionary of NumPy arrays over all rows: outputs in float32, entries as
@@ -77,13 +85,13 @@ class CountedRows:
   """A data set that counts the rows that go by and are no padding.
 
   Args:
-    dataset: iterable of dictionaries of batches.
+    dataset: Iterable of dictionaries of batches.
 
   Attributes:
-    num_rows: rows of the last pass.
+    num_rows: Rows of the last pass.
   """
 
-  def __init__(self, dataset):
+  def __init__(self, dataset: tf.data.Dataset):
     self._dataset = dataset
     self.num_rows = 0
 
@@ -97,12 +105,12 @@ class CountedRows:
       yield features
 
 
-def row_names(rows, num_rows):
+def row_names(rows: Mapping[str, Any], num_rows: int) -> list[str]:
   """What to call each row in messages: its example id, or its number.
 
   Args:
-    rows: dictionary that `collect` returned.
-    num_rows: int.
+    rows: Dictionary that `collect` returned.
+    num_rows: Number of rows.
 
   Returns:
     A list of strings.
@@ -113,12 +121,12 @@ def row_names(rows, num_rows):
   return [as_text(value) or f'row {i}' for i, value in enumerate(ids.tolist())]
 
 
-def as_text(value):
+def as_text(value: bytes | str) -> str:
   """A string, from a string or from UTF-8 bytes."""
   return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
 
 
-def enumerate_names(values, limit=5):
+def enumerate_names(values: Sequence[str], limit: int = 5) -> str:
   """Names for a message, the first few of them: `a, b, … (7 in all)`."""
   values = list(values)
   text = ', '.join(str(value) for value in values[:limit])

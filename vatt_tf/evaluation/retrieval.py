@@ -17,11 +17,14 @@ What is retrieved:
   that no query asks for stay in the pool.
 """
 
+from collections.abc import Mapping, Sequence
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
+import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import command_line, modalities
 from vatt_tf.core import feature_names as names
@@ -66,14 +69,16 @@ _EMBEDDINGS = (
 )
 
 
-def rank_of_matches(similarity, is_match, tie=TIE):
+def rank_of_matches(
+  similarity: np.ndarray, is_match: np.ndarray, tie: float = TIE
+) -> np.ndarray:
   """The rank of each query's best match, ties at their worst.
 
   Args:
     similarity: (Q, P) float array, of query and item of the pool.
     is_match: (Q, P) bool array, the item belongs to the query; at least one in
       each row.
-    tie: float, similarities closer than this are equal.
+    tie: Similarities closer than this are equal.
 
   Returns:
     (Q,) int64 array, from 1: one more than the items that do not belong to the
@@ -107,8 +112,12 @@ def rank_of_matches(similarity, is_match, tie=TIE):
 
 
 def embedding_ranks(
-  queries, pool, query_ids, pool_ids, max_similarities=_MAX_SIMILARITIES
-):
+  queries: np.ndarray,
+  pool: np.ndarray,
+  query_ids: np.ndarray,
+  pool_ids: np.ndarray,
+  max_similarities: int = _MAX_SIMILARITIES,
+) -> np.ndarray:
   """`rank_of_matches` from embeddings, for pools of any size.
 
   Args:
@@ -116,7 +125,7 @@ def embedding_ranks(
     pool: (P, D) float array; the similarity is the dot product.
     query_ids: (Q,) array of ids, in numbers or strings.
     pool_ids: (P,) array of ids; an item with a query's id is its match.
-    max_similarities: int, similarities to hold at a time.
+    max_similarities: Similarities to hold at a time.
 
   Returns:
     (Q,) int64 array of ranks from 1.
@@ -137,13 +146,15 @@ def embedding_ranks(
   return np.concatenate(ranks)
 
 
-def summarize_ranks(ranks, num_matches, pool_size):
+def summarize_ranks(
+  ranks: np.ndarray, num_matches: np.ndarray, pool_size: int
+) -> dict[str, float]:
   """Recalls and mean ranks, each beside what chance gives.
 
   Args:
     ranks: (Q,) integer array, from 1, at least one.
     num_matches: (Q,) integer array, the items that belong to each query.
-    pool_size: int, the items.
+    pool_size: The items.
 
   Returns:
     A dict of `R@1`, `R@5`, `R@10` (shares, 0 to 1), `median_rank`,
@@ -211,18 +222,20 @@ class _Items(NamedTuple):
   num_left_out: int  # rows without the modality
 
 
-def retrieval_metrics(embeddings, combination='mean_embedding'):
+def retrieval_metrics(
+  embeddings: Mapping[str, np.ndarray], combination: str = 'mean_embedding'
+) -> dict[str, Any]:
   """Retrieval in every direction that the embeddings allow.
 
   Args:
-    embeddings: dict of arrays, N rows, as `embed_dataset` gives: any of
-      `video_va`, `audio_va`, `video_vt`, `audio_vt` (N, D) and `text_vt`
-      (N, C, D), not normalised; optionally `video_mask`, `audio_mask` (N,) and
+    embeddings: Dict of arrays, N rows, as `embed_dataset` gives: any of
+      `video_va`, `audio_va`, `video_vt`, `audio_vt` (N, D) and `text_vt` (N, C,
+      D), not normalised; optionally `video_mask`, `audio_mask` (N,) and
       `text_mask` (N, C), bool, for what exists (default: all); optionally
       `example_id` (N,), rows with one id being clips of one video (without, or
-      where it is empty, a row is a video of its own); optionally `text`
-      (N, C, L), token ids, by which equal captions of one video are found.
-    combination: one of `COMBINATIONS`, how the clips of a video are combined.
+      where it is empty, a row is a video of its own); optionally `text` (N, C,
+      L), token ids, by which equal captions of one video are found.
+    combination: One of `COMBINATIONS`, how the clips of a video are combined.
 
   Returns:
     A dict from direction (`text_to_video`, `video_to_text`, `audio_to_video`,
@@ -351,18 +364,20 @@ def _items(embeddings, modality, key, ids, combination):
   return _Items(values, ids, num_left_out)
 
 
-def unit(x):
+def unit(x: tf.Tensor) -> np.ndarray:
   """Unit rows; zero where the row is zero."""
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def combine(values, ids, combination):
+def combine(
+  values: np.ndarray, ids: Sequence[str], combination: str
+) -> np.ndarray:
   """Combines the clips of each video.
 
   Args:
     values: (N, D) float array, embeddings of clips, not normalised.
     ids: (N,) int64 array, the video of each.
-    combination: one of `COMBINATIONS`.
+    combination: One of `COMBINATIONS`.
 
   Returns:
     (V, D) float32, such that dot products with unit vectors are similarities,
@@ -379,13 +394,15 @@ def combine(values, ids, combination):
   return mean.astype(np.float32), ids
 
 
-def embed_dataset(model, dataset):
+def embed_dataset(
+  model: tf_keras.Model, dataset: tf.data.Dataset
+) -> dict[str, np.ndarray]:
   """Embeds every row of a data set.
 
   Args:
-    model: callable `model(features, training=False)` that returns a dict with
+    model: Callable `model(features, training=False)` that returns a dict with
       any of the embeddings of `feature_names`.
-    dataset: iterable of dicts of batches, as the input pipeline gives them.
+    dataset: Iterable of dicts of batches, as the input pipeline gives them.
       Rows whose `valid` is false are padding and dropped.
 
   Returns:
@@ -400,13 +417,17 @@ def embed_dataset(model, dataset):
   return outputs.collect(model, dataset, _EMBEDDINGS, kept)
 
 
-def evaluate_retrieval(model, dataset, combination='mean_embedding'):
+def evaluate_retrieval(
+  model: tf_keras.Model,
+  dataset: tf.data.Dataset,
+  combination: str = 'mean_embedding',
+) -> dict[str, Any]:
   """Retrieval over a data set, in every direction the model allows.
 
   Args:
-    model: see `embed_dataset`.
-    dataset: see `embed_dataset`.
-    combination: one of `COMBINATIONS`, how the clips of a video are combined.
+    model: See `embed_dataset`.
+    dataset: See `embed_dataset`.
+    combination: One of `COMBINATIONS`, how the clips of a video are combined.
 
   Returns:
     See `retrieval_metrics`; each direction has also `num_rows`, and
@@ -432,20 +453,20 @@ class RetrievalEvaluation:
   """Retrieval, in the form that training and `vatt_tf.evaluate` ask for.
 
   Args:
-    combination: one of `COMBINATIONS`, how the clips of a video are combined.
+    combination: One of `COMBINATIONS`, how the clips of a video are combined.
   """
 
   name = 'retrieval'
   title = 'Retrieval on held-out clips'
 
-  def __init__(self, combination='mean_embedding'):
+  def __init__(self, combination: str = 'mean_embedding'):
     self._combination = combination
 
   def __call__(self, model, dataset):
     """Evaluates: metrics as `evaluate_retrieval` gives them."""
     return evaluate_retrieval(model, dataset, self._combination)
 
-  def scalars(self, metrics):
+  def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures by flat names, such as `text_to_video/R@10`: floats."""
     return {
       f'{direction}/{name}': value
@@ -454,16 +475,16 @@ class RetrievalEvaluation:
       if isinstance(value, float)
     }
 
-  def format_table(self, metrics):
+  def format_table(self, metrics: Mapping[str, Any]) -> str:
     """The metrics as a table for people, see `format_table`."""
     return format_table(metrics)
 
 
-def format_table(metrics):
+def format_table(metrics: Mapping[str, Any]) -> str:
   """A table of retrieval metrics for people.
 
   Args:
-    metrics: what `retrieval_metrics` returns.
+    metrics: What `retrieval_metrics` returns.
 
   Returns:
     Text of several lines, without a newline at the end: a row for each

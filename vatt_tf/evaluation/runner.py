@@ -8,6 +8,7 @@ An evaluation is an object such as `retrieval.RetrievalEvaluation`. It has
 - `format_table(metrics)`, text for people.
 """
 
+from collections.abc import Callable
 import json
 import time
 from typing import Any, NamedTuple
@@ -30,10 +31,10 @@ class Follow(NamedTuple):
   """How a run is evaluated while it is training.
 
   Attributes:
-    timeout: seconds without a new checkpoint after which it is an error.
-    last_step: int, the step with whose checkpoint it ends; None: it ends with
-      the timeout alone.
-    interval: seconds between the lines that say what is waited for.
+    timeout: Seconds without a new checkpoint after which it is an error.
+    last_step: The step with whose checkpoint it ends; None: it ends with the
+      timeout alone.
+    interval: Seconds between the lines that say what is waited for.
   """
 
   timeout: float = 3600.0
@@ -45,12 +46,12 @@ class Result(NamedTuple):
   """What was found of one checkpoint.
 
   Attributes:
-    path: the checkpoint's prefix, or None: the weights are random.
-    step: int, or None where the name of the checkpoint does not say it.
-    is_average: bool, the averages of the weights were used.
-    findings: list of evaluations, each with its metrics.
-    model: the model, with the checkpoint's weights until the next result.
-    dataset: the data set.
+    path: The checkpoint's prefix, or None: the weights are random.
+    step: Or None where the name of the checkpoint does not say it.
+    is_average: The averages of the weights were used.
+    findings: List of evaluations, each with its metrics.
+    model: The model, with the checkpoint's weights until the next result.
+    dataset: The data set.
   """
 
   path: str | None
@@ -60,7 +61,7 @@ class Result(NamedTuple):
   model: Any
   dataset: Any
 
-  def tables(self):
+  def tables(self) -> list[str]:
     """A title and a table for each evaluation: a list of pairs of strings."""
     return [
       (self._title(evaluation), evaluation.format_table(metrics))
@@ -74,7 +75,7 @@ class Result(NamedTuple):
     weights = ', averaged weights' if self.is_average else ''
     return f'{evaluation.title}, {step}{weights}, {self.path}'
 
-  def as_dict(self):
+  def as_dict(self) -> dict[str, Any]:
     """What is written as json: a dictionary, with the metrics by name."""
     found = {
       'checkpoint': self.path,
@@ -85,7 +86,7 @@ class Result(NamedTuple):
     found.update(_by_name(self.findings))
     return found
 
-  def scalars(self):
+  def scalars(self) -> dict[str, float]:
     """The figures of all evaluations by flat names: a dictionary of floats."""
     if len(self.findings) == 1:
       evaluation, metrics = self.findings[0]
@@ -113,38 +114,38 @@ def _by_name(findings):
 
 @gin.configurable
 def evaluate(
-  checkpoint,
-  task=gin.REQUIRED,
-  dataset=gin.REQUIRED,
-  evaluation=None,
-  batch_size=32,
-  output=None,
-  use_ema=True,
-  which=NEWEST,
-  follow=None,
-  event_dir=None,
-  allow_random_weights=False,
-  on_result=None,
-):
+  checkpoint: str,
+  task: Any = gin.REQUIRED,
+  dataset: Callable[..., tf.data.Dataset] = gin.REQUIRED,
+  evaluation: Any = None,
+  batch_size: int = 32,
+  output: str | None = None,
+  use_ema: bool = True,
+  which: str = NEWEST,
+  follow: bool | None = None,
+  event_dir: str | None = None,
+  allow_random_weights: bool = False,
+  on_result: Callable[..., None] | None = None,
+) -> Any:
   """Evaluates one or several checkpoints on held-out clips.
 
   Args:
-    checkpoint: a run's `model_dir`, or a checkpoint's prefix; None with
+    checkpoint: A run's `model_dir`, or a checkpoint's prefix; None with
       `allow_random_weights`.
-    task: the task that the model was trained for, which builds it.
+    task: The task that the model was trained for, which builds it.
     dataset: `make_dataset` in the scope of held-out data.
-    evaluation: what to evaluate, or a list of it; None: `RetrievalEvaluation`.
-    batch_size: int.
-    output: path of a json file to write, or None. It is written anew after
-      each checkpoint.
-    use_ema: evaluate the averages of the weights, where the checkpoint has
-      some (`make_optimizer.ema_decay`); False for the weights of the last step.
+    evaluation: What to evaluate, or a list of it; None: `RetrievalEvaluation`.
+    batch_size: Rows of a batch.
+    output: Path of a json file to write, or None. It is written anew after each
+      checkpoint.
+    use_ema: Evaluate the averages of the weights, where the checkpoint has some
+      (`make_optimizer.ema_decay`); False for the weights of the last step.
     which: `newest`, or `all` checkpoints of a run, in the order of their steps.
     follow: `Follow`, to evaluate also those that the run is still to write; or
       None.
-    event_dir: where TensorBoard events go, or None.
-    allow_random_weights: bool. Evaluate a model without a checkpoint.
-    on_result: called with each `Result` as it comes, or None.
+    event_dir: Where TensorBoard events go, or None.
+    allow_random_weights: Bool. Evaluate a model without a checkpoint.
+    on_result: Called with each `Result` as it comes, or None.
 
   Returns:
     (metrics, path) of the last checkpoint: what the evaluation gave (of several
@@ -234,11 +235,11 @@ def _paths(checkpoint, which, follow):
   return found
 
 
-def checkpoints_of(directory):
+def checkpoints_of(directory: str) -> list[str]:
   """All whole checkpoints of a run.
 
   Args:
-    directory: a run's `model_dir`; it need not exist.
+    directory: A run's `model_dir`; it need not exist.
 
   Returns:
     List of prefixes `…/ckpt-N` in the order of their steps.
@@ -278,15 +279,17 @@ def _followed(directory, follow):
     step = folders.step_of(path)
 
 
-def wait_for(find, what, timeout, interval=30.0):
+def wait_for(
+  find: Callable[[], Any], what: str, timeout: float, interval: float = 30.0
+) -> Any:
   """Waits, and says so.
 
   Args:
-    find: callable without arguments; it is asked again and again until what it
+    find: Callable without arguments; it is asked again and again until what it
       returns is true.
-    what: string, what is waited for.
-    timeout: seconds to wait at most.
-    interval: seconds between the lines printed; the first comes at once.
+    what: What is waited for.
+    timeout: Seconds to wait at most.
+    interval: Seconds between the lines printed; the first comes at once.
 
   Returns:
     What `find` returned.

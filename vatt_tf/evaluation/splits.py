@@ -5,6 +5,7 @@ ids beside it, as `vatt_tf.ingest` writes them: `splits/train_1.txt` and
 `splits/test_1.txt`, an id a line, and so on for each split or fold.
 """
 
+from collections.abc import Sequence
 import os
 import re
 from typing import NamedTuple
@@ -23,10 +24,10 @@ class Split(NamedTuple):
   """A split of videos.
 
   Attributes:
-    name: string.
+    name: Name of the split.
     train: (n,) int64 array, numbers of videos.
     test: (m,) int64 array.
-    num_without_record: ids of the test list that have no record.
+    num_without_record: Ids of the test list that have no record.
   """
 
   name: str
@@ -43,13 +44,18 @@ class ListedSplits:
   no list of a split names is in no part of it.
 
   Args:
-    folder: of files `train_NAME.txt` and `test_NAME.txt`, one id a line.
-    names: the splits to use, a list; None: all that the folder has.
-    max_unknown_share: float, the share of the ids of a list without a record
-      above which it is an error.
+    folder: Of files `train_NAME.txt` and `test_NAME.txt`, one id a line.
+    names: The splits to use, a list; None: all that the folder has.
+    max_unknown_share: The share of the ids of a list without a record above
+      which it is an error.
   """
 
-  def __init__(self, folder, names=None, max_unknown_share=0.05):
+  def __init__(
+    self,
+    folder: str,
+    names: Sequence[str] | None = None,
+    max_unknown_share: float = 0.05,
+  ):
     self._folder = folder
     self._names = None if names is None else [str(name) for name in names]
     self._max_unknown_share = max_unknown_share
@@ -58,7 +64,7 @@ class ListedSplits:
     """Makes the splits.
 
     Args:
-      ids: list of N strings.
+      ids: List of N strings.
 
     Returns:
       List of `Split`.

@@ -5,11 +5,14 @@ the text tower are averaged; a clip belongs to the class that its embedding is
 most similar to, by cosine.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
+from typing import Any
 
 import gin
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import command_line, modalities
 from vatt_tf.core import feature_names as names
@@ -25,12 +28,14 @@ _SPACE = {
 _BATCH_SIZE = 256  # prompts embedded at a time
 
 
-def make_prompts(label_names, templates):
+def make_prompts(
+  label_names: Sequence[str] | str | None, templates: Sequence[str]
+) -> list[str]:
   """The prompts of all classes.
 
   Args:
-    label_names: list of C names; `_` in them is read as a space.
-    templates: list of T strings with one `{}`.
+    label_names: List of C names; `_` in them is read as a space.
+    templates: List of T strings with one `{}`.
 
   Returns:
     List of C lists of T strings.
@@ -55,12 +60,16 @@ def make_prompts(label_names, templates):
   ]
 
 
-def embed_prompts(model, prompts, config):
+def embed_prompts(
+  model: tf_keras.Model,
+  prompts: Sequence[str],
+  config: Mapping[str, Any] | None,
+) -> np.ndarray:
   """Embeds the prompts of classes.
 
   Args:
-    model: a `models.vatt.VATT` with a text tower and a video-text space.
-    prompts: list of C lists of T strings.
+    model: A `models.vatt.VATT` with a text tower and a video-text space.
+    prompts: List of C lists of T strings.
     config: `TextConfig` of the model's captions.
 
   Returns:
@@ -110,26 +119,26 @@ class ZeroShotEvaluation:
   whose prompts the tokenizer cannot tell from those of another class.
 
   Args:
-    label_names: path of a `labels.txt`, or a list of names.
+    label_names: Path of a `labels.txt`, or a list of names.
     text: `TextConfig` of the model's captions.
-    templates: list of prompts with `{}` for the name of the class.
+    templates: List of prompts with `{}` for the name of the class.
     modality: `video` or `audio`.
-    combination: one of `retrieval.COMBINATIONS`, how the clips of a video
+    combination: One of `retrieval.COMBINATIONS`, how the clips of a video
       become one.
-    max_missing_share: float, the share of the videos without the input above
-      which it is an error.
+    max_missing_share: The share of the videos without the input above which it
+      is an error.
   """
 
   name = 'zero_shot'
 
   def __init__(
     self,
-    label_names,
-    text,
-    templates=('a video of {}.',),
-    modality='video',
-    combination='mean_embedding',
-    max_missing_share=0.05,
+    label_names: Sequence[str] | str | None,
+    text: str,
+    templates: Sequence[str] = ('a video of {}.',),
+    modality: str = 'video',
+    combination: str = 'mean_embedding',
+    max_missing_share: float = 0.05,
   ):
     if modality not in _SPACE:
       raise ValueError(
@@ -145,7 +154,7 @@ class ZeroShotEvaluation:
     self._max_missing_share = max_missing_share
 
   @property
-  def title(self):
+  def title(self) -> str:
     """What is evaluated, for people."""
     return f'Zero-shot classification of held-out clips by {self._modality}'
 
@@ -201,13 +210,13 @@ class ZeroShotEvaluation:
       'equal_classes': _equal_classes(tokens),
     }
 
-  def scalars(self, metrics):
+  def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures by name, such as `top_1`: a dictionary of floats."""
     return {
       name: value for name, value in metrics.items() if isinstance(value, float)
     }
 
-  def format_table(self, metrics):
+  def format_table(self, metrics: Mapping[str, Any]) -> str:
     """The metrics as text for people, without a newline at the end."""
     lines = classification.format_figures(metrics)
     count = command_line.count

@@ -10,6 +10,7 @@
       model_card.md, config.gin
 """
 
+from collections.abc import Sequence
 import os
 import shutil
 
@@ -67,11 +68,11 @@ _OUTPUTS = {
 }
 
 
-def find_versions(base_path):
+def find_versions(base_path: str) -> list[int]:
   """The numbers of the versions in the folder of a model, the smallest first.
 
   Args:
-    base_path: the folder; it need not be there.
+    base_path: The folder; it need not be there.
 
   Returns:
     List of int.
@@ -83,12 +84,14 @@ def find_versions(base_path):
   return sorted(int(name) for name in names if name.isdecimal())
 
 
-def warmup_requests(served, model_name):
+def warmup_requests(
+  served: signatures.ServedModel, model_name: str
+) -> list[prediction_log_pb2.PredictionLog]:
   """A request of one row for each signature, of valid inputs.
 
   Args:
     served: `signatures.ServedModel`.
-    model_name: string, by which the server knows the model.
+    model_name: By which the server knows the model.
 
   Returns:
     List of `PredictionLog`.
@@ -124,7 +127,7 @@ def _example(spec, served):
   return np.array([b'a video of a person who speaks'])
 
 
-def models_config(output, model_name):
+def models_config(output: str, model_name: str) -> str:
   """The `ModelServerConfig` of a model, as text."""
   config = model_server_config_pb2.ModelServerConfig()
   model = config.model_config_list.config.add()
@@ -134,15 +137,21 @@ def models_config(output, model_name):
   return text_format.MessageToString(config)
 
 
-def model_card(served, model_name, checkpoint, precision, label_names=None):
+def model_card(
+  served: signatures.ServedModel,
+  model_name: str,
+  checkpoint: str,
+  precision: str,
+  label_names: Sequence[str] | str | None = None,
+) -> str:
   """What there is to know of an exported model, as Markdown.
 
   Args:
     served: `signatures.ServedModel`.
-    model_name: string.
-    checkpoint: prefix of the checkpoint.
-    precision: what the model computes in.
-    label_names: list of strings, of the classes of a classifier, or None.
+    model_name: Name by which a server knows the model.
+    checkpoint: Prefix of the checkpoint.
+    precision: What the model computes in.
+    label_names: Of the classes of a classifier, or None.
 
   Returns:
     The text.
@@ -201,26 +210,26 @@ def _shape(shape):
 
 
 def write(
-  served,
-  output,
-  checkpoint,
-  gin_text,
-  model_name='vatt',
-  version=None,
-  precision='float32',
-  label_names=None,
-):
+  served: signatures.ServedModel,
+  output: str,
+  checkpoint: str,
+  gin_text: str,
+  model_name: str = 'vatt',
+  version: int | None = None,
+  precision: str = 'float32',
+  label_names: Sequence[str] | str | None = None,
+) -> str:
   """Writes a version of a model; it appears whole or not at all.
 
   Args:
     served: `signatures.ServedModel`.
-    output: directory of the model, the server's `base_path`.
-    checkpoint: prefix of the checkpoint, for the card.
-    gin_text: text of the gin configuration.
-    model_name: string, by which the server knows the model.
-    version: int above 0, or None for the next.
-    precision: what the model computes in, for the card.
-    label_names: list of strings, of the classes of a classifier, or None.
+    output: Directory of the model, the server's `base_path`.
+    checkpoint: Prefix of the checkpoint, for the card.
+    gin_text: Text of the gin configuration.
+    model_name: By which the server knows the model.
+    version: Above 0, or None for the next.
+    precision: What the model computes in, for the card.
+    label_names: Of the classes of a classifier, or None.
 
   Returns:
     The path of the version.

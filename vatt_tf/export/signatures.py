@@ -6,9 +6,11 @@ it is core TensorFlow, and TF-Text for tokenizers that need it.
 """
 
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import modalities
 from vatt_tf.input_pipeline import audio as audio_lib
+from vatt_tf.input_pipeline import audio_config, frame_ops, video_config
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
 from vatt_tf.models import classification
@@ -48,7 +50,9 @@ def _check(condition, message, value):
 # Video.
 
 
-def sample_clip(frames, config):
+def sample_clip(
+  frames: tf.Tensor, config: video_config.VideoConfig
+) -> tf.Tensor:
   """Takes the frames of one clip out of what was sent.
 
   As evaluation does: of more frames than the clip has the middle ones; fewer
@@ -64,14 +68,16 @@ def sample_clip(frames, config):
   count = tf.shape(frames)[1]
   first = tf.maximum(count - config.num_frames, 0) // 2
   places = first + tf.range(config.num_frames)
-  if config.short_clip == video_lib.LOOP:
+  if config.short_clip == video_config.LOOP:
     places %= tf.maximum(count, 1)
   else:
     places = tf.minimum(places, count - 1)
   return tf.gather(frames, places, axis=1)
 
 
-def finish_raw_frames(frames, config):
+def finish_raw_frames(
+  frames: tf.Tensor, config: video_config.VideoConfig
+) -> tf.Tensor:
   """Cuts out the central window, resizes it, and scales the values.
 
   Where the window is at least twice as large as the model's frames, whole
@@ -89,7 +95,7 @@ def finish_raw_frames(frames, config):
   window = video_lib.central_window(shape[2], shape[3], config)
   flat = tf.reshape(frames, tf.concat([[-1], shape[2:4], [3]], axis=0))
   branches = []
-  for ratio in video_lib.JPEG_RATIOS:
+  for ratio in frame_ops.JPEG_RATIOS:
 
     def branch(ratio=ratio):
       top, left, height, width = tf.unstack(window // ratio)
@@ -104,13 +110,15 @@ def finish_raw_frames(frames, config):
       return whole[:, top : top + height, left : left + width]
 
     branches.append(branch)
-  flat = tf.switch_case(video_lib.jpeg_ratio(window, config.size), branches)
-  flat = video_lib.resize(flat, config.size)  # (B * T, H, W, 3)
+  flat = tf.switch_case(frame_ops.jpeg_ratio(window, config.size), branches)
+  flat = frame_ops.resize(flat, config.size)  # (B * T, H, W, 3)
   clips = tf.reshape(flat, [-1, *config.shape])
-  return video_lib.scale_values(clips)
+  return frame_ops.scale_values(clips)
 
 
-def decode_clips(frames, config):
+def decode_clips(
+  frames: tf.Tensor, config: video_config.VideoConfig
+) -> tf.Tensor:
   """Decodes and finishes clips of JPEG images.
 
   Args:
@@ -134,14 +142,19 @@ def decode_clips(frames, config):
 # Sound.
 
 
-def finish_sounds(waveforms, sample_rates, config, is_looped):
+def finish_sounds(
+  waveforms: tf.Tensor,
+  sample_rates: tf.Tensor,
+  config: audio_config.AudioConfig,
+  is_looped: bool,
+) -> dict[str, tf.Tensor]:
   """Cuts the middle out of sounds, at the model's rate and in its form.
 
   Args:
     waveforms: (B, S) float32 in [-1, 1].
     sample_rates: (B,) int32, samples a second.
     config: `AudioConfig`.
-    is_looped: whether sounds that are too short start again, or end in silence.
+    is_looped: Whether sounds that are too short start again, or end in silence.
 
   Returns:
     (B, num_samples, 1) or (B, F, M) float32.
@@ -169,28 +182,34 @@ class ServedModel(tf.Module):
   """A model with its preprocessing, as functions of raw inputs.
 
   Args:
-    model: built `models.vatt.VATT`, or `models.classification.Classifier`.
+    model: Built `models.vatt.VATT`, or `models.classification.Classifier`.
     video: `VideoConfig` of evaluation, or None where the model has no video.
     audio: `AudioConfig`, or None.
     text: `TextConfig`, or None.
 
   Attributes:
-    functions: dictionary from the names of signatures to `tf.function`s of
+    functions: Dictionary from the names of signatures to `tf.function`s of
       named inputs, which return dictionaries. `embed_video` takes raw frames,
       `embed_video_jpeg` encoded ones, `embed_audio` waveforms and their rates,
       `embed_text` strings; of a classifier they begin with `classify`.
       `serving_default` is the first of them.
-    video: as given.
-    audio: as given.
-    text: as given.
-    num_parameters: int.
+    video: As given.
+    audio: As given.
+    text: As given.
+    num_parameters: Number of parameters.
 
   Raises:
     ValueError: a modality of the model has no configuration, or takes another
       form of sound.
   """
 
-  def __init__(self, model, video=None, audio=None, text=None):
+  def __init__(
+    self,
+    model: tf_keras.Model,
+    video: video_config.VideoConfig | None = None,
+    audio: audio_config.AudioConfig | None = None,
+    text: str | None = None,
+  ):
     super().__init__(name='served_model')
     self._is_classifier = isinstance(model, classification.Classifier)
     # Only the values are saved: the layers would write functions of their own.
@@ -215,7 +234,7 @@ class ServedModel(tf.Module):
           f'{expected}. Received: audio.form={audio.form!r}'
         )
     self.video, self.audio, self.text = video, audio, text
-    self._is_looped = video is None or video.short_clip == video_lib.LOOP
+    self._is_looped = video is None or video.short_clip == video_config.LOOP
     self.tokenizer = None
     if modalities.TEXT in model.modalities:
       self.tokenizer = text_lib.make_tokenizer(text)

@@ -5,6 +5,7 @@ The functions of `clip` draw a row from it, by the number of the record.
 
 import functools
 import time
+from typing import Any
 
 from absl import logging
 import tensorflow as tf
@@ -14,10 +15,10 @@ from vatt_tf.core import tensor_utils
 from vatt_tf.input_pipeline import clip as clip_lib
 from vatt_tf.input_pipeline import (
   clip_cache,
+  frame_ops,
 )
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
-from vatt_tf.input_pipeline import video as video_lib
 
 
 def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
@@ -33,7 +34,7 @@ def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
     spec['video_end'] = number
     spec[clip_lib.FRAME_SIZE] = tf.TensorSpec([2], tf.int32)
     frames = tf.TensorSpec([None, None, None, 3], tf.uint8)
-    for scale in range(video_lib.NUM_SCALES):
+    for scale in range(frame_ops.NUM_SCALES):
       spec[f'{clip_lib.FRAMES}_{scale}'] = frames
   if plan.audio is not None:
     spec['waveform'] = tf.TensorSpec([None], tf.float32)
@@ -52,12 +53,12 @@ def _decode_frames(frames, config):
   """All frames of a record at all scales, their size, and whether all went."""
 
   def decode(frames):
-    decoded, size = video_lib.decode_whole(frames, config)
+    decoded, size = frame_ops.decode_whole(frames, config)
     return *decoded, size, True
 
   def nothing(is_right):
     empty = tf.zeros([0, 0, 0, 3], tf.uint8)
-    return *[empty] * video_lib.NUM_SCALES, tf.zeros([2], tf.int32), is_right
+    return *[empty] * frame_ops.NUM_SCALES, tf.zeros([2], tf.int32), is_right
 
   def some():
     return tensor_utils.guarded(decode, (frames,), lambda: nothing(False))
@@ -151,7 +152,7 @@ def _load_cached(element, *, plan, cache):
   if plan.video is not None:
     features[clip_lib.FRAMES] = [
       features.pop(f'{clip_lib.FRAMES}_{scale}')
-      for scale in range(video_lib.NUM_SCALES)
+      for scale in range(frame_ops.NUM_SCALES)
     ]
 
   def decoded():
@@ -175,7 +176,7 @@ def load_cached(
   )
 
 
-def fill_cache(cache, readers, plan, num_records):
+def fill_cache(cache: Any, readers: Any, plan: Any, num_records: Any) -> bool:
   """Decodes the clips of this pipeline into the cache, while there is room.
 
   Args:

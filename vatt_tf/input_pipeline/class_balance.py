@@ -21,7 +21,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading, shard_files
 
 # What is read of a record at first; its labels stand in front.
 _HEAD_BYTES = 1 << 14
@@ -65,8 +65,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 def _labels_in(record: bytes) -> list[int]:
   """The labels of a record; a damaged one has none."""
   try:
-    return records.read_values(record)['label_index']
-  except records.RecordError:
+    return reading.read_values(record)['label_index']
+  except reading.RecordError:
     return []
 
 
@@ -96,10 +96,10 @@ def read_labels(path: str) -> list[list[int]]:
   Returns:
     A list of class numbers for each record; none for a damaged one.
   """
-  if records.find_compression(path):
+  if shard_files.find_compression(path):
     return [
       _labels_in(record)
-      for record in records.open_shard(path).as_numpy_iterator()
+      for record in shard_files.open_shard(path).as_numpy_iterator()
     ]
   labels = []
   with tf.io.gfile.GFile(path, 'rb') as file:

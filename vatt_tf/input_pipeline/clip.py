@@ -15,14 +15,11 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities, tensor_utils
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
-from vatt_tf.input_pipeline import (
-  encoded_audio,
-  order,
-  records,
-)
+from vatt_tf.input_pipeline import encoded_audio, frame_ops, order, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
+from vatt_tf.input_pipeline.records import reading, schema
 
 # Key of a row's seed, between a row and the functions of the whole batch.
 SEED = '_seed'
@@ -48,13 +45,13 @@ def parse(
   """
 
   def parse_record(record):
-    fields = records.parse_record(record, plan.fields)
+    fields = reading.parse_record(record, plan.fields)
     return {**fields, 'fault': tf.constant(0)}
 
   def nothing():
-    spec = {field.name: field.dtype for field in records.FEATURE_SPEC}
+    spec = {field.name: field.dtype for field in schema.FEATURE_SPEC}
     fields = {
-      name: tf.zeros([0], records.TF_DTYPES[spec[name]]) for name in plan.fields
+      name: tf.zeros([0], schema.TF_DTYPES[spec[name]]) for name in plan.fields
     }
     return {**fields, 'fault': tf.constant(bad_records_lib.NOT_PARSED)}
 
@@ -188,7 +185,7 @@ def clip_offsets(
   if plan.text is not None:
     ends = tf.concat([[0], features['caption_end']], axis=0)
     duration = tf.where(duration > 0, duration, tf.reduce_max(ends))
-  room = tf.maximum(duration - round(plan.span * records.MICROSECONDS), 0)
+  room = tf.maximum(duration - round(plan.span * schema.MICROSECONDS), 0)
   if seed is not None:
     shares = tf.random.stateless_uniform([1], seed, dtype=tf.float64)
   else:
@@ -243,7 +240,7 @@ def load_video(
 
     finish_seed = None if seed is None else order.fold_in(seed, 1)
     if FRAMES in features:
-      frames = video_lib.take_frames(
+      frames = frame_ops.take_frames(
         features[FRAMES], features[FRAME_SIZE], indices, config, seed
       )
       return video_lib.finish_frames(frames, config, finish_seed), True, 0
@@ -290,7 +287,7 @@ def load_audio(
     (S, 1) or (F, M) float32, and mask () bool.
   """
   config = plan.audio
-  is_looped = plan.video is None or plan.video.short_clip == video_lib.LOOP
+  is_looped = plan.video is None or plan.video.short_clip == video_config.LOOP
 
   def missing():
     return tf.zeros(config.shape), tf.constant(False)
@@ -328,7 +325,7 @@ def load_text(
   Returns:
     ids (C, L) int32, mask (C,) bool.
   """
-  span = round(plan.span * records.MICROSECONDS)
+  span = round(plan.span * schema.MICROSECONDS)
   center = offset + tf.minimum(tf.constant(span, tf.int64), duration) // 2
   is_decoded = CAPTION_IDS in features
   texts = features[CAPTION_IDS if is_decoded else 'caption_text']

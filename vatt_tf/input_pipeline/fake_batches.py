@@ -4,20 +4,20 @@ import gin
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
+  audio_config,
   order,
+  video_config,
 )
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
-from vatt_tf.input_pipeline import video as video_lib
 
 
 @gin.register
 def make_fake_batch(
   batch_size: int,
-  video: video_lib.VideoConfig | None = None,
-  audio: audio_lib.AudioConfig | None = None,
+  video: video_config.VideoConfig | None = None,
+  audio: audio_config.AudioConfig | None = None,
   text: text_lib.TextConfig | None = None,
   label: plan_lib.LabelConfig | None = None,
   seed: int = 0,
@@ -63,8 +63,8 @@ def make_fake_batch(
 @gin.register
 def fake_dataset(
   global_batch_size: int,
-  video: video_lib.VideoConfig | None = None,
-  audio: audio_lib.AudioConfig | None = None,
+  video: video_config.VideoConfig | None = None,
+  audio: audio_config.AudioConfig | None = None,
   text: text_lib.TextConfig | None = None,
   label: plan_lib.LabelConfig | None = None,
   seed: int = 0,
@@ -73,6 +73,15 @@ def fake_dataset(
   """An endless data set of one batch of `make_fake_batch`.
 
   It costs nothing to read: what a training step then takes is its own time.
+
+  Args:
+    global_batch_size: Rows, over all replicas.
+    video: The frames; None leaves them out.
+    audio: The sound; None leaves it out.
+    text: The captions; None leaves them out.
+    label: The classes; None leaves them out.
+    seed: Seed of the noise.
+    input_context: Of a strategy, whose workers share the batch.
   """
   batch_size = global_batch_size
   if input_context is not None:

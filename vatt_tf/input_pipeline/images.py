@@ -14,6 +14,7 @@ import tensorflow as tf
 from vatt_tf.core import feature_names as names
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import video as video_lib
+from vatt_tf.input_pipeline import video_config
 
 _IMAGE = 'image'
 _LABEL = 'label'
@@ -51,7 +52,7 @@ def _check_builder(builder, split, num_classes):
 
 def load_image(
   encoded: tf.Tensor,
-  config: video_lib.VideoConfig,
+  config: video_config.VideoConfig,
   seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Decodes an image, cuts a window out of it, and repeats it.
@@ -83,7 +84,7 @@ def load_image(
 
   is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 2), b'\xff\xd8')
   frames = tf.cond(is_jpeg, jpeg, other)  # (1, h, w, 3)
-  one = video_lib.VideoConfig(**{**vars(config), 'num_frames': 1})
+  one = video_config.VideoConfig(**{**vars(config), 'num_frames': 1})
   frame = video_lib.finish_frames(frames, one, finish_seed)  # (1, H, W, 3)
   return tf.repeat(frame, config.num_frames, axis=0)
 
@@ -143,7 +144,7 @@ def make_image_dataset(
   split: str,
   global_batch_size: int,
   is_training: bool,
-  video: video_lib.VideoConfig,
+  video: video_config.VideoConfig,
   label: plan_lib.LabelConfig,
   seed: int = 0,
   start_step: int = 0,

@@ -16,11 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf.core import tensor_utils
-from vatt_tf.input_pipeline import (
-  class_balance,
-  records,
-)
+from vatt_tf.input_pipeline import class_balance
 from vatt_tf.input_pipeline import plan as plan_lib
+from vatt_tf.input_pipeline.records import shard_files
 
 MAX_EPOCHS = 2**40
 # Draws of a mixture that are made at once.
@@ -31,17 +29,17 @@ _UNREADABLE = b'\xffunreadable'
 
 @tensor_utils.as_graph
 def read_shard(
-  shard,
-  epoch,
+  shard: tf.Tensor,
+  epoch: tf.Tensor,
   *,
-  paths,
-  counts,
-  source,
-  num_pipelines,
-  pipeline,
-  is_cached=False,
-  compressions=None,
-):
+  paths: Sequence[str],
+  counts: Sequence[int],
+  source: int,
+  num_pipelines: int,
+  pipeline: int,
+  is_cached: bool = False,
+  compressions: Sequence[str] | None = None,
+) -> tf.data.Dataset:
   """The records of a shard that this pipeline takes.
 
   Args:
@@ -123,7 +121,7 @@ def read_shard(
   return dataset.filter(is_ours) if num_pipelines > 1 else dataset
 
 
-def fold_in(seed, value):
+def fold_in(seed: int, value: tf.Tensor | int) -> tf.Tensor:
   """(2,) int64: the seed of a number, such as an epoch, under a seed."""
   return tf.random.experimental.stateless_fold_in(
     seed, tf.cast(value, tf.int64)
@@ -136,13 +134,21 @@ def seed_of(seed: int, name: str) -> tf.Tensor:
 
 
 @tensor_utils.as_graph
-def repeat_records(dataset, weights, length, first_numbers, seed):
+def repeat_records(
+  dataset: tf.data.Dataset,
+  weights: np.ndarray,
+  length: int,
+  first_numbers: np.ndarray,
+  seed: int,
+) -> tf.data.Dataset:
   """Gives each record as often as its weight says, 0 times or more.
 
   Args:
     dataset: Of the elements of `read_shard`.
-    weights: See `class_balance.count_repeats`, as are `length` and `seed`.
+    weights: See `class_balance.count_repeats`.
+    length: See `class_balance.count_repeats`.
     first_numbers: (n,) int64, number of each shard's first record.
+    seed: See `class_balance.count_repeats`.
 
   Returns:
     The data set, with `copy`, () int64, which counts a record's own.
@@ -167,17 +173,17 @@ def repeat_records(dataset, weights, length, first_numbers, seed):
 
 @tensor_utils.as_graph
 def read_epoch(
-  epoch,
+  epoch: tf.Tensor,
   *,
-  read_shard,
-  shards,
-  is_training,
-  seed,
-  buffer_size,
-  cycle_length,
-  repeat=None,
-  is_cached=False,
-):
+  read_shard: Callable[..., tf.data.Dataset],
+  shards: Sequence[int],
+  is_training: bool,
+  seed: int,
+  buffer_size: int,
+  cycle_length: int,
+  repeat: Callable[..., tf.data.Dataset] | None = None,
+  is_cached: bool = False,
+) -> tf.data.Dataset:
   """The records of a source in the order of an epoch.
 
   Args:
@@ -261,7 +267,9 @@ def count_draws(
   return totals + np.bincount(drawn.numpy(), minlength=len(weights))
 
 
-def draws_from(position, weights, seed):
+def draws_from(
+  position: int, weights: Sequence[float], seed: int
+) -> tf.data.Dataset:
   """An endless data set of draws, from a position on."""
   draw = functools.partial(draw_sources, weights=weights, seed=seed)
   chunks = tf.data.Dataset.range(position // _DRAWS, MAX_EPOCHS)
@@ -278,8 +286,17 @@ def _without_position(_, element):
   return element
 
 
-def batches_of_machine(dataset, batch_size, num_machines, machine):
-  """Keeps the records of every `num_machines`-th batch."""
+def batches_of_machine(
+  dataset: tf.data.Dataset, batch_size: int, num_machines: int, machine: int
+) -> tf.data.Dataset:
+  """Keeps the records of every `num_machines`-th batch.
+
+  Args:
+    dataset: The records in their order.
+    batch_size: Records of a batch.
+    num_machines: Number of input machines.
+    machine: Which of them this is.
+  """
   if num_machines == 1:
     return dataset
   is_ours = functools.partial(
@@ -291,7 +308,13 @@ def batches_of_machine(dataset, batch_size, num_machines, machine):
   return dataset.enumerate().filter(is_ours).map(_without_position)
 
 
-def balance_share(paths, num_classes, balance, shards, part):
+def balance_share(
+  paths: Sequence[str],
+  num_classes: int,
+  balance: class_balance.ClassBalance | None,
+  shards: Sequence[int],
+  part: tuple[int, int],
+) -> np.ndarray:
   """Weights of a source's records, 0 for those of other input pipelines.
 
   Args:
@@ -323,7 +346,9 @@ def balance_share(paths, num_classes, balance, shards, part):
   return weights
 
 
-def assign_shards(paths, counts, num_pipelines):
+def assign_shards(
+  paths: Sequence[str], counts: Sequence[int], num_pipelines: int
+) -> tuple[list[list[int]], list[int], bool]:
   """Assigns the records of a source to the input pipelines.
 
   Returns:
@@ -371,9 +396,25 @@ class Stream(NamedTuple):
 
 
 def open_streams(
-  plan, shard, first, num_epochs, buffer_size, cycle_length, balance
-):
-  """A `Stream` of each source, from the `first` record of the pipeline on."""
+  plan: plan_lib.Plan,
+  shard: Shard,
+  first: int,
+  num_epochs: int | None,
+  buffer_size: int,
+  cycle_length: int,
+  balance: class_balance.ClassBalance | None,
+) -> list[Stream]:
+  """A `Stream` of each source, from the `first` record of the pipeline on.
+
+  Args:
+    plan: Of the pipeline.
+    shard: Which of the pipelines this is.
+    first: Number of its records that were read before.
+    num_epochs: Epochs of training; None means endless.
+    buffer_size: Records among which the next one is drawn.
+    cycle_length: Shards that are open at a time, at most.
+    balance: None draws the records equally often.
+  """
   starts = [first if plan.is_training else 0] * len(plan.sources)
   if len(plan.sources) > 1 and plan.is_training:
     weights, seed = _mixture(plan, shard)
@@ -407,7 +448,7 @@ def open_streams(
     reader = functools.partial(
       read_shard,
       paths=paths,
-      compressions=records.find_compressions(paths),
+      compressions=shard_files.find_compressions(paths),
       counts=counts,
       source=number,
       num_pipelines=part[0],
@@ -440,8 +481,22 @@ def _mixture(plan, shard):
   return weights, seed_of(plan.seed, f'mixture {shard.pipeline}')
 
 
-def mix(streams, plan, shard, first, is_cached):
-  """The records of all sources, drawn by weight or one after the other."""
+def mix(
+  streams: Sequence[Stream],
+  plan: plan_lib.Plan,
+  shard: Shard,
+  first: int,
+  is_cached: bool,
+) -> tf.data.Dataset:
+  """The records of all sources, drawn by weight or one after the other.
+
+  Args:
+    streams: Of `open_streams`.
+    plan: Of the pipeline.
+    shard: Which of the pipelines this is.
+    first: Number of its records that were read before.
+    is_cached: Whether the records are in memory; see `read_shard`.
+  """
   parts = [
     stream.epochs.flat_map(
       functools.partial(stream.read_epoch, is_cached=is_cached)

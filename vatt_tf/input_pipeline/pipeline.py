@@ -15,18 +15,19 @@ import tensorflow as tf
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import tensor_utils
 from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import bad_records as bad_records_lib
 from vatt_tf.input_pipeline import (
+  audio_config,
   cached_clips,
   class_balance,
   clip_cache,
   order,
   service,
+  video_config,
 )
+from vatt_tf.input_pipeline import bad_records as bad_records_lib
 from vatt_tf.input_pipeline import clip as clip_lib
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
-from vatt_tf.input_pipeline import video as video_lib
 
 # Batches that are made before they are asked for.
 _NUM_READY = 2
@@ -45,7 +46,7 @@ def _padding_row(_, spec):
 
 @tensor_utils.as_graph
 def mix_audio(
-  batch: dict[str, tf.Tensor], config: audio_lib.AudioConfig
+  batch: dict[str, tf.Tensor], config: audio_config.AudioConfig
 ) -> dict[str, tf.Tensor]:
   """Mixes sound and labels of rows 0 and 1, 2 and 3, …, each by its own share.
 
@@ -135,8 +136,8 @@ def make_dataset(
   start_step: int = 0,
   input_context: tf.distribute.InputContext | None = None,
   num_epochs: int | None = None,
-  video: video_lib.VideoConfig | None = None,
-  audio: audio_lib.AudioConfig | None = None,
+  video: video_config.VideoConfig | None = None,
+  audio: audio_config.AudioConfig | None = None,
   text: text_lib.TextConfig | None = None,
   label: plan_lib.LabelConfig | None = None,
   with_example_id: bool | None = None,

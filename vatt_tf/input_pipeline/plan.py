@@ -1,19 +1,19 @@
 """What the functions of one input pipeline share: sources, shards, rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
+from typing import Any
 
 import gin
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.core import distribution
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
-from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import records
+from vatt_tf.core import strategies
+from vatt_tf.input_pipeline import audio_config, tokenizers, video_config
 from vatt_tf.input_pipeline import text as text_lib
-from vatt_tf.input_pipeline import video as video_lib
+from vatt_tf.input_pipeline.records import shard_files
 
 
 @gin.register
@@ -92,11 +92,11 @@ class Plan:
 
   is_training: bool
   seed: int
-  video: video_lib.VideoConfig | None
-  audio: audio_lib.AudioConfig | None
+  video: video_config.VideoConfig | None
+  audio: audio_config.AudioConfig | None
   text: text_lib.TextConfig | None
   label: LabelConfig | None
-  tokenizer: text_lib.Tokenizer | None
+  tokenizer: tokenizers.Tokenizer | None
   sources: tuple[Source, ...]
   paths: tuple[tuple[str, ...], ...]  # Of the shards of each source.
   counts: tuple[tuple[int, ...], ...]  # Of the records in them.
@@ -130,7 +130,7 @@ class Plan:
   @property
   def num_parallel_calls(self) -> int:
     """One a core; an input machine, whose cores others count, finds it out."""
-    return tf.data.AUTOTUNE if self.is_served else distribution.num_cores()
+    return tf.data.AUTOTUNE if self.is_served else strategies.num_cores()
 
   @property
   def fields(self) -> list[str]:
@@ -149,12 +149,18 @@ class Plan:
 
 
 def row_spec(
-  video: video_lib.VideoConfig | None = None,
-  audio: audio_lib.AudioConfig | None = None,
+  video: video_config.VideoConfig | None = None,
+  audio: audio_config.AudioConfig | None = None,
   text: text_lib.TextConfig | None = None,
   label: LabelConfig | None = None,
 ) -> dict[str, tf.TensorSpec]:
   """Shapes and types of one row; a part whose configuration is None is absent.
+
+  Args:
+    video: The frames.
+    audio: The sound.
+    text: The captions.
+    label: The classes.
 
   Returns:
     A dictionary of `tf.TensorSpec` without the batch axis.
@@ -177,39 +183,43 @@ def row_spec(
   return spec
 
 
-def first(values, default):
+def first(values: tf.Tensor, default: Any) -> tf.Tensor:
   """The first value of a vector, or a default: () of its type."""
   padded = tf.concat([values, tf.cast([default], values.dtype)], axis=0)
   return padded[0]
 
 
-def of_source(element, sources, attribute):
+def of_source(
+  element: Mapping[str, tf.Tensor], sources: Sequence[Source], attribute: str
+) -> tf.Tensor:
   """() float32: an attribute of the record's source, 0 when not given."""
   values = [getattr(source, attribute) or 0.0 for source in sources]
   return tf.gather(tf.constant(values, tf.float32), element['source'])
 
 
-def number_of(element, plan):
+def number_of(element: Mapping[str, tf.Tensor], plan: Plan) -> tf.Tensor:
   """() int64: number of the record among those of all sources."""
   counts = [count for group in plan.counts for count in group]
   starts = tf.constant(np.cumsum([0, *counts])[:-1], tf.int64)
   return tf.gather(starts, shard_of(element, plan)) + element['index']
 
 
-def shard_of(element, plan):
+def shard_of(element: Mapping[str, tf.Tensor], plan: Plan) -> tf.Tensor:
   """() int64: number of the record's shard among those of all sources."""
   counts = [len(group) for group in plan.paths]
   starts = tf.constant(np.cumsum([0, *counts])[:-1], tf.int64)
   return tf.gather(starts, element['source']) + element['shard']
 
 
-def is_read(element, sources, modality):
+def is_read(
+  element: Mapping[str, tf.Tensor], sources: Sequence[Source], modality: str
+) -> tf.Tensor:
   """() bool: whether the record's source is read for a modality."""
   values = [modality in source.modalities for source in sources]
   return tf.gather(tf.constant(values), element['source'])
 
 
-def name_of(source):
+def name_of(source: Source) -> str:
   """The name of a source: its own, or its pattern."""
   if source.name:
     return source.name
@@ -229,17 +239,32 @@ def as_sources(
 
 
 def check(
-  sources,
-  global_batch_size,
-  is_training,
-  start_step,
-  num_epochs,
-  configs,
-  cache_gib,
-  data_service,
-  balance,
-):
-  """Checks what `make_dataset` got, as far as it needs no file."""
+  sources: Sequence[Source],
+  global_batch_size: int,
+  is_training: bool,
+  start_step: int,
+  num_epochs: int | None,
+  configs: tuple,
+  cache_gib: float,
+  data_service: str,
+  balance: Any,
+) -> None:
+  """Checks what `make_dataset` got, as far as it needs no file.
+
+  Args:
+    sources: The data sets.
+    global_batch_size: As of `make_dataset`.
+    is_training: As of `make_dataset`.
+    start_step: As of `make_dataset`.
+    num_epochs: As of `make_dataset`.
+    configs: Of video, audio, text and labels, each or None.
+    cache_gib: As of `make_dataset`.
+    data_service: As of `make_dataset`.
+    balance: As of `make_dataset`.
+
+  Raises:
+    ValueError: An argument is out of range, or two do not go together.
+  """
   if global_batch_size < 1:
     raise ValueError(
       '`global_batch_size` must be at least 1. Received: '
@@ -293,7 +318,7 @@ def make(
   sources: tuple[Source, ...],
   is_training: bool,
   configs: tuple,
-  **others,
+  **others: Any,
 ) -> Plan:
   """Finds the shards of the sources and counts their records.
 
@@ -312,10 +337,10 @@ def make(
   """
   macro = 'TRAIN_RECORDS' if is_training else 'EVAL_RECORDS'
   paths = tuple(
-    tuple(records.match_shards(source.pattern, source.macro or macro))
+    tuple(shard_files.match_shards(source.pattern, source.macro or macro))
     for source in sources
   )
-  counts = tuple(tuple(records.count_all_records(group)) for group in paths)
+  counts = tuple(tuple(shard_files.count_all_records(group)) for group in paths)
   for group, of_group, source in zip(paths, counts, sources):
     if not sum(of_group):
       raise ValueError(

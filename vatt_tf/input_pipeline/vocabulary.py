@@ -9,7 +9,8 @@ from absl import logging
 import tensorflow as tf
 
 from vatt_tf.core import file_utils
-from vatt_tf.input_pipeline import records, text
+from vatt_tf.input_pipeline import tokenizers
+from vatt_tf.input_pipeline.records import reading, shard_files
 
 # Captions that are normalised at once.
 _CHUNK = 4096
@@ -28,8 +29,8 @@ def captions_of_records(pattern: str) -> Iterator[bytes]:
   Raises:
     ValueError: No file matches, or a shard is truncated or corrupt.
   """
-  for path in records.match_shards(pattern):
-    for clip in records.read_shard(path):
+  for path in shard_files.match_shards(pattern):
+    for clip in reading.read_shard(path):
       for caption in clip.captions:
         yield caption.text.encode('utf-8')
 
@@ -51,16 +52,18 @@ def build_vocabulary(
   Raises:
     ValueError: There is no room for a word, or there are no words.
   """
-  if max_size <= len(text.SPECIAL_TOKENS):
+  if max_size <= len(tokenizers.SPECIAL_TOKENS):
     raise ValueError(
       '`max_size` must leave room beside the '
-      f'{len(text.SPECIAL_TOKENS)} special tokens. Received: '
+      f'{len(tokenizers.SPECIAL_TOKENS)} special tokens. Received: '
       f'max_size={max_size}'
     )
   counter = collections.Counter()
   captions = iter(captions)
   while chunk := list(itertools.islice(captions, _CHUNK)):
-    counter.update(text.split_words(tf.constant(chunk)).flat_values.numpy())
+    counter.update(
+      tokenizers.split_words(tf.constant(chunk)).flat_values.numpy()
+    )
   words = [word for word, count in counter.items() if count >= min_count]
   if not words:
     raise ValueError(
@@ -68,7 +71,7 @@ def build_vocabulary(
       '--manifest to data with captions, or lower --min_count.'
     )
   words.sort(key=lambda word: (-counter[word], word))
-  kept = words[: max_size - len(text.SPECIAL_TOKENS)]
+  kept = words[: max_size - len(tokenizers.SPECIAL_TOKENS)]
   logging.info(
     "%d words in %d captions' tokens; %d of them are kept.",
     len(words),
@@ -85,7 +88,7 @@ def build_vocabulary(
       'are whole sentences, seen once. Use a SentencePiece model instead '
       "(TextConfig.kind = 'sentencepiece'), or put spaces between the words."
     )
-  return [*text.SPECIAL_TOKENS, *kept]
+  return [*tokenizers.SPECIAL_TOKENS, *kept]
 
 
 def write_vocabulary(path: str, words: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Activation functions by name, each as its value and its slope."""
 
+from collections.abc import Callable
 import math
 
 import tensorflow as tf
@@ -35,7 +36,9 @@ def _relu(z):
 _VALUES_AND_SLOPES = {'gelu': _gelu, 'gelu_tanh': _gelu_tanh, 'relu': _relu}
 
 
-def value_and_slope(name):
+def value_and_slope(
+  name: str,
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
   """Looks up an activation function that gives its derivative too.
 
   Args:
@@ -56,7 +59,7 @@ def value_and_slope(name):
   return _VALUES_AND_SLOPES[name]
 
 
-def get(name):
+def get(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
   """Looks an activation function up.
 
   Args:

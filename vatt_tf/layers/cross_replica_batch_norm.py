@@ -1,12 +1,11 @@
 """Batch normalisation with the statistics of the global batch."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  distribution,
-  tensor_utils,
-)
+from vatt_tf.core import collectives, tensor_utils
 
 
 class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
@@ -23,18 +22,18 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
   statistics and leaves them alone, also in training.
 
   Args:
-    momentum: share of the moving statistics that a step keeps, in [0, 1].
-    epsilon: added to the variance, positive.
-    **kwargs: of `tf_keras.layers.Layer`.
+    momentum: Share of the moving statistics that a step keeps, in [0, 1].
+    epsilon: Added to the variance, positive.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: (..., D) float, at least rank 2; D is static.
-    training: bool. True normalises with the batch's statistics and moves the
+    training: Bool. True normalises with the batch's statistics and moves the
       moving ones; False normalises with the moving statistics.
-    mask: bool, shaped like leading axes of `x` (at most all but the last):
-      the rows that count in the statistics. None: all. Rows that do not count
-      are normalised like the others. Where no row of the global batch
-      counts, the moving statistics normalise and stay as they are.
+    mask: Shaped like leading axes of `x` (at most all but the last): the rows
+      that count in the statistics. None: all. Rows that do not count are
+      normalised like the others. Where no row of the global batch counts, the
+      moving statistics normalise and stay as they are.
 
   Returns:
     (..., D), in the layer's compute dtype.
@@ -51,7 +50,9 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
            [ 7.]], dtype=float32)
   """
 
-  def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+  def __init__(
+    self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any
+  ):
     super().__init__(**kwargs)
     if not 0 <= momentum <= 1:
       raise ValueError(
@@ -65,7 +66,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     self.epsilon = epsilon
     self.supports_masking = True
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `gamma`, `beta`, `moving_mean`, `moving_variance`, each (D,)."""
     input_shape = tf.TensorShape(input_shape)
     if input_shape.rank is None or input_shape.rank < 2:
@@ -100,7 +101,9 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     )
     super().build(input_shape)
 
-  def call(self, x, training=False, mask=None):
+  def call(
+    self, x: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None
+  ) -> tf.Tensor:
     """Normalises `x`; see the class."""
     dtype = self.gamma.dtype
     x = tf.cast(x, dtype)
@@ -125,7 +128,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     valid = _valid_rows(x, mask)  # (rows, 1)
     x = tf.reshape(x, [-1, x.shape[-1]])  # (rows, D)
     zero = tf.zeros([], x.dtype)
-    total, count = distribution.all_reduce_sum(
+    total, count = collectives.all_reduce_sum(
       (
         tf.reduce_sum(tf.where(valid, x, zero), 0),
         tf.reduce_sum(tf.cast(valid, x.dtype)),
@@ -136,7 +139,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     # below give the exact statistics, so no gradient need flow through it.
     centre = tf.stop_gradient(total / divisor)
     x = tf.where(valid, x - centre, zero)
-    first, second = distribution.all_reduce_sum(
+    first, second = collectives.all_reduce_sum(
       (tf.reduce_sum(x, 0), tf.reduce_sum(tf.square(x), 0))
     )
     offset = first / divisor
@@ -148,11 +151,11 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     new = tf.stop_gradient(new)
     variable.assign(old + (new - old) * (1 - self.momentum))
 
-  def compute_output_shape(self, input_shape):
+  def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
     """The shape of `x`."""
     return tf.TensorShape(input_shape)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

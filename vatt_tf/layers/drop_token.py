@@ -1,6 +1,7 @@
 """DropToken: training on a random share of the tokens."""
 
 import math
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -22,12 +23,12 @@ class DropToken(tf_keras.layers.Layer):
   before they are projected and position embeddings alike.
 
   Args:
-    drop_token_rate: float in [0, 1), the share dropped.
-    **kwargs: of `tf_keras.layers.Layer`.
+    drop_token_rate: In [0, 1), the share dropped.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: tensor (B, N, ...), N static.
-    training: bool.
+    x: Tensor (B, N, ...), N static.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -41,7 +42,7 @@ class DropToken(tf_keras.layers.Layer):
     TensorShape([2, 4, 4])
   """
 
-  def __init__(self, drop_token_rate=0.5, **kwargs):
+  def __init__(self, drop_token_rate: float = 0.5, **kwargs: Any):
     super().__init__(**kwargs)
     if not 0 <= drop_token_rate < 1:
       raise ValueError(
@@ -50,19 +51,25 @@ class DropToken(tf_keras.layers.Layer):
       )
     self.drop_token_rate = drop_token_rate
 
-  def num_kept(self, num_tokens):
+  def num_kept(self, num_tokens: int) -> int:
     """The number of tokens kept in training of `num_tokens` (both ints)."""
     # Rounded, since (1 - 0.9) * 10 is a little less than 1 in floating point.
     share = round((1 - self.drop_token_rate) * num_tokens, 6)
     return max(1, math.floor(share))
 
-  def sample(self, num_rows, num_tokens, training=False, rng=None):
+  def sample(
+    self,
+    num_rows: int | tf.Tensor,
+    num_tokens: int,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor | None:
     """Draws which tokens are kept.
 
     Args:
-      num_rows: int or scalar int32 tensor, B.
-      num_tokens: int, N.
-      training: bool.
+      num_rows: Int or scalar int32 tensor, B.
+      num_tokens: N.
+      training: Whether dropout and DropToken apply.
       rng: `randomness.Rng` or None.
 
     Returns:
@@ -74,7 +81,12 @@ class DropToken(tf_keras.layers.Layer):
     scores = randomness.uniform(rng, [num_tokens], num_rows)  # (B, N)
     return tf.math.top_k(scores, self.num_kept(num_tokens), sorted=False)[1]
 
-  def call(self, x, training=False, rng=None):
+  def call(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
     """Drops tokens of `x`; see the class."""
     num_rows, num_tokens = tensor_utils.shape_list(x)[:2]
     if not isinstance(num_tokens, int):
@@ -84,6 +96,6 @@ class DropToken(tf_keras.layers.Layer):
     keep = self.sample(num_rows, num_tokens, training, rng)
     return x if keep is None else tf.gather(x, keep, batch_dims=1)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {**super().get_config(), 'drop_token_rate': self.drop_token_rate}

@@ -1,5 +1,7 @@
 """The feed-forward part of an encoder layer."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -14,18 +16,18 @@ class FeedForward(tf_keras.layers.Layer):
   Gated (T5 v1.1): `wo(activation(wi(x)) * wi_linear(x))`.
 
   Args:
-    d_ff: int, inner width.
+    d_ff: Inner width.
     activation: `gelu` (exact), `gelu_tanh` or `relu`.
-    is_gated: bool.
-    use_bias: bool.
-    dropout_rate: float in [0, 1), after the activation.
+    is_gated: Whether the feed-forward is gated.
+    use_bias: Whether linear maps have biases.
+    dropout_rate: In [0, 1), after the activation.
     initializer: `glorot_uniform`, or `t5`: normal with deviation D^-1/2, and
       d_ff^-1/2 for `wo`.
-    **kwargs: of `tf_keras.layers.Layer`.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: (B, N, D).
-    training: bool.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -41,13 +43,13 @@ class FeedForward(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    d_ff,
-    activation='gelu',
-    is_gated=False,
-    use_bias=True,
-    dropout_rate=0.0,
-    initializer='glorot_uniform',
-    **kwargs,
+    d_ff: int,
+    activation: str = 'gelu',
+    is_gated: bool = False,
+    use_bias: bool = True,
+    dropout_rate: float = 0.0,
+    initializer: str = 'glorot_uniform',
+    **kwargs: Any,
   ):
     super().__init__(**kwargs)
     if not 0 <= dropout_rate < 1:
@@ -64,7 +66,7 @@ class FeedForward(tf_keras.layers.Layer):
     self._activate = activations.get(activation)
     self._value_and_slope = activations.value_and_slope(activation)
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `wi` and `wi_linear` (gated), (D, d_ff), and `wo`, (d_ff, D)."""
     width = int(input_shape[-1])
     names = ['wi', 'wi_linear', 'wo'] if self.is_gated else ['wi', 'wo']
@@ -84,7 +86,12 @@ class FeedForward(tf_keras.layers.Layer):
       setattr(self, name, dense)
     super().build(input_shape)
 
-  def call(self, x, training=False, rng=None):
+  def call(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
     """Maps each token; see the class."""
     rate = self.dropout_rate if training else 0.0
     hidden = self.wi(x)  # (B, N, d_ff)
@@ -97,7 +104,7 @@ class FeedForward(tf_keras.layers.Layer):
     )  # (B, N, D)
     return tf.nn.bias_add(y, self.wo.bias) if self.use_bias else y
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

@@ -1,5 +1,7 @@
 """Layer normalisation, computed in float32 and cheap to differentiate."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -15,11 +17,11 @@ class LayerNorm(tf_keras.layers.Layer):
   pre-normalisation of the encoder: VATT paper, section 3.1.2).
 
   Args:
-    epsilon: float, added to the variance.
-    **kwargs: of `tf_keras.layers.Layer`.
+    epsilon: Added to the variance.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: floating point tensor (..., D), D static.
+    x: Floating point tensor (..., D), D static.
 
   Returns:
     A tensor like `x` in the compute dtype; inside, everything is float32.
@@ -32,7 +34,7 @@ class LayerNorm(tf_keras.layers.Layer):
     array([[-1.,  1.]], dtype=float32)
   """
 
-  def __init__(self, epsilon=1e-6, **kwargs):
+  def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
     super().__init__(**kwargs)
     if not epsilon > 0:
       raise ValueError(
@@ -41,7 +43,7 @@ class LayerNorm(tf_keras.layers.Layer):
     self.epsilon = epsilon
     self.supports_masking = True
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `gamma` and `beta`, each (D,)."""
     width = int(input_shape[-1])
     arguments = {
@@ -53,7 +55,7 @@ class LayerNorm(tf_keras.layers.Layer):
     self.beta = self.add_weight(name='beta', initializer='zeros', **arguments)
     super().build(input_shape)
 
-  def call(self, x):
+  def call(self, x: tf.Tensor) -> tf.Tensor:
     """Normalises `x`; see the class."""
 
     def forward(x, gamma, beta):
@@ -67,6 +69,6 @@ class LayerNorm(tf_keras.layers.Layer):
     beta = tf.convert_to_tensor(self.beta)
     return recompute.normalized(forward, x, gamma, beta)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {**super().get_config(), 'epsilon': self.epsilon}

@@ -1,5 +1,7 @@
 """Multi-head self-attention that keeps little for the backward pass."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -15,24 +17,24 @@ class MultiHeadAttention(tf_keras.layers.Layer):
   computed again in the backward pass instead of kept.
 
   Args:
-    num_heads: int.
-    d_kv: int, width of a head.
-    use_bias: bool, biases of the four projections (ViT: yes, T5: no).
-    use_scale: bool, logits times d_kv^-1/2 (ViT: yes, T5: no).
-    dropout_rate: float in [0, 1), of the attention probabilities.
+    num_heads: Number of attention heads.
+    d_kv: Width of a head.
+    use_bias: Biases of the four projections (ViT: yes, T5: no).
+    use_scale: Logits times d_kv^-1/2 (ViT: yes, T5: no).
+    dropout_rate: In [0, 1), of the attention probabilities.
     initializer: `glorot_uniform`, or `t5` for T5's own: normal, with
       deviations (D * d_kv)^-1/2 for q, D^-1/2 for k and v,
       (num_heads * d_kv)^-1/2 for o.
-    **kwargs: of `tf_keras.layers.Layer`.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: tokens (B, N, D).
+    x: Tokens (B, N, D).
     mask: (B, N) bool, the tokens that may be attended to, at least one a row;
       None: all.
     bias: (1, num_heads, N, N) added to the logits, or None.
-    num_outputs: int, compute outputs for the first `num_outputs` tokens only;
-      None means all.
-    training: bool.
+    num_outputs: Compute outputs for the first `num_outputs` tokens only; None
+      means all.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -49,13 +51,13 @@ class MultiHeadAttention(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    num_heads,
-    d_kv=64,
-    use_bias=True,
-    use_scale=True,
-    dropout_rate=0.0,
-    initializer='glorot_uniform',
-    **kwargs,
+    num_heads: int,
+    d_kv: int = 64,
+    use_bias: bool = True,
+    use_scale: bool = True,
+    dropout_rate: float = 0.0,
+    initializer: str = 'glorot_uniform',
+    **kwargs: Any,
   ):
     super().__init__(**kwargs)
     if num_heads < 1 or d_kv < 1:
@@ -75,7 +77,7 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     self.dropout_rate = dropout_rate
     self.initializer = initializer
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `q`, `k`, `v`, (D, num_heads * d_kv), and `o`, the transposed."""
     width = int(input_shape[-1])
     inner = self.num_heads * self.d_kv
@@ -101,13 +103,13 @@ class MultiHeadAttention(tf_keras.layers.Layer):
 
   def call(
     self,
-    x,
-    mask=None,
-    bias=None,
-    num_outputs=None,
-    training=False,
-    rng=None,
-  ):
+    x: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    bias: tf.Tensor | None = None,
+    num_outputs: int | None = None,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
     """Attends from tokens of `x` to tokens of `x`; see the class."""
     if num_outputs is None:
       q, k, v = self._project(x, [self.q, self.k, self.v])
@@ -139,7 +141,7 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     )  # (B, N, layers, heads, d_kv)
     return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]))
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),
@@ -152,12 +154,14 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     }
 
 
-def kernel_initializer(name, deviation):
+def kernel_initializer(
+  name: str, deviation: float
+) -> tf_keras.initializers.Initializer:
   """Looks up how a kernel is initialised.
 
   Args:
     name: `glorot_uniform` or `t5`.
-    deviation: float, standard deviation of the normal distribution of `t5`.
+    deviation: Standard deviation of the normal distribution of `t5`.
 
   Returns:
     A `tf_keras.initializers.Initializer`.

@@ -1,6 +1,8 @@
 """Patches of video, waveforms and spectrograms, projected to tokens."""
 
+from collections.abc import Sequence
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,17 +20,17 @@ class PatchTokenizer(tf_keras.layers.Layer):
   frames x bins (16 x 5).
 
   Args:
-    d_model: int, width of the tokens.
-    patch_size: tuple of ints, one an axis between the batch and the channels.
-    use_padding: bool. True pads the end of an axis with zeros to a multiple of
+    d_model: Width of the tokens.
+    patch_size: Tuple of ints, one an axis between the batch and the channels.
+    use_padding: Bool. True pads the end of an axis with zeros to a multiple of
       the patch size (spectrograms); False raises an error instead.
-    input_rms: float, root mean square that values of the input usually have.
-      The kernel's initial values then give tokens of unit variance, which
-      weigh as much as positions. None: glorot uniform.
-    **kwargs: of `tf_keras.layers.Layer`.
+    input_rms: Root mean square that values of the input usually have. The
+      kernel's initial values then give tokens of unit variance, which weigh as
+      much as positions. None: glorot uniform.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: tensor (B, S_1, ..., S_n, C), all but B static.
+    x: Tensor (B, S_1, ..., S_n, C), all but B static.
     keep: (B, K) int32, the patches to project, or None for all. The others are
       neither copied nor projected.
 
@@ -45,7 +47,12 @@ class PatchTokenizer(tf_keras.layers.Layer):
   """
 
   def __init__(
-    self, d_model, patch_size, use_padding=False, input_rms=None, **kwargs
+    self,
+    d_model: int,
+    patch_size: tuple[int, ...],
+    use_padding: bool = False,
+    input_rms: float | None = None,
+    **kwargs: Any,
   ):
     # The input is cast after the patches are picked, not as a whole.
     super().__init__(autocast=False, **kwargs)
@@ -66,7 +73,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
     self.use_padding = use_padding
     self.input_rms = input_rms
 
-  def grid(self, input_shape):
+  def grid(self, input_shape: Sequence[int | None]) -> tuple[int, ...]:
     """The number of patches along each axis.
 
     Args:
@@ -95,7 +102,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
         )
     return tuple(-(-s // p) for s, p in zip(sizes, self.patch_size))
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `kernel`, (patch values, d_model), and `bias`, (d_model,)."""
     num_values = math.prod(self.patch_size) * int(input_shape[-1])
     initializer = 'glorot_uniform'
@@ -113,17 +120,17 @@ class PatchTokenizer(tf_keras.layers.Layer):
     )
     super().build(input_shape)
 
-  def call(self, x, keep=None):
+  def call(self, x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.Tensor:
     """Makes tokens of `x`; see the class."""
     patches = tf.cast(self.patches(x, keep), self.compute_dtype)
     tokens = tf.tensordot(patches, self.kernel, 1)  # (B, K, d_model)
     return tf.nn.bias_add(tokens, self.bias)
 
-  def patches(self, x, keep=None):
+  def patches(self, x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.Tensor:
     """Cuts `x` into patches.
 
     Args:
-      x: tensor (B, S_1, ..., S_n, C).
+      x: Tensor (B, S_1, ..., S_n, C).
       keep: (B, K) int32 or None, as in the call.
 
     Returns:
@@ -155,7 +162,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
     x = tf.gather(x, picked, batch_dims=1)  # (B, K, runs, run_length)
     return tf.reshape(x, [num_rows, keep.shape[1], num_values])
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

@@ -1,7 +1,9 @@
 """Learned position tables, with interpolation to larger inputs."""
 
+from collections.abc import Sequence
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +19,9 @@ _AXES = {
 
 
 @functools.lru_cache(maxsize=64)
-def interpolation_matrix(table_shape, grid):
+def interpolation_matrix(
+  table_shape: Sequence[int], grid: Sequence[int]
+) -> np.ndarray:
   """The matrix that reads a position table at a grid of another size.
 
   A polyharmonic spline, phi(r) = r^3 and an affine term, goes through the
@@ -26,8 +30,8 @@ def interpolation_matrix(table_shape, grid):
   The spline is linear in the table, so that reading it is a matrix product.
 
   Args:
-    table_shape: tuple of ints, rows of the table along each axis.
-    grid: tuple of ints, positions of the input along each axis.
+    table_shape: Tuple of ints, rows of the table along each axis.
+    grid: Tuple of ints, positions of the input along each axis.
 
   Returns:
     float64 array (positions of the grid, rows of the table); do not change it.
@@ -73,22 +77,22 @@ class PositionEmbedding(tf_keras.layers.Layer):
   smaller one takes the first rows.
 
   Args:
-    table_shape: tuple of ints, rows of the tables along each axis: video
-      (T, H, W), spectrogram (T, F), waveform and text (T,).
+    table_shape: Tuple of ints, rows of the tables along each axis: video (T, H,
+      W), spectrogram (T, F), waveform and text (T,).
     form: `separable` or `full`.
-    use_layer_norm: bool.
-    epsilon: float, of the LayerNorm.
+    use_layer_norm: Whether a LayerNorm follows the sum of the tables.
+    epsilon: Of the LayerNorm.
     interpolation: `exact`, the spline through the table, which is solved in
       float64 once for all values (see `interpolation_matrix`); or `release`,
       for `separable` tables: the same spline with the rounding errors of the
       released code, which solves in float32 (see `released_spline`). Errors
       grow with the number of rows: `release` is for the numbers that a
       released checkpoint had there, at inputs larger than its tables.
-    **kwargs: of `tf_keras.layers.Layer`.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: tokens (B, N, D), or (B, K, D) with `keep`.
-    grid: tuple of ints, positions along each axis; their product is N. None:
+    x: Tokens (B, N, D), or (B, K, D) with `keep`.
+    grid: Tuple of ints, positions along each axis; their product is N. None:
       (N,), for one axis.
     keep: (B, K) int32, the positions of the tokens of `x`; None: all.
 
@@ -106,12 +110,12 @@ class PositionEmbedding(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    table_shape,
-    form='separable',
-    use_layer_norm=True,
-    epsilon=1e-6,
-    interpolation='exact',
-    **kwargs,
+    table_shape: Sequence[int],
+    form: str = 'separable',
+    use_layer_norm: bool = True,
+    epsilon: float = 1e-6,
+    interpolation: str = 'exact',
+    **kwargs: Any,
   ):
     super().__init__(**kwargs)
     table_shape = tuple(table_shape)
@@ -143,7 +147,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
     if use_layer_norm:
       self.norm = layer_norm.LayerNorm(epsilon, name='norm', dtype='float32')
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes a table an axis, (rows, D), or `full`, (all rows, D)."""
     width = int(input_shape[-1])
     if self.form == 'full':
@@ -164,7 +168,12 @@ class PositionEmbedding(tf_keras.layers.Layer):
         self.norm.build(tf.TensorShape([None, width]))
     super().build(input_shape)
 
-  def call(self, x, grid=None, keep=None):
+  def call(
+    self,
+    x: tf.Tensor,
+    grid: Sequence[int] | None = None,
+    keep: tf.Tensor | None = None,
+  ) -> tf.Tensor:
     """Adds positions to `x`; see the class."""
     positions = tf.cast(self.positions(grid or (x.shape[1],)), x.dtype)
     if keep is not None:
@@ -176,11 +185,11 @@ class PositionEmbedding(tf_keras.layers.Layer):
       )
     return x + positions
 
-  def positions(self, grid):
+  def positions(self, grid: Sequence[int]) -> tf.Tensor:
     """The embeddings of all positions of a grid.
 
     Args:
-      grid: tuple of ints, positions along each axis.
+      grid: Tuple of ints, positions along each axis.
 
     Returns:
       (N, D) float32, the first axis of the grid slowest.
@@ -212,7 +221,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
       total = tf.reshape(total, [math.prod(grid), total.shape[-1]])  # (N, D)
     return self.norm(total) if self.use_layer_norm else total
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

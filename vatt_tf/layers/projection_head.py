@@ -1,7 +1,8 @@
 """Projections of pooled features into the common spaces."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import gin
 import tensorflow as tf
@@ -40,21 +41,21 @@ class ProjectionHead(tf_keras.layers.Layer):
 
   Args:
     form: `fine_and_coarse`, `shared` or `disjoint`.
-    d_va: int, width of the video-audio space.
-    d_vt: int, width of the video-text space; `shared` does not use it.
-    pairs: the pairs of modalities that are compared, of
+    d_va: Width of the video-audio space.
+    d_vt: Width of the video-text space; `shared` does not use it.
+    pairs: The pairs of modalities that are compared, of
       `core.modalities.PAIRS`. Maps that no comparison uses are not made.
       `disjoint` takes no `audio_text`.
-    momentum: float, of the batch norms.
-    epsilon: float, of the batch norms.
-    **kwargs: of `tf_keras.layers.Layer`.
+    momentum: Of the batch norms.
+    epsilon: Of the batch norms.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    features: dictionary with any of `video_feature` (B, D), `audio_feature`
-      (B, D), `text_feature` (B, C, D).
-    masks: dictionary with any of `video_mask` (B,), `audio_mask` (B,),
+    features: Dictionary with any of `video_feature` (B, D), `audio_feature` (B,
+      D), `text_feature` (B, C, D).
+    masks: Dictionary with any of `video_mask` (B,), `audio_mask` (B,),
       `text_mask` (B, C), bool; those missing are all true.
-    training: bool.
+    training: Whether dropout and DropToken apply.
 
   Returns:
     Dictionary with those of `video_va`, `audio_va` (B, d_va), `video_vt`,
@@ -74,13 +75,13 @@ class ProjectionHead(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    form='fine_and_coarse',
-    d_va=512,
-    d_vt=256,
+    form: str = 'fine_and_coarse',
+    d_va: int = 512,
+    d_vt: int = 256,
     pairs: Sequence[str] = (modalities.VIDEO_AUDIO, modalities.VIDEO_TEXT),
-    momentum=0.9,
-    epsilon=1e-5,
-    **kwargs,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+    **kwargs: Any,
   ):
     kwargs.setdefault('dtype', 'float32')
     super().__init__(**kwargs)
@@ -104,11 +105,11 @@ class ProjectionHead(tf_keras.layers.Layer):
     self.momentum = momentum
     self.epsilon = epsilon
 
-  def build(self, input_shape):
+  def build(self, input_shape: Mapping[str, tf.TensorShape]) -> None:
     """Makes the maps of the modalities that are in use.
 
     Args:
-      input_shape: dictionary from the names of features to their shapes.
+      input_shape: Dictionary from the names of features to their shapes.
     """
     used = modalities.of_pairs(self.pairs)
     use_video, use_audio, use_text = (
@@ -177,7 +178,12 @@ class ProjectionHead(tf_keras.layers.Layer):
       width,
     )
 
-  def call(self, features, masks=None, training=False):
+  def call(
+    self,
+    features: Mapping[str, tf.Tensor],
+    masks: Mapping[str, tf.Tensor] | None = None,
+    training: bool = False,
+  ) -> dict[str, tf.Tensor]:
     """Projects all features; see the class."""
     masks = masks or {}
     outputs = {}
@@ -200,7 +206,12 @@ class ProjectionHead(tf_keras.layers.Layer):
         )
     return outputs
 
-  def project_video(self, feature, mask=None, training=False):
+  def project_video(
+    self,
+    feature: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+  ) -> dict[str, tf.Tensor]:
     """Projects video features (B, D): `video_va` and `video_vt`, as used."""
     outputs = {}
     if self.form == 'fine_and_coarse':
@@ -234,7 +245,12 @@ class ProjectionHead(tf_keras.layers.Layer):
         )
     return outputs
 
-  def project_audio(self, feature, mask=None, training=False):
+  def project_audio(
+    self,
+    feature: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+  ) -> dict[str, tf.Tensor]:
     """Projects audio features (B, D): `audio_va` and `audio_vt`, as used."""
     has_text = self.use_video_text or self.use_audio_text
     if self.form == 'fine_and_coarse':
@@ -258,7 +274,12 @@ class ProjectionHead(tf_keras.layers.Layer):
       }
     return outputs
 
-  def project_text(self, feature, mask=None, training=False):
+  def project_text(
+    self,
+    feature: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+  ) -> dict[str, tf.Tensor]:
     """Projects text features (B, C, D) or (B, D): `text_vt`."""
     if self.form == 'fine_and_coarse':
       z = self.text_to_vt(feature)
@@ -270,7 +291,7 @@ class ProjectionHead(tf_keras.layers.Layer):
       z = self.text_vt_norm(z, training=training, mask=mask)
     return {feature_names.TEXT_VT: z}
 
-  def flops(self, modality):
+  def flops(self, modality: str) -> dict[str, int]:
     """FLOPs of the forward pass on one feature.
 
     Args:
@@ -294,7 +315,7 @@ class ProjectionHead(tf_keras.layers.Layer):
       if hasattr(self, name)
     )
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

@@ -1,13 +1,16 @@
 """Relative position bias of T5."""
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 
-def relative_buckets(offsets, num_buckets, max_distance):
+def relative_buckets(
+  offsets: tf.Tensor, num_buckets: int, max_distance: int
+) -> tf.Tensor:
   """Puts relative positions into the buckets of T5's encoder.
 
   Half of the buckets are for keys after the query, half for keys before it. In
@@ -15,9 +18,9 @@ def relative_buckets(offsets, num_buckets, max_distance):
   that grow logarithmically up to `max_distance`.
 
   Args:
-    offsets: integer array, key position minus query position.
-    num_buckets: int, all buckets, even, at least 4.
-    max_distance: int, from here on everything is in the last bucket.
+    offsets: Integer array, key position minus query position.
+    num_buckets: All buckets, even, at least 4.
+    max_distance: From here on everything is in the last bucket.
 
   Returns:
     int32 array like `offsets`, in [0, num_buckets).
@@ -44,14 +47,14 @@ class RelativePositionBias(tf_keras.layers.Layer):
   shared by all layers.
 
   Args:
-    num_heads: int.
-    num_buckets: int, even, at least 4.
-    max_distance: int, above `num_buckets // 4`. T5: 128; the release: 64.
-    initializer: of the table.
-    **kwargs: of `tf_keras.layers.Layer`.
+    num_heads: Number of attention heads.
+    num_buckets: Even, at least 4.
+    max_distance: Above `num_buckets // 4`. T5: 128; the release: 64.
+    initializer: Of the table.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: tensor (B, N, D), N static. Only its length is used.
+    x: Tensor (B, N, D), N static. Only its length is used.
 
   Returns:
     Tensor (1, num_heads, N, N) in the compute dtype: query, then key.
@@ -66,11 +69,11 @@ class RelativePositionBias(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    num_heads,
-    num_buckets=32,
-    max_distance=128,
-    initializer='glorot_uniform',
-    **kwargs,
+    num_heads: int,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+    initializer: str | tf_keras.initializers.Initializer = 'glorot_uniform',
+    **kwargs: Any,
   ):
     super().__init__(**kwargs)
     if num_buckets < 4 or num_buckets % 2:
@@ -88,7 +91,7 @@ class RelativePositionBias(tf_keras.layers.Layer):
     self.max_distance = max_distance
     self.initializer = tf_keras.initializers.get(initializer)
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `embeddings`, (num_buckets, num_heads)."""
     self.embeddings = self.add_weight(
       name='embeddings',
@@ -97,7 +100,7 @@ class RelativePositionBias(tf_keras.layers.Layer):
     )
     super().build(input_shape)
 
-  def call(self, x):
+  def call(self, x: tf.Tensor) -> tf.Tensor:
     """Returns the bias for sequences as long as `x`; see the class."""
     length = x.shape[1]
     if length is None:
@@ -113,7 +116,7 @@ class RelativePositionBias(tf_keras.layers.Layer):
     bias = tf.gather(tf.convert_to_tensor(self.embeddings), buckets)
     return tf.transpose(bias, [2, 0, 1])[None]  # (1, num_heads, N, N)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

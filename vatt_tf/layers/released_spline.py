@@ -47,7 +47,7 @@ _EXP_REST = (
 )
 
 
-def read(table, num_positions):
+def read(table: np.ndarray, num_positions: int) -> np.ndarray:
   """Reads a position table at more positions, rounding as the release does.
 
   The same spline as that of `position_embedding.interpolation_matrix`, solved
@@ -55,7 +55,7 @@ def read(table, num_positions):
 
   Args:
     table: (rows, D) float32 tensor, of at least two rows.
-    num_positions: int, more than the rows.
+    num_positions: More than the rows.
 
   Returns:
     (num_positions, D) float32.
@@ -166,7 +166,7 @@ def _power(x, exponent):
   """x^exponent with the rounding of TensorFlow 2.17 on CPUs.
 
   Args:
-    x: float32 array of positive numbers.
+    x: Float32 array of positive numbers.
     exponent: float.
 
   Returns:

@@ -1,5 +1,7 @@
 """Root mean square normalisation, as in T5."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -14,11 +16,11 @@ class RMSNorm(tf_keras.layers.Layer):
   VATT's text tower (paper, section 3.1.2) use it.
 
   Args:
-    epsilon: float, added to the mean square.
-    **kwargs: of `tf_keras.layers.Layer`.
+    epsilon: Added to the mean square.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: floating point tensor (..., D), D static.
+    x: Floating point tensor (..., D), D static.
 
   Returns:
     A tensor like `x` in the compute dtype; inside, everything is float32.
@@ -31,7 +33,7 @@ class RMSNorm(tf_keras.layers.Layer):
     array([[ 1.,  1., -1.]], dtype=float32)
   """
 
-  def __init__(self, epsilon=1e-6, **kwargs):
+  def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
     super().__init__(**kwargs)
     if not epsilon > 0:
       raise ValueError(
@@ -40,7 +42,7 @@ class RMSNorm(tf_keras.layers.Layer):
     self.epsilon = epsilon
     self.supports_masking = True
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `scale`, (D,)."""
     self.scale = self.add_weight(
       name='scale',
@@ -51,13 +53,13 @@ class RMSNorm(tf_keras.layers.Layer):
     )
     super().build(input_shape)
 
-  def call(self, x):
+  def call(self, x: tf.Tensor) -> tf.Tensor:
     """Normalises `x`; see the class."""
     value = tf.cast(x, self.scale.dtype)
     mean_square = tf.reduce_mean(tf.square(value), -1, keepdims=True)
     value *= tf.math.rsqrt(mean_square + self.epsilon)
     return tf.cast(value * self.scale, x.dtype)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {**super().get_config(), 'epsilon': self.epsilon}

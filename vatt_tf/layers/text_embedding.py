@@ -1,5 +1,8 @@
 """The embedding table of token ids, and word vectors to fill it with."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -7,16 +10,18 @@ import tf_keras
 from vatt_tf.core import tensor_utils
 
 
-def read_word_vectors(path, words, d_embedding):
+def read_word_vectors(
+  path: str, words: Sequence[str], d_embedding: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Reads word vectors in text format, as word2vec, GloVe and fastText write.
 
   Each line is a word and its numbers, separated by spaces. A first line of two
   integers (count and width) is skipped.
 
   Args:
-    path: of the file; anything `tf.io.gfile` opens. UTF-8.
-    words: sequence of strings, the vocabulary in the order of its ids.
-    d_embedding: int, numbers of a vector.
+    path: Of the file; anything `tf.io.gfile` opens. UTF-8.
+    words: Sequence of strings, the vocabulary in the order of its ids.
+    d_embedding: Numbers of a vector.
 
   Returns:
     vectors: float32 array (number of words found, d_embedding).
@@ -69,16 +74,16 @@ class TextEmbedding(tf_keras.layers.Layer):
   training with random vectors that never change is an error.
 
   Args:
-    vocabulary_size: int.
-    d_embedding: int, width of a vector.
-    is_frozen: bool, do not train the table.
-    initializer: of the table; None: normal with deviation 1, as T5's is, so
+    vocabulary_size: Rows of the table.
+    d_embedding: Width of a vector.
+    is_frozen: Do not train the table.
+    initializer: Of the table; None: normal with deviation 1, as T5's is, so
       that words weigh no less than positions.
-    **kwargs: of `tf_keras.layers.Layer`.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    ids: integer tensor of any shape, in [0, vocabulary_size).
-    training: bool.
+    ids: Integer tensor of any shape, in [0, vocabulary_size).
+    training: Whether dropout and DropToken apply.
 
   Returns:
     (..., d_embedding) in the compute dtype.
@@ -94,11 +99,11 @@ class TextEmbedding(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    vocabulary_size,
-    d_embedding=300,
-    is_frozen=False,
-    initializer=None,
-    **kwargs,
+    vocabulary_size: int,
+    d_embedding: int = 300,
+    is_frozen: bool = False,
+    initializer: str | tf_keras.initializers.Initializer | None = None,
+    **kwargs: Any,
   ):
     # Integer ids need no cast.
     super().__init__(autocast=False, **kwargs)
@@ -115,7 +120,7 @@ class TextEmbedding(tf_keras.layers.Layer):
       initializer = tf_keras.initializers.RandomNormal(stddev=1.0)
     self.initializer = tf_keras.initializers.get(initializer)
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `embeddings`, (vocabulary_size, d_embedding)."""
     # Cast after the look-up: the table is far larger than what is read of it.
     self.embeddings = self.add_weight(
@@ -127,12 +132,12 @@ class TextEmbedding(tf_keras.layers.Layer):
     )
     super().build(input_shape)
 
-  def fill(self, vectors, ids=None):
+  def fill(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
     """Writes vectors into the table, which counts as filled from then on.
 
     Args:
-      vectors: float array (n, d_embedding).
-      ids: integer array (n,), the rows to write; None: the first n.
+      vectors: Float array (n, d_embedding).
+      ids: Integer array (n,), the rows to write; None: the first n.
 
     Raises:
       ValueError: the layer is not built, or a shape or an id does not fit.
@@ -159,11 +164,11 @@ class TextEmbedding(tf_keras.layers.Layer):
     self.embeddings.assign(table)
     self.mark_filled()
 
-  def mark_filled(self):
+  def mark_filled(self) -> None:
     """Says that the table holds trained vectors, restored from a checkpoint."""
     self.is_filled = True
 
-  def call(self, ids, training=False):
+  def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
     """Looks `ids` up; see the class."""
     if training and self.is_frozen and not self.is_filled:
       raise ValueError(
@@ -174,11 +179,11 @@ class TextEmbedding(tf_keras.layers.Layer):
     vectors = tf.nn.embedding_lookup(self.embeddings, ids)  # (..., D)
     return tf.cast(vectors, self.compute_dtype)
 
-  def compute_output_shape(self, input_shape):
+  def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
     """The shape of the ids and `d_embedding`."""
     return tf.TensorShape(input_shape).concatenate(self.d_embedding)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),
@@ -189,12 +194,12 @@ class TextEmbedding(tf_keras.layers.Layer):
     }
 
 
-def padding_mask(ids, has_agg=False):
+def padding_mask(ids: tf.Tensor, has_agg: bool = False) -> tf.Tensor:
   """Which positions of a text hold a token.
 
   Args:
-    ids: integer tensor (B, L), 0 is padding.
-    has_agg: bool, whether an AGG token, never masked, stands in front.
+    ids: Integer tensor (B, L), 0 is padding.
+    has_agg: Whether an AGG token, never masked, stands in front.
 
   Returns:
     bool tensor (B, L), or (B, 1 + L) with `has_agg`.

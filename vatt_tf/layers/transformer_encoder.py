@@ -1,5 +1,7 @@
 """The Transformer encoder, in the forms of ViT, T5 and VATT's text tower."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -130,37 +132,37 @@ class TransformerEncoder(tf_keras.layers.Layer):
   | the text tower of the released VATT | `t5_arguments('release')` |
 
   Args:
-    num_layers: int.
-    d_model: int, width D of the tokens.
-    d_ff: int, inner width of the feed-forward.
-    num_heads: int.
-    d_kv: int, width of a head.
+    num_layers: Number of layers.
+    d_model: Width D of the tokens.
+    d_ff: Inner width of the feed-forward.
+    num_heads: Number of attention heads.
+    d_kv: Width of a head.
     attention_norm: `layer` or `rms`, the norm before attention.
-    feed_forward_norm: likewise before the feed-forward.
-    final_norm: likewise at the end.
-    epsilon: float, of all norms.
+    feed_forward_norm: Likewise before the feed-forward.
+    final_norm: Likewise at the end.
+    epsilon: Of all norms.
     activation: `gelu` (exact), `gelu_tanh` or `relu`.
-    is_gated: bool, gated feed-forward.
-    use_bias: bool, of all linear maps.
-    use_attention_scale: bool, logits times d_kv^-1/2.
-    num_relative_buckets: int, buckets of T5's relative position bias, which
-      all layers share; 0: no such bias.
-    max_relative_distance: int, of these buckets.
-    dropout_rate: float in [0, 1): of attention probabilities, attention
-      output, activation, feed-forward output, and after the final norm.
+    is_gated: Gated feed-forward.
+    use_bias: Of all linear maps.
+    use_attention_scale: Logits times d_kv^-1/2.
+    num_relative_buckets: Buckets of T5's relative position bias, which all
+      layers share; 0: no such bias.
+    max_relative_distance: Of these buckets.
+    dropout_rate: In [0, 1): of attention probabilities, attention output,
+      activation, feed-forward output, and after the final norm.
     initializer: `glorot_uniform` or `t5`, of all kernels.
-    use_remat: bool. True keeps only the input of each layer and computes the
+    use_remat: Bool. True keeps only the input of each layer and computes the
       layer again in the backward pass: about a third more time for far less
       memory.
-    **kwargs: of `tf_keras.layers.Layer`.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: tokens (B, N, D).
+    x: Tokens (B, N, D).
     mask: (B, N) bool, the tokens that may be attended to, at least one a row;
       None: all.
-    num_outputs: int. The last layer computes outputs for the first
+    num_outputs: Int. The last layer computes outputs for the first
       `num_outputs` tokens only. None means all.
-    training: bool.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -177,25 +179,25 @@ class TransformerEncoder(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    num_layers,
-    d_model,
-    d_ff,
-    num_heads,
-    d_kv=64,
-    attention_norm='layer',
-    feed_forward_norm='layer',
-    final_norm='layer',
-    epsilon=1e-6,
-    activation='gelu',
-    is_gated=False,
-    use_bias=True,
-    use_attention_scale=True,
-    num_relative_buckets=0,
-    max_relative_distance=128,
-    dropout_rate=0.0,
-    initializer='glorot_uniform',
-    use_remat=False,
-    **kwargs,
+    num_layers: int,
+    d_model: int,
+    d_ff: int,
+    num_heads: int,
+    d_kv: int = 64,
+    attention_norm: str = 'layer',
+    feed_forward_norm: str = 'layer',
+    final_norm: str = 'layer',
+    epsilon: float = 1e-6,
+    activation: str = 'gelu',
+    is_gated: bool = False,
+    use_bias: bool = True,
+    use_attention_scale: bool = True,
+    num_relative_buckets: int = 0,
+    max_relative_distance: int = 128,
+    dropout_rate: float = 0.0,
+    initializer: str = 'glorot_uniform',
+    use_remat: bool = False,
+    **kwargs: Any,
   ):
     super().__init__(**kwargs)
     if num_layers < 1:
@@ -240,7 +242,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
     ]
     self.norm = _make_norm('final_norm', final_norm, epsilon, 'norm', dtype)
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes the weights of `position_bias`, `layer_0`, ... and `norm`."""
     input_shape = tf.TensorShape(input_shape)
     if input_shape[-1] != self.d_model:
@@ -254,7 +256,14 @@ class TransformerEncoder(tf_keras.layers.Layer):
           layer.build(input_shape)
     super().build(input_shape)
 
-  def call(self, x, mask=None, num_outputs=None, training=False, rng=None):
+  def call(
+    self,
+    x: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    num_outputs: int | None = None,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
     """Encodes `x`; see the class."""
     bias = []
     if self.position_bias is not None:
@@ -284,14 +293,16 @@ class TransformerEncoder(tf_keras.layers.Layer):
     rate = self.dropout_rate if training else 0.0
     return randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
 
-  def feed_forward_outputs(self, x, mask=None):
+  def feed_forward_outputs(
+    self, x: tf.Tensor, mask: tf.Tensor | None = None
+  ) -> tf.Tensor:
     """What the feed-forward of each layer adds to the tokens.
 
     These are the activations of the nodes that the paper's figure 4 compares
     between modalities.
 
     Args:
-      x: tokens (B, N, D).
+      x: Tokens (B, N, D).
       mask: (B, N) bool, as in the call.
 
     Returns:
@@ -305,7 +316,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
       x = x + y
     return tf.stack(outputs, axis=1)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),
@@ -358,7 +369,7 @@ _T5_FORMS = {
 }
 
 
-def t5_arguments(form):
+def t5_arguments(form: str) -> dict[str, Any]:
   """The arguments of a `TransformerEncoder` of T5's form.
 
   Args:

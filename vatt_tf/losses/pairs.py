@@ -4,14 +4,12 @@ An anchor is one clip's embedding (video), its candidates are the C embeddings
 of the same clip in the other modality (C = 1 for sound, C captions for text).
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from vatt_tf.core import (
-  distribution,
-  tensor_utils,
-)
+from vatt_tf.core import collectives, tensor_utils
 
 # Cosines closer than this are a tie: float32 products of equal rows differ by
 # as much.
@@ -24,7 +22,7 @@ _ABSENT = -1e30
 class LossTerms(NamedTuple):
   """This replica's shares; summed over replicas they are the global values.
 
-  `distribution.all_reduce_sum(terms)` is that sum. All are scalars, float32 (or
+  `collectives.all_reduce_sum(terms)` is that sum. All are scalars, float32 (or
   float64 for float64 embeddings).
 
   Attributes:
@@ -61,15 +59,15 @@ class Similarities(NamedTuple):
 
 
 def loss_terms(
-  anchor,
-  candidates,
-  anchor_mask,
-  candidates_mask,
-  sums,
-  scalars,
-  counted,
-  chunk_size,
-):
+  anchor: tf.Tensor,
+  candidates: tf.Tensor,
+  anchor_mask: tf.Tensor | None,
+  candidates_mask: tf.Tensor | None,
+  sums: Callable[..., tf.Tensor],
+  scalars: Sequence[tf.Tensor],
+  counted: tf.Tensor,
+  chunk_size: int | None,
+) -> LossTerms:
   """This replica's share of a loss over the pairs of the global batch.
 
   Args:
@@ -77,14 +75,13 @@ def loss_terms(
     candidates: (B, D) or (B, C, D) float.
     anchor_mask: (B,) bool, or None for all true.
     candidates_mask: (B,) or (B, C) bool, or None for all true.
-    sums: function (local, everyone, *scalars) of two `Rows`s that returns the
-      loss, the forward and the backward hits (see `num_hits`), each summed
-      over the local rows, as one tensor (3,). Rows without embeddings must
-      not change it.
-    scalars: dictionary of floats or scalar tensors by name, which `sums`
-      takes. They get their gradients, and so does nothing else that `sums`
-      may use.
-    counted: function of a `Rows` that returns (R,) bool: the rows over which
+    sums: Function (local, everyone, *scalars) of two `Rows`s that returns the
+      loss, the forward and the backward hits (see `num_hits`), each summed over
+      the local rows, as one tensor (3,). Rows without embeddings must not
+      change it.
+    scalars: Dictionary of floats or scalar tensors by name, which `sums` takes.
+      They get their gradients, and so does nothing else that `sums` may use.
+    counted: Function of a `Rows` that returns (R,) bool: the rows over which
       the loss is the mean.
     chunk_size: None, or how many rows' similarities are held at a time.
 
@@ -103,7 +100,7 @@ def loss_terms(
       f'Received: chunk_size={chunk_size}'
     )
   num_rows = tensor_utils.shape_list(anchor)[0]
-  first_row = distribution.first_row(num_rows)
+  first_row = collectives.first_row(num_rows)
   local = Rows(
     first_row + tf.range(num_rows),
     _unit(anchor, anchor_mask),
@@ -112,8 +109,8 @@ def loss_terms(
     candidates_mask,
   )
   everyone = Rows(
-    tf.range(num_rows * distribution.num_replicas()),
-    *distribution.cross_replica_concat(local[1:]),
+    tf.range(num_rows * collectives.num_replicas()),
+    *collectives.cross_replica_concat(local[1:]),
   )
   scalars = _scalars(scalars, local.anchor.dtype)
   if chunk_size is None:
@@ -191,7 +188,7 @@ def _scalars(scalars, dtype):
   return found
 
 
-def own_similarities(local):
+def own_similarities(local: Rows) -> tf.Tensor:
   """The cosines of the local anchors to the candidates of their own clips.
 
   Args:
@@ -204,7 +201,7 @@ def own_similarities(local):
   return pool(values, valid_candidates(local))
 
 
-def forward_similarities(local, everyone):
+def forward_similarities(local: Rows, everyone: Rows) -> Similarities:
   """The cosines of the local anchors to all candidates.
 
   Args:
@@ -222,7 +219,7 @@ def forward_similarities(local, everyone):
   )
 
 
-def backward_similarities(local, everyone):
+def backward_similarities(local: Rows, everyone: Rows) -> Similarities:
   """The cosines of the local candidates to all anchors.
 
   Args:
@@ -240,7 +237,13 @@ def backward_similarities(local, everyone):
   )
 
 
-def num_hits(local, positives, forward, backward, margin):
+def num_hits(
+  local: Rows,
+  positives: tf.Tensor,
+  forward: Similarities,
+  backward: Similarities,
+  margin: tf.Tensor | float,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """The local rows whose own clip is the nearest of all; without gradient.
 
   Args:
@@ -248,7 +251,7 @@ def num_hits(local, positives, forward, backward, margin):
     positives: (R, C) of `own_similarities`, times any positive number.
     forward: `Similarities` (R, B, C), times the same number.
     backward: `Similarities` (R, C, B), likewise.
-    margin: scalar, `TIE` times that number.
+    margin: Scalar, `TIE` times that number.
 
   Returns:
     (forward, backward): scalar numbers of anchors with a candidate of their
@@ -266,22 +269,22 @@ def num_hits(local, positives, forward, backward, margin):
   )
 
 
-def pool(similarities, mask):
+def pool(similarities: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
   """The similarities in the pool; elsewhere a number whose exponential is 0."""
   return tf.where(mask, similarities, tf.cast(_ABSENT, similarities.dtype))
 
 
-def valid_candidates(side):
+def valid_candidates(side: Rows) -> tf.Tensor:
   """(R, C) bool: the candidate and the anchor of its clip exist."""
   return side.candidates_mask & side.anchor_mask[:, tf.newaxis]
 
 
-def valid_pairs(side):
+def valid_pairs(side: Rows) -> tf.Tensor:
   """(R,) bool: the anchor and a candidate of its clip exist."""
   return tf.reduce_any(valid_candidates(side), -1)
 
 
-def count(mask, dtype):
+def count(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
   """The number of true elements, a scalar of `dtype`."""
   return tf.reduce_sum(tf.cast(mask, dtype))
 

@@ -43,9 +43,9 @@ def sigmoid_loss(
     candidates: (B, D) or (B, C, D) float embeddings of the same clips.
     anchor_mask: (B,) bool, the anchor exists. None: all.
     candidates_mask: (B,) or (B, C) bool, the candidate exists. None: all.
-    inverse_temperature: positive float, or a scalar tensor, which gets its
+    inverse_temperature: Positive float, or a scalar tensor, which gets its
       gradient: SigLIP's t.
-    bias: float or scalar tensor, SigLIP's b.
+    bias: Float or scalar tensor, SigLIP's b.
     chunk_size: None holds all similarities at once. An integer holds those of
       that many rows at a time, and their gradient right after them: memory
       then grows with B, not with its square, at the same result.

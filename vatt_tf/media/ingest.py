@@ -28,12 +28,12 @@ import tensorflow as tf
 
 from vatt_tf.core import (
   command_line,
-  distribution,
   file_utils,
   plain_text,
   progress_bar,
+  strategies,
 )
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import schema, shard_files, writing
 from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
   decode,
@@ -270,7 +270,7 @@ def _make_clip(
   decoded: decode.DecodedClip,
   options: planning.Options,
   label_indices: dict[str, int],
-) -> records.Clip:
+) -> schema.Clip:
   """A decoded clip with its captions, labels and provenance.
 
   Times of captions count from the start of the clip, as those of frames do.
@@ -285,18 +285,18 @@ def _make_clip(
     limits = (-(1 << 62), 1 << 62)
   segment = work.segment
   rate = options.settings.frame_rate
-  return records.Clip(
+  return schema.Clip(
     example_id=f'{segment.path}:{decoded.start}-{decoded.end}',
     dataset_name=options.dataset_name,
     frames=decoded.frames,
-    timestamps=records.frame_times(len(decoded.frames), rate),
+    timestamps=schema.frame_times(len(decoded.frames), rate),
     frame_rate=rate if decoded.frames else 0.0,
     height=decoded.height,
     width=decoded.width,
     waveform=decoded.audio,
     sample_rate=0.0 if decoded.audio is None else options.settings.audio_rate,
     captions=[
-      records.Caption(
+      schema.Caption(
         cue.text,
         max(cue.start, limits[0]) - decoded.start,
         min(cue.end, limits[1]) - decoded.start,
@@ -329,7 +329,7 @@ class _Writer:
     self._label_indices = {name: i for i, name in enumerate(label_names)}
 
   def _path(self, shard: int) -> str:
-    return records.shard_path(
+    return writing.shard_path(
       self._output_dir, self._options.name, shard, self._plan.num_shards
     )
 
@@ -348,7 +348,7 @@ class _Writer:
       counts = [line['records'] for line in noted[done:last]]
       path = self._path(shard)
       if last <= len(noted) and os.path.exists(path):
-        if records.count_records(path) != sum(counts):
+        if shard_files.count_records(path) != sum(counts):
           break
         done = last
         continue
@@ -408,7 +408,7 @@ class _Writer:
         if i >= last and not kept_path:
           continue
         # No `with`: what is written so far is for the next run to go on from.
-        shard_writer = records.ShardWriter(self._path(shard))
+        shard_writer = writing.ShardWriter(self._path(shard))
         if kept_path:
           for record in itertools.islice(_whole_records(kept_path), num_kept):
             shard_writer.write(record)
@@ -426,7 +426,7 @@ class _Writer:
     self,
     work: planning.Work,
     results: Sequence[decode.DecodedClip | errors.MediaError],
-    shard_writer: records.ShardWriter,
+    shard_writer: writing.ShardWriter,
   ) -> None:
     """Writes the records of a task, then notes that it is done."""
     line = dict.fromkeys(('records', *_COUNTS), 0)
@@ -581,7 +581,7 @@ def _result(
 def _is_complete(output_dir: str, entry: dict, name: str) -> bool:
   count = len(entry['shard_lengths'])
   paths = [
-    records.shard_path(output_dir, name, i, count) for i in range(count)
+    writing.shard_path(output_dir, name, i, count) for i in range(count)
   ] + _split_paths(output_dir, entry)
   return all(map(os.path.exists, paths))
 
@@ -758,7 +758,7 @@ def ingest(
       '`max_failed_share` must be in [0, 1]. Received: '
       f'max_failed_share={max_failed_share}'
     )
-  num_workers = distribution.num_cores() if num_workers is None else num_workers
+  num_workers = strategies.num_cores() if num_workers is None else num_workers
   if num_workers < 0:
     raise ValueError(
       f'`num_workers` must not be negative. Received: num_workers={num_workers}'

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf.core import command_line
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import reading, schema, shard_files
 
-_SECOND = records.MICROSECONDS
+_SECOND = schema.MICROSECONDS
 
 # Frames of a record that a contact sheet shows.
 _NUM_FRAMES = 8
@@ -83,25 +83,25 @@ def describe_layout(serialized: bytes) -> list[str]:
   Returns:
     One phrase for each departure; none for a record as ingest writes it.
   """
-  example = records.parse_example(serialized)
+  example = reading.parse_example(serialized)
   context = example.context.feature
   lists = example.feature_lists.feature_list
   phrases = []
   known = set()
-  for field in records.FEATURE_SPEC:
+  for field in schema.FEATURE_SPEC:
     known.update((field.key, *field.aliases))
     phrases += [
       f'`{alias}` stands for `{field.key}`'
       for alias in field.aliases
       if alias in context or alias in lists
     ]
-    if field.placement == records.FEATURE_LIST:
+    if field.placement == schema.FEATURE_LIST:
       phrases += [
         f'`{key}` is packed in one feature of the context'
         for key in (field.key, *field.aliases)
         if key in context
       ]
-    if field.count == records.ONE_A_STEP:
+    if field.count == schema.ONE_PER_STEP:
       for key in (field.key, *field.aliases):
         steps = lists[key].feature if key in lists else ()
         if len(steps) == 1 and (
@@ -126,8 +126,8 @@ def report_record(shard: str, serialized: bytes) -> RecordReport:
     What it holds, and its faults.
   """
   try:
-    clip = records.read_clip(serialized)
-  except records.RecordError as e:
+    clip = reading.read_clip(serialized)
+  except reading.RecordError as e:
     return RecordReport(shard, faults=[str(e)])
   report = RecordReport(
     shard=shard,
@@ -175,7 +175,7 @@ def report_record(shard: str, serialized: bytes) -> RecordReport:
       report.faults.append('no frame rate')
   if clip.waveform is not None:
     report.num_samples = clip.waveform.size
-    fault = records.waveform_fault(clip.waveform)
+    fault = schema.waveform_fault(clip.waveform)
     if fault:
       report.faults.append(fault)
     else:
@@ -207,7 +207,7 @@ def read_some(
   Raises:
     ValueError: A shard is truncated or corrupt.
   """
-  counts = records.count_all_records(paths)
+  counts = shard_files.count_all_records(paths)
   shares = [0] * len(paths)
   while sum(shares) < min(num_records, sum(counts)):
     for i, count in enumerate(counts):
@@ -216,12 +216,13 @@ def read_some(
   some = []
   for path, share in zip(paths, shares):
     if share:
-      dataset = records.open_shard(path).take(share)
+      dataset = shard_files.open_shard(path).take(share)
       try:
         some += [(path, record) for record in dataset.as_numpy_iterator()]
       except tf.errors.DataLossError as e:
         raise ValueError(
-          f'The shard {path} is corrupt ({e.message}). {records.advise(path)}'
+          f'The shard {path} is corrupt ({e.message}). '
+          f'{shard_files.advise(path)}'
         ) from e
   return some
 
@@ -377,9 +378,9 @@ def draw_contact_sheet(
   )
   for i, (report, record) in enumerate(zip(reports, serialized)):
     try:
-      clip = records.read_clip(record)
-    except records.RecordError:
-      clip = records.Clip()  # The report says so.
+      clip = reading.read_clip(record)
+    except reading.RecordError:
+      clip = schema.Clip()  # The report says so.
     seconds = max(report.seconds, 0.001)
     top = sheet.add_subplot(grid[3 * i])
     _draw_frames(top, clip, seconds)
@@ -389,7 +390,7 @@ def draw_contact_sheet(
   sheet.savefig(path, format='png')
 
 
-def _draw_frames(axes, clip: records.Clip, seconds: float) -> None:
+def _draw_frames(axes, clip: schema.Clip, seconds: float) -> None:
   """Frames side by side, each where its moment is on the time axis below."""
   axes.set_axis_off()
   axes.set_xlim(0, seconds)
@@ -423,7 +424,7 @@ def _draw_frames(axes, clip: records.Clip, seconds: float) -> None:
 
 
 def _draw_waveform(
-  axes, clip: records.Clip, report: RecordReport, seconds: float
+  axes, clip: schema.Clip, report: RecordReport, seconds: float
 ) -> None:
   axes.set_xlim(0, seconds)
   axes.set_ylim(-1, 1)

@@ -37,7 +37,7 @@ class Classifier(tf_keras.Model):
 
   Call arguments:
     features: Dictionary with the tower's input, see `tower.Tower`.
-    training: bool.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -62,7 +62,7 @@ class Classifier(tf_keras.Model):
     num_classes: int,
     is_multi_label: bool = False,
     classifier_dropout_rate: float = 0.5,
-    **kwargs,
+    **kwargs: Any,
   ):
     kwargs.setdefault('name', 'classifier')
     super().__init__(autocast=False, **kwargs)
@@ -173,7 +173,7 @@ class Classifier(tf_keras.Model):
     Args:
       pooled: What `encode` returned.
       masks: Does not matter, nor does `training`.
-      training: bool.
+      training: Whether dropout and DropToken apply.
 
     Returns:
       Dictionary of outputs, as the call's.

@@ -31,23 +31,23 @@ class PatchEmbedding(tf_keras.layers.Layer):
   positions, dropout, and the AGG token in front (paper, sections 3.1 and 3.2).
 
   Args:
-    d_model: int.
-    patch_size: tuple of ints, see `PatchTokenizer`.
-    table_shape: tuple of ints, see `PositionEmbedding`.
-    use_padding: bool, see `PatchTokenizer`.
-    input_rms: float or None, see `PatchTokenizer`.
-    use_pre_projection: bool, the Dense + GeLU.
+    d_model: Width D of the tokens.
+    patch_size: Tuple of ints, see `PatchTokenizer`.
+    table_shape: Tuple of ints, see `PositionEmbedding`.
+    use_padding: See `PatchTokenizer`.
+    input_rms: See `PatchTokenizer`.
+    use_pre_projection: The Dense + GeLU.
     position_form: `separable` or `full`.
-    use_position_norm: bool.
-    epsilon: float, of the position norm.
+    use_position_norm: Whether a LayerNorm follows the positions.
+    epsilon: Of the position norm.
     position_interpolation: `exact` or `release`, see `PositionEmbedding`.
-    drop_token_rate: float in [0, 1).
-    dropout_rate: float in [0, 1), of the sum of tokens and positions.
-    **kwargs: of `tf_keras.layers.Layer`.
+    drop_token_rate: In [0, 1).
+    dropout_rate: In [0, 1), of the sum of tokens and positions.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: (B, S_1, ..., S_n, C), all but B static.
-    training: bool.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -62,19 +62,19 @@ class PatchEmbedding(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    d_model,
-    patch_size,
-    table_shape,
-    use_padding=False,
-    input_rms=None,
-    use_pre_projection=False,
-    position_form='separable',
-    use_position_norm=True,
-    epsilon=1e-6,
-    position_interpolation='exact',
-    drop_token_rate=0.0,
-    dropout_rate=0.0,
-    **kwargs,
+    d_model: int,
+    patch_size: tuple[int, ...],
+    table_shape: Sequence[int],
+    use_padding: bool = False,
+    input_rms: float | None = None,
+    use_pre_projection: bool = False,
+    position_form: str = 'separable',
+    use_position_norm: bool = True,
+    epsilon: float = 1e-6,
+    position_interpolation: str = 'exact',
+    drop_token_rate: float = 0.0,
+    dropout_rate: float = 0.0,
+    **kwargs: Any,
   ):
     super().__init__(autocast=False, **kwargs)
     self.d_model = d_model
@@ -117,7 +117,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
       name='position_embedding',
     )
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `agg`, (d_model,), and the weights of the sub-layers."""
     tokens = tf.TensorShape([None, None, self.d_model])
     tower.build_scoped(self.tokenizer, input_shape)
@@ -126,7 +126,12 @@ class PatchEmbedding(tf_keras.layers.Layer):
     self.agg = transformer_tower.add_agg(self, self.d_model)
     super().build(input_shape)
 
-  def call(self, x, training=False, rng=None):
+  def call(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
     """Makes tokens of `x`; see the class."""
     grid = self.tokenizer.grid(x.shape)
     keep = self.drop_token.sample(
@@ -143,7 +148,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     x = randomness.dropout(x, rate, randomness.fold_in(rng, 'dropout'))
     return transformer_tower.prepend(self.agg, x)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),
@@ -256,7 +261,7 @@ class PatchTower(transformer_tower.TransformerTower):
     drop_token_rate: float = 0.5,
     dropout_rate: float = 0.1,
     use_remat: bool = False,
-    **kwargs,
+    **kwargs: Any,
   ):
     super().__init__(
       input_name,
@@ -389,7 +394,7 @@ class PatchTower(transformer_tower.TransformerTower):
       numbers += 2 * self._d_model  # the map's input, and its output for GeLU
     return width * numbers * self._num_patches(input_shape, training=True)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the tower."""
     return {
       **super().get_config(),

@@ -1,7 +1,8 @@
 """Learned temperature and bias of the similarities."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -61,10 +62,10 @@ class SimilarityScale(tf_keras.layers.Layer):
   The weights are float32 under any precision policy.
 
   Args:
-    pairs: sequence of any of `core.modalities.PAIRS`.
-    kind: one of `KINDS`.
-    temperature: float, where the kind `temperature` starts.
-    **kwargs: of `tf_keras.layers.Layer`.
+    pairs: Sequence of any of `core.modalities.PAIRS`.
+    kind: One of `KINDS`.
+    temperature: Where the kind `temperature` starts.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Raises:
     ValueError: an unknown pair or kind, or a temperature below 0.01.
@@ -75,7 +76,13 @@ class SimilarityScale(tf_keras.layers.Layer):
     {'video_text_inverse_temperature': 10.0, 'video_text_bias': -10.0}
   """
 
-  def __init__(self, pairs, kind='temperature', temperature=0.07, **kwargs):
+  def __init__(
+    self,
+    pairs: Sequence[str],
+    kind: str = 'temperature',
+    temperature: float = 0.07,
+    **kwargs: Any,
+  ):
     kwargs.setdefault('dtype', 'float32')
     super().__init__(**kwargs)
     modalities.check_pairs(pairs)
@@ -94,11 +101,11 @@ class SimilarityScale(tf_keras.layers.Layer):
     self.temperature = temperature
 
   @property
-  def has_bias(self):
+  def has_bias(self) -> bool:
     """Whether there is a bias for each pair."""
     return self.kind == 'temperature_and_bias'
 
-  def build(self, input_shape=None):
+  def build(self, input_shape: tf.TensorShape | None = None) -> None:
     """Makes `<pair>/scale` (a logarithm) and `<pair>/bias`, scalars."""
     del input_shape
     start, constraint = 1 / self.temperature, None
@@ -125,7 +132,7 @@ class SimilarityScale(tf_keras.layers.Layer):
       setattr(self, pair, scalars)
     self.built = True
 
-  def values(self):
+  def values(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
     """The scalars now.
 
     Returns:
@@ -140,7 +147,7 @@ class SimilarityScale(tf_keras.layers.Layer):
         outputs[names['bias']] = tf.convert_to_tensor(scalars.bias)
     return outputs
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),

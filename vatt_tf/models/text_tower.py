@@ -11,7 +11,7 @@ from vatt_tf.core import (
   randomness,
   tensor_utils,
 )
-from vatt_tf.input_pipeline import text as text_lib
+from vatt_tf.input_pipeline import tokenizers
 from vatt_tf.layers import (
   position_embedding,
   text_embedding,
@@ -31,21 +31,21 @@ class WordEmbedding(tf_keras.layers.Layer):
   where `d_embedding` is None, and the table is `d_model` wide, as T5's is.
 
   Args:
-    d_model: int.
-    vocabulary_size: int.
-    d_embedding: int, width of the table, or None.
-    num_positions: int, rows of the position table, or None.
-    has_agg: bool; False gives the words alone, as T5 itself does.
-    is_frozen: bool, do not train the table (see `TextEmbedding`).
-    use_position_norm: bool.
-    epsilon: float, of the position norm.
+    d_model: Width D of the tokens.
+    vocabulary_size: Rows of the table.
+    d_embedding: Width of the table, or None.
+    num_positions: Rows of the position table, or None.
+    has_agg: False gives the words alone, as T5 itself does.
+    is_frozen: Do not train the table (see `TextEmbedding`).
+    use_position_norm: Whether a LayerNorm follows the positions.
+    epsilon: Of the position norm.
     position_interpolation: `exact` or `release`, see `PositionEmbedding`.
-    dropout_rate: float in [0, 1), of the tokens.
-    **kwargs: of `tf_keras.layers.Layer`.
+    dropout_rate: In [0, 1), of the tokens.
+    **kwargs: Those of `tf_keras.layers.Layer`.
 
   Call arguments:
     ids: (B, L) integers, 0 is padding.
-    training: bool.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
@@ -62,17 +62,17 @@ class WordEmbedding(tf_keras.layers.Layer):
 
   def __init__(
     self,
-    d_model,
-    vocabulary_size,
-    d_embedding=300,
-    num_positions=None,
-    has_agg=True,
-    is_frozen=False,
-    use_position_norm=True,
-    epsilon=1e-6,
-    position_interpolation='exact',
-    dropout_rate=0.0,
-    **kwargs,
+    d_model: int,
+    vocabulary_size: int,
+    d_embedding: int | None = 300,
+    num_positions: int | None = None,
+    has_agg: bool = True,
+    is_frozen: bool = False,
+    use_position_norm: bool = True,
+    epsilon: float = 1e-6,
+    position_interpolation: str = 'exact',
+    dropout_rate: float = 0.0,
+    **kwargs: Any,
   ):
     super().__init__(autocast=False, **kwargs)
     self.d_model = d_model
@@ -113,7 +113,7 @@ class WordEmbedding(tf_keras.layers.Layer):
         name='position_embedding',
       )
 
-  def build(self, input_shape):
+  def build(self, input_shape: tf.TensorShape) -> None:
     """Makes `agg` and the weights of the sub-layers."""
     width = self.d_embedding or self.d_model
     tower.build_scoped(self.table, input_shape)
@@ -126,7 +126,12 @@ class WordEmbedding(tf_keras.layers.Layer):
       self.agg = transformer_tower.add_agg(self, agg_width)
     super().build(input_shape)
 
-  def call(self, ids, training=False, rng=None):
+  def call(
+    self,
+    ids: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
     """Makes tokens of `ids`; see the class."""
     x = self.table(ids, training=training)  # (B, L, width)
     has_positions = self.position_embedding is not None
@@ -142,7 +147,7 @@ class WordEmbedding(tf_keras.layers.Layer):
       x = transformer_tower.prepend(self.agg, x)
     return x, text_embedding.padding_mask(ids, self.has_agg)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the layer."""
     return {
       **super().get_config(),
@@ -227,7 +232,7 @@ class TextTower(transformer_tower.TransformerTower):
     position_interpolation: str = 'exact',
     dropout_rate: float = 0.1,
     use_remat: bool = False,
-    **kwargs,
+    **kwargs: Any,
   ):
     super().__init__(
       names.TEXT,
@@ -289,7 +294,7 @@ class TextTower(transformer_tower.TransformerTower):
     self._build_parts([None, None])
     if self._word_vectors:
       table = self.embedding.table
-      words = text_lib.WordTokenizer(self._vocabulary).words
+      words = tokenizers.WordTokenizer(self._vocabulary).words
       table.fill(
         *text_embedding.read_word_vectors(
           self._word_vectors, words, table.d_embedding
@@ -380,7 +385,7 @@ class TextTower(transformer_tower.TransformerTower):
       numbers += self._d_model  # the map's output, for GeLU
     return width * numbers * self._num_patches(input_shape)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the tower."""
     config = super().get_config()
     return {

@@ -82,9 +82,9 @@ class Tower(tf_keras.layers.Layer):
     x: The input: video (B, T, H, W, 3) in [-1, 1], audio (B, S, 1) in [-1, 1],
       spectrogram (B, F, M) in [0, 1], text (B, C, L) or (B, L) integer ids of
       which 0 is padding.
-    training: bool.
+    training: Whether dropout and DropToken apply.
     rng: `randomness.Rng`, or None to draw from TensorFlow's global state.
-    need_tokens: bool. False may save work.
+    need_tokens: Bool. False may save work.
 
   Returns:
     `TowerOutput`. No row depends on another one, except by batch norm.
@@ -93,7 +93,7 @@ class Tower(tf_keras.layers.Layer):
     ValueError: The input does not fit.
   """
 
-  def __init__(self, input_name: str, **kwargs):
+  def __init__(self, input_name: str, **kwargs: Any):
     self.modality = modalities.of_input(input_name)
     kwargs.setdefault('name', self.modality)
     # Inputs are cast by the parts, after DropToken has picked the patches.

@@ -52,7 +52,7 @@ def product(*sizes: int) -> int:
   """FLOPs of a product of two matrices, (n, k) and (k, m).
 
   Args:
-    *sizes: n, k and m, and further numbers to multiply with.
+    *sizes: N, k and m, and further numbers to multiply with.
 
   Returns:
     A count.

@@ -5,6 +5,7 @@ towers share in the modality-agnostic model (`share_encoder`).
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import gin
 import tensorflow as tf
@@ -18,14 +19,14 @@ from vatt_tf.layers import activations, transformer_encoder
 from vatt_tf.models import sizes, tower, transformer_costs
 
 
-def prepend(token, x):
+def prepend(token: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
   """Puts a vector (D,) in front of the tokens (B, N, D): (B, 1 + N, D)."""
   batch, _, width = tensor_utils.shape_list(x)
   token = tf.broadcast_to(tf.cast(token, x.dtype), [batch, 1, width])
   return tf.concat([token, x], 1)
 
 
-def add_agg(layer, width):
+def add_agg(layer: tf_keras.layers.Layer, width: int) -> tf.Variable:
   """Makes the AGG vector of a layer, (width,)."""
   return layer.add_weight(
     name='agg', shape=[width], initializer='glorot_normal'
@@ -37,8 +38,8 @@ class GeluDense(tf_keras.layers.Dense):
   """A linear map followed by exact GeLU.
 
   Args:
-    units: int, width of the output.
-    **kwargs: of `tf_keras.layers.Dense`, without `activation`.
+    units: Width of the output.
+    **kwargs: Those of `tf_keras.layers.Dense`, without `activation`.
 
   Call arguments:
     inputs: (..., D).
@@ -51,7 +52,7 @@ class GeluDense(tf_keras.layers.Dense):
     TensorShape([2, 4])
   """
 
-  def call(self, inputs):
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Maps `inputs`; see the class."""
     return activations.gelu(super().call(inputs))
 
@@ -61,20 +62,30 @@ class TransformerTower(tower.Tower):
 
   A subclass sets `embedding`, calls `_add_encoder`, and says how many patches
   an input has and what they cost.
+
+  Args:
+    input_name: Key of the features.
+    size: Size of its own encoder, or None.
+    encoder: The encoder that the modalities share, or None.
+    d_post_projection: Width of a Dense + GeLU after the encoder, or None.
+    position_interpolation: How position tables are read at other lengths.
+    dropout_rate: In [0, 1).
+    use_remat: Whether each layer is computed again in the backward pass.
+    **kwargs: Those of `tf_keras.layers.Layer`.
   """
 
   _is_pre_projection_first = False  # its input needs no gradient
 
   def __init__(
     self,
-    input_name,
-    size,
-    encoder,
-    d_post_projection,
-    position_interpolation,
-    dropout_rate,
-    use_remat,
-    **kwargs,
+    input_name: str,
+    size: sizes.Size | None,
+    encoder: transformer_encoder.TransformerEncoder | None,
+    d_post_projection: int | None,
+    position_interpolation: str,
+    dropout_rate: float,
+    use_remat: bool,
+    **kwargs: Any,
   ):
     super().__init__(input_name, **kwargs)
     if (size is None) == (encoder is None):
@@ -243,7 +254,7 @@ class TransformerTower(tower.Tower):
       transformer_costs.workspace_bytes(*encoder),
     )
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """The arguments of the tower; a shared encoder as its own config."""
     encoder = None
     if self.size is None:
@@ -259,7 +270,7 @@ class TransformerTower(tower.Tower):
     }
 
   @classmethod
-  def from_config(cls, config):
+  def from_config(cls, config: dict[str, Any]) -> 'TransformerTower':
     """Makes a tower; its `encoder` may be a layer or the config of one."""
     config = dict(config)
     if isinstance(config['encoder'], dict):

@@ -37,7 +37,7 @@ class VATT(tf_keras.Model):
       (B, T, H, W, 3), `audio` (B, S, 1) or `spectrogram` (B, F, M), `text`
       (B, C, L), and optionally the masks `video_mask` (B,), `audio_mask` (B,),
       `text_mask` (B, C); see `feature_names`. Other entries do not matter.
-    training: bool. In training DropToken and dropout are on.
+    training: Bool. In training DropToken and dropout are on.
     rng: `randomness.Rng`, or None to draw from TensorFlow's global state.
 
   Returns:
@@ -63,7 +63,7 @@ class VATT(tf_keras.Model):
     | None = projection_head.ProjectionHead,
     pairs: Sequence[str] = _DEFAULT_PAIRS,
     similarity: similarity_scale.SimilarityScale | None = None,
-    **kwargs,
+    **kwargs: Any,
   ):
     kwargs.setdefault('name', 'vatt')
     # Inputs are cast by the towers, after DropToken has picked the patches.
@@ -187,7 +187,7 @@ class VATT(tf_keras.Model):
       pooled: What `encode` returned, or a part of it.
       masks: Dictionary with `video_mask` and its like; a modality without one
         has all its rows. Other entries do not matter.
-      training: bool.
+      training: Whether dropout and DropToken apply.
 
     Returns:
       Dictionary of outputs, as the call's.
@@ -223,7 +223,7 @@ class VATT(tf_keras.Model):
       x: Its input, see `tower.Tower`; text (B, C, L) or (B, L).
       mask: (B,) or (B, C) bool, the rows that exist; they make up the
         statistics of the batch norms in training. None: all.
-      training: bool.
+      training: Whether dropout and DropToken apply.
       rng: `randomness.Rng` or None.
 
     Returns:

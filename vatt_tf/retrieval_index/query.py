@@ -19,7 +19,7 @@ import numpy as np
 from vatt_tf.core import plain_text
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import schema
 from vatt_tf.media import decode, errors, worker
 from vatt_tf.retrieval_index import index as index_lib
 
@@ -112,9 +112,9 @@ def read_clip(
   else:
     raise QueryError(f'`start` must be 0 or more. Received: start={start}')
   clip = ask((decode.Span(first, first + length, is_exact=False),))
-  return records.Clip(
+  return schema.Clip(
     frames=clip.frames,
-    timestamps=records.frame_times(len(clip.frames), settings.frame_rate),
+    timestamps=schema.frame_times(len(clip.frames), settings.frame_rate),
     frame_rate=settings.frame_rate if clip.frames else 0.0,
     height=clip.height,
     width=clip.width,
@@ -172,7 +172,7 @@ class Searcher:
     words = plain_text.clean(text)
     if not words:
       raise QueryError(f'`text` must hold a word. Received: text={text!r}')
-    clip = records.Clip(captions=[records.Caption(words, 0, 0)])
+    clip = schema.Clip(captions=[schema.Caption(words, 0, 0)])
     return self._search(text, TEXT, self._embed(clip, TEXT), target, count)
 
   def by_file(

@@ -4,10 +4,13 @@ Paper section 4.2: softmax cross-entropy with label smoothing, or for clips with
 several classes (AudioSet) the sigmoid one of each class.
 """
 
+from collections.abc import Callable, Mapping
+
 import gin
 import tensorflow as tf
+import tf_keras
 
-from vatt_tf.core import distribution, modalities
+from vatt_tf.core import collectives, modalities
 from vatt_tf.core import feature_names as names
 from vatt_tf.models import classification
 
@@ -20,15 +23,15 @@ class FinetuneTask:
   the clips of the global batch that count; with none it is exactly 0.
 
   Args:
-    model: callable without arguments that returns a
+    model: Callable without arguments that returns a
       `classification.Classifier`, which says whether clips have several
       classes.
-    label_smoothing: float in [0, 1): this share of the label is spread evenly
-      over all classes (with several classes a clip: half of it is added to
-      every class).
+    label_smoothing: In [0, 1): this share of the label is spread evenly over
+      all classes (with several classes a clip: half of it is added to every
+      class).
 
   Attributes:
-    progress_metrics: names of the metrics that the line of progress shows.
+    progress_metrics: Names of the metrics that the line of progress shows.
 
   Raises:
     ValueError: `label_smoothing` is out of range.
@@ -36,7 +39,9 @@ class FinetuneTask:
 
   progress_metrics = ('accuracy',)
 
-  def __init__(self, model, label_smoothing=0.1):
+  def __init__(
+    self, model: Callable[..., tf_keras.Model], label_smoothing: float = 0.1
+  ):
     if not 0 <= label_smoothing < 1:
       raise ValueError(
         '`label_smoothing` must be in [0, 1). '
@@ -46,7 +51,7 @@ class FinetuneTask:
     self._label_smoothing = label_smoothing
     self._is_multi_label = None
 
-  def build_model(self):
+  def build_model(self) -> tf_keras.Model:
     """Makes the model; called inside the strategy's scope.
 
     Returns:
@@ -57,15 +62,17 @@ class FinetuneTask:
     self._is_multi_label = model.is_multi_label
     return model
 
-  def loss(self, features, outputs):
+  def loss(
+    self, features: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]
+  ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Computes the loss and the metrics of the training step.
 
     Args:
-      features: dictionary of inputs, masks and `label`, this replica's rows.
+      features: Dictionary of inputs, masks and `label`, this replica's rows.
         The label is (B,) int32, -1 for none; or (B, num_classes) float32, the
         weights of the classes, all 0 for none. Where a clip has one class they
         are its shares, and brought to a sum of 1.
-      outputs: dictionary that the model returned for them.
+      outputs: Dictionary that the model returned for them.
 
     Returns:
       (loss, metrics): this replica's share of the loss, a scalar float32, and
@@ -95,7 +102,7 @@ class FinetuneTask:
     likeliest = tf.argmax(logits, -1)
     is_right = tf.gather(labels, likeliest, batch_dims=1) >= 0.5  # (B,)
     num_used = tf.reduce_sum(weights)
-    total = tf.maximum(distribution.all_reduce_sum(num_used), 1.0)
+    total = tf.maximum(collectives.all_reduce_sum(num_used), 1.0)
     loss = tf.reduce_sum(losses) / total
     accuracy = tf.reduce_sum(weights * tf.cast(is_right, tf.float32)) / total
     return loss, {'accuracy': accuracy, 'examples': num_used}
@@ -123,11 +130,11 @@ class FinetuneTask:
       labels = tf.math.divide_no_nan(labels, total)
     return labels, total[:, 0] > 0
 
-  def variable_group(self, name):
+  def variable_group(self, name: str) -> str:
     """Whether a variable is the classifier's own, for the gradient norms.
 
     Args:
-      name: a variable's name.
+      name: A variable's name.
 
     Returns:
       `classifier` or `backbone`.
@@ -136,12 +143,12 @@ class FinetuneTask:
 
 
 @gin.register
-def num_views(num_clips, num_crops):
+def num_views(num_clips: int, num_crops: int) -> int:
   """The rows that evaluation has of a clip.
 
   Args:
-    num_clips: int, clips in time.
-    num_crops: int, crops of each.
+    num_clips: Clips in time.
+    num_crops: Crops of each.
 
   Returns:
     Their product.

@@ -17,17 +17,21 @@ rows for negatives and for the statistics of batch norm. So that plain form of
 accumulation is not offered.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import tensorflow as tf
+import tf_keras
 
-from vatt_tf.core import tensor_utils
+from vatt_tf.core import randomness, tensor_utils
 
 
-def num_micro_batches(batch_size, micro_batch_size):
+def num_micro_batches(batch_size: int, micro_batch_size: int | None) -> int:
   """The number of micro-batches of a replica's batch.
 
   Args:
-    batch_size: int, rows of each replica.
-    micro_batch_size: int.
+    batch_size: Rows of each replica.
+    micro_batch_size: Rows that the towers take at a time.
 
   Returns:
     An int.
@@ -45,19 +49,25 @@ def num_micro_batches(batch_size, micro_batch_size):
   return batch_size // micro_batch_size
 
 
-def gradients(model, loss_fn, features, rng, micro_batch_size):
+def gradients(
+  model: tf_keras.Model,
+  loss_fn: Callable[..., Any],
+  features: Mapping[str, tf.Tensor],
+  rng: randomness.Rng | None,
+  micro_batch_size: int | None,
+) -> Any:
   """Forward, loss and gradients of this replica's rows, with little memory.
 
   Args:
-    model: has `encode(features, training, rng)`, which gives a dictionary of
+    model: Has `encode(features, training, rng)`, which gives a dictionary of
       tensors (B, ...) whose rows do not depend on each other, and
       `project(pooled, masks, training)`, which gives the outputs for them; a
       `VATT` does.
-    loss_fn: callable from the outputs to `(loss, metrics)`; the loss is a
+    loss_fn: Callable from the outputs to `(loss, metrics)`; the loss is a
       scalar, this replica's share.
-    features: dictionary of tensors (B, ...), B static.
+    features: Dictionary of tensors (B, ...), B static.
     rng: `randomness.Rng` of the rows.
-    micro_batch_size: int, divides B.
+    micro_batch_size: Divides B.
 
   Returns:
     (gradients, metrics): a list of dense tensors like the model's trainable
@@ -141,7 +151,7 @@ def _encode_all(encode, model, num):
   }
 
 
-def dense(gradient):
+def dense(gradient: tf.Tensor | tf.IndexedSlices | None) -> tf.Tensor | None:
   """A dense gradient: the slices of an embedding table, summed.
 
   One dense Adam update of a 65,536-row table is faster than the sparse one,
@@ -149,7 +159,7 @@ def dense(gradient):
   rows wrongly.
 
   Args:
-    gradient: a tensor or `tf.IndexedSlices`.
+    gradient: A tensor or `tf.IndexedSlices`.
 
   Returns:
     A tensor.

@@ -1,8 +1,10 @@
 """The outer loop: builds a run, resumes it, trains, evaluates and saves."""
 
+from collections.abc import Callable
 import contextlib
 import os
 import types
+from typing import Any
 
 from absl import logging
 import gin
@@ -14,12 +16,14 @@ import tf_keras
 from vatt_tf.checkpoints import folders
 from vatt_tf.checkpoints import manager as checkpoints
 from vatt_tf.core import (
+  collectives,
   command_line,
-  distribution,
   file_utils,
   gin_utils,
+  strategies,
+  workers,
 )
-from vatt_tf.input_pipeline import records
+from vatt_tf.input_pipeline.records import shard_files
 from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress
 from vatt_tf.training import trainer as trainer_lib
@@ -34,18 +38,24 @@ class Evaluator(orbit.AbstractEvaluator):
   """An evaluation of held-out clips, as an orbit evaluator.
 
   Args:
-    evaluation: such as a `RetrievalEvaluation` or `ClassificationEvaluation`:
+    evaluation: Such as a `RetrievalEvaluation` or `ClassificationEvaluation`:
       has `title`, is called with model and data set and returns metrics, and
       has `scalars(metrics)`, a flat dictionary of floats, and
       `format_table(metrics)`, text for people.
-    model: the model.
+    model: The model.
     dataset: `tf.data.Dataset` of feature dictionaries, one pass long.
     weight_average: `ema.WeightAverage` to evaluate with, or None for the
       weights themselves.
 
   """
 
-  def __init__(self, evaluation, model, dataset, weight_average=None):
+  def __init__(
+    self,
+    evaluation: Any,
+    model: tf_keras.Model,
+    dataset: tf.data.Dataset,
+    weight_average: Any = None,
+  ):
     self._evaluation = evaluation
     self._model = model
     self._dataset = dataset
@@ -55,15 +65,15 @@ class Evaluator(orbit.AbstractEvaluator):
     self._last = types.SimpleNamespace(metrics={})
 
   @property
-  def metrics(self):
+  def metrics(self) -> dict[str, Any]:
     """What the last evaluation found, a dictionary."""
     return self._last.metrics
 
-  def evaluate(self, num_steps):
+  def evaluate(self, num_steps: int) -> dict[str, float]:
     """Evaluates the whole data set and returns flat metrics.
 
     Args:
-      num_steps: -1; the whole data set is used, whatever is asked for.
+      num_steps: Ignored (-1): the whole data set is used.
 
     Returns:
       Dictionary: `text_to_video/R@5` and its like → float.
@@ -74,7 +84,7 @@ class Evaluator(orbit.AbstractEvaluator):
       self._last.metrics = self._evaluation(self._model, self._dataset)
     return self._evaluation.scalars(self.metrics)
 
-  def describe(self, step):
+  def describe(self, step: int) -> str:
     """The last metrics as text, with the step that they belong to."""
     table = self._evaluation.format_table(self.metrics)
     return f'{self._evaluation.title} at step {step}:\n{table}'
@@ -131,67 +141,67 @@ def _check_counts(**counts):
 
 @gin.configurable
 def train(
-  model_dir,
-  task=gin.REQUIRED,
-  train_dataset=gin.REQUIRED,
-  global_batch_size=gin.REQUIRED,
-  train_steps=gin.REQUIRED,
-  optimizer=gin.REQUIRED,
-  eval_dataset=None,
-  evaluation=None,
-  best_metric=None,
-  eval_batch_size=None,
-  eval_interval=None,
-  strategy='one_device',
-  num_devices=None,
-  tpu_name=None,
-  seed=0,
-  precision='float32',
-  deterministic=False,
-  jit_compile=False,
-  steps_per_loop=1,
-  log_interval=1,
-  checkpoint_interval=1000,
-  keep_checkpoints=3,
-  init_checkpoint=None,
-  micro_batch_size=None,
-  overfit_one_batch=False,
-):
+  model_dir: str,
+  task: Any = gin.REQUIRED,
+  train_dataset: Callable[..., tf.data.Dataset] = gin.REQUIRED,
+  global_batch_size: int = gin.REQUIRED,
+  train_steps: int = gin.REQUIRED,
+  optimizer: Callable[[], tf_keras.optimizers.Optimizer] = gin.REQUIRED,
+  eval_dataset: Callable[..., tf.data.Dataset] | None = None,
+  evaluation: Any = None,
+  best_metric: str | None = None,
+  eval_batch_size: int | None = None,
+  eval_interval: int | None = None,
+  strategy: tf.distribute.Strategy = 'one_device',
+  num_devices: int | None = None,
+  tpu_name: str | None = None,
+  seed: int = 0,
+  precision: str = 'float32',
+  deterministic: bool = False,
+  jit_compile: bool = False,
+  steps_per_loop: int = 1,
+  log_interval: int = 1,
+  checkpoint_interval: int = 1000,
+  keep_checkpoints: int = 3,
+  init_checkpoint: str | None = None,
+  micro_batch_size: int | None = None,
+  overfit_one_batch: bool = False,
+) -> dict[str, Any]:
   """Trains a model, or goes on where an earlier run of `model_dir` stopped.
 
   Args:
-    model_dir: directory of checkpoints, TensorBoard events and gin files.
-    task: what to optimise, a `PretrainTask` or `FinetuneTask`.
+    model_dir: Directory of checkpoints, TensorBoard events and gin files.
+    task: What to optimise, a `PretrainTask` or `FinetuneTask`.
     train_dataset: `make_dataset` in the scope that configures training data.
-    global_batch_size: int, over all replicas.
-    train_steps: int, the step to train up to.
+    global_batch_size: Over all replicas.
+    train_steps: The step to train up to.
     optimizer: `make_optimizer`: a callable without arguments that returns an
       optimizer of `optimizers`, called in the strategy's scope.
     eval_dataset: `make_dataset` in the scope of held-out data, or None for no
       evaluation; nor is there one if its pattern of records is None.
-    evaluation: what to measure on it, see `Evaluator`.
-    best_metric: which of its figures, higher being better, picks the
-      checkpoint in `model_dir/best`; None: there is none.
-    eval_batch_size: int; `global_batch_size` when None.
-    eval_interval: int, steps between evaluations; None: at the end.
-    strategy: a name that `distribution.make_strategy` knows.
-    num_devices: int or None, devices for `mirrored`.
-    tpu_name: name or gRPC address for `tpu`, or None.
-    seed: int, seed of the weights, the data order and dropout.
+    evaluation: What to measure on it, see `Evaluator`.
+    best_metric: Which of its figures, higher being better, picks the checkpoint
+      in `model_dir/best`; None: there is none.
+    eval_batch_size: `global_batch_size` when None.
+    eval_interval: Steps between evaluations; None: at the end.
+    strategy: A name that `strategies.make_strategy` knows.
+    num_devices: Devices for `mirrored`.
+    tpu_name: Name or gRPC address for `tpu`, or None.
+    seed: Seed of the weights, the data order and dropout.
     precision: `float32`, `mixed_bfloat16` or `mixed_float16` (with a loss
       scale, and steps skipped whose gradients are not finite).
-    deterministic: ask TensorFlow for bit-equal repeats, at its cost.
-    jit_compile: compile the step with XLA (one replica, or TPU).
-    steps_per_loop: int, steps that run as one graph.
-    log_interval: int, steps between lines of progress.
-    checkpoint_interval: int, steps between checkpoints.
-    keep_checkpoints: int, how many of the newest stay.
-    init_checkpoint: a `model_dir` or checkpoint prefix whose model weights a
+    deterministic: Ask TensorFlow for bit-equal repeats, at its cost.
+    jit_compile: Compile the step with XLA (one replica, or TPU).
+    steps_per_loop: Steps that run as one graph.
+    log_interval: Steps between lines of progress.
+    checkpoint_interval: Steps between checkpoints.
+    keep_checkpoints: How many of the newest stay.
+    init_checkpoint: A `model_dir` or checkpoint prefix whose model weights a
       new run starts from; their averages, where it has some. A classifier
       starts from the tower of a model that was pre-trained, too.
-    micro_batch_size: int, rows of a replica that the towers take at a time: the
-      same gradients in less memory (see `gradient_caching`). None: all.
-    overfit_one_batch: train on the first batch again and again, with the same
+    micro_batch_size: Rows of a replica that the towers take at a time: the same
+      gradients in less memory (see `gradient_caching`). None: all.
+    overfit_one_batch: Train on the first batch again and again, with the same
       draws of dropout and DropToken: the loss depends on the weights alone and
       must fall, which checks a new model or data set in minutes.
 
@@ -226,19 +236,19 @@ def train(
   given = {name: value for name, value in optional.items() if value is not None}
   _check_counts(**counts, **given)
   # First: some strategies must be made before TensorFlow runs anything.
-  distribution_strategy = distribution.make_strategy(
+  distribution_strategy = strategies.make_strategy(
     strategy, num_devices=num_devices, tpu_name=tpu_name
   )
   _set_precision(precision)
   tf_keras.utils.set_random_seed(seed)
   if deterministic:
     tf.config.experimental.enable_op_determinism()
-  rows = distribution.check_batch_divisible(
+  rows = strategies.check_batch_divisible(
     global_batch_size, distribution_strategy
   )
   if micro_batch_size is not None:
     gradient_caching.num_micro_batches(rows, micro_batch_size)
-  worker = distribution.worker_index(distribution_strategy)
+  worker = workers.worker_index(distribution_strategy)
   is_chief = not worker
 
   worker_dir = '' if is_chief else f'worker_{worker}'
@@ -250,7 +260,7 @@ def train(
       held_out = eval_dataset(
         global_batch_size=eval_batch_size or global_batch_size
       )
-    except records.NoRecordsError:
+    except shard_files.NoRecordsError:
       missing = ['Without an evaluation: EVAL_RECORDS is None.']
   # Resume order: variables exist → the newest checkpoint fills all of them →
   # its step says where the data goes on. Random numbers follow from the step.
@@ -383,7 +393,7 @@ def _agreed_step(path, strategy):
       f'Received: {path}. For its weights alone give it as INIT_CHECKPOINT, '
       'and another --model_dir.'
     )
-  steps = distribution.gather_from_workers(strategy, step)
+  steps = collectives.gather_from_workers(strategy, step)
   if len(set(steps)) > 1:
     raise ValueError(
       '--model_dir must be a folder that all workers share. The newest '

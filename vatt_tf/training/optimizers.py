@@ -1,6 +1,7 @@
 """Optimizers and what a run may add: decay, rates, freezing, averages."""
 
 import re
+from typing import Any
 
 from official.modeling.optimization import legacy_adamw
 import tensorflow as tf
@@ -24,7 +25,7 @@ class _Options:
   Attributes:
     global_clip_norm: `clip_norm`.
     clip_pattern: `clip_pattern`.
-    ema: the `ema.WeightAverage` that `prepare` made, or None.
+    ema: The `ema.WeightAverage` that `prepare` made, or None.
   """
 
   def _set_options(
@@ -66,7 +67,7 @@ class _Options:
     then uses its moving statistics and keeps them.
 
     Args:
-      model: a built `tf_keras.Model`; call this in the strategy's scope.
+      model: A built `tf_keras.Model`; call this in the strategy's scope.
 
     Returns:
       Lines that say which of the options apply to how many weights; none when
@@ -201,17 +202,24 @@ class Adam(_Options, legacy_adamw.AdamWeightDecay):
   rate · `weight_decay` · weight before it.
 
   Args:
-    learning_rate: a schedule or a float.
-    beta_1: float.
-    beta_2: float.
-    epsilon: float.
-    **options: of `schedules.make_optimizer`.
+    learning_rate: A schedule or a float.
+    beta_1: Decay of the first moments.
+    beta_2: Decay of the second moments.
+    epsilon: Added to the variance.
+    **options: Of `schedules.make_optimizer`.
 
   Raises:
     ValueError: an option is out of range.
   """
 
-  def __init__(self, learning_rate, beta_1, beta_2, epsilon, **options):
+  def __init__(
+    self,
+    learning_rate: float | tf_keras.optimizers.schedules.LearningRateSchedule,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    **options: Any,
+  ):
     super().__init__(
       learning_rate,
       beta_1,
@@ -235,15 +243,20 @@ class Sgd(_Options, tf_keras.optimizers.legacy.SGD):
   decay takes rate · `weight_decay` · weight from the weight before it.
 
   Args:
-    learning_rate: a schedule or a float.
-    momentum: float in [0, 1].
-    **options: of `schedules.make_optimizer`.
+    learning_rate: A schedule or a float.
+    momentum: In [0, 1].
+    **options: Of `schedules.make_optimizer`.
 
   Raises:
     ValueError: an option is out of range.
   """
 
-  def __init__(self, learning_rate, momentum, **options):
+  def __init__(
+    self,
+    learning_rate: float | tf_keras.optimizers.schedules.LearningRateSchedule,
+    momentum: float,
+    **options: Any,
+  ):
     super().__init__(learning_rate, momentum, name='SGD')
     self._set_options(**options)
 

@@ -4,9 +4,13 @@ Paper section 3.4: NCE between video and audio, MIL-NCE between video and text,
 summed with weights. Or the sigmoid loss for each pair, in their place.
 """
 
-import gin
+from collections.abc import Callable, Mapping
 
-from vatt_tf.core import distribution, modalities
+import gin
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.core import collectives, modalities
 from vatt_tf.losses import contrastive, sigmoid
 from vatt_tf.models import similarity_scale
 
@@ -21,22 +25,21 @@ class PretrainTask:
     model: `vatt.VATT`, or another callable that takes `pairs`, a tuple of
       names, and `similarity`, a `SimilarityScale` or None, and returns the
       model.
-    video_audio_weight: float, weight of the video-audio term; 0 drops it.
-    video_text_weight: float, weight of the video-text term (the paper's λ).
-    audio_text_weight: float, weight of the audio-text term, compared in the
-      video-text space.
+    video_audio_weight: Weight of the video-audio term; 0 drops it.
+    video_text_weight: Weight of the video-text term (the paper's λ).
+    audio_text_weight: Weight of the audio-text term, compared in the video-text
+      space.
     objective: `nce`, NCE and MIL-NCE; or `sigmoid`, for all pairs the sigmoid
       loss (see `losses.sigmoid`), whose temperature and bias are learned.
-    temperature: float, τ of the paper's equations 4 and 5; with
+    temperature: The τ of the paper's equations 4 and 5; with
       `learned_temperature` its initial value. The sigmoid loss does not use it.
-    learned_temperature: bool; NCE and MIL-NCE learn a temperature for each
-      pair.
+    learned_temperature: NCE and MIL-NCE learn a temperature for each pair.
     denominator: `joint`, `joint_once` or `per_direction` (see
       `losses.contrastive`). The sigmoid loss has none.
-    chunk_size: int or None; rows of the similarity matrix made at a time.
+    chunk_size: Rows of the similarity matrix made at a time.
 
   Attributes:
-    progress_metrics: names of the metrics that the line of progress shows.
+    progress_metrics: Names of the metrics that the line of progress shows.
 
   Raises:
     ValueError: when a weight is negative or all are 0, or the objective is
@@ -47,15 +50,15 @@ class PretrainTask:
 
   def __init__(
     self,
-    model,
-    video_audio_weight=1.0,
-    video_text_weight=1.0,
-    audio_text_weight=0.0,
-    objective='nce',
-    temperature=0.07,
-    learned_temperature=False,
-    denominator='joint',
-    chunk_size=None,
+    model: Callable[..., tf_keras.Model],
+    video_audio_weight: float = 1.0,
+    video_text_weight: float = 1.0,
+    audio_text_weight: float = 0.0,
+    objective: str = 'nce',
+    temperature: float = 0.07,
+    learned_temperature: bool = False,
+    denominator: str = 'joint',
+    chunk_size: int | None = None,
   ):
     weights = {
       modalities.VIDEO_AUDIO: video_audio_weight,
@@ -80,7 +83,7 @@ class PretrainTask:
     self._denominator = denominator
     self._chunk_size = chunk_size
 
-  def build_model(self):
+  def build_model(self) -> tf_keras.Model:
     """Makes the model, with its weights; called in the strategy's scope.
 
     Returns:
@@ -102,12 +105,14 @@ class PretrainTask:
     model.build()
     return model
 
-  def loss(self, features, outputs):
+  def loss(
+    self, features: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]
+  ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Computes the loss and the metrics of the training step.
 
     Args:
-      features: dictionary of inputs and masks, this replica's rows.
-      outputs: dictionary that the model returned for them.
+      features: Dictionary of inputs and masks, this replica's rows.
+      outputs: Dictionary that the model returned for them.
 
     Returns:
       (loss, metrics): this replica's share of the loss, a scalar float32, and
@@ -136,7 +141,7 @@ class PretrainTask:
         }
       )
       # All replicas have the same scalars, so that each gives a part.
-      replicas = distribution.num_replicas()
+      replicas = collectives.num_replicas()
       for scalar_name, scalar in scalars.items():
         metrics[f'{scalar_name}/{name}'] = scalar / replicas
     return total, metrics
@@ -165,11 +170,11 @@ class PretrainTask:
       self._chunk_size,
     )
 
-  def variable_group(self, name):
+  def variable_group(self, name: str) -> str:
     """The modality whose own a variable is, for the gradient norms.
 
     Args:
-      name: a variable's name.
+      name: A variable's name.
 
     Returns:
       `video`, `audio`, `text` or `shared`.

@@ -1,14 +1,17 @@
 """What a run tells people and TensorBoard, and how it is asked to stop."""
 
+from collections.abc import Mapping, Sequence
 import datetime
 import math
 import signal
 import sys
 import time
+from typing import Any, TextIO
 
 from absl import logging
+import tensorflow as tf
 
-from vatt_tf.core import distribution
+from vatt_tf.core import collectives
 
 # The share of the time that the devices may wait for data unmentioned.
 _MAX_INPUT_WAIT = 0.1
@@ -21,20 +24,20 @@ class Progress:
   first time a warning says which side is the slower one.
 
   Args:
-    train_steps: int, the last step.
-    global_batch_size: int.
-    interval: int, steps between lines.
-    progress_metrics: names of metrics on the line besides the loss.
-    stream: where to print.
+    train_steps: The last step.
+    global_batch_size: Clips of a batch, over all replicas.
+    interval: Steps between lines.
+    progress_metrics: Names of metrics on the line besides the loss.
+    stream: Where to print.
   """
 
   def __init__(
     self,
-    train_steps,
-    global_batch_size,
-    interval,
-    progress_metrics=(),
-    stream=None,
+    train_steps: int,
+    global_batch_size: int,
+    interval: int,
+    progress_metrics: Sequence[str] = (),
+    stream: TextIO | None = None,
   ):
     self._train_steps = train_steps
     self._batch = global_batch_size
@@ -46,18 +49,20 @@ class Progress:
     self._is_first = True
     self._has_warned = False
 
-  def start(self, step):
+  def start(self, step: int) -> None:
     """Starts the clock at a step."""
     self._last = (step, time.monotonic())
     self._waited = 0.0
 
-  def update(self, step, metrics, waited=0.0):
+  def update(
+    self, step: int, metrics: Mapping[str, Any], waited: float = 0.0
+  ) -> None:
     """Prints a line if one is due.
 
     Args:
-      step: int.
-      metrics: dictionary of floats, of the steps just done.
-      waited: seconds that these steps waited for data.
+      step: Number of the step.
+      metrics: Dictionary of floats, of the steps just done.
+      waited: Seconds that these steps waited for data.
 
     Returns:
       Examples a second since the last line, or None when no line was due.
@@ -112,7 +117,7 @@ class StopRequest:
   A second one acts as if nothing had been installed. Use as a context manager.
 
   Attributes:
-    reason: name of the signal that this process received, or None.
+    reason: Name of the signal that this process received, or None.
   """
 
   def __init__(self):
@@ -127,7 +132,7 @@ class StopRequest:
   def __exit__(self, *unused):
     self._restore()
 
-  def agreed(self, strategy):
+  def agreed(self, strategy: tf.distribute.Strategy) -> str | None:
     """Whether all workers stop now, since one of them was asked to.
 
     Args:
@@ -139,7 +144,7 @@ class StopRequest:
       `SIGTERM (worker 1)`, or None when none was.
     """
     number = 0 if self.reason is None else signal.Signals[self.reason].value
-    numbers = distribution.gather_from_workers(strategy, number)
+    numbers = collectives.gather_from_workers(strategy, number)
     for worker, number in enumerate(numbers):
       if number:
         name = signal.Signals(number).name

@@ -1,6 +1,8 @@
 """Learning-rate schedules and the optimizer."""
 
+from collections.abc import Sequence
 import math
+from typing import Any
 
 import gin
 import tensorflow as tf
@@ -22,11 +24,11 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
   - `constant`: peak
 
   Args:
-    total_steps: int, the step where the decay ends.
-    warmup_steps: int, steps from 0 up to the peak.
-    peak_learning_rate: float.
-    final_learning_rate: float.
-    shape: one of the names above.
+    total_steps: The step where the decay ends.
+    warmup_steps: Steps from 0 up to the peak.
+    peak_learning_rate: Learning rate at the end of the warm-up.
+    final_learning_rate: Learning rate at the last step.
+    shape: One of the names above.
 
   Raises:
     ValueError: for an unknown shape, or a warm-up as long as the training.
@@ -34,11 +36,11 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
 
   def __init__(
     self,
-    total_steps=500_000,
-    warmup_steps=10_000,
-    peak_learning_rate=1e-4,
-    final_learning_rate=5e-5,
-    shape='quarter_cosine',
+    total_steps: int = 500_000,
+    warmup_steps: int = 10_000,
+    peak_learning_rate: float = 1e-4,
+    final_learning_rate: float = 5e-5,
+    shape: str = 'quarter_cosine',
   ):
     super().__init__()
     if shape not in _SHAPES:
@@ -62,7 +64,7 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
     """Returns the learning rate at a step.
 
     Args:
-      step: scalar integer tensor, 0 at the first update.
+      step: Scalar integer tensor, 0 at the first update.
 
     Returns:
       scalar float32 tensor.
@@ -81,7 +83,7 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
     warmup = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
     return tf.where(step < self.warmup_steps, peak * warmup, rate)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the constructor."""
     return {
       'total_steps': self.total_steps,
@@ -94,20 +96,20 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
 
 @gin.register
 def make_optimizer(
-  learning_rate,
-  kind='adam',
-  beta_1=0.9,
-  beta_2=0.999,
-  epsilon=1e-7,
-  momentum=0.9,
-  clip_norm=None,
-  clip_pattern=None,
-  weight_decay=0.0,
-  decay_exclude=optimizers.DECAY_EXCLUDE,
-  learning_rate_multipliers=(),
-  frozen=(),
-  ema_decay=None,
-):
+  learning_rate: float | tf_keras.optimizers.schedules.LearningRateSchedule,
+  kind: str = 'adam',
+  beta_1: float = 0.9,
+  beta_2: float = 0.999,
+  epsilon: float = 1e-7,
+  momentum: float = 0.9,
+  clip_norm: float | None = None,
+  clip_pattern: str | None = None,
+  weight_decay: float = 0.0,
+  decay_exclude: Sequence[str] = optimizers.DECAY_EXCLUDE,
+  learning_rate_multipliers: Sequence[tuple[str, float]] = (),
+  frozen: Sequence[str] = (),
+  ema_decay: float | None = None,
+) -> optimizers.Adam | optimizers.Sgd:
   """Makes the optimizer: Adam to pre-train, SGD to fine-tune (the paper).
 
   Patterns are regular expressions, searched for in the names of the trainable
@@ -115,29 +117,29 @@ def make_optimizer(
   is an error.
 
   Args:
-    learning_rate: a schedule or a float.
+    learning_rate: A schedule or a float.
     kind: `adam` (Kingma and Ba 2015) or `sgd`, with momentum.
-    beta_1: float, of Adam.
-    beta_2: float, of Adam.
-    epsilon: float, of Adam.
-    momentum: float in [0, 1], of SGD.
-    clip_norm: float or None; the gradients' global norm after the sum over
-      the replicas is cut to it.
-    clip_pattern: pattern of the weights whose gradients are cut, by their norm
+    beta_1: Of Adam.
+    beta_2: Of Adam.
+    epsilon: Of Adam.
+    momentum: In [0, 1], of SGD.
+    clip_norm: The gradients' global norm after the sum over the replicas is cut
+      to it.
+    clip_pattern: Pattern of the weights whose gradients are cut, by their norm
       without the others', such as `'^vatt/'` for a classifier's backbone; None:
       all.
-    weight_decay: float; each step takes learning rate · `weight_decay` ·
-      weight from a weight (AdamW, Loshchilov and Hutter 2019).
-    decay_exclude: patterns of the weights without decay; by default biases,
+    weight_decay: Each step takes learning rate · `weight_decay` · weight from a
+      weight (AdamW, Loshchilov and Hutter 2019).
+    decay_exclude: Patterns of the weights without decay; by default biases,
       norms, aggregation tokens and position tables.
-    learning_rate_multipliers: pairs of a pattern and a positive float, such as
+    learning_rate_multipliers: Pairs of a pattern and a positive float, such as
       `[('/layer_[0-5]/', 0.1)]`; the first that fits a weight multiplies its
       learning rate.
-    frozen: patterns of the weights that are not trained, such as
+    frozen: Patterns of the weights that are not trained, such as
       `['^vatt/text_embedding/']`. They have no gradient and no moments; a batch
       normalisation with nothing to train keeps its statistics too.
-    ema_decay: float in (0, 1) or None; keep an exponential moving average of
-      the weights, which evaluation uses (see `ema.WeightAverage`).
+    ema_decay: In (0, 1) or None; keep an exponential moving average of the
+      weights, which evaluation uses (see `ema.WeightAverage`).
 
   Returns:
     An `optimizers.Adam` or `optimizers.Sgd`. `clip_norm` is kept as an

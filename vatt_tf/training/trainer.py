@@ -1,16 +1,15 @@
 """The inner loop: several training steps in one graph, on every replica."""
 
 import collections
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  distribution,
-  randomness,
-)
+from vatt_tf.core import collectives, randomness, strategies
 from vatt_tf.training import gradient_caching
 
 # What a loop of steps waited for data, among its metrics.
@@ -50,27 +49,27 @@ class Trainer(orbit.AbstractTrainer):
   """Trains a model on a task, in loops of steps that run as one graph.
 
   Args:
-    task: has `loss(features, outputs)` that returns this replica's share of
-      the loss (the sum over the replicas is the loss) and a dictionary of
-      shares of metrics.
-    model: the task's model, called as `model(features, training=True, rng=…)`.
+    task: Has `loss(features, outputs)` that returns this replica's share of the
+      loss (the sum over the replicas is the loss) and a dictionary of shares of
+      metrics.
+    model: The task's model, called as `model(features, training=True, rng=…)`.
     optimizer: `optimizers.Adam` or `Sgd`, which says how gradients are clipped
       (`global_clip_norm`, `is_clipped`); or a `LossScaleOptimizer` around it,
       for float16: then gradients are those of the scaled loss, divided by the
       scale again before anything sees them, and a step whose gradients are not
       finite changes no weight and lowers the scale.
-    dataset: distributed dataset of feature dictionaries.
+    dataset: Distributed dataset of feature dictionaries.
     strategy: `tf.distribute.Strategy`.
-    seed: int, seed of dropout and DropToken.
-    jit_compile: compile forward, loss and gradients with XLA; one replica.
-    repeat_draws: draw the same dropout and DropToken at every step.
-    deterministic: whether TensorFlow's operations are deterministic. There is
+    seed: Seed of dropout and DropToken.
+    jit_compile: Compile forward, loss and gradients with XLA; one replica.
+    repeat_draws: Draw the same dropout and DropToken at every step.
+    deterministic: Whether TensorFlow's operations are deterministic. There is
       no clock among those, so that the wait for data is not measured. Nor is it
       on one core, which reads the clock when the step has left it.
-    micro_batch_size: int, rows of a replica that the towers take at a time, for
-      the same gradients in less memory (see `gradient_caching`, which also says
-      why sums of the gradients of small batches would be something else); None:
-      all at once.
+    micro_batch_size: Rows of a replica that the towers take at a time, for the
+      same gradients in less memory (see `gradient_caching`, which also says why
+      sums of the gradients of small batches would be something else); None: all
+      at once.
 
   Raises:
     ValueError: `jit_compile` with several replicas outside a TPU; in the first
@@ -79,16 +78,16 @@ class Trainer(orbit.AbstractTrainer):
 
   def __init__(
     self,
-    task,
-    model,
-    optimizer,
-    dataset,
-    strategy,
-    seed,
-    jit_compile=False,
-    repeat_draws=False,
-    deterministic=False,
-    micro_batch_size=None,
+    task: Any,
+    model: tf_keras.Model,
+    optimizer: tf_keras.optimizers.Optimizer,
+    dataset: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+    seed: int,
+    jit_compile: bool = False,
+    repeat_draws: bool = False,
+    deterministic: bool = False,
+    micro_batch_size: int | None = None,
   ):
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     if jit_compile and strategy.num_replicas_in_sync > 1 and not is_tpu:
@@ -104,7 +103,7 @@ class Trainer(orbit.AbstractTrainer):
     self._strategy = strategy
     self._seed = seed
     self._repeat_draws = repeat_draws
-    self._is_timed = not deterministic and distribution.num_cores() > 1
+    self._is_timed = not deterministic and strategies.num_cores() > 1
     self._micro_batch_size = micro_batch_size
     self._uses_loss_scale = isinstance(
       optimizer, tf_keras.mixed_precision.LossScaleOptimizer
@@ -122,12 +121,14 @@ class Trainer(orbit.AbstractTrainer):
       self._gradients = tf.function(self.compute_gradients, jit_compile=True)
     self._loop = tf.function(self._run_loop)
 
-  def compute_gradients(self, features, step):
+  def compute_gradients(
+    self, features: Mapping[str, tf.Tensor], step: tf.Tensor
+  ) -> Any:
     """Forward, loss and gradients of this replica's rows.
 
     Args:
-      features: dictionary of tensors, this replica's part of the batch.
-      step: scalar int64 tensor.
+      features: Dictionary of tensors, this replica's part of the batch.
+      step: Scalar int64 tensor.
 
     Returns:
       (gradients, metrics): a list of dense tensors like the trainable
@@ -137,7 +138,7 @@ class Trainer(orbit.AbstractTrainer):
       ValueError: when a variable has no gradient.
     """
     rows = next(iter(features.values())).shape[0]
-    rng = randomness.make(self._seed, step, distribution.first_row(rows))
+    rng = randomness.make(self._seed, step, collectives.first_row(rows))
     variables = self._model.trainable_variables
 
     def loss_fn(outputs):
@@ -177,7 +178,7 @@ class Trainer(orbit.AbstractTrainer):
     if self._repeat_draws:
       step = tf.zeros_like(step)
     gradients, metrics = self._gradients(features, step)
-    gradients = distribution.all_reduce_sum(gradients)
+    gradients = collectives.all_reduce_sum(gradients)
     norms = self._gradient_norms(gradients)
     if self._clip_norm is not None:
       gradients = self._clip(gradients)
@@ -241,11 +242,11 @@ class Trainer(orbit.AbstractTrainer):
       history = history.write(index, values)
     return history.stack(), waited  # (num_steps, M), ()
 
-  def train(self, num_steps):
+  def train(self, num_steps: tf.Tensor) -> dict[str, Any]:
     """Runs training steps.
 
     Args:
-      num_steps: scalar int32 tensor.
+      num_steps: Scalar int32 tensor.
 
     Returns:
       Dictionary: metric name → mean over the steps, a float; and under

@@ -1,0 +1,231 @@
+"""Distribution strategies by name."""
+
+import functools
+import json
+import os
+from typing import Any
+
+from absl import logging
+import tensorflow as tf
+
+from vatt_tf.core import workers
+
+
+def num_cores() -> int:
+  """The cores that this process may use, an int."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def check_batch_divisible(
+  global_batch_size: int, strategy: tf.distribute.Strategy
+) -> None:
+  """Checks that each replica gets equally many rows.
+
+  Args:
+    global_batch_size: The rows of a batch over all replicas.
+    strategy: A `tf.distribute.Strategy`.
+
+  Returns:
+    The rows of each replica, an int.
+
+  Raises:
+    ValueError: the batch is empty or does not divide.
+  """
+  replicas = strategy.num_replicas_in_sync
+  if global_batch_size < 1 or global_batch_size % replicas:
+    below = global_batch_size // replicas * replicas
+    advice = f'{below} or {below + replicas}' if below else str(replicas)
+    raise ValueError(
+      f'`global_batch_size` must be divisible by the {replicas} replicas of '
+      f'{type(strategy).__name__}: use {advice}, or another number of '
+      f'devices. Received: global_batch_size={global_batch_size}'
+    )
+  return global_batch_size // replicas
+
+
+def make_strategy(
+  name: str, num_devices: int | None = None, tpu_name: str | None = None
+) -> tf.distribute.Strategy:
+  """Makes a distribution strategy.
+
+  | name | devices |
+  |---|---|
+  | `cpu` | the CPU, also on a machine with a GPU |
+  | `one_device` | the first GPU, or the CPU where there is none |
+  | `mirrored` | the GPUs of this machine, or its logical CPUs |
+  | `multi_worker_mirrored` | those of each worker that TF_CONFIG names |
+  | `tpu` | the cores of a TPU |
+
+  With `mirrored` and no GPU, `num_devices` logical CPUs are made if TensorFlow
+  has not started yet. `multi_worker_mirrored` must be made before TensorFlow
+  runs anything.
+
+  Args:
+    name: One of the names above.
+    num_devices: For `mirrored`, how many devices to use. None: all.
+    tpu_name: For `tpu`, the name or the gRPC address of the TPU. None: the one
+      that this machine holds, or that the environment names.
+
+  Returns:
+    A `tf.distribute.Strategy`.
+
+  Raises:
+    ValueError: an unknown name, too few devices, an argument that the strategy
+      does not take, or TF_CONFIG missing or unfit.
+    RuntimeError: TensorFlow has already started, or there is no TPU.
+  """
+  if name not in _MAKERS:
+    raise ValueError(
+      f'The strategy must be one of {", ".join(_MAKERS)}. '
+      f'Received: name={name!r}'
+    )
+  if num_devices is not None and name != 'mirrored':
+    raise ValueError(
+      '`num_devices` is for the strategy `mirrored` only. '
+      f'Received: name={name!r}, num_devices={num_devices}'
+    )
+  if tpu_name is not None and name != 'tpu':
+    raise ValueError(
+      '`tpu_name` is for the strategy `tpu` only. '
+      f'Received: name={name!r}, tpu_name={tpu_name!r}'
+    )
+  return _MAKERS[name](num_devices=num_devices, tpu_name=tpu_name)
+
+
+def _make_cpu(**_):
+  return tf.distribute.OneDeviceStrategy('/cpu:0')
+
+
+def _make_one_device(**_):
+  has_gpu = tf.config.list_physical_devices('GPU')
+  return tf.distribute.OneDeviceStrategy('/gpu:0' if has_gpu else '/cpu:0')
+
+
+def _make_mirrored(num_devices, **_):
+  if num_devices is not None and num_devices < 1:
+    raise ValueError(
+      f'`num_devices` must be positive. Received: num_devices={num_devices}'
+    )
+  kind = 'GPU' if tf.config.list_physical_devices('GPU') else 'CPU'
+  if kind == 'CPU' and num_devices is not None:
+    _make_logical_cpus(num_devices)
+  devices = [device.name for device in tf.config.list_logical_devices(kind)]
+  if num_devices is not None and num_devices > len(devices):
+    raise ValueError(
+      f'`num_devices` is more than the {len(devices)} {kind} devices that '
+      f'there are. Received: num_devices={num_devices}'
+    )
+  return _mirrored(tuple(devices[:num_devices]))
+
+
+@functools.cache
+def _mirrored(devices):
+  """The one strategy of these devices: TensorFlow mixes the collective
+  operations of two strategies in one process up."""
+  return tf.distribute.MirroredStrategy(devices)
+
+
+def _make_logical_cpus(num_devices):
+  """Splits the CPU in `num_devices` logical devices, unless it has as many."""
+  cpu = tf.config.list_physical_devices('CPU')[0]
+  present = tf.config.get_logical_device_configuration(cpu) or [None]
+  if len(present) >= num_devices:
+    return
+  try:
+    tf.config.set_logical_device_configuration(
+      cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
+    )
+  except RuntimeError as e:
+    raise RuntimeError(
+      f'The CPU cannot be split in {num_devices} logical devices any more, '
+      'since TensorFlow has started. Make the strategy before anything '
+      f'else. Received: num_devices={num_devices}'
+    ) from e
+
+
+def _make_multi_worker_mirrored(**_):
+  cluster, (job, index) = parse_tf_config()
+  logging.warning(
+    'This is %s %d of the workers %s. Waiting until all of them have started.',
+    job,
+    index,
+    ', '.join(workers.addresses(cluster)),
+  )
+  try:
+    return tf.distribute.MultiWorkerMirroredStrategy()
+  except RuntimeError as e:
+    raise RuntimeError(
+      'The strategy `multi_worker_mirrored` must be made before TensorFlow '
+      f'runs anything: make it first. ({e})'
+    ) from e
+
+
+def parse_tf_config() -> tuple[dict[str, Any], tuple[str, int]]:
+  """Reads TF_CONFIG.
+
+  Returns:
+    The cluster, {job: addresses}, and this task, (job, index).
+
+  Raises:
+    ValueError: TF_CONFIG does not describe workers and this task.
+  """
+  example = json.dumps(
+    {
+      'cluster': {'worker': ['host1:2222', 'host2:2222']},
+      'task': {'type': 'worker', 'index': 0},
+    }
+  )
+  expected = (
+    'The strategy `multi_worker_mirrored` wants the environment variable '
+    'TF_CONFIG to name all workers and which of them this process is, such '
+    f"as '{example}'. "
+  )
+  text = os.environ.get('TF_CONFIG', '')
+  if not text.strip():
+    raise ValueError(
+      f'{expected}It is not set. For one machine use `mirrored`.'
+    )
+  received = f'{expected}Received: TF_CONFIG={text!r}'
+  try:
+    config = json.loads(text)
+    cluster, task = config['cluster'], config['task']
+    addresses = workers.addresses(cluster)
+    task_type, index = task['type'], int(task['index'])
+    own = cluster.get(task_type, [])
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
+    raise ValueError(received) from e
+  if not addresses or not 0 <= index < len(own):
+    raise ValueError(received)
+  return cluster, (task_type, index)
+
+
+def _make_tpu(tpu_name, **_):
+  try:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+      tpu=tpu_name or _default_tpu_name()
+    )
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+  except (ValueError, RuntimeError, tf.errors.OpError) as e:
+    raise RuntimeError(
+      f'No TPU was found with tpu_name={tpu_name!r}. Run on a TPU VM, or '
+      'give the name or the gRPC address of a TPU that this machine can '
+      f'reach. ({e})'
+    ) from e
+  return tf.distribute.TPUStrategy(resolver)
+
+
+def _default_tpu_name():
+  """The TPU that the environment names, or else this machine's own."""
+  return os.environ.get('TPU_NAME') or 'local'
+
+
+_MAKERS = {
+  'cpu': _make_cpu,
+  'one_device': _make_one_device,
+  'mirrored': _make_mirrored,
+  'multi_worker_mirrored': _make_multi_worker_mirrored,
+  'tpu': _make_tpu,
+}

@@ -1,0 +1,91 @@
+"""The workers of a run, and the errors that name a lost one."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import os
+import re
+from typing import Any
+
+import tensorflow as tf
+
+from vatt_tf.core import strategies
+
+_WORKER = re.compile(r'/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)')
+
+
+class WorkerLostError(RuntimeError):
+  """Another worker crashed, was stopped or cannot be reached any more.
+
+  Attributes:
+    exit_code: What a command that meets it ends with: "try again".
+  """
+
+  exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+  """Processes that run the program together."""
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return 1
+  return len(addresses(strategy.cluster_resolver.cluster_spec().as_dict()))
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+  """The place of this process among the workers, an int; 0 is the chief.
+
+  Args:
+    strategy: A `tf.distribute.Strategy`.
+  """
+  if num_workers(strategy) == 1:
+    return 0
+  resolver = strategy.cluster_resolver
+  if resolver.task_type == 'chief':
+    return resolver.task_id
+  num_chiefs = len(resolver.cluster_spec().as_dict().get('chief', []))
+  return num_chiefs + resolver.task_id
+
+
+def addresses(cluster: Mapping[str, Any]) -> list[str]:
+  """The addresses of a cluster's workers, in their order."""
+  return [*cluster.get('chief', []), *cluster.get('worker', [])]
+
+
+@contextlib.contextmanager
+def lost_workers_named() -> Iterator[None]:
+  """Raises `WorkerLostError` for TensorFlow's errors about other workers.
+
+  A worker that dies closes its connections, which ends the exchange under way
+  at once; one that no longer answers is given up after half a minute.
+
+  Raises:
+    WorkerLostError: it names the worker and says how to go on.
+  """
+  try:
+    yield
+  except (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+  ) as e:
+    if not os.environ.get('TF_CONFIG') or not (
+      'ollective' in e.message or 'GRPC' in e.message
+    ):
+      raise
+    raise WorkerLostError(
+      f'{_describe_lost_worker(e.message)} is gone: it failed, was stopped or '
+      'cannot be reached any more (its own output says more). This worker '
+      f'stops too, with exit code {WorkerLostError.exit_code}. The last '
+      'checkpoint stays: start all workers again with their same commands, and '
+      'the run goes on from there.'
+    ) from e
+
+
+def _describe_lost_worker(message):
+  """Such as `Worker 1 (host2:2222)`, from the message of an error."""
+  cluster, own = strategies.parse_tf_config()
+  for job, index in _WORKER.findall(message):
+    index = int(index)
+    if (job, index) != own and index < len(cluster.get(job, [])):
+      return f'{job.capitalize()} {index} ({cluster[job][index]})'
+  return 'Another worker'

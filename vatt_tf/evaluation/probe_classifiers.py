@@ -1,0 +1,353 @@
+"""Classifiers of frozen features: a linear head, an SVM, nearest neighbours."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+import warnings
+
+import gin
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.evaluation import (
+  metrics,
+  retrieval,
+)
+
+# Values of C that the SVM chooses from, the most regularised first.
+C_VALUES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+_MAX_COSINES = 2**24  # held at a time: 128 MiB
+
+
+class Videos(NamedTuple):
+  """Features of the clips of N videos.
+
+  Attributes:
+    values: (V, D) float32 array, a row for each clip.
+    videos: (V,) int64 array, in [0, N): the video of each clip.
+    labels: (N,) int64 array.
+    groups: (N,) array: videos with one value are never parted, as clips of one
+      recording.
+  """
+
+  values: np.ndarray
+  videos: np.ndarray
+  labels: np.ndarray
+  groups: np.ndarray
+
+  def take(self, chosen: np.ndarray) -> 'Videos':
+    """Some of the videos.
+
+    Args:
+      chosen: (n,) int64 array, their numbers.
+
+    Returns:
+      `Videos`, numbered in the order of `chosen`.
+    """
+    numbers = np.full([len(self.labels)], -1)
+    numbers[chosen] = np.arange(len(chosen))
+    rows = np.flatnonzero(numbers[self.videos] >= 0)
+    return Videos(
+      self.values[rows],
+      numbers[self.videos[rows]],
+      self.labels[chosen],
+      self.groups[chosen],
+    )
+
+
+def mean_over_clips(
+  scores: np.ndarray, videos: np.ndarray, num_videos: int
+) -> np.ndarray:
+  """The mean of the rows of each video.
+
+  Args:
+    scores: (V, C) array.
+    videos: (V,) int64 array.
+    num_videos: Number of videos.
+
+  Returns:
+    (num_videos, C) float64 array; zeros for a video without clips.
+  """
+  total = np.zeros([num_videos, scores.shape[1]])
+  np.add.at(total, videos, scores)
+  counts = np.bincount(videos, minlength=num_videos)[:, np.newaxis]
+  return total / np.maximum(counts, 1)
+
+
+def validation_split(
+  labels: np.ndarray, groups: np.ndarray, share: float = 0.2, seed: int = 0
+) -> np.ndarray:
+  """Parts videos for the choice of a hyper-parameter, group by group.
+
+  Of the groups of each class (that of a group's first video) a share is drawn
+  for validation, at least one of two or more.
+
+  Args:
+    labels: (N,) int64 array.
+    groups: (N,) array.
+    share: Share of the groups that validate.
+    seed: Seed of every random choice.
+
+  Returns:
+    Two int64 arrays, the numbers of the videos to train on and to validate on.
+
+  Raises:
+    ValueError: there is no class of two groups.
+  """
+  _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+  class_of_group = labels[first]
+  rng = np.random.default_rng(seed)
+  held_out = np.zeros([len(first)], bool)
+  for label in np.unique(class_of_group):
+    members = rng.permutation(np.flatnonzero(class_of_group == label))
+    if len(members) > 1:
+      held_out[members[: max(1, round(share * len(members)))]] = True
+  if not held_out.any():
+    raise ValueError(
+      'A validation split needs a class with two videos (groups, with a '
+      f'`group_pattern`). Received: {len(labels)} training videos in '
+      f'{len(first)} groups of {len(np.unique(class_of_group))} classes. Give '
+      'more, or fix C: `svm.c_values = (1.0,)`.'
+    )
+  is_held_out = held_out[group]
+  return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+@gin.register
+def lrc(
+  train: Videos,
+  test: Videos,
+  num_classes: int,
+  d_hidden: int = 128,
+  dropout_rate: float = 0.9,
+  l2: float = 0.1,
+  num_epochs: int = 1000,
+  batch_size: int = 64,
+  learning_rate: float
+  | tf_keras.optimizers.schedules.LearningRateSchedule = 5e-4,
+  seed: int = 0,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """The linear head of the paper's release, on the features as they are.
+
+  A Dense without activation, dropout, a Dense to the classes whose weights have
+  an L2 penalty; cross-entropy, Adam. The probabilities of a test video's clips
+  are averaged.
+
+  Args:
+    train: `Videos`.
+    test: `Videos`.
+    num_classes: Number of classes.
+    d_hidden: Width of the first Dense.
+    dropout_rate: In [0, 1), share of its outputs that are dropped.
+    l2: Weight of the sum of the squared weights of the second Dense.
+    num_epochs: Number of epochs.
+    batch_size: The last batch of an epoch may be smaller.
+    learning_rate: Of Adam.
+    seed: Of the weights, the order and dropout.
+
+  Returns:
+    (N_test, num_classes) float64 probabilities, and a dictionary of what else
+    is to be said: `loss`, the mean loss of the last epoch.
+
+  Raises:
+    ValueError: the loss is not finite.
+  """
+  values = tf.constant(train.values)
+  labels = tf.constant(train.labels[train.videos])
+  num_rows, d_feature = values.shape
+  seeds = iter(range(seed * 1000, seed * 1000 + 1000))
+
+  def glorot(*shape):
+    initializer = tf_keras.initializers.GlorotUniform(next(seeds))
+    return tf.Variable(initializer(shape))
+
+  hidden, hidden_bias = glorot(d_feature, d_hidden), tf.zeros([d_hidden])
+  kernel, bias = glorot(d_hidden, num_classes), tf.zeros([num_classes])
+  hidden_bias, bias = tf.Variable(hidden_bias), tf.Variable(bias)
+  variables = [hidden, hidden_bias, kernel, bias]
+  # Its step is one fused op for each weight, which here is most of the work.
+  optimizer = tf_keras.optimizers.legacy.Adam(learning_rate)
+  optimizer._create_all_weights(variables)  # pylint: disable=protected-access
+
+  def step(rows, dropout_seed):
+    x, y = tf.gather(values, rows), tf.gather(labels, rows)
+    with tf.GradientTape() as tape:
+      x = tf.matmul(x, hidden) + hidden_bias
+      keep = tf.random.stateless_uniform(tf.shape(x), dropout_seed)
+      x = tf.where(keep >= dropout_rate, x / (1 - dropout_rate), 0.0)
+      logits = tf.matmul(x, kernel) + bias
+      loss = tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+      )
+      loss += l2 * tf.reduce_sum(tf.square(kernel))
+    gradients = tape.gradient(loss, variables)
+    optimizer.apply_gradients(zip(gradients, variables))
+    return loss
+
+  @tf.function
+  def fit():
+    mean_loss = 0.0
+    for epoch in tf.range(num_epochs):
+      epoch_seed = tf.stack([seed, epoch])
+      order = tf.random.experimental.stateless_shuffle(
+        tf.range(num_rows), epoch_seed
+      )
+      total = 0.0
+      for start in tf.range(0, num_rows, batch_size):
+        rows = order[start : start + batch_size]
+        dropout_seed = tf.random.experimental.stateless_fold_in(
+          epoch_seed, start
+        )
+        loss = step(rows, dropout_seed)
+        total += loss * tf.cast(tf.size(rows), tf.float32)
+      mean_loss = total / num_rows
+    return mean_loss
+
+  loss = float(fit())
+  if not np.isfinite(loss):
+    raise ValueError(
+      f'The loss of the linear head is {loss}: the features are too large '
+      'for `lrc.learning_rate`, or not finite. '
+      f'Received: learning_rate={learning_rate}, features up to '
+      f'{np.max(np.abs(train.values)):.3g}'
+    )
+  logits = (test.values @ hidden + hidden_bias) @ kernel + bias
+  probabilities = tf.nn.softmax(logits).numpy()
+  scores = mean_over_clips(probabilities, test.videos, len(test.labels))
+  return scores, {'loss': loss}
+
+
+@gin.register
+def svm(
+  train: Videos,
+  test: Videos,
+  num_classes: int,
+  c_values: Sequence[float] = C_VALUES,
+  max_iter: int = 5000,
+  seed: int = 0,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """A linear SVM (scikit-learn's LinearSVC) on standardised features.
+
+  Mean and deviation are those of the training clips. C is the value that is
+  best on a fifth of the training videos (`validation_split`; of equally good
+  ones the smallest); then all of them are learned from. The distances from the
+  planes of a test video's clips are averaged.
+
+  Args:
+    train: `Videos`.
+    test: `Videos`.
+    num_classes: Number of classes.
+    c_values: The values of C to choose from; one value is not chosen.
+    max_iter: Iterations at most.
+    seed: Of the validation split and the solver.
+
+  Returns:
+    (N_test, num_classes) float64 scores, and a dictionary of what else is to be
+    said: `C`, `validation_accuracy` of each C (None for a single one), and
+    `converged`.
+
+  Raises:
+    ValueError: the training videos do not allow a validation split.
+  """
+  accuracies = None
+  best = c_values[0]
+  if len(c_values) > 1:
+    chosen, held_out = validation_split(train.labels, train.groups, seed=seed)
+    part, rest = train.take(chosen), train.take(held_out)
+    accuracies = [
+      metrics.top_k_accuracy(
+        _svm_scores(part, rest, num_classes, c, max_iter, seed)[0],
+        rest.labels,
+        1,
+      )
+      for c in sorted(c_values)
+    ]
+    best = sorted(c_values)[int(np.argmax(accuracies))]
+    accuracies = {str(c): a for c, a in zip(sorted(c_values), accuracies)}
+  scores, converged = _svm_scores(
+    train, test, num_classes, best, max_iter, seed
+  )
+  return scores, {
+    'C': best,
+    'validation_accuracy': accuracies,
+    'converged': converged,
+  }
+
+
+def _svm_scores(train, test, num_classes, c, max_iter, seed):
+  """Scores of the test videos, and whether the solver converged."""
+  # It takes seconds to import, which no other evaluation should wait for.
+  from sklearn import exceptions, preprocessing
+  from sklearn import svm as sklearn_svm
+
+  labels = train.labels[train.videos]
+  scaler = preprocessing.StandardScaler().fit(train.values)
+  machine = sklearn_svm.LinearSVC(
+    C=c, dual='auto', max_iter=max_iter, random_state=seed
+  )
+  classes = np.unique(labels)
+  if len(classes) < 2:  # nothing to part: the one class is always right
+    scores = np.zeros([len(test.labels), num_classes])
+    scores[:, classes] = 1.0
+    return scores, True
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always', exceptions.ConvergenceWarning)
+    machine.fit(scaler.transform(train.values), labels)
+  converged = not any(
+    issubclass(one.category, exceptions.ConvergenceWarning) for one in caught
+  )
+  found = machine.decision_function(scaler.transform(test.values))
+  if found.ndim == 1:  # of two classes
+    found = np.stack([-found, found], axis=1)
+  # A class that was never seen comes last.
+  rows = np.full([len(found), num_classes], found.min(initial=0.0) - 1)
+  rows[:, classes] = found
+  return mean_over_clips(rows, test.videos, len(test.labels)), converged
+
+
+@gin.register
+def knn(
+  train: Videos,
+  test: Videos,
+  num_classes: int,
+  k: int = 20,
+  temperature: float = 0.07,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """The nearest training videos vote, by cosine.
+
+  A video is the mean of its clips. Its k nearest training videos vote for their
+  classes with exp(cosine / temperature); those that are as near as the k-th
+  vote too, so that the order of the videos does not matter.
+
+  Args:
+    train: `Videos`.
+    test: `Videos`.
+    num_classes: Number of classes.
+    k: No more than there are training videos.
+    temperature: Divides the cosines of the votes.
+
+  Returns:
+    (N_test, num_classes) float64 scores, and a dictionary of what else is to be
+    said: `k`.
+  """
+  k = min(k, len(train.labels))
+
+  def vectors(videos):
+    mean = mean_over_clips(videos.values, videos.videos, len(videos.labels))
+    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+  queries, pool = vectors(test), vectors(train)
+  classes = np.eye(num_classes)[train.labels]  # (N_train, num_classes)
+  scores = np.zeros([len(queries), num_classes])
+  chunk_size = max(1, _MAX_COSINES // len(pool))
+  for start in range(0, len(queries), chunk_size):
+    chunk = slice(start, start + chunk_size)
+    cosines = queries[chunk] @ pool.T  # (chunk_size, N_train)
+    kth = np.partition(cosines, -k, axis=1)[:, -k, np.newaxis]
+    votes = np.exp((cosines - 1) / temperature)
+    votes[cosines < kth - retrieval.TIE] = 0
+    scores[chunk] = votes @ classes
+  has_clips = np.bincount(test.videos, minlength=len(test.labels)) > 0
+  # Rounded, so that equal votes are equal whatever the order of their sum.
+  return np.round(scores, 12) * has_clips[:, np.newaxis], {'k': k}

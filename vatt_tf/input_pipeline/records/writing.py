@@ -1,0 +1,192 @@
+"""Writes clips as records, in shards.
+
+Writing needs no TensorFlow op and no session: it can run in any thread or
+process.
+"""
+
+from collections.abc import Sequence
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from vatt_tf.input_pipeline.records import schema
+
+
+def _clip_values(clip: schema.Clip) -> dict[str, list | np.ndarray]:
+  """The values of each field; an empty list leaves the field out."""
+  has_frames = bool(clip.frames)
+  has_waveform = clip.waveform is not None and np.size(clip.waveform) > 0
+  times = list(clip.timestamps)
+  if has_frames and not times:
+    times = schema.frame_times(len(clip.frames), clip.frame_rate)
+  return {
+    'image_encoded': list(clip.frames),
+    'image_timestamp': times if has_frames else [],
+    'image_frame_rate': [clip.frame_rate] if has_frames else [],
+    'image_height': [clip.height] if has_frames and clip.height else [],
+    'image_width': [clip.width] if has_frames and clip.width else [],
+    'image_format': [b'JPEG'] if has_frames else [],
+    'waveform': clip.waveform if has_waveform else [],
+    'waveform_encoded': [],
+    'waveform_rate': [clip.sample_rate] if has_waveform else [],
+    'waveform_channels': [1] if has_waveform else [],
+    'caption_text': [caption.text for caption in clip.captions],
+    'caption_start': [caption.start for caption in clip.captions],
+    'caption_end': [caption.end for caption in clip.captions],
+    'label_index': list(clip.label_indices),
+    'label_name': list(clip.label_names),
+    'data_path': [clip.data_path] if clip.data_path else [],
+    'clip_start': [clip.start] if clip.data_path else [],
+    'clip_end': [clip.end] if clip.data_path else [],
+    'example_id': [clip.example_id] if clip.example_id else [],
+    'dataset_name': [clip.dataset_name] if clip.dataset_name else [],
+  }
+
+
+def _float_list(values: Sequence[float] | np.ndarray):
+  """A `FloatList`, made from the bytes of the array, not number by number."""
+  array = np.ascontiguousarray(values, dtype='<f4')
+  length, header = array.nbytes, bytearray(b'\n')  # Field 1, length-delimited.
+  while length > 127:
+    header.append(length & 127 | 128)
+    length >>= 7
+  header.append(length)
+  return tf.train.FloatList.FromString(bytes(header) + array.tobytes())
+
+
+def floats(float_list: tf.train.FloatList) -> np.ndarray:
+  """The values of a `FloatList` as (n,) float32, read from its bytes."""
+  count = len(float_list.value)
+  packed = float_list.SerializeToString()
+  values = packed[len(packed) - 4 * count :]
+  return np.frombuffer(values, dtype='<f4').astype(np.float32)
+
+
+def _feature(dtype: str, values) -> tf.train.Feature:
+  if dtype == schema.FLOAT:
+    return tf.train.Feature(float_list=_float_list(values))
+  if dtype == schema.INT64:
+    return tf.train.Feature(
+      int64_list=tf.train.Int64List(value=[int(value) for value in values])
+    )
+  return tf.train.Feature(
+    bytes_list=tf.train.BytesList(
+      value=[
+        value.encode('utf-8') if isinstance(value, str) else bytes(value)
+        for value in values
+      ]
+    )
+  )
+
+
+def make_sequence_example(clip: schema.Clip) -> tf.train.SequenceExample:
+  """Lays a clip out as `FEATURE_SPEC` says.
+
+  Args:
+    clip: The clip.
+
+  Returns:
+    The protocol buffer.
+
+  Raises:
+    ValueError: The clip is not fit to be written (`check_clip`).
+  """
+  schema.check_clip(clip)
+  values = _clip_values(clip)
+  example = tf.train.SequenceExample()
+  for field in schema.FEATURE_SPEC:
+    of_field = values[field.name]
+    if not len(of_field):
+      continue
+    if field.placement == schema.CONTEXT:
+      example.context.feature[field.key].CopyFrom(
+        _feature(field.dtype, of_field)
+      )
+    elif field.count == schema.ONE_STEP:
+      example.feature_lists.feature_list[field.key].feature.add().CopyFrom(
+        _feature(field.dtype, of_field)
+      )
+    else:
+      steps = example.feature_lists.feature_list[field.key].feature
+      steps.extend(_feature(field.dtype, [value]) for value in of_field)
+  return example
+
+
+def serialize_clip(clip: schema.Clip) -> bytes:
+  """The bytes of `make_sequence_example`: what a shard holds."""
+  # The same bytes in every process, whatever the order of keys in a map.
+  return make_sequence_example(clip).SerializeToString(deterministic=True)
+
+
+def shard_path(folder: str, name: str, index: int, num_shards: int) -> str:
+  """The path of a shard, `folder/name-00003-of-00016.tfrecord`.
+
+  Args:
+    folder: Of the records.
+    name: Of the split.
+    index: Number of the shard, from 0.
+    num_shards: Of the split.
+
+  Raises:
+    ValueError: `index` is not in [0, num_shards).
+  """
+  if not 0 <= index < num_shards:
+    raise ValueError(
+      '`index` must be in [0, num_shards). Received: '
+      f'index={index}, num_shards={num_shards}'
+    )
+  return os.path.join(
+    folder, f'{name}-{index:05d}-of-{num_shards:05d}.tfrecord'
+  )
+
+
+class ShardWriter:
+  """Writes one shard so that it is either whole or not there.
+
+  The records go to a hidden file beside the shard, which takes the shard's name
+  when the writer is closed. An exception inside `with` removes the hidden file
+  and leaves a shard of that name, if there was one, as it was.
+
+  Args:
+    path: Path of the shard.
+
+  Example:
+    >>> with writing.ShardWriter(path) as writer:
+    ...   writer.write(clip)
+  """
+
+  def __init__(self, path: str):
+    folder, name = os.path.split(os.fspath(path))
+    self.path = os.fspath(path)
+    self.num_records = 0
+    self._temporary_path = os.path.join(folder, f'.{name}.{os.getpid()}.part')
+    if folder:
+      tf.io.gfile.makedirs(folder)
+    self._writer = tf.io.TFRecordWriter(self._temporary_path)
+
+  def write(self, record: bytes | schema.Clip) -> None:
+    """Adds a clip, or a record that is serialised already."""
+    if isinstance(record, schema.Clip):
+      record = serialize_clip(record)
+    self._writer.write(record)
+    self.num_records += 1
+
+  def close(self) -> None:
+    """Gives the shard its name."""
+    self._writer.close()
+    tf.io.gfile.rename(self._temporary_path, self.path, overwrite=True)
+
+  def abort(self) -> None:
+    """Drops what was written."""
+    self._writer.close()
+    tf.io.gfile.remove(self._temporary_path)
+
+  def __enter__(self) -> 'ShardWriter':
+    return self
+
+  def __exit__(self, error_type, error, traceback) -> None:
+    if error_type is None:
+      self.close()
+    else:
+      self.abort()

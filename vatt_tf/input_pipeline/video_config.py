@@ -1,0 +1,137 @@
+"""What the pipeline makes of the frames of a record."""
+
+import dataclasses
+
+import gin
+
+LOOP = 'loop'
+
+HOLD = 'hold'
+
+
+def _check_range(name, value, low, high):
+  if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+    raise ValueError(
+      f'`{name}` must be two rising numbers in [{low}, {high}]. '
+      f'Received: {name}={value}'
+    )
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+  """What the pipeline makes of the video of a record.
+
+  The paper: 32 frames at 10 frames a second, 224 x 224 pixels.
+
+  The window that is cut out of each frame is chosen in one of two ways. By
+  default it has the aspect ratio of the output and `scale` times the size of
+  the largest such window, divided by a random factor in
+  [1 - scale_jitter, 1 + scale_jitter]. With `area_range` its area is a random
+  share of the frame's, and its aspect ratio is drawn from `aspect_ratio_range`.
+  In training its place is random; in evaluation it lies in the centre, has no
+  jitter, and with three crops lies at both ends and in the middle of the longer
+  side. It is then resized to `frame_size`, up or down.
+
+  Attributes:
+    num_frames: Frames of a clip.
+    frame_rate: Frames a second.
+    frame_size: Height and width of the output, or a pair of them.
+    short_clip: When a record is shorter than the clip: `loop` starts it again
+      from its first frame, sound and all (as DMVR does); `hold` repeats its
+      last frame, in silence.
+    scale: Share of the largest window that is cut out, in (0, 1].
+    scale_jitter: In [0, 1).
+    area_range: Two numbers in (0, 1], or None.
+    aspect_ratio_range: Width by height of the window when `area_range` is
+      given.
+    flip_rate: Share of training clips that are mirrored left to right.
+    color_rate: Share of training clips whose colours are changed.
+    max_brightness: Largest amount added, on a scale from 0 to 1.
+    contrast_range: Factors of the distance from the clip's mean colour.
+    saturation_range: Factors of the chroma.
+    max_hue: Largest turn of the hue, as a share of the circle.
+    gray_rate: Share of training clips made gray.
+    num_clips: Clips taken of a record in evaluation, spread evenly.
+    num_crops: Windows of each of them in evaluation, 1 or 3.
+  """
+
+  num_frames: int = 32
+  frame_rate: float = 10.0
+  frame_size: int | tuple[int, int] = 224
+  short_clip: str = LOOP
+  scale: float = 0.875
+  scale_jitter: float = 0.0
+  area_range: tuple[float, float] | None = None
+  aspect_ratio_range: tuple[float, float] = (0.5, 2.0)
+  flip_rate: float = 0.5
+  color_rate: float = 0.8
+  max_brightness: float = 32.0 / 255.0
+  contrast_range: tuple[float, float] = (0.6, 1.4)
+  saturation_range: tuple[float, float] = (0.6, 1.4)
+  max_hue: float = 0.2
+  gray_rate: float = 0.0
+  num_clips: int = 1
+  num_crops: int = 1
+
+  def __post_init__(self):
+    for name in ('num_frames', 'num_clips'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'`{name}` must be at least 1. Received: {name}={getattr(self, name)}'
+        )
+    if not self.frame_rate > 0:
+      raise ValueError(
+        f'`frame_rate` must be above 0. Received: frame_rate={self.frame_rate}'
+      )
+    if min(self.size) < 1:
+      raise ValueError(
+        '`frame_size` must be at least 1. Received: '
+        f'frame_size={self.frame_size}'
+      )
+    if self.short_clip not in (LOOP, HOLD):
+      raise ValueError(
+        f'`short_clip` must be {LOOP!r} or {HOLD!r}. Received: '
+        f'short_clip={self.short_clip!r}'
+      )
+    if not 0 < self.scale <= 1:
+      raise ValueError(
+        f'`scale` must be in (0, 1]. Received: scale={self.scale}'
+      )
+    if not 0 <= self.scale_jitter < 1:
+      raise ValueError(
+        '`scale_jitter` must be in [0, 1). Received: '
+        f'scale_jitter={self.scale_jitter}'
+      )
+    for name in ('flip_rate', 'color_rate', 'gray_rate', 'max_hue'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(
+          f'`{name}` must be in [0, 1]. Received: {name}={getattr(self, name)}'
+        )
+    if self.area_range is not None:
+      _check_range('area_range', self.area_range, 1e-4, 1.0)
+    _check_range('aspect_ratio_range', self.aspect_ratio_range, 0.01, 100.0)
+    _check_range('contrast_range', self.contrast_range, 0.0, 100.0)
+    _check_range('saturation_range', self.saturation_range, 0.0, 100.0)
+    if self.num_crops not in (1, 3):
+      raise ValueError(
+        f'`num_crops` must be 1 or 3. Received: num_crops={self.num_crops}'
+      )
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """Height and width of the output."""
+    if isinstance(self.frame_size, int):
+      return self.frame_size, self.frame_size
+    height, width = self.frame_size
+    return height, width
+
+  @property
+  def shape(self) -> tuple[int, int, int, int]:
+    """(T, H, W, 3)."""
+    return (self.num_frames, *self.size, 3)
+
+  @property
+  def seconds(self) -> float:
+    """What the clip lasts."""
+    return self.num_frames / self.frame_rate
