@@ -3,22 +3,90 @@
 The functions of `clip` draw a row from it, by the number of the record.
 """
 
+from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 import time
-from typing import Any
 
 from absl import logging
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import tensor_utils
-from vatt_tf.input_pipeline import clip as clip_lib
 from vatt_tf.input_pipeline import (
+  bad_records,
   clip_cache,
   frame_ops,
+  video_config,
 )
+from vatt_tf.input_pipeline import clip as clip_lib
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
+from vatt_tf.input_pipeline import video as video_lib
+
+# Keys of what `decode_clip` makes of frames and captions.
+FRAMES = 'frames'
+FRAME_SIZE = 'frame_size'
+CAPTION_IDS = 'caption_ids'
+CAPTION_MASK = 'caption_mask'
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedClip:
+  """What is kept of a record: decoded frames, and captions as token ids.
+
+  Attributes:
+    features: Of `decode_clip`, with `source`, `shard`, `index` and `epoch`.
+  """
+
+  features: dict[str, tf.Tensor]
+
+  def video(
+    self,
+    indices: tf.Tensor,
+    config: video_config.VideoConfig,
+    seeds: tuple[tf.Tensor | None, tf.Tensor | None],
+    crop: int,
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Cuts the frames out of those in memory; see `clip.Clip`.
+
+    Args:
+      indices: As of `clip.Clip`.
+      config: As of `clip.Clip`.
+      seeds: As of `clip.Clip`.
+      crop: Unused: training has one window.
+    """
+    del crop
+    scales = [
+      self.features[f'{FRAMES}_{scale}']
+      for scale in range(frame_ops.NUM_SCALES)
+    ]
+    frames = frame_ops.take_frames(
+      scales, self.features[FRAME_SIZE], indices, config, seeds[0]
+    )
+    return video_lib.finish_frames(frames, config, seeds[1]), True, 0
+
+  def num_captions(self) -> tf.Tensor:
+    """The number of captions, () int32."""
+    return tf.shape(self.features[CAPTION_IDS])[0]
+
+  def captions(
+    self, chosen: tf.Tensor, plan: plan_lib.Plan
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes token ids and masks; see `clip.Clip`."""
+    missing = plan.text.num_captions - tf.size(chosen)
+    ids = tf.gather(self.features[CAPTION_IDS], chosen)
+    ids = tf.pad(ids, [[0, missing], [0, 0]])  # (C, L)
+    mask = tf.gather(self.features[CAPTION_MASK], chosen)
+    return (
+      tf.ensure_shape(ids, plan.text.shape),
+      tf.ensure_shape(tf.pad(mask, [[0, missing]]), [plan.text.num_captions]),
+    )
+
+  def report(self, faults: list[tf.Tensor], plan: plan_lib.Plan) -> tf.Tensor:
+    """Empty: a record that something is wrong with is not kept decoded."""
+    del faults, plan
+    return tf.fill([bad_records.REPORT_SIZE], '')
 
 
 def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
@@ -32,18 +100,18 @@ def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
   if plan.video is not None:
     spec['image_timestamp'] = numbers
     spec['video_end'] = number
-    spec[clip_lib.FRAME_SIZE] = tf.TensorSpec([2], tf.int32)
+    spec[FRAME_SIZE] = tf.TensorSpec([2], tf.int32)
     frames = tf.TensorSpec([None, None, None, 3], tf.uint8)
     for scale in range(frame_ops.NUM_SCALES):
-      spec[f'{clip_lib.FRAMES}_{scale}'] = frames
+      spec[f'{FRAMES}_{scale}'] = frames
   if plan.audio is not None:
     spec['waveform'] = tf.TensorSpec([None], tf.float32)
     spec['waveform_rate'] = tf.TensorSpec([], tf.int32)
   if plan.text is not None:
     spec['caption_start'] = spec['caption_end'] = numbers
     length = plan.text.max_words
-    spec[clip_lib.CAPTION_IDS] = tf.TensorSpec([None, length], tf.int32)
-    spec[clip_lib.CAPTION_MASK] = tf.TensorSpec([None], tf.bool)
+    spec[CAPTION_IDS] = tf.TensorSpec([None, length], tf.int32)
+    spec[CAPTION_MASK] = tf.TensorSpec([None], tf.bool)
   if plan.label is not None:
     spec[names.LABEL] = plan_lib.row_spec(label=plan.label)[names.LABEL]
   return spec
@@ -83,11 +151,11 @@ def decode_clip(
   features = clip_lib.prepare(element, plan)
   is_right = tf.reduce_all(tf.equal(features['faults'], 0))
   if plan.video is not None:
-    *decoded, features[clip_lib.FRAME_SIZE], is_decoded = _decode_frames(
+    *decoded, features[FRAME_SIZE], is_decoded = _decode_frames(
       features['image_encoded'], plan.video
     )
     for scale, frames in enumerate(decoded):
-      features[f'{clip_lib.FRAMES}_{scale}'] = frames
+      features[f'{FRAMES}_{scale}'] = frames
     is_right &= is_decoded
   if plan.text is not None:
 
@@ -97,7 +165,7 @@ def decode_clip(
       )
       return ids[0], mask[0]
 
-    features[clip_lib.CAPTION_IDS], features[clip_lib.CAPTION_MASK] = tf.map_fn(
+    features[CAPTION_IDS], features[CAPTION_MASK] = tf.map_fn(
       encode,
       features['caption_text'],
       fn_output_signature=(
@@ -133,6 +201,11 @@ def _zeros_of(spec):
 
 
 @tensor_utils.as_graph
+def _sample_cached(features, plan):
+  return clip_lib.sample_clip(CachedClip(features), plan)
+
+
+@tensor_utils.as_graph
 def _load_cached(element, *, plan, cache):
   """The row of a record that may be in the cache; it is if it was not read."""
   found = cache.find(plan_lib.number_of(element, plan))
@@ -149,14 +222,9 @@ def _load_cached(element, *, plan, cache):
     clip = cached()
   element = {**element, 'record': clip.pop('record')}
   features = {**element, **clip}
-  if plan.video is not None:
-    features[clip_lib.FRAMES] = [
-      features.pop(f'{clip_lib.FRAMES}_{scale}')
-      for scale in range(frame_ops.NUM_SCALES)
-    ]
 
   def decoded():
-    return clip_lib.sample(features, plan)
+    return _sample_cached(features, plan)
 
   def read():
     dataset = clip_lib.load_records(tf.data.Dataset.from_tensors(element), plan)
@@ -176,7 +244,12 @@ def load_cached(
   )
 
 
-def fill_cache(cache: Any, readers: Any, plan: Any, num_records: Any) -> bool:
+def fill_cache(
+  cache: clip_cache.ClipCache,
+  readers: Sequence[tuple[Callable[..., tf.data.Dataset], Sequence[int]]],
+  plan: plan_lib.Plan,
+  num_records: int,
+) -> bool:
   """Decodes the clips of this pipeline into the cache, while there is room.
 
   Args:

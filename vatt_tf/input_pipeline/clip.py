@@ -6,7 +6,9 @@ follows from (seed, epoch, record): a record gets the same draws wherever in the
 batch, and in whichever input pipeline, it is read.
 """
 
+import dataclasses
 import functools
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,7 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities, tensor_utils
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
-from vatt_tf.input_pipeline import encoded_audio, frame_ops, order, video_config
+from vatt_tf.input_pipeline import encoded_audio, order, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
@@ -23,11 +25,108 @@ from vatt_tf.input_pipeline.records import reading, schema
 
 # Key of a row's seed, between a row and the functions of the whole batch.
 SEED = '_seed'
-# Keys of what `decode_clip` makes of frames and captions.
-FRAMES = 'frames'
-FRAME_SIZE = 'frame_size'
-CAPTION_IDS = 'caption_ids'
-CAPTION_MASK = 'caption_mask'
+
+
+class Clip(Protocol):
+  """What `sample_clip` draws rows from: a record, or what is kept of it.
+
+  Attributes:
+    features: The tensors that both have: times of frames and captions, the
+      waveform, the label, and where the record lies.
+  """
+
+  features: dict[str, tf.Tensor]
+
+  def video(
+    self,
+    indices: tf.Tensor,
+    config: video_config.VideoConfig,
+    seeds: tuple[tf.Tensor | None, tf.Tensor | None],
+    crop: int,
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The frames at some indices, finished.
+
+    Args:
+      indices: (T,) int32, of the record's frames; it has one at least.
+      config: Of the pipeline.
+      seeds: Of the window, and of flip and colors; None in evaluation.
+      crop: Which window of evaluation.
+
+    Returns:
+      video (T, H, W, 3) float32, mask () bool, fault () int32.
+    """
+
+  def num_captions(self) -> tf.Tensor:
+    """The number of captions, () int32."""
+
+  def captions(
+    self, chosen: tf.Tensor, plan: plan_lib.Plan
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Some captions: ids (C, L) int32 and mask (C,) bool."""
+
+  def report(self, faults: list[tf.Tensor], plan: plan_lib.Plan) -> tf.Tensor:
+    """What is wrong with the record: (6,) string, empty when nothing is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RawClip:
+  """A record as it was read: its frames are JPEG and its captions strings.
+
+  Attributes:
+    features: Of `prepare`.
+  """
+
+  features: dict[str, tf.Tensor]
+
+  def video(
+    self,
+    indices: tf.Tensor,
+    config: video_config.VideoConfig,
+    seeds: tuple[tf.Tensor | None, tf.Tensor | None],
+    crop: int,
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes the frames; see `Clip`.
+
+    Args:
+      indices: As of `Clip`.
+      config: As of `Clip`.
+      seeds: As of `Clip`.
+      crop: As of `Clip`.
+    """
+
+    def decode(frames, indices):
+      return video_lib.load_frames(frames, indices, config, seeds[0], crop)
+
+    def nothing():
+      return tf.zeros([0, 0, 0, 3], tf.uint8)
+
+    frames = tensor_utils.guarded(
+      decode, (self.features['image_encoded'], indices), nothing
+    )
+
+    def corrupt():
+      return tf.zeros(config.shape), False, bad_records_lib.FRAME_CORRUPT
+
+    def finish():
+      return video_lib.finish_frames(frames, config, seeds[1]), True, 0
+
+    return tf.cond(tf.size(frames) > 0, finish, corrupt)
+
+  def num_captions(self) -> tf.Tensor:
+    """The number of captions, () int32."""
+    return tf.shape(self.features['caption_text'])[0]
+
+  def captions(
+    self, chosen: tf.Tensor, plan: plan_lib.Plan
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tokenizes captions; see `Clip`."""
+    texts = tf.gather(self.features['caption_text'], chosen)
+    return text_lib.encode_captions(texts, plan.tokenizer, plan.text)
+
+  def report(self, faults: list[tf.Tensor], plan: plan_lib.Plan) -> tf.Tensor:
+    """Names the faults of the record and those that its frames showed."""
+    faults = tf.concat([self.features['faults'], *faults], axis=0)
+    return bad_records_lib.make_report(self.features, faults, plan)
 
 
 def parse(
@@ -203,7 +302,7 @@ def clip_offsets(
 
 
 def load_video(
-  features: dict[str, tf.Tensor],
+  clip: Clip,
   offset: tf.Tensor,
   duration: tf.Tensor,
   plan: plan_lib.Plan,
@@ -213,7 +312,7 @@ def load_video(
   """Decodes and finishes the frames of a clip.
 
   Args:
-    features: Of `prepare`, or a decoded clip.
+    clip: A record, or what is kept of it.
     offset: () int64, µs.
     duration: () int64, µs.
     plan: Of the pipeline.
@@ -224,47 +323,24 @@ def load_video(
     video (T, H, W, 3) float32, mask () bool, and fault () int32.
   """
   config = plan.video
+  times = clip.features['image_timestamp']
 
   def missing():
     return tf.zeros(config.shape), tf.constant(False), tf.constant(0)
 
   def load():
     indices = video_lib.sample_indices(
-      features['image_timestamp'],
+      times,
       offset,
       duration,
       config.num_frames,
       config.frame_rate,
       config.short_clip,
     )
-
     finish_seed = None if seed is None else order.fold_in(seed, 1)
-    if FRAMES in features:
-      frames = frame_ops.take_frames(
-        features[FRAMES], features[FRAME_SIZE], indices, config, seed
-      )
-      return video_lib.finish_frames(frames, config, finish_seed), True, 0
+    return clip.video(indices, config, (seed, finish_seed), crop)
 
-    def decode(frames, indices):
-      return video_lib.load_frames(frames, indices, config, seed, crop)
-
-    def nothing():
-      return tf.zeros([0, 0, 0, 3], tf.uint8)
-
-    frames = tensor_utils.guarded(
-      decode, (features['image_encoded'], indices), nothing
-    )
-
-    def corrupt():
-      return tf.zeros(config.shape), False, bad_records_lib.FRAME_CORRUPT
-
-    def finish():
-      video = video_lib.finish_frames(frames, config, finish_seed)
-      return video, True, 0
-
-    return tf.cond(tf.size(frames) > 0, finish, corrupt)
-
-  return tf.cond(tf.size(features['image_timestamp']) > 0, load, missing)
+  return tf.cond(tf.size(times) > 0, load, missing)
 
 
 def load_audio(
@@ -307,7 +383,7 @@ def load_audio(
 
 
 def load_text(
-  features: dict[str, tf.Tensor],
+  clip: Clip,
   offset: tf.Tensor,
   duration: tf.Tensor,
   plan: plan_lib.Plan,
@@ -316,7 +392,7 @@ def load_text(
   """Chooses and tokenizes the captions of a clip.
 
   Args:
-    features: Of `prepare`, or a decoded clip.
+    clip: A record, or what is kept of it.
     offset: () int64, µs.
     duration: () int64, µs.
     plan: Of the pipeline.
@@ -327,26 +403,15 @@ def load_text(
   """
   span = round(plan.span * schema.MICROSECONDS)
   center = offset + tf.minimum(tf.constant(span, tf.int64), duration) // 2
-  is_decoded = CAPTION_IDS in features
-  texts = features[CAPTION_IDS if is_decoded else 'caption_text']
   chosen = text_lib.nearest_captions(
-    features['caption_start'],
-    features['caption_end'],
-    tf.shape(texts)[0],
+    clip.features['caption_start'],
+    clip.features['caption_end'],
+    clip.num_captions(),
     center,
     plan.text.num_captions,
     seed,
   )
-  texts = tf.gather(texts, chosen)
-  if not is_decoded:
-    return text_lib.encode_captions(texts, plan.tokenizer, plan.text)
-  missing = plan.text.num_captions - tf.size(chosen)
-  ids = tf.pad(texts, [[0, missing], [0, 0]])  # (C, L)
-  mask = tf.gather(features[CAPTION_MASK], chosen)
-  return (
-    tf.ensure_shape(ids, plan.text.shape),
-    tf.ensure_shape(tf.pad(mask, [[0, missing]]), [plan.text.num_captions]),
-  )
+  return clip.captions(chosen, plan)
 
 
 def load_label(
@@ -407,16 +472,22 @@ def prepare(
 def sample(
   features: dict[str, tf.Tensor], plan: plan_lib.Plan
 ) -> dict[str, tf.Tensor]:
-  """Makes the row, or the rows, that a record gives.
+  """Makes the row, or the rows, that a record of `prepare` gives."""
+  return sample_clip(RawClip(features), plan)
+
+
+def sample_clip(clip: Clip, plan: plan_lib.Plan) -> dict[str, tf.Tensor]:
+  """Makes the row, or the rows, that a clip gives.
 
   Args:
-    features: Of `prepare`, or a decoded clip.
+    clip: A record, or what is kept of it.
     plan: Of the pipeline.
 
   Returns:
     The tensors of `row_spec`; in evaluation with more than one clip or crop,
     with an axis of `num_clips * num_crops` in front (crops change fastest).
   """
+  features = clip.features
   seed = None
   seeds = [None] * 4
   if plan.is_training:
@@ -432,12 +503,11 @@ def sample(
     for key in keys:
       seed = order.fold_in(seed, features[key])
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-  faults = [features['faults']] if 'faults' in features else []
+  faults = []
   offsets, duration = clip_offsets(features, plan, seeds[0])
   num_crops = plan.num_views // offsets.shape[0]
   views = []
-  for clip in range(offsets.shape[0]):
-    offset = offsets[clip]
+  for offset in tf.unstack(offsets):
     row = {}
     if plan.audio is not None:
       row[plan.audio.input_name], row[names.AUDIO_MASK] = load_audio(
@@ -445,7 +515,7 @@ def sample(
       )
     if plan.text is not None:
       row[names.TEXT], row[names.TEXT_MASK] = load_text(
-        features, offset, duration, plan, seeds[3]
+        clip, offset, duration, plan, seeds[3]
       )
     if plan.label is not None:
       row[names.LABEL] = features[names.LABEL]
@@ -453,17 +523,11 @@ def sample(
       view = dict(row)
       if plan.video is not None:
         view[names.VIDEO], view[names.VIDEO_MASK], fault = load_video(
-          features, offset, duration, plan, seeds[1], crop
+          clip, offset, duration, plan, seeds[1], crop
         )
         faults.append(fault[None])
       views.append(view)
-  # What is wrong with a decoded clip, its record still says: see `decode_clip`.
-  if 'faults' in features:
-    report = bad_records_lib.make_report(
-      features, tf.concat(faults, axis=0), plan
-    )
-  else:
-    report = tf.fill([bad_records_lib.REPORT_SIZE], '')
+  report = clip.report(faults, plan)
   for view in views:
     view[bad_records_lib.REPORT] = report
     if plan.with_example_id:
