@@ -128,7 +128,7 @@ class IngestMainTest(parameterized.TestCase, tf.test.TestCase):
     code, text, _ = self.run_main(manifest=manifest, num_shards=2)
     self.assertEqual(code, 0)
     self.assertIn('600 clips', text)
-    self.assertRegex(text, r'; [1-9]\d* of them were there from an earlier')
+    self.assertRegex(text, r'; [1-9]\d* of them are from an earlier')
     self.assertLen(glob.glob(f'{self.out}/train-*.tfrecord'), 2)
 
 

@@ -24,13 +24,8 @@ docs/ingest.md says more, docs/datasets what each data set needs.
 from absl import app, flags
 
 from vatt_tf.core import command_line
-from vatt_tf.media import (
-  errors,
-  ingest,
-  official_ingest,
-  official_lists,
-  planning,
-)
+from vatt_tf.media import errors, ingest, ingest_report, planning
+from vatt_tf.media.datasets import ingestion, registry
 
 command_line.define_path(
   'manifest',
@@ -42,7 +37,7 @@ command_line.define_path(
 flags.DEFINE_enum(
   'dataset',
   None,
-  list(official_lists.DATASETS),
+  list(registry.DATASETS),
   'Public data set, instead of a manifest: its own lists say what is in it.',
 )
 command_line.define_path(
@@ -182,7 +177,7 @@ ARGUMENTS = (
 ).split()
 
 
-def _ingest() -> ingest.Result:
+def _ingest() -> ingest_report.Result:
   """Ingests what the flags say."""
   arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   of_dataset = {name: flags.FLAGS[name].value for name in DATASET_ARGUMENTS}
@@ -198,7 +193,7 @@ def _ingest() -> ingest.Result:
       '--manifest and --dataset exclude each other: a data set has lists of '
       f'its own. Received: --manifest={manifest} --dataset={dataset}'
     )
-  return official_ingest.ingest_dataset(dataset, **of_dataset, **arguments)
+  return ingestion.ingest_dataset(dataset, **of_dataset, **arguments)
 
 
 def main(argv):

@@ -22,7 +22,7 @@ from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import run, sources, table
 from vatt_tf.input_pipeline import pipeline, records
-from vatt_tf.media import errors, ingest, worker
+from vatt_tf.media import errors, ingest, ingest_report, worker
 from vatt_tf.media import journal as ingest_journal
 
 
@@ -609,7 +609,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(
     (table, 'write_file'),
-    (ingest, 'write_skip_report'),
+    (ingest_report, 'write_skip_report'),
     (ingest_journal.JsonLines, '_write'),
   )
   def test_full_disk(self, where, name):

@@ -23,7 +23,9 @@ from vatt_tf.media import (
   decode,
   errors,
   ingest,
+  ingest_report,
   planning,
+  shard_writing,
   worker,
 )
 from vatt_tf.media import journal as journal_lib
@@ -181,8 +183,8 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       calls.append(args)
       return original(*args, **kwargs)
 
-    calls, original = [], ingest._make_clip
-    with mock.patch.object(ingest, '_make_clip', write):
+    calls, original = [], shard_writing._make_clip
+    with mock.patch.object(shard_writing, '_make_clip', write):
       with self.assertRaises(KeyboardInterrupt):
         self.ingest(text, num_shards=3)
     result = self.ingest(text, num_shards=3)
@@ -431,7 +433,9 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
   def test_resumes_after_the_last_shard(self):
     self.ingest(num_shards=2)
     expected, out = self.shards(), f'{self.out}-2'
-    with mock.patch.object(ingest, '_finish', side_effect=KeyboardInterrupt):
+    with mock.patch.object(
+      ingest_report, 'write_reports', side_effect=KeyboardInterrupt
+    ):
       with self.assertRaises(KeyboardInterrupt):
         self.ingest(num_shards=2, output_dir=out)
     self.assertEqual(self.shards(out), expected)

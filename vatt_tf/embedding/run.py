@@ -29,7 +29,7 @@ from vatt_tf.input_pipeline import records
 from vatt_tf.media import (
   decode,
   errors,
-  ingest,
+  ingest_report,
   manifest,
   media_file,
   planning,
@@ -637,7 +637,7 @@ def _finish(
   skips = planning.without_repeated_notes(skips)
   report = os.path.join(output, SKIP_REPORT)
   with journal_lib.writing(output):
-    ingest.write_skip_report(report, skips)
+    ingest_report.write_skip_report(report, skips)
   totals = {name: sum(part[name] for part in parts) for name in _COUNTS}
   result = Result(
     output=output,
