@@ -18,8 +18,14 @@ from vatt_tf.core import file_utils
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import encoded_audio, records
-from vatt_tf.media import captions as captions_lib
-from vatt_tf.media import decode, errors, manifest, planning, worker
+from vatt_tf.media import (
+  caption_cues,
+  decode,
+  errors,
+  manifest,
+  planning,
+  worker,
+)
 
 
 class RecordRange(NamedTuple):
@@ -107,7 +113,7 @@ class Reader:
       ]
       cues = result.cues
       if work.cues is not None:
-        cues = captions_lib.in_span(work.cues, result.start, result.end)
+        cues = caption_cues.in_span(work.cues, result.start, result.end)
       clips.append(
         records.Clip(
           frames=result.frames,
@@ -219,9 +225,9 @@ def cut_clip(clip: records.Clip, windows: Windows) -> list[records.Clip]:
         for time in (start, end)
       )
       waveform = waveform[first:last] if first < waveform.size else None
-    cues = captions_lib.in_span(
+    cues = caption_cues.in_span(
       [
-        captions_lib.Cue(caption.start, caption.end, caption.text)
+        caption_cues.Cue(caption.start, caption.end, caption.text)
         for caption in clip.captions
       ],
       start,

@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from vatt_tf.media import captions, errors, media_file, video_frames
+from vatt_tf.media import caption_cues, errors, media_file, video_frames
 from vatt_tf.media import sound as sound_lib
 
 SECOND = media_file.SECOND
@@ -69,14 +69,14 @@ class DecodedClip:
   height: int = 0
   width: int = 0
   audio: np.ndarray | None = None
-  cues: list[captions.Cue] = dataclasses.field(default_factory=list)
+  cues: list[caption_cues.Cue] = dataclasses.field(default_factory=list)
   notes: list[errors.Note] = dataclasses.field(default_factory=list)
   is_last: bool = False
 
 
 def read_captions(
   media: media_file.MediaFile, start: int, end: int
-) -> list[captions.Cue]:
+) -> list[caption_cues.Cue]:
   """Captions of the file's text stream that are shown in [start, end), µs.
 
   Args:
@@ -103,13 +103,13 @@ def read_captions(
       if packet.dts is not None and media.time(packet.dts, stream) > end:
         break
       continue
-    last = captions.OPEN_END
+    last = caption_cues.OPEN_END
     if packet.duration:
       last = time + round(packet.duration * stream.time_base * SECOND)
     for one in media_file.decode_packet(packet) or []:
       cues.append((time, last, _subtitle_lines(one)))
-  cues = captions.unroll(captions.close_ends(cues))
-  return captions.in_span(cues, start, end)
+  cues = caption_cues.unroll(caption_cues.close_ends(cues))
+  return caption_cues.in_span(cues, start, end)
 
 
 def _subtitle_lines(subtitle) -> list[str]:
@@ -257,7 +257,7 @@ def _decode(
     try:
       _check_whole(media, spans[i], start, end, [video, audio])
       end = _check_end(spans[i], start, end, end_of_file)
-      own = captions.in_span(cues, start, end, cue_margin or 0)
+      own = caption_cues.in_span(cues, start, end, cue_margin or 0)
       clip = DecodedClip(start, end, cues=own)
       if not _is_exact(spans[i]):
         clip.is_last = end >= media.length().end - END_TOLERANCE

@@ -152,7 +152,7 @@ def ingest(
       `auto`: from a .srt, .vtt or .json file of the same name beside the media
       file, or else from a text track in it. A folder: from such files in it. A
       .json or .csv file: from this table (see
-      `captions.read_table`). `none`: from nowhere.
+      `caption_tables.read_table`). `none`: from nowhere.
     caption_language: Preferred language of several caption files
       (`clip.en.vtt`) or text tracks, such as `en`.
     caption_encoding: Encoding of caption files; by default UTF-8. A byte order

@@ -40,7 +40,7 @@ from vatt_tf.core import (
   file_utils,
   plain_text,
 )
-from vatt_tf.media import captions, errors, folders, text_files
+from vatt_tf.media import caption_cues, errors, folders, text_files
 
 COLUMNS = (
   'video_path',
@@ -110,7 +110,7 @@ def _parse_time(text: str, column: str, where: str) -> int | None:
   text = text.strip()
   if not text:
     return None
-  time = captions.parse_clock(text)
+  time = caption_cues.parse_clock(text)
   if time is not None:
     return time
   try:

@@ -15,8 +15,10 @@ from typing import NamedTuple
 from absl import logging
 
 from vatt_tf.core import progress_bar
-from vatt_tf.media import captions as captions_lib
 from vatt_tf.media import (
+  caption_cues,
+  caption_files,
+  caption_tables,
   decode,
   errors,
   manifest,
@@ -67,7 +69,7 @@ class Work(NamedTuple):
 
   segment: manifest.Segment
   task: worker.Task
-  cues: list[captions_lib.Cue] | None
+  cues: list[caption_cues.Cue] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,10 +218,10 @@ class _CaptionFinder:
         f'captions={where!r}'
       )
     else:
-      wanted = {captions_lib.video_key(segment.path) for segment in segments}
+      wanted = {caption_tables.video_key(segment.path) for segment in segments}
       name = os.path.basename(where)
-      notes = captions_lib.Notes(name)
-      self._table = captions_lib.read_table(
+      notes = caption_cues.Notes(name)
+      self._table = caption_tables.read_table(
         where, wanted, options.caption_encoding, notes
       )
       self.skips = [
@@ -233,15 +235,15 @@ class _CaptionFinder:
         len(wanted),
       )
 
-  def cues(self, segment: manifest.Segment) -> list[captions_lib.Cue] | None:
+  def cues(self, segment: manifest.Segment) -> list[caption_cues.Cue] | None:
     """Captions that are known now; None if they are read with the media."""
     if segment.captions:
-      end = captions_lib.OPEN_END if segment.end is None else segment.end
+      end = caption_cues.OPEN_END if segment.end is None else segment.end
       return [
-        captions_lib.Cue(segment.start, end, text) for text in segment.captions
+        caption_cues.Cue(segment.start, end, text) for text in segment.captions
       ]
     if self._table is not None:
-      return self._table.get(captions_lib.video_key(segment.path), [])
+      return self._table.get(caption_tables.video_key(segment.path), [])
     if self._options.captions == NONE:
       return []
     return None
@@ -277,7 +279,7 @@ class _CaptionNames:
     self._by_stem = {}
     for name in names:
       base, extension = os.path.splitext(name)
-      if extension.lower() in captions_lib.EXTENSIONS:
+      if extension.lower() in caption_files.EXTENSIONS:
         # With and without what may be a language.
         for stem in {base, os.path.splitext(base)[0]}:
           self._by_stem.setdefault(stem, []).append(name)
@@ -286,7 +288,7 @@ class _CaptionNames:
     """The caption file of a media file, or ''."""
     stem = os.path.splitext(media_name)[0]
     names = self._by_stem.get(stem, ())
-    return captions_lib.find_beside(names, media_name, language)
+    return caption_files.find_beside(names, media_name, language)
 
 
 def _absolute(root: str, path: str) -> str:
@@ -403,7 +405,7 @@ class Plan:
         self.skips.append(skip_of(named, None, None, error, False))
         continue
       extension = os.path.splitext(segment.path)[1].lower()
-      is_text = extension in captions_lib.EXTENSIONS
+      is_text = extension in caption_files.EXTENSIONS
       (texts if is_text else media).append(segment)
       if not is_text and self._finder.reads_streams:
         self._finder.file(segment)

@@ -10,8 +10,14 @@ import tensorflow as tf
 
 from vatt_tf.core import progress_bar
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import captions as captions_lib
-from vatt_tf.media import decode, errors, output_folder, planning, worker
+from vatt_tf.media import (
+  caption_cues,
+  decode,
+  errors,
+  output_folder,
+  planning,
+  worker,
+)
 from vatt_tf.media import journal as journal_lib
 
 # What the journal counts of each task, beside its records.
@@ -42,7 +48,7 @@ def _make_clip(
   """
   cues = decoded.cues
   if work.cues is not None:
-    cues = captions_lib.in_span(
+    cues = caption_cues.in_span(
       work.cues, decoded.start, decoded.end, work.task.caption_margin
     )
   limits = (decoded.start, decoded.end)

@@ -26,7 +26,7 @@ from typing import BinaryIO
 import av.logging
 import cv2
 
-from vatt_tf.media import captions, decode, errors, pictures
+from vatt_tf.media import caption_cues, caption_files, decode, errors, pictures
 
 _LENGTH = struct.Struct('<Q')
 
@@ -84,7 +84,7 @@ def perform(task: Task) -> list:
       return [decode.find_end(task.path, task.audio_path, task.settings)]
     cues, notes = None, []
     if task.caption_path:
-      cues, notes = captions.read_for_clips(
+      cues, notes = caption_files.read_for_clips(
         task.caption_path, task.caption_encoding
       )
     results = decode.decode_spans(
@@ -98,7 +98,7 @@ def perform(task: Task) -> list:
     for result in results:
       if isinstance(result, decode.DecodedClip):
         if cues is not None:
-          result.cues = captions.in_span(
+          result.cues = caption_cues.in_span(
             cues, result.start, result.end, task.caption_margin
           )
           result.notes += _late_cues(cues, result, task)
@@ -120,7 +120,7 @@ def perform(task: Task) -> list:
 
 
 def _late_cues(
-  cues: Iterable[captions.Cue], clip: decode.DecodedClip, task: Task
+  cues: Iterable[caption_cues.Cue], clip: decode.DecodedClip, task: Task
 ) -> list[errors.Note]:
   """What there is to say of captions after the end of the media file."""
   end = clip.end + task.caption_margin
