@@ -91,10 +91,10 @@ def import_checkpoint(
       checkpoint tells.
     gin_params: list of bindings.
     allow_partial: bool, take what fits.
-    report_path: a json file to write the report to, or None. It is written
-      too when a variable does not fit.
-    tokenizer: path of the SentencePiece model of a T5, or None. It is copied
-      to `output`, and the written config.gin uses the copy.
+    report_path: a json file to write the report to, or None. It is written too
+      when a variable does not fit.
+    tokenizer: path of the SentencePiece model of a T5, or None. It is copied to
+      `output`, and the written config.gin uses the copy.
     factorize_positions: bool, of a ViT; see `vit.plan`.
 
   Returns:

@@ -651,8 +651,8 @@ def make_sample_media(
   """Renders the set and writes its media, captions and manifests.
 
   Args:
-    output_dir: the folder to write to; it is made if it is not there, and
-      files of an earlier run are written over.
+    output_dir: the folder to write to; it is made if it is not there, and files
+      of an earlier run are written over.
     num_workers: number of processes; by default one for each core.
     **options: the fields of `Options`: `num_train`, `num_validation`, `seed`
       and so on.

@@ -200,8 +200,8 @@ def run(output_dir):
   """Runs the quickstart.
 
   Args:
-    output_dir: folder for everything that it writes. What an earlier
-      quickstart left there is removed first.
+    output_dir: folder for everything that it writes. What an earlier quickstart
+      left there is removed first.
 
   Returns:
     Retrieval metrics, as `retrieval.evaluate_retrieval` gives them; they are

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media, shared_data
-from vatt_tf.media import decode, errors, sound
+from vatt_tf.media import decode, decode_settings, errors, sound
 
-_SETTINGS = decode.Settings()
+_SETTINGS = decode_settings.Settings()
 
 
 def _image(jpeg):
@@ -29,7 +29,11 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
   def decode(self, path, *spans, audio_path='', captions=False, **settings):
     spans = spans or [decode.Span(is_exact=False)]
     results = decode.decode_spans(
-      str(path), audio_path, spans, decode.Settings(**settings), captions
+      str(path),
+      audio_path,
+      spans,
+      decode_settings.Settings(**settings),
+      captions,
     )
     return results[0] if len(results) == 1 else results
 

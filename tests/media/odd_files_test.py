@@ -15,6 +15,7 @@ from tests import sample_media
 from vatt_tf.media import (
   containers,
   decode,
+  decode_settings,
   errors,
   folders,
   ingest,
@@ -60,7 +61,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
   def decode(self, path, *spans, **settings):
     spans = spans or (decode.Span(is_exact=False),)
     results = worker.perform(
-      worker.Task(path, '', spans, decode.Settings(**settings))
+      worker.Task(path, '', spans, decode_settings.Settings(**settings))
     )
     return results[0] if len(results) == 1 else results
 
@@ -381,7 +382,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
         images=[sample_media.plain(n) for n in range(20, 120)],
       )
       _write(path, _claim_hours(_read(path), extension))
-    settings = decode.Settings()
+    settings = decode_settings.Settings()
     end = decode.find_end(path, '', settings)
     self.assertAlmostEqual(end / 1e6, 4, delta=0.1)
     clip = self.decode_ok(path)

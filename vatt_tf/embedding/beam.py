@@ -203,8 +203,8 @@ def embed(
 
   Raises:
     ValueError: An argument is wrong, or the folder holds another table.
-    errors.TooManyFailedError: More than `max_failed_share` of the clips
-      failed, or nothing was embedded. All others are written.
+    errors.TooManyFailedError: More than `max_failed_share` of the clips failed,
+      or nothing was embedded. All others are written.
   """
   options.check()
   version = model_lib.find_version(options.saved_model)

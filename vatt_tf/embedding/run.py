@@ -27,11 +27,11 @@ from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import sources, table
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import (
-  decode,
+  clock,
+  decode_settings,
   errors,
   ingest_report,
   manifest,
-  media_file,
   planning,
   worker,
 )
@@ -224,8 +224,8 @@ class Job:
     values = {
       'saved_model': self.model_version,
       'modalities': ','.join(self.modalities),
-      'clip_seconds': self.reader.windows.length / decode.SECOND,
-      'stride_seconds': self._stride / decode.SECOND,
+      'clip_seconds': self.reader.windows.length / clock.SECOND,
+      'stride_seconds': self._stride / clock.SECOND,
       'clips_per_file': options.clips_per_file,
     }
     if options.records:
@@ -281,8 +281,8 @@ class Job:
     metadata = {
       'model_path': self.version,
       'model_version': self.model_version,
-      'clip_seconds': self.reader.windows.length / decode.SECOND,
-      'stride_seconds': self._stride / decode.SECOND,
+      'clip_seconds': self.reader.windows.length / clock.SECOND,
+      'stride_seconds': self._stride / clock.SECOND,
       'model_seconds': self.form.seconds,
       'media_root': self.media_root,
     }
@@ -346,8 +346,8 @@ def _windows(options: Options, form: model_lib.Form) -> sources.Windows:
       f'part of a file is left out. Received: stride_seconds={stride}, '
       f'clip_seconds={seconds}'
     )
-  length = round(seconds * decode.SECOND)
-  return sources.Windows(length, length - round(stride * decode.SECOND))
+  length = round(seconds * clock.SECOND)
+  return sources.Windows(length, length - round(stride * clock.SECOND))
 
 
 def _match_shards(pattern: str) -> list[str]:
@@ -378,7 +378,7 @@ def prepare(options: Options, embedder: model_lib.Embedder) -> Job:
   audio_rate = options.audio_rate
   if audio_rate is None:
     audio_rate = form.audio.sample_rate if form.audio else 48000
-  settings = media_file.Settings(
+  settings = decode_settings.Settings(
     frame_rate=form.video.frame_rate if form.video else 10.0,
     shorter_side=options.shorter_side,
     jpeg_quality=options.jpeg_quality,
@@ -441,8 +441,8 @@ class Outcome:
   Attributes:
     rows: Dictionaries with `table.COLUMNS`.
     skips: What has no row, and why.
-    counts: Clips of which nothing failed and of which something did, what
-      holds nothing to embed, and what has rows, by modality.
+    counts: Clips of which nothing failed and of which something did, what holds
+      nothing to embed, and what has rows, by modality.
   """
 
   rows: list[dict] = dataclasses.field(default_factory=list)
@@ -453,7 +453,7 @@ class Outcome:
 
 
 def _seconds(time: int) -> str:
-  return f'{time / decode.SECOND:g}'
+  return f'{time / clock.SECOND:g}'
 
 
 def embed_clips(
@@ -707,8 +707,8 @@ def embed(
 
   Raises:
     ValueError: An argument is wrong, or the folder holds another table.
-    errors.TooManyFailedError: More than `max_failed_share` of the clips
-      failed, or nothing was embedded. All others are written.
+    errors.TooManyFailedError: More than `max_failed_share` of the clips failed,
+      or nothing was embedded. All others are written.
   """
   options.check()
   output = options.output

@@ -20,7 +20,9 @@ from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import encoded_audio, records
 from vatt_tf.media import (
   caption_cues,
+  clock,
   decode,
+  decode_settings,
   errors,
   manifest,
   planning,
@@ -70,7 +72,7 @@ class Reader:
       none has failed.
   """
 
-  settings: decode.Settings
+  settings: decode_settings.Settings
   windows: Windows
   is_listed: bool = False
 
@@ -311,7 +313,7 @@ def plan_media(
   segments: Sequence[manifest.Segment],
   media_root: str,
   manifest_path: str,
-  settings: decode.Settings,
+  settings: decode_settings.Settings,
   captions: str,
   windows: Windows,
   pool: worker.Pool,
@@ -346,8 +348,8 @@ def plan_media(
     captions=captions,
     caption_encoding='',
     caption_margin_seconds=0.0,
-    clip_seconds=windows.length / decode.SECOND,
-    clip_overlap_seconds=windows.overlap / decode.SECOND,
+    clip_seconds=windows.length / clock.SECOND,
+    clip_overlap_seconds=windows.overlap / clock.SECOND,
     min_clip_seconds=None,
     labels='',
     dataset_name='',

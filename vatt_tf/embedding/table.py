@@ -76,8 +76,8 @@ class Embeddings:
   """Rows of a table, as arrays.
 
   Attributes:
-    path: (N,) strings, the media file, relative to `media_root` of the
-      metadata where that is given.
+    path: (N,) strings, the media file, relative to `media_root` of the metadata
+      where that is given.
     clip_start: (N,) float64, seconds in that file.
     clip_end: (N,) float64.
     modality: (N,) strings of `MODALITIES`.

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from vatt_tf.core import plain_text
-from vatt_tf.media import errors
+from vatt_tf.media import clock, errors
 
 # The end of a cue that lasts until the end of the file.
 OPEN_END = 1 << 62
@@ -14,9 +14,8 @@ OPEN_END = 1 << 62
 # Notes on one caption file; one more counts the rest.
 MAX_NOTES = 10
 
-SECOND = 1_000_000
 # Of rolling captions, cues follow each other within this time.
-_ROLL_GAP = SECOND // 10
+_ROLL_GAP = clock.SECOND // 10
 
 _TAG = re.compile(r'</?[a-zA-Z][^<>]*>|</>|<\d[\d:.]*>')
 _BRACES = re.compile(r'\{\\[^{}]*\}|\{[a-zA-Z]:[^{}]*\}')
@@ -86,7 +85,7 @@ def match_to_time(match: re.Match) -> int:
   """Returns the µs of groups of hours, minutes, seconds and fraction."""
   hours, minutes, seconds, fraction = match.groups()
   whole = (int(hours or 0) * 60 + int(minutes)) * 60 + int(seconds)
-  return whole * SECOND + int((fraction or '0').ljust(6, '0')[:6])
+  return whole * clock.SECOND + int((fraction or '0').ljust(6, '0')[:6])
 
 
 def use_times(
@@ -113,7 +112,7 @@ def use_times(
     return max(start, 0), end
   notes.add(
     f'{where}: {reason}, so it is left out. Received: '
-    f'start={start / SECOND:g}, end={end / SECOND:g}'
+    f'start={start / clock.SECOND:g}, end={end / clock.SECOND:g}'
   )
   return None
 

@@ -5,7 +5,7 @@ import json
 import math
 
 from vatt_tf.core import plain_text
-from vatt_tf.media import caption_cues, errors
+from vatt_tf.media import caption_cues, clock, errors
 
 # No media file lasts longer than this.
 _MAX_SECONDS = 1e9
@@ -19,7 +19,7 @@ def _parse_seconds(value: object) -> float | None:
   if isinstance(value, str):
     time = caption_cues.parse_clock(value.strip())
     if time is not None:
-      return time / caption_cues.SECOND
+      return time / clock.SECOND
   try:
     seconds = math.nan if isinstance(value, bool) else float(value)
   except (TypeError, ValueError, OverflowError):
@@ -41,8 +41,8 @@ def make_cues(
 
   Args:
     entries: Start, end and text of each: seconds as numbers or text, the end
-      None for that of the next start or of the file; a text that is None or
-      NaN is no caption.
+      None for that of the next start or of the file; a text that is None or NaN
+      is no caption.
     where: Name of each entry in notes.
     notes: Takes a note for each entry that is left out.
 
@@ -68,11 +68,9 @@ def make_cues(
         f'Received: start={start!r}, end={end!r}'[:300]
       )
       continue
-    end = (
-      caption_cues.OPEN_END if is_open else round(last * caption_cues.SECOND)
-    )
+    end = caption_cues.OPEN_END if is_open else round(last * clock.SECOND)
     times = caption_cues.use_times(
-      round(first * caption_cues.SECOND), end, place, notes
+      round(first * clock.SECOND), end, place, notes
     )
     if times and caption_cues.clean(str(text)):
       cues.append((*times, str(text).split('\n')))

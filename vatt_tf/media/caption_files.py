@@ -49,8 +49,8 @@ def read_captions(
     where nobody speaks.
 
   Raises:
-    errors.MediaError: The file cannot be read, or has another encoding or
-      form. The message names the file and the place.
+    errors.MediaError: The file cannot be read, or has another encoding or form.
+      The message names the file and the place.
   """
   name = os.path.basename(path)
   notes = caption_cues.Notes(name) if notes is None else notes

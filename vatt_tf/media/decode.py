@@ -13,19 +13,22 @@ import dataclasses
 
 import numpy as np
 
-from vatt_tf.media import caption_cues, errors, media_file, video_frames
+from vatt_tf.media import (
+  caption_cues,
+  clock,
+  decode_settings,
+  errors,
+  file_length,
+  media_file,
+  packet_reader,
+  video_frames,
+)
 from vatt_tf.media import sound as sound_lib
 
-SECOND = media_file.SECOND
-Settings = media_file.Settings
-
-# How much earlier than asked a file may end: times in manifests are rounded.
-END_TOLERANCE = media_file.END_TOLERANCE
-
 # µs before a span from where reading is tried.
-_PREROLLS = (sound_lib.PREROLL, 10 * SECOND)
+_PREROLLS = (sound_lib.PREROLL, 10 * clock.SECOND)
 # A caption that is shown when a span starts may have come up this much earlier.
-_CAPTION_PREROLL = 60 * SECOND
+_CAPTION_PREROLL = 60 * clock.SECOND
 
 # Of the time of a span.
 _MIN_COVERED_SHARE = 0.5
@@ -105,8 +108,8 @@ def read_captions(
       continue
     last = caption_cues.OPEN_END
     if packet.duration:
-      last = time + round(packet.duration * stream.time_base * SECOND)
-    for one in media_file.decode_packet(packet) or []:
+      last = time + round(packet.duration * stream.time_base * clock.SECOND)
+    for one in packet_reader.decode_packet(packet) or []:
       cues.append((time, last, _subtitle_lines(one)))
   cues = caption_cues.unroll(caption_cues.close_ends(cues))
   return caption_cues.in_span(cues, start, end)
@@ -123,7 +126,9 @@ def _subtitle_lines(subtitle) -> list[str]:
   return lines
 
 
-def find_end(path: str, audio_path: str, settings: Settings) -> int:
+def find_end(
+  path: str, audio_path: str, settings: decode_settings.Settings
+) -> int:
   """µs at which a file ends.
 
   Args:
@@ -140,8 +145,8 @@ def find_end(path: str, audio_path: str, settings: Settings) -> int:
 
 
 def _media_settings(
-  path: str, audio_path: str, settings: Settings
-) -> media_file.Settings:
+  path: str, audio_path: str, settings: decode_settings.Settings
+) -> decode_settings.Settings:
   """The settings for the main file: less what another file is asked for."""
   if not path:
     return dataclasses.replace(settings, use_video=False)
@@ -162,10 +167,10 @@ def _known_spans(
     if length is None:
       stated = media.stated_end()
       # The container may be wrong: its word alone is no reason to refuse.
-      if stated is not None and span.start >= stated + SECOND:
+      if stated is not None and span.start >= stated + clock.SECOND:
         length = media.length()
     end = length.end if span.end is None else span.end
-    if length is not None and span.start >= length.end + SECOND:
+    if length is not None and span.start >= length.end + clock.SECOND:
       known.append(_beyond(span.start, length.end, length.kind))
     elif end <= span.start:
       known.append(_beyond(span.start, end, length.kind if length else 'file'))
@@ -176,8 +181,8 @@ def _known_spans(
 
 def _beyond(start: int, end: int, kind: str) -> errors.MediaError:
   return errors.MediaError(
-    f'the clip starts at {media_file.seconds(start)}, but its {kind} ends at '
-    f'{media_file.seconds(end)}'
+    f'the clip starts at {clock.format_seconds(start)}, but its {kind} ends at '
+    f'{clock.format_seconds(end)}'
   )
 
 
@@ -185,7 +190,7 @@ def decode_spans(
   path: str,
   audio_path: str,
   spans: Sequence[Span],
-  settings: Settings,
+  settings: decode_settings.Settings,
   use_caption_stream: bool = False,
   caption_margin: int = 0,
 ) -> list[DecodedClip | errors.MediaError]:
@@ -203,9 +208,9 @@ def decode_spans(
     caption_margin: µs around a span whose captions count as its own.
 
   Returns:
-    Of each span its clip, or why it cannot be had. A clip has frames if half
-    of it or more has video, and sound likewise; silence fills gaps, and after
-    the video its last frame is held.
+    Of each span its clip, or why it cannot be had. A clip has frames if half of
+    it or more has video, and sound likewise; silence fills gaps, and after the
+    video its last frame is held.
   """
   cue_margin = caption_margin if use_caption_stream else None
   try:
@@ -229,7 +234,7 @@ def _decode(
   media: media_file.MediaFile,
   sound: media_file.MediaFile,
   spans: Sequence[Span],
-  settings: Settings,
+  settings: decode_settings.Settings,
   cue_margin: int | None,
 ) -> list[DecodedClip | errors.MediaError]:
   """`decode_spans` of open files."""
@@ -243,7 +248,7 @@ def _decode(
   first = min(start for start, _ in known)
   last = max(end for _, end in known)
   frame_reader, sound_reader = _read(media, sound, known, settings)
-  none = media_file.Reading()
+  none = packet_reader.Reading()
   video = none if frame_reader is None else frame_reader.reading
   audio = none if sound_reader is None else sound_reader.reading
   track = None if sound_reader is None else sound_reader.track
@@ -260,7 +265,7 @@ def _decode(
       own = caption_cues.in_span(cues, start, end, cue_margin or 0)
       clip = DecodedClip(start, end, cues=own)
       if not _is_exact(spans[i]):
-        clip.is_last = end >= media.length().end - END_TOLERANCE
+        clip.is_last = end >= media.length().end - clock.END_TOLERANCE
       clip.notes += _notes_of(media, clip, spans[i])
       covered = 0
       if frame_reader is not None:
@@ -274,7 +279,7 @@ def _decode(
       if not clip.frames and clip.audio is None:
         raise errors.MediaError(
           'it has no video and no audio between '
-          f'{media_file.seconds(start)} and {media_file.seconds(end)}'
+          f'{clock.format_seconds(start)} and {clock.format_seconds(end)}'
         )
       results[i] = clip
     except errors.MediaError as e:
@@ -287,7 +292,7 @@ def _add_frames(
   media: media_file.MediaFile,
   reader: video_frames.FrameReader,
   number: int,
-  settings: Settings,
+  settings: decode_settings.Settings,
 ) -> int:
   """Gives a clip the frames of span `number`, or a note why it has none.
 
@@ -330,16 +335,16 @@ def _read(
   media: media_file.MediaFile,
   sound: media_file.MediaFile,
   spans: Sequence[tuple[int, int]],
-  settings: Settings,
+  settings: decode_settings.Settings,
 ) -> tuple[video_frames.FrameReader | None, sound_lib.SoundReader | None]:
   """Reads the frames and the sound of spans (start and end in µs)."""
   start = min(first for first, _ in spans)
   end = max(last for _, last in spans)
   if (end - start) * settings.audio_rate * 4 > (
-    sound_lib.MAX_CLIP_BYTES * SECOND
+    sound_lib.MAX_CLIP_BYTES * clock.SECOND
   ):
     raise errors.MediaError(
-      f'{media_file.seconds(end - start)} of sound are more than '
+      f'{clock.format_seconds(end - start)} of sound are more than '
       f'{sound_lib.MAX_CLIP_BYTES >> 20} MB, too much for one record: cut it '
       'with --clip_seconds'
     )
@@ -363,8 +368,8 @@ def _read(
 def _pass_over(
   media: media_file.MediaFile,
   start: int,
-  make_readers: dict[str, Callable[[int], media_file.Reader]],
-) -> dict[str, media_file.Reader]:
+  make_readers: dict[str, Callable[[int], packet_reader.Reader]],
+) -> dict[str, packet_reader.Reader]:
   """Reads a file from before `start`, µs, until every reader has its part.
 
   Indices of files may be wrong, and then a seek lands too late: it is tried
@@ -392,7 +397,7 @@ def _pass_over(
   return readers
 
 
-def _covered(video: media_file.Reading, start: int, end: int) -> int:
+def _covered(video: packet_reader.Reading, start: int, end: int) -> int:
   """How much of a span has a picture, µs."""
   if video.first is None:
     return 0
@@ -402,7 +407,7 @@ def _covered(video: media_file.Reading, start: int, end: int) -> int:
 
 def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
   return errors.Note(
-    f'its {what} is left out: it covers {media_file.seconds(covered)} of the '
+    f'its {what} is left out: it covers {clock.format_seconds(covered)} of the '
     'clip, less than half',
     start=start,
     end=end,
@@ -432,7 +437,8 @@ def _is_unseen(media: media_file.MediaFile, start: int, end: int) -> bool:
   """Whether a clip reaches into a joined recording without a picture."""
   unseen = media.read_timeline().unseen if media.may_restart else ()
   return any(
-    min(end, last) - max(start, first) > END_TOLERANCE for first, last in unseen
+    min(end, last) - max(start, first) > clock.END_TOLERANCE
+    for first, last in unseen
   )
 
 
@@ -442,13 +448,13 @@ def _is_exact(span: Span) -> bool:
 
 
 def _read_end(
-  video: media_file.Reading, audio: media_file.Reading
+  video: packet_reader.Reading, audio: packet_reader.Reading
 ) -> tuple[int, str] | None:
   """Where a file ends, and what ends there; None if it was not read so far."""
   readings = [one for one in (video, audio) if one.first is not None]
   if not readings or any(one.end is None for one in readings):
     return None
-  return media_file.last_end(
+  return file_length.last_end(
     *(None if one.first is None else one.end for one in (video, audio))
   )
 
@@ -458,13 +464,13 @@ def _check_whole(
   span: Span,
   start: int,
   end: int,
-  readings: Sequence[media_file.Reading],
+  readings: Sequence[packet_reader.Reading],
 ) -> None:
   """Raises `MediaError` for a file that breaks off before its stated end."""
   if _is_exact(span):
     return
   length = media.length()
-  if length.is_cut_off and end >= length.end - END_TOLERANCE:
+  if length.is_cut_off and end >= length.end - clock.END_TOLERANCE:
     raise _cut_off(length.claimed, length.end)
   ends = [one.end for one in readings if one.first is not None]
   # The end of a file may be that of its captions.
@@ -472,14 +478,14 @@ def _check_whole(
     return
   if not ends or any(one is None for one in ends) or start >= max(ends):
     return
-  if max(ends) < end - max(SECOND, end // 20):
+  if max(ends) < end - max(clock.SECOND, end // 20):
     raise _cut_off(end, max(ends))
 
 
 def _cut_off(stated: int, end: int) -> errors.MediaError:
   return errors.MediaError(
-    f'it should last until {media_file.seconds(stated)} or longer, but can '
-    f'only be read until {media_file.seconds(end)}: it is cut off or damaged'
+    f'it should last until {clock.format_seconds(stated)} or longer, but can '
+    f'only be read until {clock.format_seconds(end)}: it is cut off or damaged'
   )
 
 
@@ -493,10 +499,11 @@ def _check_end(
   if start >= last:
     raise _beyond(start, last, kind)
   if _is_exact(span):
-    if last < end - END_TOLERANCE:
+    if last < end - clock.END_TOLERANCE:
       raise errors.MediaError(
-        f'the clip ({media_file.seconds(start)} to {media_file.seconds(end)}) '
-        f'is longer than its {kind}, which ends at {media_file.seconds(last)}'
+        f'the clip ({clock.format_seconds(start)} to '
+        f'{clock.format_seconds(end)}) is longer than its {kind}, which ends '
+        f'at {clock.format_seconds(last)}'
       )
     return end
   return min(end, last)

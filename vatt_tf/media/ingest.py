@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from vatt_tf.core import command_line, distribution, file_utils
 from vatt_tf.media import (
-  decode,
+  decode_settings,
   errors,
   ingest_report,
   label_files,
@@ -151,8 +151,8 @@ def ingest(
     captions: Source of the captions of clips that have none in the manifest.
       `auto`: from a .srt, .vtt or .json file of the same name beside the media
       file, or else from a text track in it. A folder: from such files in it. A
-      .json or .csv file: from this table (see
-      `caption_tables.read_table`). `none`: from nowhere.
+      .json or .csv file: from this table (see `caption_tables.read_table`).
+      `none`: from nowhere.
     caption_language: Preferred language of several caption files
       (`clip.en.vtt`) or text tracks, such as `en`.
     caption_encoding: Encoding of caption files; by default UTF-8. A byte order
@@ -185,8 +185,8 @@ def ingest(
   Raises:
     ValueError: An argument, the manifest or the label file is wrong, or the
       folder holds other shards of this name. `errors.MediaError` is one too.
-    errors.TooManyFailedError: More than `max_failed_share` of the clips
-      failed, or all of them. All others are written.
+    errors.TooManyFailedError: More than `max_failed_share` of the clips failed,
+      or all of them. All others are written.
   """
   if not manifest_path and not media_root:
     raise ValueError(
@@ -220,7 +220,7 @@ def ingest(
     media_root=media_root,
     name=name,
     num_shards=num_shards,
-    settings=decode.Settings(
+    settings=decode_settings.Settings(
       frame_rate=frame_rate,
       shorter_side=shorter_side,
       enlarge=enlarge,

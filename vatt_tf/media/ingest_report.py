@@ -8,7 +8,7 @@ import os
 
 from vatt_tf.core import command_line, file_utils
 from vatt_tf.media import (
-  decode,
+  clock,
   label_files,
   manifest,
   output_folder,
@@ -192,7 +192,7 @@ def make_result(
     num_captions=entry['num_captions'],
     num_labels=entry['num_labels'],
     num_shards=len(entry['shard_lengths']),
-    seconds=entry['microseconds'] / decode.SECOND,
+    seconds=entry['microseconds'] / clock.SECOND,
     num_resumed=num_resumed,
     skip_report=os.path.join(output_dir, f'{options.name}.skipped.csv'),
     labels_path=labels_path if entry['num_labels'] else '',

@@ -5,13 +5,13 @@ import os
 
 import cv2
 
-from vatt_tf.media import decode, errors, media_file
+from vatt_tf.media import clock, decode, decode_settings, errors
 
 
 def decode_spans(
   path: str,
   spans: Sequence[decode.Span] | None,
-  settings: media_file.Settings,
+  settings: decode_settings.Settings,
 ) -> list:
   """Reads a picture, scales it as frames are, and stores it as JPEG.
 
@@ -29,7 +29,7 @@ def decode_spans(
   Raises:
     errors.MediaError: It cannot be read.
   """
-  end = round(media_file.SECOND / settings.frame_rate)
+  end = round(clock.SECOND / settings.frame_rate)
   if spans is None:
     return [end]
   if not settings.use_video:

@@ -19,10 +19,11 @@ from vatt_tf.media import (
   caption_cues,
   caption_files,
   caption_tables,
+  clock,
   decode,
+  decode_settings,
   errors,
   manifest,
-  media_file,
   text_files,
   worker,
 )
@@ -36,7 +37,7 @@ AUTO = 'auto'
 NONE = 'none'
 
 # Clips of one file that are decoded in one go.
-_TASK_LENGTH = 30 * decode.SECOND
+_TASK_LENGTH = 30 * clock.SECOND
 
 
 # What the reasons of notes begin with.
@@ -80,7 +81,7 @@ class Options:
   media_root: str
   name: str
   num_shards: int | None
-  settings: decode.Settings
+  settings: decode_settings.Settings
   captions: str
   caption_encoding: str
   caption_margin_seconds: float
@@ -328,7 +329,7 @@ def without_repeated_notes(skips: Iterable[Skip]) -> list[Skip]:
 
 
 def _seconds(*times: int | None) -> list[str]:
-  return ['' if one is None else f'{one / decode.SECOND:g}' for one in times]
+  return ['' if one is None else f'{one / clock.SECOND:g}' for one in times]
 
 
 class Plan:
@@ -436,10 +437,10 @@ class Plan:
     clip_seconds = options.clip_seconds
     if clip_seconds is None:
       clip_seconds = DEFAULT_FOLDER_CLIP_SECONDS if self._is_folder else 0.0
-    length = round(clip_seconds * decode.SECOND)
+    length = round(clip_seconds * clock.SECOND)
     shortest = None
     if options.min_clip_seconds is not None:
-      shortest = round(options.min_clip_seconds * decode.SECOND)
+      shortest = round(options.min_clip_seconds * clock.SECOND)
     ends = {}
     if length or shortest:
       ends = self._find_ends(
@@ -461,7 +462,7 @@ class Plan:
         continue
       if end is not None and shortest and end - segment.start < shortest:
         error = errors.MediaError(
-          f'it is {media_file.seconds(max(0, end - segment.start))} long, '
+          f'it is {clock.format_seconds(max(0, end - segment.start))} long, '
           f'shorter than `min_clip_seconds`={options.min_clip_seconds:g}'
         )
         self.skips.append(skip_of(segment, segment.start, end, error, True))
@@ -469,7 +470,7 @@ class Plan:
       if end is None or end <= segment.start:
         spans = [decode.Span(segment.start, segment.end, is_exact)]
       else:
-        overlap = round(options.clip_overlap_seconds * decode.SECOND)
+        overlap = round(options.clip_overlap_seconds * clock.SECOND)
         spans = [
           decode.Span(*times, is_exact)
           for times in cut(segment.start, end, length, overlap, shortest)
@@ -537,9 +538,7 @@ class Plan:
             options.settings,
             caption_path=path,
             caption_encoding=options.caption_encoding,
-            caption_margin=round(
-              options.caption_margin_seconds * decode.SECOND
-            ),
+            caption_margin=round(options.caption_margin_seconds * clock.SECOND),
             use_caption_stream=cues is None and self._finder.reads_streams,
             is_picture=self._is_picture(segment.video_path, segment.audio_path),
           )

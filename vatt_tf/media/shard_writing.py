@@ -116,8 +116,8 @@ class ShardTasks:
     """Finds the work of an interrupted run.
 
     Returns:
-      Number of tasks that need not be done again; number of their records in
-      an unfinished shard; and the path of that shard, or ''.
+      Number of tasks that need not be done again; number of their records in an
+      unfinished shard; and the path of that shard, or ''.
     """
     plan, noted = self._plan, self._journal.tasks
     done = 0

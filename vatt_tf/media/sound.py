@@ -12,16 +12,20 @@ import av.audio.resampler
 import av.packet
 import numpy as np
 
-from vatt_tf.media import errors, media_file
-
-SECOND = media_file.SECOND
+from vatt_tf.media import (
+  clock,
+  decode_settings,
+  errors,
+  media_file,
+  packet_reader,
+)
 
 # Of the samples of a clip: a record is one protocol buffer, which can hold 2
 # GB.
 MAX_CLIP_BYTES = 900 << 20
 
 # µs before a span that are decoded and thrown away: decoders carry state.
-PREROLL = SECOND // 2
+PREROLL = clock.SECOND // 2
 
 # Larger values are not rounding of a decoder but another scale.
 _MAX_PEAK = 8.0
@@ -164,12 +168,12 @@ class SoundTrack:
     self._next = None
 
   def _index(self, time: int) -> int:
-    return round(time * self._rate / SECOND)
+    return round(time * self._rate / clock.SECOND)
 
   @property
   def end(self) -> int:
     """µs after the last sample that was put."""
-    return round(self._next * SECOND / self._rate)
+    return round(self._next * clock.SECOND / self._rate)
 
   @property
   def is_full(self) -> bool:
@@ -203,7 +207,7 @@ class SoundTrack:
       max(0, min(last, stop) - max(first, begin))
       for begin, stop in self._filled
     )
-    return round(samples * SECOND / self._rate)
+    return round(samples * clock.SECOND / self._rate)
 
   def cut(self, start: int, end: int, min_covered: float) -> np.ndarray | None:
     """The sound of a span at the new rate.
@@ -227,21 +231,21 @@ class SoundTrack:
     fault = sound_fault(self._samples[offset : offset + last - first])
     if fault:
       raise errors.MediaError(
-        f'its audio cannot be used: between {media_file.seconds(start)} and '
-        f'{media_file.seconds(end)} {fault}'
+        f'its audio cannot be used: between {clock.format_seconds(start)} and '
+        f'{clock.format_seconds(end)} {fault}'
       )
     source = self._samples[
       offset - self._margin : last - self._first + self._margin
     ]
     source = np.nan_to_num(source, nan=0.0, posinf=0.0, neginf=0.0)
-    size = max(1, round((end - start) * self._new_rate / SECOND))
+    size = max(1, round((end - start) * self._new_rate / clock.SECOND))
     result = np.zeros([size], np.float32)
     new = resample(source, self._rate, self._new_rate)[self._new_margin :]
     result[: new.size] = new[:size]
     return np.clip(result, -1.0, 1.0, out=result)
 
 
-class SoundReader(media_file.Reader):
+class SoundReader(packet_reader.Reader):
   """Lays out the sound of a part of a file.
 
   Args:
@@ -264,7 +268,7 @@ class SoundReader(media_file.Reader):
     start: int,
     end: int,
     first: int,
-    settings: media_file.Settings,
+    settings: decode_settings.Settings,
   ):
     super().__init__()
     self.track = None
@@ -282,7 +286,7 @@ class SoundReader(media_file.Reader):
     if self.track is None and time is not None:
       if self._first > 0 and time < self._start - 2 * PREROLL:
         return
-    decoded = media_file.decode_packet(packet)
+    decoded = packet_reader.decode_packet(packet)
     if decoded is None:
       self.reading.damaged.append(time or 0)
       return

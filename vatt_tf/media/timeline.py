@@ -22,9 +22,7 @@ from typing import Any, NamedTuple
 import av
 import av.packet
 
-from vatt_tf.media import errors
-
-_SECOND = 1_000_000
+from vatt_tf.media import clock, errors
 
 VIDEO, AUDIO, TEXT = 'video', 'audio', 'text'
 
@@ -36,21 +34,21 @@ UNKNOWN = 'unknown'  # the stamp is wrong: the packet follows the one before
 DROPPED = 'dropped'  # it cannot be placed
 
 # Decoding times that go back by less are rounding.
-_BACK = _SECOND // 10
+_BACK = clock.SECOND // 10
 # Without decoding times, those of display: the order of frames may differ.
-_BACK_OF_DISPLAY = _SECOND
+_BACK_OF_DISPLAY = clock.SECOND
 # In all streams at once, a gap of less is a gap: a still picture, silence.
-MAX_GAP = 600 * _SECOND
-MAX_GAP_OF_LIVE_STREAMS = 10 * _SECOND
+MAX_GAP = 600 * clock.SECOND
+MAX_GAP_OF_LIVE_STREAMS = 10 * clock.SECOND
 # A clock that begins later than this does not begin at 0.
-_LATE_START = 10 * _SECOND
+_LATE_START = 10 * clock.SECOND
 # How far streams of a part may lie from each other in the file after a gap; how
 # near they are where a part begins; and where nothing has happened.
-_INTERLEAVING = 5 * _SECOND
-_NEAR = 3 * _SECOND // 2
-_BESIDE = _SECOND
+_INTERLEAVING = 5 * clock.SECOND
+_NEAR = 3 * clock.SECOND // 2
+_BESIDE = clock.SECOND
 # What is left of a stream where the other one ends.
-_LAG = _SECOND // 2
+_LAG = clock.SECOND // 2
 _LATE_STREAMS = 'streams that begin inside the file are left out'
 # Packets of the part before that a demuxer gives after the first of a new one.
 _MAX_HELD_PACKETS = 2
@@ -146,7 +144,9 @@ class Shifts:
       self._offset = self._waiting.popleft().offset
       self._ticks = 0
       if isinstance(self._offset, int):
-        self._ticks = round(self._offset / packet.stream.time_base / _SECOND)
+        self._ticks = round(
+          self._offset / packet.stream.time_base / clock.SECOND
+        )
     if self._offset == UNKNOWN:
       packet.pts = packet.dts = None
     elif self._ticks:
@@ -304,7 +304,7 @@ class _Stream:
     if is_back:
       return True, False
     ahead = start - last.end
-    return ahead > _SECOND, ahead <= self._max_gap
+    return ahead > clock.SECOND, ahead <= self._max_gap
 
   def _open(self, run: _Run) -> None:
     if len(self.runs) > 1:
@@ -332,13 +332,13 @@ class _Stream:
       return False
     if not run.others:
       is_short = last.count <= _MAX_GLITCH_PACKETS
-      return is_short and run.start <= before.end + _SECOND
+      return is_short and run.start <= before.end + clock.SECOND
     for kind in run.others:
       other, time = run.beside(kind)
       # A stream that jumps as well tells of another part.
       if other is last.beside(kind)[0]:
-        is_right = abs(run.start - time) <= _SECOND
-        return is_right and abs(last.end - time) > 2 * _SECOND
+        is_right = abs(run.start - time) <= clock.SECOND
+        return is_right and abs(last.end - time) > 2 * clock.SECOND
     return False
 
   def close(self) -> None:
@@ -488,7 +488,7 @@ def _part_of_next(
     return len(parts)
   # This stream alone jumps, and the others go on as before: by a little, or
   # back to where they are.
-  is_small = not is_forward and before.end - run.start <= _SECOND
+  is_small = not is_forward and before.end - run.start <= clock.SECOND
   if is_small or part.distance(run) <= _BESIDE:
     return number
   return None

@@ -25,9 +25,13 @@ import av.video.reformatter
 import cv2
 import numpy as np
 
-from vatt_tf.media import errors, media_file
-
-SECOND = media_file.SECOND
+from vatt_tf.media import (
+  clock,
+  decode_settings,
+  errors,
+  media_file,
+  packet_reader,
+)
 
 # Of the frames of a clip: a record is one protocol buffer, which can hold 2 GB.
 MAX_CLIP_BYTES = 900 << 20
@@ -46,7 +50,9 @@ _MIN_LAST_SHARE = 0.05
 
 def num_frames(start: int, end: int, rate: float) -> int:
   """How many frames of a rate fill the time from `start` to `end`, µs."""
-  return max(1, math.ceil((end - start) * rate / SECOND - _MIN_LAST_SHARE))
+  return max(
+    1, math.ceil((end - start) * rate / clock.SECOND - _MIN_LAST_SHARE)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +95,9 @@ def _orientation(frame: av.video.frame.VideoFrame) -> _Orientation:
 
 
 def target_size(
-  frame: av.video.frame.VideoFrame, aspect: float, settings: media_file.Settings
+  frame: av.video.frame.VideoFrame,
+  aspect: float,
+  settings: decode_settings.Settings,
 ) -> tuple[int, int]:
   """Width and height to scale a frame to, before it is turned.
 
@@ -153,7 +161,7 @@ class _FrameEncoder:
     stream: The stream, while its file is open.
   """
 
-  def __init__(self, settings: media_file.Settings):
+  def __init__(self, settings: decode_settings.Settings):
     self.stream = None
     self._settings = settings
     self._reformatter = av.video.reformatter.VideoReformatter()
@@ -218,7 +226,7 @@ def _fit(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
   )
 
 
-class FrameReader(media_file.Reader):
+class FrameReader(packet_reader.Reader):
   """Samples the frames of several spans in one pass.
 
   Past the end of the video the last frame is repeated.
@@ -240,16 +248,16 @@ class FrameReader(media_file.Reader):
     media: media_file.MediaFile,
     spans: Sequence[tuple[int, int]],
     first: int,
-    settings: media_file.Settings,
+    settings: decode_settings.Settings,
   ):
     super().__init__()
     self.frames = [[] for _ in spans]
     self._media = media
     self._first = first
-    self._period = round(SECOND / settings.frame_rate)
+    self._period = round(clock.SECOND / settings.frame_rate)
     # (time, span) of every sample; `_next` of them have their frames.
     self._due = sorted(
-      (start + round(i * SECOND / settings.frame_rate), number)
+      (start + round(i * clock.SECOND / settings.frame_rate), number)
       for number, (start, end) in enumerate(spans)
       for i in range(num_frames(start, end, settings.frame_rate))
     )
@@ -265,8 +273,8 @@ class FrameReader(media_file.Reader):
 
   def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
     stream = self._encode.stream = packet.stream
-    decoded = media_file.decode_packet(packet)
-    interval = media_file.frame_interval(stream)
+    decoded = packet_reader.decode_packet(packet)
+    interval = packet_reader.frame_interval(stream)
     if decoded is None:
       stamp = packet.pts if packet.pts is not None else packet.dts
       self.reading.damaged.append(
@@ -302,7 +310,7 @@ class FrameReader(media_file.Reader):
         self._hand_out(time - ahead)
       self.reading.times.append(time)
       self._held, self._held_images, self._held_time = frame, {}, time
-      duration = round((frame.duration or 0) * stream.time_base * SECOND)
+      duration = round((frame.duration or 0) * stream.time_base * clock.SECOND)
       self._held_duration = duration or interval
     self.is_done = self._next == len(self._due)
 

@@ -26,7 +26,14 @@ from typing import BinaryIO
 import av.logging
 import cv2
 
-from vatt_tf.media import caption_cues, caption_files, decode, errors, pictures
+from vatt_tf.media import (
+  caption_cues,
+  caption_files,
+  decode,
+  decode_settings,
+  errors,
+  pictures,
+)
 
 _LENGTH = struct.Struct('<Q')
 
@@ -54,7 +61,7 @@ class Task:
   path: str
   audio_path: str
   spans: tuple[decode.Span, ...] | None
-  settings: decode.Settings
+  settings: decode_settings.Settings
   caption_path: str = ''
   caption_encoding: str = ''
   caption_margin: int = 0

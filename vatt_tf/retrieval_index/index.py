@@ -128,8 +128,8 @@ def build(embeddings, output, method=AUTO):
   Captions are shown with what is found, but are not searched themselves.
 
   Args:
-    embeddings: folder that `python -m vatt_tf.embed` wrote
-      (`embedding.table`), or several.
+    embeddings: folder that `python -m vatt_tf.embed` wrote (`embedding.table`),
+      or several.
     output: folder of the index. An index that is there is replaced.
     method: one of `METHODS`: `auto` searches exactly among fewer than
       `EXACT_BELOW` vectors of a kind, and with ScaNN among more.
@@ -525,14 +525,14 @@ class Index:
       vector: (D,) array of length 1.
       space: one of `SPACES`.
       modalities: of `MODALITIES`, those that may be found. A moment that is
-        found by its picture and by its sound is there once, as the more
-        similar of them.
+        found by its picture and by its sound is there once, as the more similar
+        of them.
       count: int, how many moments to return at most.
       without: number of a moment that is left out, or None.
 
     Returns:
-      List of `Hit`, the most similar first; of equal ones the first by path
-      and time, and video before audio.
+      List of `Hit`, the most similar first; of equal ones the first by path and
+      time, and video before audio.
     """
     best = {}
     for modality in modalities:

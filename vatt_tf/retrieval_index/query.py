@@ -20,7 +20,7 @@ from vatt_tf.core import plain_text
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import decode, errors, worker
+from vatt_tf.media import clock, decode, decode_settings, errors, worker
 from vatt_tf.retrieval_index import index as index_lib
 
 TEXT = 'text'
@@ -75,8 +75,8 @@ def read_clip(
     path: of the file.
     kind: `video` for its frames, `audio` for its sound, None for what it has.
     form: `embedding.model.Form`, what the model takes.
-    start: seconds from where; None for the middle of a file that is longer
-      than what the model takes.
+    start: seconds from where; None for the middle of a file that is longer than
+      what the model takes.
     perform: does a `worker.Task`, as `worker.perform` does.
     decoding: dict of fields of `decode.Settings`, or None.
 
@@ -89,7 +89,7 @@ def read_clip(
   # What the model does not take is not decoded.
   use_video = kind != AUDIO and form.video is not None
   use_audio = kind != VIDEO and form.audio is not None
-  settings = decode.Settings(use_video=use_video, use_audio=use_audio)
+  settings = decode_settings.Settings(use_video=use_video, use_audio=use_audio)
   if use_video:
     settings = dataclasses.replace(settings, frame_rate=form.video.frame_rate)
   if use_audio:
@@ -104,11 +104,11 @@ def read_clip(
     return result
 
   config = form.video if use_video else form.audio
-  length = round(config.seconds * decode.SECOND)
+  length = round(config.seconds * clock.SECOND)
   if start is None:
     first = max(0, (ask(None) - length) // 2)
   elif start >= 0:
-    first = round(start * decode.SECOND)
+    first = round(start * clock.SECOND)
   else:
     raise QueryError(f'`start` must be 0 or more. Received: start={start}')
   clip = ask((decode.Span(first, first + length, is_exact=False),))
@@ -216,7 +216,7 @@ class Searcher:
     )
     kind = kind or (VIDEO if clip.frames else AUDIO)
     query = _describe(
-      name or path, clip.start / decode.SECOND, clip.end / decode.SECOND
+      name or path, clip.start / clock.SECOND, clip.end / clock.SECOND
     )
     return self._search(query, kind, self._embed(clip, kind), target, count)
 

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 import os
 
-from vatt_tf.media import errors, folders, manifest
-
-_SECOND = 1_000_000
+from vatt_tf.media import clock, errors, folders, manifest
 
 _SOUND_EXTENSIONS = frozenset(
   '.aac .aif .aiff .flac .m4a .mp3 .oga .ogg .opus .wav .wma'.split()
@@ -86,7 +84,7 @@ class MediaFolder:
     if not path:
       path = self._find(name)
       if times and not (path and self.is_cut):
-        start, end = (round(time * _SECOND) for time in times)
+        start, end = (round(time * clock.SECOND) for time in times)
     if not path:
       path = name + self._extension
       self.missing.add(path)

@@ -38,8 +38,8 @@ class Dataset:
       the split.
     splits: Splits that may have records of their own.
     num_classes: Classes of the largest edition; 0 without classes.
-    has_lists: Whether, without a split, one set of records has lists of ids
-      for all splits.
+    has_lists: Whether, without a split, one set of records has lists of ids for
+      all splits.
     extension: Extension of a media file that is missing.
     can_be_cut: Whether a file that is named by the id of a video alone may be
       the one part of it that is listed.

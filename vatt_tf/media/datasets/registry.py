@@ -92,9 +92,9 @@ def read(
     media_root: Folder of its media; names decide, folders hardly matter.
     split: One of the data set's splits; '' for all of them in one set of
       records, with lists of ids, where the data set has such lists.
-    is_cut: Whether files that are named by the id of a video alone hold no
-      more than the listed part (AudioSet, Kinetics); otherwise they are cut at
-      the listed times.
+    is_cut: Whether files that are named by the id of a video alone hold no more
+      than the listed part (AudioSet, Kinetics); otherwise they are cut at the
+      listed times.
 
   Returns:
     The segments of the lists, their classes, and which files are missing.
