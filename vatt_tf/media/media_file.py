@@ -22,6 +22,7 @@ from vatt_tf.media import (
   packet_reader,
   stream_choice,
   timeline,
+  timeline_measurement,
 )
 
 # Of which FFmpeg estimates the length.
@@ -277,7 +278,7 @@ class MediaFile:
       name = self._container.format.name
       is_live = name == 'flv' or self._container.format.flags & _HAS_JUMPS
       self._rewind()
-      _timelines[key] = timeline.measure(
+      _timelines[key] = timeline_measurement.measure(
         self._all_packets(),
         self.time,
         has_restarts=self.may_restart,
@@ -285,7 +286,9 @@ class MediaFile:
         # not that of the file where those start again.
         is_in_order=not name.startswith('mov'),
         max_gap=(
-          timeline.MAX_GAP_OF_LIVE_STREAMS if is_live else timeline.MAX_GAP
+          timeline_measurement.MAX_GAP_OF_LIVE_STREAMS
+          if is_live
+          else timeline_measurement.MAX_GAP
         ),
         has_late_streams=self._has_late_streams,
       )
