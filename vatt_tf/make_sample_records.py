@@ -10,7 +10,6 @@ import tempfile
 
 from absl import app
 
-from vatt_tf import make_sample_media
 from vatt_tf.core import (
   command_line,
   file_utils,
@@ -18,6 +17,7 @@ from vatt_tf.core import (
 )
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
+from vatt_tf.media.sample import rendering
 
 _OUTPUT_DIR = command_line.define_path(
   'output_dir', 'data/sample', 'Where records and vocabulary go.'
@@ -43,7 +43,7 @@ def make(output_dir: str) -> None:
   """
   file_utils.check_local('output_dir', output_dir)
   with tempfile.TemporaryDirectory(prefix='vatt_tf_') as media:
-    make_sample_media.make_sample_media(media, **_MEDIA)
+    rendering.write_sample_media(media, **_MEDIA)
     for split, num_shards in _SHARDS.items():
       made = ingest.ingest(
         output_dir,

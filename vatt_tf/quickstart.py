@@ -19,12 +19,7 @@ import time
 from absl import app
 import gin
 
-from vatt_tf import (
-  configurables,  # noqa: F401
-  export_saved_model,
-  make_sample_media,
-  search,
-)
+from vatt_tf import export_saved_model, search
 from vatt_tf.analysis import report
 from vatt_tf.core import (
   command_line,
@@ -36,6 +31,7 @@ from vatt_tf.embedding import run as embedding_run
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
+from vatt_tf.media.sample import rendering
 from vatt_tf.training import loop
 
 _OUTPUT_DIR = command_line.define_path(
@@ -118,7 +114,7 @@ def make_data(output_dir, clock=None):
   with clock.part(
     'sample media', f'python -m vatt_tf.make_sample_media --output_dir={media}'
   ):
-    make_sample_media.make_sample_media(media)
+    rendering.write_sample_media(media)
 
   options = {'num_shards': 4, **_FORM}
   arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
