@@ -15,7 +15,7 @@ import tensorflow as tf
 from tests import mains, sample_media, shared_data
 from tests.embedding import tiny_model
 from vatt_tf import embedding
-from vatt_tf.embedding import run, table
+from vatt_tf.embedding import run_options, table
 
 
 class EmbedMainTest(tf.test.TestCase):
@@ -68,7 +68,9 @@ class EmbedMainTest(tf.test.TestCase):
         for flag in flags.FLAGS.flags_by_module_dict()['vatt_tf.embed']
       },
     )
-    fields = {field.name: field for field in dataclasses.fields(run.Options)}
+    fields = {
+      field.name: field for field in dataclasses.fields(run_options.Options)
+    }
     self.assertEqual(set(fields), set(self.embed.ARGUMENTS))
     for name, field in fields.items():
       if field.default is not dataclasses.MISSING:
@@ -158,7 +160,7 @@ class EmbedMainTest(tf.test.TestCase):
       self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(**values)
     self.assertEqual(code, 0)
-    self.assertRegex(text, r'97 clips in .*; \d+ of the clips were there')
+    self.assertRegex(text, r'97 clips in .*; \d+ of the clips are from')
     whole = f'{self.out}-whole'
     self.run_main(**values, output=whole)
     for space in table.SPACES:

@@ -27,7 +27,7 @@ from vatt_tf.core import (
   command_line,
   gin_utils,
 )
-from vatt_tf.embedding import model, run, table
+from vatt_tf.embedding import model, reports, run, run_options, table
 from vatt_tf.media import errors, planning
 
 command_line.define_path(
@@ -95,11 +95,13 @@ flags.DEFINE_integer(
   'Samples a second that sound is decoded at. By default those of the model.',
 )
 flags.DEFINE_integer(
-  'batch_size', run.DEFAULT_BATCH_SIZE, 'Clips that are computed together.'
+  'batch_size',
+  run_options.DEFAULT_BATCH_SIZE,
+  'Clips that are computed together.',
 )
 flags.DEFINE_integer(
   'clips_per_file',
-  run.DEFAULT_CLIPS_PER_FILE,
+  run_options.DEFAULT_CLIPS_PER_FILE,
   'About so many clips go into a Parquet file; a run that was interrupted goes '
   'on after the last whole one.',
 )
@@ -130,7 +132,7 @@ flags.DEFINE_string(
   '"--flink_master=host:8081 --parallelism=8".',
 )
 
-# The flags that have the names of the arguments of `run.Options`.
+# The flags that have the names of the arguments of `run_options.Options`.
 ARGUMENTS = (
   'saved_model output media manifest records media_root modalities '
   'clip_seconds stride_seconds captions shorter_side jpeg_quality audio_rate '
@@ -138,11 +140,11 @@ ARGUMENTS = (
 ).split()
 
 
-def _embed() -> run.Result:
+def _embed() -> reports.Result:
   """Embeds what the flags say."""
   arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   arguments['modalities'] = tuple(arguments['modalities'])
-  options = run.Options(**arguments)
+  options = run_options.Options(**arguments)
   runner = flags.FLAGS.runner
   pipeline_options = shlex.split(flags.FLAGS.pipeline_options)
   if pipeline_options and not runner:

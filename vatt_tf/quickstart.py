@@ -28,6 +28,7 @@ from vatt_tf.core import (
 )
 from vatt_tf.embedding import model as embedding_model
 from vatt_tf.embedding import run as embedding_run
+from vatt_tf.embedding import run_options
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
@@ -173,7 +174,7 @@ def make_searchable(output_dir, clock=None):
     f'python -m vatt_tf.embed --saved_model={saved_model} '
     f'--manifest={manifest} --output={embeddings} {arguments}',
   ):
-    options = embedding_run.Options(
+    options = run_options.Options(
       saved_model, embeddings, manifest=manifest, **_FORM
     )
     # Its configuration is that of the run, which export has parsed.

@@ -19,7 +19,7 @@ import uvicorn
 from tests import sample_media, vatt_models
 from tests.embedding import tiny_model
 from vatt_tf.embedding import model as model_lib
-from vatt_tf.embedding import run
+from vatt_tf.embedding import run, run_options
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.models import sizes
 from vatt_tf.retrieval_index import index, query, web
@@ -148,7 +148,7 @@ class Searchable:
     )
     saved_model.write(served, self.saved_model, 'runs/x/ckpt-7', tiny_model.GIN)
     run.embed(
-      run.Options(
+      run_options.Options(
         saved_model=self.saved_model,
         output=self.embeddings,
         manifest=os.path.join(self.media, 'media.csv'),

@@ -24,7 +24,16 @@ except ImportError as e:
   ) from e
 
 from vatt_tf.core import distribution
-from vatt_tf.embedding import journal, run, sources, table
+from vatt_tf.embedding import (
+  batches,
+  jobs,
+  journal,
+  reports,
+  run,
+  run_options,
+  sources,
+  table,
+)
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.media import planning, worker
 
@@ -88,7 +97,7 @@ class _EmbedItems(beam.DoFn):
     found = itertools.chain.from_iterable(
       self._settings.reader.read(items, self._pool)
     )
-    for outcome in run.embed_clips(
+    for outcome in batches.embed_clips(
       found, self._embedder, self._settings.batch_size
     ):
       for name, count in outcome.counts.items():
@@ -105,14 +114,14 @@ class EmbedItems(beam.PTransform):
   """Embeds a PCollection of lists of items (`sources.Item`).
 
   Args:
-    job: Of `run.prepare`.
+    job: Of `jobs.prepare`.
 
   Returns:
     From each space of `job.dimensions` to a PCollection of rows, dictionaries
     with `table.COLUMNS`; and from `SKIPS` to one of `planning.Skip`.
   """
 
-  def __init__(self, job: run.Job):
+  def __init__(self, job: jobs.Job):
     super().__init__()
     num_workers = job.options.num_workers
     self._settings = _Settings(
@@ -181,11 +190,11 @@ def _write(output: str, schemas: dict, found, plan_skips: Iterable) -> None:
 
 
 def embed(
-  options: run.Options,
+  options: run_options.Options,
   form: model_lib.Form,
   runner: str,
   pipeline_options: Sequence[str] = (),
-) -> run.Result:
+) -> reports.Result:
   """Embeds media files or records in a pipeline, and waits for its end.
 
   The rows are those of `run.embed`. The output must be empty: a pipeline that
@@ -209,7 +218,7 @@ def embed(
   options.check()
   version = model_lib.find_version(options.saved_model)
   embedder = model_lib.Embedder(version, form, options.modalities)
-  job = run.prepare(options, embedder)
+  job = jobs.prepare(options, embedder)
   found = _find_files(options.output)
   if found and options.overwrite:
     filesystems.FileSystems.delete(found)
@@ -236,14 +245,14 @@ def embed(
   return _finish(job, done, plan_skips)
 
 
-def _finish(job: run.Job, done, plan_skips: Iterable) -> run.Result:
+def _finish(job: jobs.Job, done, plan_skips: Iterable) -> reports.Result:
   """Adds everything up."""
   counters = done.metrics().query(
     beam.metrics.MetricsFilter().with_namespace(_COUNTERS)
   )['counters']
   totals = {one.key.metric.name: one.result for one in counters}
   report = filesystems.FileSystems.join(job.options.output, run.SKIP_REPORT)
-  result = run.Result(
+  result = reports.Result(
     output=job.options.output,
     model_version=job.model_version,
     num_clips=totals.get('clips', 0),
@@ -257,5 +266,5 @@ def _finish(job: run.Job, done, plan_skips: Iterable) -> run.Result:
     num_rows={space: totals.get(space, 0) for space in job.dimensions},
     skip_report=report,
   )
-  run.check_share(result, job.options.max_failed_share, _read_skips(report))
+  reports.check_share(result, job.options.max_failed_share, _read_skips(report))
   return result
