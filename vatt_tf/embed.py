@@ -28,7 +28,7 @@ from vatt_tf.core import (
   gin_utils,
 )
 from vatt_tf.embedding import model, reports, run, run_options, table
-from vatt_tf.media import errors, planning
+from vatt_tf.media import caption_sources, errors
 
 command_line.define_path(
   'saved_model',
@@ -78,7 +78,7 @@ flags.DEFINE_float(
 )
 command_line.define_path(
   'captions',
-  planning.AUTO,
+  caption_sources.AUTO,
   'Where the captions of media files come from, as ingest takes it: auto (a '
   'file beside the media file or a track in it), a folder, a .json or .csv '
   'file, or none.',

@@ -24,7 +24,13 @@ docs/ingest.md says more, docs/datasets what each data set needs.
 from absl import app, flags
 
 from vatt_tf.core import command_line
-from vatt_tf.media import errors, ingest, ingest_report, planning
+from vatt_tf.media import (
+  caption_sources,
+  errors,
+  ingest,
+  ingest_report,
+  planning,
+)
 from vatt_tf.media.datasets import ingestion, registry
 
 command_line.define_path(
@@ -95,7 +101,7 @@ flags.DEFINE_integer('audio_stream', None, 'Which audio stream, likewise.')
 flags.DEFINE_integer('caption_stream', None, 'Which text track, likewise.')
 command_line.define_path(
   'captions',
-  planning.AUTO,
+  caption_sources.AUTO,
   'Where captions come from if not from the manifest. auto: a .srt, .vtt or '
   '.json file of the same name beside the media file, or else a text track in '
   'it. A folder: such files there. A .json or .csv file: the captions of all '

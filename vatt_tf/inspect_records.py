@@ -15,7 +15,7 @@ from absl import app, flags
 
 from vatt_tf.core import command_line
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import inspection
+from vatt_tf.media import contact_sheet, inspection
 
 _PATTERN = command_line.define_path(
   'pattern', None, 'Matches the shards; several are separated by commas.'
@@ -54,7 +54,7 @@ def main(argv):
     else:
       print(inspection.describe(paths, sum(counts), reports))
     if _CONTACT_SHEET.value and reports:
-      inspection.draw_contact_sheet(
+      contact_sheet.draw_contact_sheet(
         _CONTACT_SHEET.value, reports, [record for _, record in some]
       )
       if not _JSON.value:

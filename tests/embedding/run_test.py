@@ -671,7 +671,9 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       os.path.join(path, 'assets.extra'),
       dirs_exist_ok=True,
     )
-    with self.assertRaisesRegex(ValueError, '`saved_model` must embed'):
+    with self.assertRaisesRegex(
+      ValueError, '`saved_model` must have a signature'
+    ):
       self.embed(media=self.media, saved_model=path)
 
   def test_a_decoder_that_dies_takes_one_file_with_it(self):

@@ -128,11 +128,13 @@ class TableTest(parameterized.TestCase, tf.test.TestCase):
       table.read(self.path, space=table.VIDEO_AUDIO)
     other = os.path.join(self.path, 'other.parquet')
     parquet.write_table(pa.table({'a': [1]}), other)
-    with self.assertRaisesRegex(ValueError, 'no file of embeddings.*columns a'):
+    with self.assertRaisesRegex(
+      ValueError, 'not a file of embeddings.*columns a'
+    ):
       table.read(other)
     with open(other, 'wb') as file:
       file.write(b'PAR1 cut')
-    with self.assertRaisesRegex(ValueError, 'no whole Parquet file'):
+    with self.assertRaisesRegex(ValueError, 'not a whole Parquet file'):
       table.read(other)
     with self.assertRaisesRegex(ValueError, '`space` must be one of'):
       table.make_schema('feature', 4)

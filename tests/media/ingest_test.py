@@ -342,7 +342,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.ingest(captions=folder, name='other')
     texts = {clip.data_path: clip.captions for clip in self.clips('other')}
     self.assertEqual(texts['v2.mp4'], [records.Caption('there', 0, 1_000_000)])
-    with self.assertRaisesRegex(ValueError, "captions='/none', which is not"):
+    with self.assertRaisesRegex(ValueError, "captions='/none', which does not"):
       self.ingest(captions='/none', name='third')
 
   def test_long_file_is_cut_with_overlap(self):

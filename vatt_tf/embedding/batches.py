@@ -6,7 +6,7 @@ import dataclasses
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import clock, planning
+from vatt_tf.media import clock, skip_lines
 
 # What the journal counts of each part, beside its rows.
 COUNTS = ('clips', 'failed', 'others', *table.MODALITIES)
@@ -24,7 +24,7 @@ class Outcome:
   """
 
   rows: list[dict] = dataclasses.field(default_factory=list)
-  skips: list[planning.Skip] = dataclasses.field(default_factory=list)
+  skips: list[skip_lines.Skip] = dataclasses.field(default_factory=list)
   counts: dict[str, int] = dataclasses.field(
     default_factory=lambda: dict.fromkeys(COUNTS, 0)
   )
@@ -35,7 +35,7 @@ def _seconds(time: int) -> str:
 
 
 def embed_clips(
-  clips: Iterable[records.Clip | planning.Skip],
+  clips: Iterable[records.Clip | skip_lines.Skip],
   embedder: model_lib.Embedder,
   batch_size: int,
 ) -> Iterator[Outcome]:
@@ -53,7 +53,7 @@ def embed_clips(
   while True:
     outcome, batch = Outcome(), []
     for clip in clips:
-      if isinstance(clip, planning.Skip):
+      if isinstance(clip, skip_lines.Skip):
         outcome.skips.append(clip)
         outcome.counts['failed' if clip.is_failure else 'others'] += 1
         continue
@@ -87,6 +87,6 @@ def _embed_batch(
     for modality, count in result.num_of.items():
       outcome.counts[modality] += count
     outcome.skips += [
-      planning.Skip(clip.data_path, *times, reason, reason in faults)
+      skip_lines.Skip(clip.data_path, *times, reason, reason in faults)
       for reason in faults + notes
     ]

@@ -11,7 +11,14 @@ import tensorflow as tf
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import run_options, sources, table
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import clock, decode_settings, manifest, planning, worker
+from vatt_tf.media import (
+  caption_sources,
+  clock,
+  decode_settings,
+  manifest,
+  skip_lines,
+  worker,
+)
 
 
 def _file_size(path: str) -> int:
@@ -77,7 +84,7 @@ class Job:
       name = 'manifest' if options.manifest else 'media'
       what = f'{len(self.segments)} {"rows" if options.manifest else "files"}'
       captions = options.captions
-      if captions not in (planning.AUTO, planning.NONE):
+      if captions not in (caption_sources.AUTO, caption_sources.NONE):
         size = _file_size(captions)
         captions = os.path.basename(os.path.normpath(captions))
         captions += f' ({size} bytes)' if size else ''
@@ -137,7 +144,7 @@ class Job:
     ends: sources.Ends,
     show_progress: bool,
     clips_per_part: int,
-  ) -> tuple[list[tuple[sources.Item, ...]], list[planning.Skip]]:
+  ) -> tuple[list[tuple[sources.Item, ...]], list[skip_lines.Skip]]:
     """Returns the parts of the work, and the skip lines of files without any.
 
     Args:

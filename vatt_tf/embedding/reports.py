@@ -6,7 +6,7 @@ import itertools
 
 from vatt_tf.core import command_line
 from vatt_tf.embedding import table
-from vatt_tf.media import errors, planning
+from vatt_tf.media import errors, skip_lines
 
 
 @dataclasses.dataclass
@@ -64,7 +64,7 @@ class Result:
 
 
 def check_share(
-  result: Result, max_failed_share: float, examples: Iterable[planning.Skip]
+  result: Result, max_failed_share: float, examples: Iterable[skip_lines.Skip]
 ) -> None:
   """Raises `TooManyFailedError` if too many clips failed or there is no row.
 

@@ -22,7 +22,7 @@ from vatt_tf.embedding import (
 )
 from vatt_tf.embedding import journal as journal_lib
 from vatt_tf.embedding import model as model_lib
-from vatt_tf.media import ingest_report, planning, worker
+from vatt_tf.media import ingest_report, skip_lines, worker
 
 SKIP_REPORT = 'skipped.csv'
 
@@ -134,17 +134,17 @@ def _make_parts(
 def _finish(
   job: jobs.Job,
   journal: journal_lib.Journal,
-  plan_skips: Sequence[planning.Skip],
+  plan_skips: Sequence[skip_lines.Skip],
   num_resumed: int,
-) -> tuple[reports.Result, list[planning.Skip]]:
+) -> tuple[reports.Result, list[skip_lines.Skip]]:
   """Writes the skip report, and returns the result and the skip lines."""
   output = job.options.output
   parts = [journal.parts[number] for number in sorted(journal.parts)]
   skips = [
     *plan_skips,
-    *(planning.Skip(*skip) for part in parts for skip in part['skips']),
+    *(skip_lines.Skip(*skip) for part in parts for skip in part['skips']),
   ]
-  skips = planning.without_repeated_notes(skips)
+  skips = skip_lines.without_repeated_notes(skips)
   report = os.path.join(output, SKIP_REPORT)
   with journal_lib.writing(output):
     ingest_report.write_skip_report(report, skips)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from vatt_tf.embedding import table
-from vatt_tf.media import planning
+from vatt_tf.media import caption_sources
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_CLIPS_PER_FILE = 1024
@@ -44,7 +44,7 @@ class Options:
   modalities: tuple[str, ...] = ()
   clip_seconds: float | None = None
   stride_seconds: float | None = None
-  captions: str = planning.AUTO
+  captions: str = caption_sources.AUTO
   shorter_side: int = 256
   jpeg_quality: int = 90
   audio_rate: int | None = None

@@ -39,8 +39,8 @@ class Span:
   """A part of a file.
 
   Attributes:
-    start: µs.
-    end: µs, or None for the end of the file.
+    start: Start in µs.
+    end: End in µs, or None for the end of the file.
     is_exact: Whether a file that ends before `end` is an error; otherwise the
       span ends with the file.
   """
@@ -52,17 +52,17 @@ class Span:
 
 @dataclasses.dataclass
 class DecodedClip:
-  """What a span of a file holds.
+  """Decoded content of a span of a file.
 
   Attributes:
-    start: µs in the file.
-    end: µs in the file.
+    start: Start in the file, in µs.
+    end: End in the file, in µs.
     frames: JPEG images; none if there is no video.
-    height: Of the frames.
-    width: Of the frames.
+    height: Height of the frames in pixels.
+    width: Width of the frames in pixels.
     audio: (S,) float32 in [-1, 1], the first sample at `start`, or None.
     cues: Captions in order of time, in µs on the clock of the file.
-    notes: What was left out or changed on the way here.
+    notes: Notes on what was left out or changed.
     is_last: Whether it is known to end with the file.
   """
 
@@ -80,12 +80,12 @@ class DecodedClip:
 def read_captions(
   media: media_file.MediaFile, start: int, end: int
 ) -> list[caption_cues.Cue]:
-  """Captions of the file's text stream that are shown in [start, end), µs.
+  """Returns the captions of the text stream of a file that a span shows.
 
   Args:
-    media: A file.
-    start: µs.
-    end: µs.
+    media: Open file.
+    start: Start of the span in µs.
+    end: End of the span in µs.
 
   Returns:
     Cues in order of time; none if the file has no text stream.
@@ -94,8 +94,8 @@ def read_captions(
     return []
   first = max(0, start - _CAPTION_PREROLL)
   cues = []
-  # The main stream is read along, since captions are too sparse to tell that
-  # the end of the span has passed.
+  # The main stream is read too, since captions are too sparse to show that the
+  # end of the span has passed.
   for packet in media.packets(first, media.main_kind, 'text'):
     stream = packet.stream
     stamp = packet.pts if packet.pts is not None else packet.dts
@@ -109,14 +109,14 @@ def read_captions(
     last = caption_cues.OPEN_END
     if packet.duration:
       last = time + round(packet.duration * stream.time_base * clock.SECOND)
-    for one in packet_reader.decode_packet(packet) or []:
-      cues.append((time, last, _subtitle_lines(one)))
+    for subtitle in packet_reader.decode_packet(packet) or []:
+      cues.append((time, last, _subtitle_lines(subtitle)))
   cues = caption_cues.unroll(caption_cues.close_ends(cues))
   return caption_cues.in_span(cues, start, end)
 
 
 def _subtitle_lines(subtitle) -> list[str]:
-  """The lines of a decoded caption: a set of rectangles, or one of them."""
+  """Returns the lines of a decoded caption, a set of rectangles or one."""
   parts = subtitle if hasattr(subtitle, 'rects') else [subtitle]
   lines = []
   for part in parts:
@@ -129,15 +129,15 @@ def _subtitle_lines(subtitle) -> list[str]:
 def find_end(
   path: str, audio_path: str, settings: decode_settings.Settings
 ) -> int:
-  """µs at which a file ends.
+  """Returns the time in µs at which a file ends.
 
   Args:
-    path: File with the video, or ''.
-    audio_path: File with the sound, where it is another one, or ''.
-    settings: Which streams count.
+    path: Path of the file with the video, or ''.
+    audio_path: Path of the file with the sound, if that is another one; or ''.
+    settings: Settings that choose the streams.
 
   Raises:
-    errors.MediaError: It cannot be read.
+    errors.MediaError: The file cannot be read.
   """
   settings = _media_settings(path, audio_path, settings)
   with media_file.MediaFile(path or audio_path, settings) as media:
@@ -147,7 +147,7 @@ def find_end(
 def _media_settings(
   path: str, audio_path: str, settings: decode_settings.Settings
 ) -> decode_settings.Settings:
-  """The settings for the main file: less what another file is asked for."""
+  """Returns the settings of the main file, without what another file has."""
   if not path:
     return dataclasses.replace(settings, use_video=False)
   if audio_path and settings.use_video:
@@ -158,7 +158,7 @@ def _media_settings(
 def _known_spans(
   media: media_file.MediaFile, spans: Sequence[Span]
 ) -> list[tuple[int, int] | errors.MediaError]:
-  """Start and end of each span, or why it cannot be read."""
+  """Returns start and end of each span, or the error if it is unreadable."""
   length = None
   if any(not span.is_exact or span.end is None for span in spans):
     length = media.length()
@@ -166,7 +166,7 @@ def _known_spans(
   for span in spans:
     if length is None:
       stated = media.stated_end()
-      # The container may be wrong: its word alone is no reason to refuse.
+      # The container may be wrong: its claim alone is no reason to refuse.
       if stated is not None and span.start >= stated + clock.SECOND:
         length = media.length()
     end = length.end if span.end is None else span.end
@@ -199,18 +199,19 @@ def decode_spans(
   Memory grows with the length from the first start to the last end.
 
   Args:
-    path: File with the video, or with video and sound; '' for sound alone.
-    audio_path: File with the sound where it is another one: then the sound of
-      `path` is not used. Or ''.
+    path: Path of the file with the video, or with video and sound; '' for sound
+      alone.
+    audio_path: Path of the file with the sound if that is another one, so that
+      the sound of `path` is not used; or ''.
     spans: Parts of the file.
-    settings: What is taken, and in which form.
+    settings: Streams that are taken, and the form of their content.
     use_caption_stream: Whether to read captions from the file.
-    caption_margin: µs around a span whose captions count as its own.
+    caption_margin: Time around a span, in µs, whose captions count as its own.
 
   Returns:
-    Of each span its clip, or why it cannot be had. A clip has frames if half of
-    it or more has video, and sound likewise; silence fills gaps, and after the
-    video its last frame is held.
+    The clip of each span, or its error. A clip has frames if half of it or more
+    has video, and sound likewise; silence fills gaps, and after the video its
+    last frame is held.
   """
   cue_margin = caption_margin if use_caption_stream else None
   try:
@@ -237,10 +238,10 @@ def _decode(
   settings: decode_settings.Settings,
   cue_margin: int | None,
 ) -> list[DecodedClip | errors.MediaError]:
-  """`decode_spans` of open files."""
+  """Does `decode_spans` for open files."""
   results = _known_spans(media, spans)
   wanted = [
-    i for i, one in enumerate(results) if not isinstance(one, Exception)
+    i for i, span in enumerate(results) if not isinstance(span, Exception)
   ]
   if not wanted:
     return results
@@ -252,7 +253,7 @@ def _decode(
   video = none if frame_reader is None else frame_reader.reading
   audio = none if sound_reader is None else sound_reader.reading
   track = None if sound_reader is None else sound_reader.track
-  # Sound of another file does not say how long this one is.
+  # Sound of another file does not tell how long this one is.
   end_of_file = _read_end(video, audio if sound is media else none)
   cues = []
   if cue_margin is not None:
@@ -297,7 +298,7 @@ def _add_frames(
   """Gives a clip the frames of span `number`, or a note why it has none.
 
   Returns:
-    How much of the clip has a picture, µs.
+    The time of the clip that has a picture, in µs.
   """
   start, end = clip.start, clip.end
   covered = _covered(reader.reading, start, end)
@@ -324,7 +325,7 @@ def _add_frames(
 def _add_sound(
   clip: DecodedClip, track: sound_lib.SoundTrack, least: float
 ) -> None:
-  """Gives a clip its sound if `least` µs of it have some, or a note."""
+  """Gives a clip its sound if at least `least` µs have some, or a note."""
   clip.audio = track.cut(clip.start, clip.end, least)
   covered = track.covered(clip.start, clip.end)
   if clip.audio is None and covered:
@@ -386,11 +387,11 @@ def _pass_over(
       reader = readers[media.kind_of(packet)]
       if not reader.is_done:
         reader.feed(packet)
-      if reader.is_late or all(one.is_done for one in active):
+      if reader.is_late or all(other.is_done for other in active):
         packets.close()
         break
     for reader in active:
-      if not reader.is_done and not any(one.is_late for one in active):
+      if not reader.is_done and not any(other.is_late for other in active):
         reader.finish()
     if not any(reader.is_late for reader in active):
       break
@@ -398,7 +399,7 @@ def _pass_over(
 
 
 def _covered(video: packet_reader.Reading, start: int, end: int) -> int:
-  """How much of a span has a picture, µs."""
+  """Returns the time of a span that has a picture, in µs."""
   if video.first is None:
     return 0
   last = end if video.end is None else min(end, video.end)
@@ -417,7 +418,7 @@ def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
 def _notes_of(
   media: media_file.MediaFile, clip: DecodedClip, span: Span
 ) -> list[errors.Note]:
-  """What there is to say of a file, in the clip where it belongs."""
+  """Returns the notes on a file that belong to a clip."""
   notes = ()
   if not _is_exact(span):
     notes = media.length().notes
@@ -434,7 +435,7 @@ def _notes_of(
 
 
 def _is_unseen(media: media_file.MediaFile, start: int, end: int) -> bool:
-  """Whether a clip reaches into a joined recording without a picture."""
+  """Returns whether a clip reaches into a recording without a picture."""
   unseen = media.read_timeline().unseen if media.may_restart else ()
   return any(
     min(end, last) - max(start, first) > clock.END_TOLERANCE
@@ -443,19 +444,24 @@ def _is_unseen(media: media_file.MediaFile, start: int, end: int) -> bool:
 
 
 def _is_exact(span: Span) -> bool:
-  """Whether its end was asked for, and is not that of the file."""
+  """Returns whether the end of a span was given, not that of the file."""
   return span.is_exact and span.end is not None
 
 
 def _read_end(
   video: packet_reader.Reading, audio: packet_reader.Reading
 ) -> tuple[int, str] | None:
-  """Where a file ends, and what ends there; None if it was not read so far."""
-  readings = [one for one in (video, audio) if one.first is not None]
-  if not readings or any(one.end is None for one in readings):
+  """Returns the end of a file and its stream; None if it was not reached."""
+  readings = [
+    reading for reading in (video, audio) if reading.first is not None
+  ]
+  if not readings or any(reading.end is None for reading in readings):
     return None
   return file_length.last_end(
-    *(None if one.first is None else one.end for one in (video, audio))
+    *(
+      None if reading.first is None else reading.end
+      for reading in (video, audio)
+    )
   )
 
 
@@ -466,17 +472,17 @@ def _check_whole(
   end: int,
   readings: Sequence[packet_reader.Reading],
 ) -> None:
-  """Raises `MediaError` for a file that breaks off before its stated end."""
+  """Raises `MediaError` if a file breaks off before its stated end."""
   if _is_exact(span):
     return
   length = media.length()
   if length.is_cut_off and end >= length.end - clock.END_TOLERANCE:
     raise _cut_off(length.claimed, length.end)
-  ends = [one.end for one in readings if one.first is not None]
+  ends = [reading.end for reading in readings if reading.first is not None]
   # The end of a file may be that of its captions.
   if media.has_captions:
     return
-  if not ends or any(one is None for one in ends) or start >= max(ends):
+  if not ends or any(time is None for time in ends) or start >= max(ends):
     return
   if max(ends) < end - max(clock.SECOND, end // 20):
     raise _cut_off(end, max(ends))
@@ -492,7 +498,11 @@ def _cut_off(stated: int, end: int) -> errors.MediaError:
 def _check_end(
   span: Span, start: int, end: int, end_of_file: tuple[int, str] | None
 ) -> int:
-  """Where a span ends, once the file was read; raises `MediaError`."""
+  """Returns where a span ends, now that the file was read.
+
+  Raises:
+    errors.MediaError: The file ends before the span.
+  """
   if end_of_file is None:
     return end
   last, kind = end_of_file

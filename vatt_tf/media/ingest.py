@@ -22,21 +22,24 @@ import tensorflow as tf
 
 from vatt_tf.core import command_line, distribution, file_utils
 from vatt_tf.media import (
+  caption_sources,
   decode_settings,
   errors,
+  ingest_options,
   ingest_report,
   label_files,
   manifest,
   output_folder,
   planning,
   shard_writing,
+  skip_lines,
   worker,
 )
 from vatt_tf.media import journal as journal_lib
 
 
 def _fingerprint(
-  options: planning.Options,
+  options: ingest_options.Options,
   segments: Sequence[manifest.Segment],
   label_names: Sequence[str],
 ) -> str:
@@ -46,7 +49,7 @@ def _fingerprint(
     values.pop(key)
   values['is_folder'] = not options.manifest
   values['settings'].pop('num_threads')
-  if options.captions not in (planning.AUTO, planning.NONE):
+  if options.captions not in (caption_sources.AUTO, caption_sources.NONE):
     values['captions'] = os.path.basename(os.path.normpath(options.captions))
   # Without lists a data set keeps the digest of versions that had none.
   values['segments'] = [
@@ -106,7 +109,7 @@ def ingest(
   video_stream: int | None = None,
   audio_stream: int | None = None,
   caption_stream: int | None = None,
-  captions: str = planning.AUTO,
+  captions: str = caption_sources.AUTO,
   caption_language: str = '',
   caption_encoding: str = '',
   caption_margin_seconds: float = 0.0,
@@ -215,7 +218,7 @@ def ingest(
       '`media_root` must be a folder with media files. Received: '
       f'media_root={media_root!r}'
     )
-  options = planning.Options(
+  options = ingest_options.Options(
     manifest=manifest_path,
     media_root=media_root,
     name=name,
@@ -291,7 +294,7 @@ def ingest(
 
 def _make(
   output_dir: str,
-  options: planning.Options,
+  options: ingest_options.Options,
   segments: Sequence[manifest.Segment],
   label_names: Sequence[str],
   fingerprint: str,
@@ -335,7 +338,7 @@ def _check_share(result: ingest_report.Result, max_failed_share: float) -> None:
     rows = [
       row
       for row in csv.DictReader(file)
-      if not row['reason'].startswith(planning.NOTE)
+      if not row['reason'].startswith(skip_lines.NOTE)
     ]
   examples = '\n'.join(f'  {row["file"]}: {row["reason"]}' for row in rows[:5])
   clips = command_line.count(total, 'clip')

@@ -9,11 +9,13 @@ import os
 from vatt_tf.core import command_line, file_utils
 from vatt_tf.media import (
   clock,
+  ingest_options,
   label_files,
   manifest,
   output_folder,
   planning,
   shard_writing,
+  skip_lines,
 )
 from vatt_tf.media import journal as journal_lib
 
@@ -92,7 +94,7 @@ class Result:
     return text
 
 
-def write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
+def write_skip_report(path: str, skips: Iterable[skip_lines.Skip]) -> None:
   """Writes the csv that names each file without a record, with the reason."""
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
@@ -103,7 +105,7 @@ def write_skip_report(path: str, skips: Iterable[planning.Skip]) -> None:
 
 def write_reports(
   output_dir: str,
-  options: planning.Options,
+  options: ingest_options.Options,
   segments: Sequence[manifest.Segment],
   plan: planning.Plan,
   journal: journal_lib.Journal,
@@ -125,9 +127,9 @@ def write_reports(
     The entry of these shards in `dataset_info.json`.
   """
   skips = plan.skips + [
-    planning.Skip(*skip) for line in journal.tasks for skip in line['skips']
+    skip_lines.Skip(*skip) for line in journal.tasks for skip in line['skips']
   ]
-  skips = planning.without_repeated_notes(skips)
+  skips = skip_lines.without_repeated_notes(skips)
   write_skip_report(
     os.path.join(output_dir, f'{options.name}.skipped.csv'), skips
   )
@@ -169,7 +171,10 @@ def write_reports(
 
 
 def make_result(
-  output_dir: str, options: planning.Options, entry: dict, num_resumed: int
+  output_dir: str,
+  options: ingest_options.Options,
+  entry: dict,
+  num_resumed: int,
 ) -> Result:
   """Returns the result of an ingest that is complete.
 

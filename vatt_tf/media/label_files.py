@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import os
 
 from vatt_tf.core import file_utils, plain_text
-from vatt_tf.media import errors, manifest, planning, text_files
+from vatt_tf.media import errors, ingest_options, manifest, text_files
 
 LABELS_FILE = 'labels.txt'
 
@@ -29,7 +29,7 @@ def read_labels(path: str) -> list[str]:
 
 
 def load_labels(
-  options: planning.Options,
+  options: ingest_options.Options,
   output_dir: str,
   segments: Sequence[manifest.Segment],
 ) -> tuple[str, list[str]]:

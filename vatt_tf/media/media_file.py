@@ -46,17 +46,17 @@ _timelines = collections.OrderedDict()
 class MediaFile:
   """An open media file.
 
-  Args:
-    path: Path of the file.
-    settings: Which streams to take.
-
   Attributes:
-    video: The chosen video stream, or None.
-    audio: The chosen audio stream, or None.
-    text: The chosen caption stream, or None.
+    video: Chosen video stream, or None.
+    audio: Chosen audio stream, or None.
+    text: Chosen caption stream, or None.
     origin: Time of the container's clock, in µs, that is time 0.
     may_restart: Whether the clock of such a file may start again or jump inside
       it.
+
+  Args:
+    path: Path of the file.
+    settings: Settings that choose the streams.
 
   Raises:
     errors.MediaError: The file is missing, empty, of an unknown format, or

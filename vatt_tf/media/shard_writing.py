@@ -14,8 +14,10 @@ from vatt_tf.media import (
   caption_cues,
   decode,
   errors,
+  ingest_options,
   output_folder,
   planning,
+  skip_lines,
   worker,
 )
 from vatt_tf.media import journal as journal_lib
@@ -39,7 +41,7 @@ def _whole_records(path: str) -> Iterator[bytes]:
 def _make_clip(
   work: planning.Work,
   decoded: decode.DecodedClip,
-  options: planning.Options,
+  options: ingest_options.Options,
   label_indices: dict[str, int],
 ) -> records.Clip:
   """Returns a decoded clip with its captions, labels and provenance.
@@ -96,7 +98,7 @@ class ShardTasks:
   def __init__(
     self,
     output_dir: str,
-    options: planning.Options,
+    options: ingest_options.Options,
     plan: planning.Plan,
     journal: journal_lib.Journal,
     label_names: Sequence[str],
@@ -221,7 +223,7 @@ class ShardTasks:
     for span, result in zip(work.task.spans, results):
       if isinstance(result, errors.MediaError):
         skips.append(
-          planning.skip_of(
+          skip_lines.skip_of(
             work.segment,
             span.start,
             span.end,
@@ -233,7 +235,7 @@ class ShardTasks:
       clip = _make_clip(work, result, self._options, self._label_indices)
       shard_writer.write(clip)
       skips += [
-        planning.skip_of_note(work.segment, note) for note in result.notes
+        skip_lines.skip_of_note(work.segment, note) for note in result.notes
       ]
       line['records'] += 1
       line['num_with_video'] += bool(clip.frames)

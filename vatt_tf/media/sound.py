@@ -24,7 +24,7 @@ from vatt_tf.media import (
 # GB.
 MAX_CLIP_BYTES = 900 << 20
 
-# µs before a span that are decoded and thrown away: decoders carry state.
+# Time before a span, in µs, that is decoded and dropped: decoders have state.
 PREROLL = clock.SECOND // 2
 
 # Larger values are not rounding of a decoder but another scale.
@@ -34,7 +34,7 @@ _MAX_PEAK = 8.0
 # outside it; and, at low rates, samples, of which its filter takes 64.
 _RESAMPLE_MARGIN = 0.05
 _MIN_MARGIN_SAMPLES = 64
-# What is beyond is a damaged header, or no sound.
+# Anything beyond is a damaged header, or not sound.
 _MAX_RATE = 1_000_000
 # Time stamps may be this far (seconds) from the count of samples before they
 # are taken for a gap: containers round them, to 1 ms and more.
@@ -59,7 +59,7 @@ def to_mono(frame: av.audio.frame.AudioFrame) -> np.ndarray:
   channel.
 
   Args:
-    frame: A decoded frame.
+    frame: Decoded frame.
 
   Returns:
     (n,) float32; integer formats are scaled to [-1, 1).
@@ -82,7 +82,8 @@ def to_mono(frame: av.audio.frame.AudioFrame) -> np.ndarray:
       mono *= np.float32(0.5)
     else:
       weights = [
-        _CHANNEL_WEIGHTS.get(one.name, 1.0) for one in frame.layout.channels
+        _CHANNEL_WEIGHTS.get(channel.name, 1.0)
+        for channel in frame.layout.channels
       ]
       weights = np.array(weights, np.float32)
       total = weights.sum() or 1.0
@@ -98,9 +99,9 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
   """Resamples sound; the first sample stays at its time.
 
   Args:
-    samples: (n,) float32.
-    rate: Of the samples.
-    new_rate: Wanted.
+    samples: (n,) float32: one channel.
+    rate: Samples per second.
+    new_rate: Samples per second of the result.
 
   Returns:
     (m,) float32, m about n * new_rate / rate.
@@ -121,10 +122,10 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 def sound_fault(samples: np.ndarray) -> str:
-  """Says what makes decoded samples unfit for training, or ''.
+  """Returns what makes decoded samples unfit for training, or ''.
 
   Args:
-    samples: (n,) float32.
+    samples: (n,) float32: one channel.
   """
   largest = np.abs(samples).max(initial=0.0)
   if not np.isfinite(largest):
@@ -146,10 +147,10 @@ class SoundTrack:
   """Samples of a part of a stream, laid where their time stamps say.
 
   Args:
-    start: µs.
-    end: µs.
-    rate: Of the stream.
-    new_rate: Wanted of `cut`.
+    start: Start of the part in µs.
+    end: End of the part in µs.
+    rate: Samples per second of the stream.
+    new_rate: Samples per second that `cut` returns.
   """
 
   def __init__(self, start: int, end: int, rate: int, new_rate: int):
@@ -172,7 +173,7 @@ class SoundTrack:
 
   @property
   def end(self) -> int:
-    """µs after the last sample that was put."""
+    """Time after the last sample so far, in µs."""
     return round(self._next * clock.SECOND / self._rate)
 
   @property
@@ -201,7 +202,7 @@ class SoundTrack:
       self._filled.append([start, stop])
 
   def covered(self, start: int, end: int) -> int:
-    """How much of a span has sound, µs."""
+    """Returns the time of a span that has sound, in µs."""
     first, last = self._index(start), self._index(end)
     samples = sum(
       max(0, min(last, stop) - max(first, begin))
@@ -210,12 +211,12 @@ class SoundTrack:
     return round(samples * clock.SECOND / self._rate)
 
   def cut(self, start: int, end: int, min_covered: float) -> np.ndarray | None:
-    """The sound of a span at the new rate.
+    """Returns the sound of a span at the new rate.
 
     Args:
-      start: µs.
-      end: µs.
-      min_covered: µs that must have sound.
+      start: Start of the span in µs.
+      end: End of the span in µs.
+      min_covered: Minimum time with sound, in µs.
 
     Returns:
       (S,) float32 in [-1, 1], or None where less of it has sound.
@@ -248,18 +249,15 @@ class SoundTrack:
 class SoundReader(packet_reader.Reader):
   """Lays out the sound of a part of a file.
 
-  Args:
-    media: A file with sound.
-    start: Of the part, µs.
-    end: Of the part, µs.
-    first: µs from where the pass begins.
-    settings: Says the sample rate.
-
   Attributes:
     track: The sound, or None if there is none.
 
-  Raises:
-    errors.MediaError: It is too much for a record.
+  Args:
+    media: Open file with sound.
+    start: Start of the part in µs.
+    end: End of the part in µs.
+    first: Time in µs from where the pass begins.
+    settings: Settings with the sample rate.
   """
 
   def __init__(
@@ -279,7 +277,8 @@ class SoundReader(packet_reader.Reader):
     self._rate = 0
     self._converter, self._converted_rate = None, 0
 
-  def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
+  def feed(self, packet: av.packet.Packet) -> None:
+    """Takes a packet of the stream."""
     stamp = packet.pts if packet.pts is not None else packet.dts
     time = None if stamp is None else self._media.time(stamp, packet.stream)
     # A seek may land far before.
@@ -334,7 +333,8 @@ class SoundReader(packet_reader.Reader):
         time = self._media.time(part.pts, part) - self._delay
       self.track.put(part.to_ndarray()[0], time)
 
-  def finish(self) -> None:  # noqa: D102
+  def finish(self) -> None:
+    """Takes the end of the file."""
     if self.track is not None:
       self.reading.end = self.track.end
     elif self.reading.damaged and self._first <= 0:

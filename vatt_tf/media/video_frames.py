@@ -49,7 +49,13 @@ _MIN_LAST_SHARE = 0.05
 
 
 def num_frames(start: int, end: int, rate: float) -> int:
-  """How many frames of a rate fill the time from `start` to `end`, µs."""
+  """Returns how many frames fill a span.
+
+  Args:
+    start: Start of the span in µs.
+    end: End of the span in µs.
+    rate: Frames per second.
+  """
   return max(
     1, math.ceil((end - start) * rate / clock.SECOND - _MIN_LAST_SHARE)
   )
@@ -68,7 +74,7 @@ class _Orientation:
   turns: int = 0
 
   def apply(self, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) as decoded to (H, W, 3) or (W, H, 3) as shown."""
+    """Returns an image (H, W, 3) as shown, (H, W, 3) or (W, H, 3)."""
     if self.is_mirrored:
       image = image[:, ::-1]
     if self.turns:
@@ -80,7 +86,7 @@ _UPRIGHT = _Orientation()
 
 
 def _orientation(frame: av.video.frame.VideoFrame) -> _Orientation:
-  """Of a frame, by its display matrix."""
+  """Returns the orientation of a frame, by its display matrix."""
   matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
   if matrix is None:
     return _UPRIGHT
@@ -99,12 +105,12 @@ def target_size(
   aspect: float,
   settings: decode_settings.Settings,
 ) -> tuple[int, int]:
-  """Width and height to scale a frame to, before it is turned.
+  """Returns the width and height to scale a frame to, before it is turned.
 
   Args:
-    frame: A decoded frame.
+    frame: Decoded frame.
     aspect: Width of its pixels over their height.
-    settings: Says the shorter side.
+    settings: Settings with the shorter side.
   """
   width, height = float(frame.width), float(frame.height)
   # Square pixels, by shrinking the longer side of theirs.
@@ -155,7 +161,7 @@ class _ToneMapper:
 
 
 class _FrameEncoder:
-  """Makes JPEG images of the frames of one stream.
+  """Encodes the frames of one stream as JPEG images.
 
   Attributes:
     stream: The stream, while its file is open.
@@ -168,15 +174,15 @@ class _FrameEncoder:
     self._tone_mapper = _ToneMapper()
 
   def size(self, frame: av.video.frame.VideoFrame) -> tuple[int, int]:
-    """Width and height of a frame as it is shown."""
+    """Returns the width and height of a frame as it is shown."""
     size = target_size(frame, self._pixel_aspect(frame), self._settings)
     return size[:: -1 if _orientation(frame).turns % 2 else 1]
 
   def _pixel_aspect(self, frame: av.video.frame.VideoFrame) -> float:
-    """Width of a pixel over its height; 1.0 if unknown or nearly square."""
+    """Returns width over height of a pixel; 1.0 if unknown or nearly square."""
     aspect = self.stream.sample_aspect_ratio
     context = self.stream.codec_context
-    # The container speaks of the size that it states.
+    # The container's value belongs to the size that it states.
     parameters = (context.width, context.height)
     if parameters != (frame.width, frame.height) or not aspect:
       aspect = context.sample_aspect_ratio or aspect
@@ -186,10 +192,10 @@ class _FrameEncoder:
   def __call__(
     self, frame: av.video.frame.VideoFrame, size: tuple[int, int]
   ) -> bytes:
-    """A JPEG image of a frame.
+    """Returns a JPEG image of a frame.
 
     Args:
-      frame: The frame.
+      frame: Decoded frame.
       size: Width and height of the image. A frame of another shape is fitted
         into its upper left, and the rest is black.
     """
@@ -219,7 +225,7 @@ class _FrameEncoder:
 
 
 def _fit(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-  """Width and height of `inner`, scaled to fit into `outer`."""
+  """Returns width and height of `inner`, scaled to fit into `outer`."""
   scale = min(outer[0] / inner[0], outer[1] / inner[1])
   return tuple(
     max(1, min(limit, round(side * scale))) for side, limit in zip(inner, outer)
@@ -231,16 +237,16 @@ class FrameReader(packet_reader.Reader):
 
   Past the end of the video the last frame is repeated.
 
-  Args:
-    media: A file with video.
-    spans: Start and end of each, µs.
-    first: µs from where the pass begins.
-    settings: Rate and size.
-
   Attributes:
-    frames: Of each span its JPEG images.
-    sizes: Of each span the width and height of its images: those of its first
-      frame. (0, 0) before that.
+    frames: JPEG images of each span.
+    sizes: Width and height of the images of each span: those of its first
+      frame, and (0, 0) before that.
+
+  Args:
+    media: Open file with video.
+    spans: Start and end of each span in µs.
+    first: Time in µs from where the pass begins.
+    settings: Settings with rate and size.
   """
 
   def __init__(
@@ -271,7 +277,8 @@ class FrameReader(packet_reader.Reader):
     self._held_images = {}
     self._held_time = self._held_duration = 0
 
-  def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
+  def feed(self, packet: av.packet.Packet) -> None:
+    """Takes a packet of the stream."""
     stream = self._encode.stream = packet.stream
     decoded = packet_reader.decode_packet(packet)
     interval = packet_reader.frame_interval(stream)
@@ -314,7 +321,8 @@ class FrameReader(packet_reader.Reader):
       self._held_duration = duration or interval
     self.is_done = self._next == len(self._due)
 
-  def finish(self) -> None:  # noqa: D102
+  def finish(self) -> None:
+    """Takes the end of the file."""
     if self._held is not None:
       self.reading.end = self._held_time + self._held_duration
       self._hand_out(None)

@@ -6,12 +6,13 @@ from absl import logging
 
 from vatt_tf.core import file_utils
 from vatt_tf.media import (
+  caption_sources,
   errors,
   ingest,
   ingest_report,
   label_files,
   manifest,
-  planning,
+  skip_lines,
 )
 from vatt_tf.media.datasets import official_lists, registry
 
@@ -51,7 +52,7 @@ def _check_missing(
   ingest_report.write_skip_report(
     report,
     [
-      planning.skip_of(
+      skip_lines.skip_of(
         segment,
         segment.start,
         segment.end,
@@ -78,7 +79,7 @@ def ingest_dataset(
   is_cut: bool = False,
   name: str = '',
   max_failed_share: float = 0.1,
-  captions: str = planning.AUTO,
+  captions: str = caption_sources.AUTO,
   clip_seconds: float | None = None,
   dataset_name: str = '',
   **options: object,
@@ -134,8 +135,8 @@ def ingest_dataset(
     _write_labels(output_dir, lists.label_names, title)
   manifest_path = os.path.join(output_dir, f'{name}.manifest.csv')
   manifest.write_manifest(manifest_path, lists.segments)
-  if captions == planning.AUTO:
-    captions = lists.captions or planning.AUTO
+  if captions == caption_sources.AUTO:
+    captions = lists.captions or caption_sources.AUTO
   return ingest.ingest(
     output_dir,
     manifest_path=manifest_path,
