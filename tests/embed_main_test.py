@@ -102,8 +102,8 @@ class EmbedMainTest(tf.test.TestCase):
 
   def test_interrupted(self):
     for runner, advice in (
-      ('', 'The same command goes on where this stopped'),
-      ('DirectRunner', 'A pipeline cannot go on'),
+      ('', 'Rerun the same command to resume'),
+      ('DirectRunner', 'A pipeline cannot resume'),
     ):
       with (
         mock.patch.object(self.embed, '_embed', side_effect=KeyboardInterrupt),
@@ -156,7 +156,7 @@ class EmbedMainTest(tf.test.TestCase):
     self.assertEqual(killed[0][0], -signal.SIGKILL, killed[0][1])
     for (code, error), expected in zip(killed[1:], (130, 143)):
       self.assertEqual(code, expected, error)
-      self.assertIn('goes on where this stopped', error)
+      self.assertIn('Rerun the same command to resume', error)
       self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(**values)
     self.assertEqual(code, 0)

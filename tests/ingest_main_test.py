@@ -123,7 +123,7 @@ class IngestMainTest(parameterized.TestCase, tf.test.TestCase):
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=30)
     self.assertEqual(process.returncode, code, error)
-    self.assertIn('goes on where this stopped', error)
+    self.assertIn('Rerun the same command to resume', error)
     self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(manifest=manifest, num_shards=2)
     self.assertEqual(code, 0)

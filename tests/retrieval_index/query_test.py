@@ -11,7 +11,7 @@ from tests import sample_media
 from tests.embedding import tiny_model
 from tests.retrieval_index import searchable
 from vatt_tf.embedding import model, table
-from vatt_tf.retrieval_index import index, query
+from vatt_tf.retrieval_index import building, index, query
 
 
 def _names(answer):
@@ -118,7 +118,7 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
       ]
     folder = self.create_tempdir().full_path
     table.write(os.path.join(folder, 'embeddings'), rows)
-    index.build(os.path.join(folder, 'embeddings'), f'{folder}/index')
+    building.build(os.path.join(folder, 'embeddings'), f'{folder}/index')
     searcher = query.Searcher(index.Index(f'{folder}/index'), self.embedder)
     name = 'shapes/blue ring.mp4'
     answer = searcher.by_file(self._path(name), 'video', start=0.8)

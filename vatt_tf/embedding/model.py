@@ -436,8 +436,8 @@ def _find_faults(clip: records.Clip) -> dict[str, str]:
 
 def _reason(message: str) -> str:
   """Returns the message of an operation, without its place in the graph."""
-  text = message.partition('[[{{node')[0].strip().splitlines()[-1]
-  text, num_prefixes = _ASSERTION.subn('', _PREFIX.sub('', text.strip()))
+  reason = message.partition('[[{{node')[0].strip().splitlines()[-1]
+  reason, num_prefixes = _ASSERTION.subn('', _PREFIX.sub('', reason.strip()))
   if num_prefixes:  # [words] [values]
-    text = text.replace('] [', ' ').strip('[]')
-  return text[:200]
+    reason = reason.replace('] [', ' ').strip('[]')
+  return reason[:200]

@@ -8,8 +8,8 @@ A table is a folder with a folder for each space, which holds Parquet files:
 
 A row is one embedding: of the frames, of the sound or of one caption of a clip.
 It is a unit vector, so that an inner product is a cosine. A space has the name
-of the output of the model's signature that gives it; `COMPARABLE` says which
-embeddings may be compared. All rows of a file have one space, and so one
+of the output of the model's signature that computes it; `COMPARABLE` lists
+which embeddings may be compared. All rows of a file have one space, and so one
 dimension.
 """
 

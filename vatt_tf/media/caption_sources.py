@@ -14,7 +14,7 @@ from vatt_tf.media import (
   skip_lines,
 )
 
-# How captions are found when no file is named.
+# Values of `captions` that name no file.
 AUTO = 'auto'
 NONE = 'none'
 

@@ -47,7 +47,7 @@ def draw_contact_sheet(
     try:
       clip = records.read_clip(record)
     except records.RecordError:
-      clip = records.Clip()  # The report says so.
+      clip = records.Clip()  # The report names the fault.
     seconds = max(report.seconds, 0.001)
     top = sheet.add_subplot(grid[3 * i])
     _draw_frames(top, clip, seconds)

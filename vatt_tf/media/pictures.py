@@ -16,18 +16,18 @@ def decode_spans(
   """Reads a picture, scales it as frames are, and stores it as JPEG.
 
   Args:
-    path: Of a JPEG or PNG file. What is inside decides, not the extension.
-    spans: Parts of it: only its beginning can be asked for. None: only find
-      where it ends.
-    settings: Size and quality, and the frame rate, which says how long the
-      picture lasts.
+    path: Path of a JPEG or PNG file, whose content decides, not its extension.
+    spans: Parts of it, which must begin with it; None means only to find where
+      it ends.
+    settings: Size and quality, and the frame rate, which gives the length of
+      the picture.
 
   Returns:
-    Of each span a `decode.DecodedClip`, or the `errors.MediaError` that says
-    why there is none; without spans its end in µs.
+    A `decode.DecodedClip` or `errors.MediaError` for each span; without spans
+    its end in µs.
 
   Raises:
-    errors.MediaError: It cannot be read.
+    errors.MediaError: The file cannot be read.
   """
   end = round(clock.SECOND / settings.frame_rate)
   if spans is None:

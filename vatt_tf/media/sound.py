@@ -1,8 +1,8 @@
 """Sound of a file as mono samples at a rate, in time with the video.
 
 Channels are averaged, then resampled. The first sample of a span is the sound
-at its start to within a sample, whatever the encoder's delay: samples lie where
-the time stamps say, and gaps are silent.
+at its start to within a sample, whatever the encoder's delay: samples lie at
+their time stamps, and gaps are silent.
 """
 
 import math
@@ -144,7 +144,7 @@ def sound_fault(samples: np.ndarray) -> str:
 
 
 class SoundTrack:
-  """Samples of a part of a stream, laid where their time stamps say.
+  """Samples of a part of a stream, laid at their time stamps.
 
   Args:
     start: Start of the part in µs.

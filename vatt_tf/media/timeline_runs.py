@@ -16,8 +16,8 @@ LATE_START = 10 * clock.SECOND
 NEAR = 3 * clock.SECOND // 2
 # What is left of a stream where the other one ends.
 _LAG = clock.SECOND // 2
-# Packets with wrong time stamps, before those go on as if nothing had been,
-# where no other stream tells how much time has passed.
+# Packets with wrong time stamps in a row, after which those continue as before,
+# where no other stream shows how much time has passed.
 _MAX_GLITCH_PACKETS = 3
 # More jumps than that are no recording.
 _MAX_RUNS = 1000

@@ -25,7 +25,7 @@ def _write_labels(output_dir: str, names: list[str], title: str) -> None:
   elif label_files.read_labels(path) != names:
     raise ValueError(
       f'{path} has other classes than the lists of {title}. Give another '
-      '`output_dir`, or the lists that its records were made with.'
+      '`output_dir`, or the lists of its records.'
     )
 
 

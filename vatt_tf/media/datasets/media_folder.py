@@ -1,4 +1,4 @@
-"""The media files of a folder, found by the names that lists give them."""
+"""Finds the media files of a folder by the names in lists."""
 
 from collections.abc import Sequence
 import os
@@ -11,7 +11,7 @@ _SOUND_EXTENSIONS = frozenset(
 
 
 class MediaFolder:
-  """The media files of a folder, found by name.
+  """Finds the media files of a folder by name.
 
   Attributes:
     missing: Paths of the listed files that do not exist.

@@ -1,4 +1,4 @@
-"""What is known of a public data set, and what its lists say."""
+"""Types of public data sets and of the content of their lists."""
 
 from collections.abc import Callable
 import dataclasses
