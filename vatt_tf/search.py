@@ -199,7 +199,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     '--host',
     default='127.0.0.1',
     help='Address to listen at. By default only this machine can connect; '
-    '0.0.0.0 lets every machine that reaches this one search and play the media.',
+    '0.0.0.0 lets every machine that reaches this one search and play media.',
   )
   serve_command.add_argument(
     '--port', type=int, default=8601, help='Port; 0 takes any free one.'

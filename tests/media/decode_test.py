@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media, shared_data
-from vatt_tf.media import decode, decode_settings, errors, sound
+from vatt_tf.media import decode, decode_settings, decoded_clip, errors, sound
 
 _SETTINGS = decode_settings.Settings()
 
@@ -27,7 +27,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
     return os.path.join(self.folder, name)
 
   def decode(self, path, *spans, audio_path='', captions=False, **settings):
-    spans = spans or [decode.Span(is_exact=False)]
+    spans = spans or [decoded_clip.Span(is_exact=False)]
     results = decode.decode_spans(
       str(path),
       audio_path,
@@ -95,10 +95,10 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
     whole = self.decode_ok(path)
     pieces = self.decode_ok(
       path,
-      decode.Span(500_000, 1_500_000),
-      decode.Span(1_000_000, 1_900_000),
+      decoded_clip.Span(500_000, 1_500_000),
+      decoded_clip.Span(1_000_000, 1_900_000),
     )
-    alone = self.decode_ok(path, decode.Span(1_000_000, 1_900_000))
+    alone = self.decode_ok(path, decoded_clip.Span(1_000_000, 1_900_000))
     self.assertEqual(pieces[0].frames, whole.frames[5:15])
     self.assertEqual(pieces[1].frames, whole.frames[10:19])
     self.assertEqual(alone.frames, whole.frames[10:19])
@@ -121,7 +121,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
       frame_rate=5,
       images=[np.full([48, 64, 3], 20 + i, np.uint8) for i in range(200)],
     )
-    clip = self.decode_ok(path, decode.Span(30_000_000, 31_000_000))
+    clip = self.decode_ok(path, decoded_clip.Span(30_000_000, 31_000_000))
     levels = [float(_image(frame).mean()) for frame in clip.frames]
     np.testing.assert_allclose(
       levels, [170, 170, 171, 171, 172, 172, 173, 173, 174, 174], atol=1.5
@@ -203,7 +203,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
       self.path('a.mp4'), 2.0, sound=sample_media.tone(0.8)
     )
     self.assertIsNone(self.decode_ok(path).audio)
-    clip = self.decode_ok(path, decode.Span(0, 1_000_000))
+    clip = self.decode_ok(path, decoded_clip.Span(0, 1_000_000))
     self.assertLen(clip.audio, 48_000)
     self.assertAllEqual(clip.audio[42_000:], np.zeros(6000))
 
@@ -283,7 +283,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
     path = self.raw_sound(values)
     self.assert_fails('2 of 8000 samples are not finite', path)
     # Another part of the file is sound.
-    clip = self.decode_ok(path, decode.Span(0, 400_000))
+    clip = self.decode_ok(path, decoded_clip.Span(0, 400_000))
     self.assertLen(clip.audio, 19_200)
 
   def test_denormal_sound(self):
@@ -309,26 +309,28 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
     self.assert_fails(
       r'the clip \(1 s to 3 s\) is longer than its video, which ends at 2 s',
       path,
-      decode.Span(1_000_000, 3_000_000),
+      decoded_clip.Span(1_000_000, 3_000_000),
     )
     self.assert_fails(
       'the clip starts at 2.5 s, but its video ends at 2 s',
       path,
-      decode.Span(2_500_000, 3_000_000),
+      decoded_clip.Span(2_500_000, 3_000_000),
     )
     self.assert_fails(
       'the clip starts at 9 s, but its video ends at 2 s',
       path,
-      decode.Span(9_000_000, None),
+      decoded_clip.Span(9_000_000, None),
     )
     # Times in manifests are rounded.
-    clip = self.decode_ok(path, decode.Span(1_000_000, 2_200_000))
+    clip = self.decode_ok(path, decoded_clip.Span(1_000_000, 2_200_000))
     self.assertLen(clip.frames, 12)
 
   def test_one_bad_span_spoils_no_other(self):
     path = sample_media.write(self.path('a.mp4'), 2.0)
     good, bad = self.decode(
-      path, decode.Span(0, 1_000_000), decode.Span(1_000_000, 9_000_000)
+      path,
+      decoded_clip.Span(0, 1_000_000),
+      decoded_clip.Span(1_000_000, 9_000_000),
     )
     self.assertLen(good.frames, 10)
     self.assertIsInstance(bad, errors.MediaError)
@@ -351,7 +353,9 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
       clip.cues,
       [(200_000, 900_000, 'one two'), (1_000_000, 1_500_000, 'three')],
     )
-    clip = self.decode_ok(path, decode.Span(950_000, 1_950_000), captions=True)
+    clip = self.decode_ok(
+      path, decoded_clip.Span(950_000, 1_950_000), captions=True
+    )
     self.assertEqual([cue.text for cue in clip.cues], ['three'])
     self.assertEmpty(self.decode_ok(path).cues)
 
@@ -393,7 +397,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
     with open(path, 'wb') as file:
       file.write(data[: len(data) // 2])
     self.assert_fails(
-      'is longer than its video', path, decode.Span(0, 2_000_000)
+      'is longer than its video', path, decoded_clip.Span(0, 2_000_000)
     )
 
   def test_end_without_a_stated_length(self):
@@ -406,7 +410,7 @@ class RealMediaTest(parameterized.TestCase, tf.test.TestCase):
   def decode(self, *parts, **kwargs):
     path = str(shared_data.path('media', 'misc', *parts))
     result = decode.decode_spans(
-      path, '', [decode.Span(is_exact=False)], _SETTINGS, **kwargs
+      path, '', [decoded_clip.Span(is_exact=False)], _SETTINGS, **kwargs
     )[0]
     if isinstance(result, errors.MediaError):
       raise result
@@ -454,7 +458,7 @@ class RealMediaTest(parameterized.TestCase, tf.test.TestCase):
     clip = decode.decode_spans(
       str(shared_data.path('media', 'misc', 'popeye', 'p2.mkv')),
       '',
-      [decode.Span(10_000_000, 11_000_000)],
+      [decoded_clip.Span(10_000_000, 11_000_000)],
       _SETTINGS,
     )[0]
     self.assertEqual((clip.width, clip.height), (343, 256))

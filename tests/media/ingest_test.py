@@ -20,8 +20,8 @@ import tensorflow as tf
 from tests import sample_media, shared_data
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import (
-  decode,
   decode_settings,
+  decoded_clip,
   errors,
   ingest,
   ingest_report,
@@ -527,7 +527,10 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     for count, options in ((0, {'frame_rate': 5}), (1, {})):
       # Where nothing was made nothing is lost, and other options are welcome.
       task = worker.Task(
-        f'{self.media}/v1.mp4', '', (decode.Span(),), decode_settings.Settings()
+        f'{self.media}/v1.mp4',
+        '',
+        (decoded_clip.Span(),),
+        decode_settings.Settings(),
       )
       effects = [perform(task)] * count + [KeyboardInterrupt]
       with mock.patch.object(worker, 'perform', side_effect=effects):

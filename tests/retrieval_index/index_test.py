@@ -8,6 +8,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests.embedding import written_table
 from vatt_tf.embedding import table
 from vatt_tf.retrieval_index import building, index, index_files, nearest
 
@@ -53,7 +54,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     self.output = os.path.join(folder, 'index')
 
   def _build(self, rows=_ROWS, **arguments):
-    table.write(self.embeddings, rows, {'media_root': '/media'})
+    written_table.write(self.embeddings, rows, {'media_root': '/media'})
     return building.build(self.embeddings, self.output, **arguments)
 
   def test_says_what_it_holds(self):
@@ -166,7 +167,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
       for i, x in enumerate(rng.normal(size=[600, 16]))
     ]
     rows.append(_row('0000.mp4', 'audio', table.AUDIO_TEXT, _unit(*[1] * 16)))
-    with mock.patch.object(index, 'EXACT_BELOW', 600):
+    with mock.patch.object(building, 'EXACT_BELOW', 600):
       text = self._build(rows)
     self.assertIn('600 vectors of 16, ScaNN', text)
     self.assertIn('1 vectors of 16, exact', text)
@@ -197,7 +198,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_what_fails_leaves_what_was_there(self):
     self._build()
-    with mock.patch.object(index, '_moments', side_effect=OSError):
+    with mock.patch.object(building, '_moments', side_effect=OSError):
       with self.assertRaises(OSError):
         self._build(_ROWS[:1])
     self.assertEqual(index.Index(self.output).num_moments, 4)
@@ -229,7 +230,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     paths = [f'{self.embeddings}{number}' for number in range(3)]
     for path, value in zip(paths, (one, one, other)):
       row = _row(f'{path}.mp4', 'video', table.VIDEO_TEXT, _unit(1, 0))
-      table.write(path, [row], {'media_root': '/', name: value})
+      written_table.write(path, [row], {'media_root': '/', name: value})
     with self.assertRaisesRegex(ValueError, message):
       building.build(paths, self.output)
     self.assertFalse(os.path.exists(self.output))

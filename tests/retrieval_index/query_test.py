@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media
-from tests.embedding import tiny_model
+from tests.embedding import tiny_model, written_table
 from tests.retrieval_index import searchable
 from vatt_tf.embedding import model, table
 from vatt_tf.retrieval_index import building, index, query
@@ -117,7 +117,7 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
         for i in range(len(read))
       ]
     folder = self.create_tempdir().full_path
-    table.write(os.path.join(folder, 'embeddings'), rows)
+    written_table.write(os.path.join(folder, 'embeddings'), rows)
     building.build(os.path.join(folder, 'embeddings'), f'{folder}/index')
     searcher = query.Searcher(index.Index(f'{folder}/index'), self.embedder)
     name = 'shapes/blue ring.mp4'

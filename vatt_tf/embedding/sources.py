@@ -21,8 +21,8 @@ from vatt_tf.input_pipeline import encoded_audio, records
 from vatt_tf.media import (
   caption_cues,
   clock,
-  decode,
   decode_settings,
+  decoded_clip,
   errors,
   ingest_options,
   manifest,
@@ -109,7 +109,7 @@ class Reader:
   def _media_clips(
     self,
     work: planning.Work,
-    results: Sequence[decode.DecodedClip | errors.MediaError],
+    results: Sequence[decoded_clip.DecodedClip | errors.MediaError],
   ) -> list[records.Clip | skip_lines.Skip]:
     clips = []
     for span, result in zip(work.task.spans, results):

@@ -178,26 +178,6 @@ def write_file(path: str, rows: Iterable[Mapping], schema: pa.Schema) -> None:
     raise
 
 
-def write(
-  path: str,
-  rows: Iterable[Mapping],
-  metadata: Mapping[str, object] | None = None,
-) -> None:
-  """Writes a table: a file for each space that the rows have.
-
-  Args:
-    path: Folder of the table.
-    rows: Dictionaries with `COLUMNS`.
-    metadata: Further metadata of each file.
-  """
-  of_spaces = {}
-  for row in rows:
-    of_spaces.setdefault(row[SPACE], []).append(row)
-  for space, of_space in of_spaces.items():
-    schema = make_schema(space, len(of_space[0][EMBEDDING]), metadata)
-    write_file(part_path(path, space, 0), of_space, schema)
-
-
 def part_path(path: str, space: str, number: int) -> str:
   """Returns a path such as `path/video_text_embedding/part-00003.parquet`.
 

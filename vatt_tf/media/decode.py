@@ -11,119 +11,25 @@ more than half a second from zero (transport streams, cut recordings).
 from collections.abc import Callable, Sequence
 import dataclasses
 
-import numpy as np
-
 from vatt_tf.media import (
   caption_cues,
+  caption_track,
   clock,
   decode_settings,
+  decoded_clip,
   errors,
-  file_length,
   media_file,
   packet_reader,
+  span_ends,
   video_frames,
 )
 from vatt_tf.media import sound as sound_lib
 
 # µs before a span from where reading is tried.
 _PREROLLS = (sound_lib.PREROLL, 10 * clock.SECOND)
-# A caption that is shown when a span starts may have come up this much earlier.
-_CAPTION_PREROLL = 60 * clock.SECOND
 
 # Of the time of a span.
 _MIN_COVERED_SHARE = 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class Span:
-  """A part of a file.
-
-  Attributes:
-    start: Start in µs.
-    end: End in µs, or None for the end of the file.
-    is_exact: Whether a file that ends before `end` is an error; otherwise the
-      span ends with the file.
-  """
-
-  start: int = 0
-  end: int | None = None
-  is_exact: bool = True
-
-
-@dataclasses.dataclass
-class DecodedClip:
-  """Decoded content of a span of a file.
-
-  Attributes:
-    start: Start in the file, in µs.
-    end: End in the file, in µs.
-    frames: JPEG images; none if there is no video.
-    height: Height of the frames in pixels.
-    width: Width of the frames in pixels.
-    audio: (S,) float32 in [-1, 1], the first sample at `start`, or None.
-    cues: Captions in order of time, in µs on the clock of the file.
-    notes: Notes on what was left out or changed.
-    is_last: Whether it is known to end with the file.
-  """
-
-  start: int
-  end: int
-  frames: list[bytes] = dataclasses.field(default_factory=list)
-  height: int = 0
-  width: int = 0
-  audio: np.ndarray | None = None
-  cues: list[caption_cues.Cue] = dataclasses.field(default_factory=list)
-  notes: list[errors.Note] = dataclasses.field(default_factory=list)
-  is_last: bool = False
-
-
-def read_captions(
-  media: media_file.MediaFile, start: int, end: int
-) -> list[caption_cues.Cue]:
-  """Returns the captions of the text stream of a file that a span shows.
-
-  Args:
-    media: Open file.
-    start: Start of the span in µs.
-    end: End of the span in µs.
-
-  Returns:
-    Cues in order of time; none if the file has no text stream.
-  """
-  if media.text is None:
-    return []
-  first = max(0, start - _CAPTION_PREROLL)
-  cues = []
-  # The main stream is read too, since captions are too sparse to show that the
-  # end of the span has passed.
-  for packet in media.packets(first, media.main_kind, 'text'):
-    stream = packet.stream
-    stamp = packet.pts if packet.pts is not None else packet.dts
-    if stamp is None:
-      continue
-    time = media.time(stamp, stream)
-    if stream.type != 'subtitle':
-      if packet.dts is not None and media.time(packet.dts, stream) > end:
-        break
-      continue
-    last = caption_cues.OPEN_END
-    if packet.duration:
-      last = time + round(packet.duration * stream.time_base * clock.SECOND)
-    for subtitle in packet_reader.decode_packet(packet) or []:
-      cues.append((time, last, _subtitle_lines(subtitle)))
-  cues = caption_cues.unroll(caption_cues.close_ends(cues))
-  return caption_cues.in_span(cues, start, end)
-
-
-def _subtitle_lines(subtitle) -> list[str]:
-  """Returns the lines of a decoded caption, a set of rectangles or one."""
-  parts = subtitle if hasattr(subtitle, 'rects') else [subtitle]
-  lines = []
-  for part in parts:
-    raw = getattr(part, 'dialogue', b'') or getattr(part, 'text', b'')
-    text = raw.decode('utf-8', errors='replace')
-    lines += text.replace('\\N', '\n').split('\n')
-  return lines
 
 
 def find_end(
@@ -155,45 +61,14 @@ def _media_settings(
   return settings
 
 
-def _known_spans(
-  media: media_file.MediaFile, spans: Sequence[Span]
-) -> list[tuple[int, int] | errors.MediaError]:
-  """Returns start and end of each span, or the error if it is unreadable."""
-  length = None
-  if any(not span.is_exact or span.end is None for span in spans):
-    length = media.length()
-  known = []
-  for span in spans:
-    if length is None:
-      stated = media.stated_end()
-      # The container may be wrong: its claim alone is no reason to refuse.
-      if stated is not None and span.start >= stated + clock.SECOND:
-        length = media.length()
-    end = length.end if span.end is None else span.end
-    if length is not None and span.start >= length.end + clock.SECOND:
-      known.append(_beyond(span.start, length.end, length.kind))
-    elif end <= span.start:
-      known.append(_beyond(span.start, end, length.kind if length else 'file'))
-    else:
-      known.append((span.start, end))
-  return known
-
-
-def _beyond(start: int, end: int, kind: str) -> errors.MediaError:
-  return errors.MediaError(
-    f'the clip starts at {clock.format_seconds(start)}, but its {kind} ends at '
-    f'{clock.format_seconds(end)}'
-  )
-
-
 def decode_spans(
   path: str,
   audio_path: str,
-  spans: Sequence[Span],
+  spans: Sequence[decoded_clip.Span],
   settings: decode_settings.Settings,
   use_caption_stream: bool = False,
   caption_margin: int = 0,
-) -> list[DecodedClip | errors.MediaError]:
+) -> list[decoded_clip.DecodedClip | errors.MediaError]:
   """Decodes several spans of a file, in one pass over each stream.
 
   Memory grows with the length from the first start to the last end.
@@ -234,12 +109,12 @@ def decode_spans(
 def _decode(
   media: media_file.MediaFile,
   sound: media_file.MediaFile,
-  spans: Sequence[Span],
+  spans: Sequence[decoded_clip.Span],
   settings: decode_settings.Settings,
   cue_margin: int | None,
-) -> list[DecodedClip | errors.MediaError]:
+) -> list[decoded_clip.DecodedClip | errors.MediaError]:
   """Does `decode_spans` for open files."""
-  results = _known_spans(media, spans)
+  results = span_ends.resolve_spans(media, spans)
   wanted = [
     i for i, span in enumerate(results) if not isinstance(span, Exception)
   ]
@@ -254,18 +129,22 @@ def _decode(
   audio = none if sound_reader is None else sound_reader.reading
   track = None if sound_reader is None else sound_reader.track
   # Sound of another file does not tell how long this one is.
-  end_of_file = _read_end(video, audio if sound is media else none)
+  end_of_file = span_ends.find_read_end(
+    video, audio if sound is media else none
+  )
   cues = []
   if cue_margin is not None:
-    cues = read_captions(media, first - cue_margin, last + cue_margin)
+    cues = caption_track.read_captions(
+      media, first - cue_margin, last + cue_margin
+    )
   for number, i in enumerate(wanted):
     start, end = known[number]
     try:
-      _check_whole(media, spans[i], start, end, [video, audio])
-      end = _check_end(spans[i], start, end, end_of_file)
+      span_ends.check_whole(media, spans[i], start, end, [video, audio])
+      end = span_ends.check_end(spans[i], start, end, end_of_file)
       own = caption_cues.in_span(cues, start, end, cue_margin or 0)
-      clip = DecodedClip(start, end, cues=own)
-      if not _is_exact(spans[i]):
+      clip = decoded_clip.DecodedClip(start, end, cues=own)
+      if not span_ends.is_exact(spans[i]):
         clip.is_last = end >= media.length().end - clock.END_TOLERANCE
       clip.notes += _notes_of(media, clip, spans[i])
       covered = 0
@@ -289,7 +168,7 @@ def _decode(
 
 
 def _add_frames(
-  clip: DecodedClip,
+  clip: decoded_clip.DecodedClip,
   media: media_file.MediaFile,
   reader: video_frames.FrameReader,
   number: int,
@@ -323,7 +202,7 @@ def _add_frames(
 
 
 def _add_sound(
-  clip: DecodedClip, track: sound_lib.SoundTrack, least: float
+  clip: decoded_clip.DecodedClip, track: sound_lib.SoundTrack, least: float
 ) -> None:
   """Gives a clip its sound if at least `least` µs have some, or a note."""
   clip.audio = track.cut(clip.start, clip.end, least)
@@ -416,11 +295,13 @@ def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
 
 
 def _notes_of(
-  media: media_file.MediaFile, clip: DecodedClip, span: Span
+  media: media_file.MediaFile,
+  clip: decoded_clip.DecodedClip,
+  span: decoded_clip.Span,
 ) -> list[errors.Note]:
   """Returns the notes on a file that belong to a clip."""
   notes = ()
-  if not _is_exact(span):
+  if not span_ends.is_exact(span):
     notes = media.length().notes
   elif media.may_restart:
     notes = media.read_timeline().notes
@@ -441,79 +322,3 @@ def _is_unseen(media: media_file.MediaFile, start: int, end: int) -> bool:
     min(end, last) - max(start, first) > clock.END_TOLERANCE
     for first, last in unseen
   )
-
-
-def _is_exact(span: Span) -> bool:
-  """Returns whether the end of a span was given, not that of the file."""
-  return span.is_exact and span.end is not None
-
-
-def _read_end(
-  video: packet_reader.Reading, audio: packet_reader.Reading
-) -> tuple[int, str] | None:
-  """Returns the end of a file and its stream; None if it was not reached."""
-  readings = [
-    reading for reading in (video, audio) if reading.first is not None
-  ]
-  if not readings or any(reading.end is None for reading in readings):
-    return None
-  return file_length.last_end(
-    *(
-      None if reading.first is None else reading.end
-      for reading in (video, audio)
-    )
-  )
-
-
-def _check_whole(
-  media: media_file.MediaFile,
-  span: Span,
-  start: int,
-  end: int,
-  readings: Sequence[packet_reader.Reading],
-) -> None:
-  """Raises `MediaError` if a file breaks off before its stated end."""
-  if _is_exact(span):
-    return
-  length = media.length()
-  if length.is_cut_off and end >= length.end - clock.END_TOLERANCE:
-    raise _cut_off(length.claimed, length.end)
-  ends = [reading.end for reading in readings if reading.first is not None]
-  # The end of a file may be that of its captions.
-  if media.has_captions:
-    return
-  if not ends or any(time is None for time in ends) or start >= max(ends):
-    return
-  if max(ends) < end - max(clock.SECOND, end // 20):
-    raise _cut_off(end, max(ends))
-
-
-def _cut_off(stated: int, end: int) -> errors.MediaError:
-  return errors.MediaError(
-    f'it should last until {clock.format_seconds(stated)} or longer, but can '
-    f'only be read until {clock.format_seconds(end)}: it is cut off or damaged'
-  )
-
-
-def _check_end(
-  span: Span, start: int, end: int, end_of_file: tuple[int, str] | None
-) -> int:
-  """Returns where a span ends, now that the file was read.
-
-  Raises:
-    errors.MediaError: The file ends before the span.
-  """
-  if end_of_file is None:
-    return end
-  last, kind = end_of_file
-  if start >= last:
-    raise _beyond(start, last, kind)
-  if _is_exact(span):
-    if last < end - clock.END_TOLERANCE:
-      raise errors.MediaError(
-        f'the clip ({clock.format_seconds(start)} to '
-        f'{clock.format_seconds(end)}) is longer than its {kind}, which ends '
-        f'at {clock.format_seconds(last)}'
-      )
-    return end
-  return min(end, last)

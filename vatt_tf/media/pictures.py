@@ -5,12 +5,12 @@ import os
 
 import cv2
 
-from vatt_tf.media import clock, decode, decode_settings, errors
+from vatt_tf.media import clock, decode_settings, decoded_clip, errors
 
 
 def decode_spans(
   path: str,
-  spans: Sequence[decode.Span] | None,
+  spans: Sequence[decoded_clip.Span] | None,
   settings: decode_settings.Settings,
 ) -> list:
   """Reads a picture, scales it as frames are, and stores it as JPEG.
@@ -23,8 +23,8 @@ def decode_spans(
       the picture.
 
   Returns:
-    A `decode.DecodedClip` or `errors.MediaError` for each span; without spans
-    its end in µs.
+    A `decoded_clip.DecodedClip` or `errors.MediaError` for each span; without
+    spans its end in µs.
 
   Raises:
     errors.MediaError: The file cannot be read.
@@ -54,6 +54,6 @@ def decode_spans(
   return [
     errors.MediaError('it is a picture: leave `start` out')
     if span.start
-    else decode.DecodedClip(0, end, [jpeg], height, width)
+    else decoded_clip.DecodedClip(0, end, [jpeg], height, width)
     for span in spans
   ]

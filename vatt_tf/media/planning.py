@@ -17,7 +17,7 @@ from vatt_tf.media import (
   caption_files,
   caption_sources,
   clock,
-  decode,
+  decoded_clip,
   errors,
   ingest_options,
   manifest,
@@ -199,7 +199,7 @@ class Plan:
     pool: worker.Pool,
     journal: journal_lib.Journal,
     show_progress: bool,
-  ) -> list[tuple[manifest.Segment, list[decode.Span]]]:
+  ) -> list[tuple[manifest.Segment, list[decoded_clip.Span]]]:
     """Returns the clips of each segment."""
     options = self._options
     clip_seconds = options.clip_seconds
@@ -238,11 +238,11 @@ class Plan:
         )
         continue
       if end is None or end <= segment.start:
-        spans = [decode.Span(segment.start, segment.end, is_exact)]
+        spans = [decoded_clip.Span(segment.start, segment.end, is_exact)]
       else:
         overlap = round(options.clip_overlap_seconds * clock.SECOND)
         spans = [
-          decode.Span(*times, is_exact)
+          decoded_clip.Span(*times, is_exact)
           for times in cut(segment.start, end, length, overlap, shortest)
         ]
       pieces.append((segment, spans))
@@ -290,7 +290,7 @@ class Plan:
 
   def _tasks(
     self,
-    pieces: Iterable[tuple[manifest.Segment, list[decode.Span]]],
+    pieces: Iterable[tuple[manifest.Segment, list[decoded_clip.Span]]],
     length: int,
   ) -> Iterator[Work]:
     """Yields tasks of clips in a row, up to `length` µs together."""

@@ -12,7 +12,7 @@ from vatt_tf.core import progress_bar
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import (
   caption_cues,
-  decode,
+  decoded_clip,
   errors,
   ingest_options,
   output_folder,
@@ -40,7 +40,7 @@ def _whole_records(path: str) -> Iterator[bytes]:
 
 def _make_clip(
   work: planning.Work,
-  decoded: decode.DecodedClip,
+  decoded: decoded_clip.DecodedClip,
   options: ingest_options.Options,
   label_indices: dict[str, int],
 ) -> records.Clip:
@@ -214,7 +214,7 @@ class ShardTasks:
   def _write_task(
     self,
     work: planning.Work,
-    results: Sequence[decode.DecodedClip | errors.MediaError],
+    results: Sequence[decoded_clip.DecodedClip | errors.MediaError],
     shard_writer: records.ShardWriter,
   ) -> None:
     """Writes the records of a task, then notes that it is done."""

@@ -31,6 +31,7 @@ from vatt_tf.media import (
   caption_files,
   decode,
   decode_settings,
+  decoded_clip,
   errors,
   pictures,
 )
@@ -61,7 +62,7 @@ class Task:
 
   path: str
   audio_path: str
-  spans: tuple[decode.Span, ...] | None
+  spans: tuple[decoded_clip.Span, ...] | None
   settings: decode_settings.Settings
   caption_path: str = ''
   caption_encoding: str = ''
@@ -79,8 +80,8 @@ def perform(task: Task) -> list:
   """Does a task.
 
   Returns:
-    A `decode.DecodedClip` or `errors.MediaError` for each span; without spans,
-    the end of the file in µs or an error.
+    A `decoded_clip.DecodedClip` or `errors.MediaError` for each span; without
+    spans, the end of the file in µs or an error.
   """
   try:
     if task.is_picture:
@@ -101,7 +102,7 @@ def perform(task: Task) -> list:
       task.caption_margin,
     )
     for result in results:
-      if isinstance(result, decode.DecodedClip):
+      if isinstance(result, decoded_clip.DecodedClip):
         if cues is not None:
           result.cues = caption_cues.in_span(
             cues, result.start, result.end, task.caption_margin
@@ -125,7 +126,7 @@ def perform(task: Task) -> list:
 
 
 def _late_cues(
-  cues: Iterable[caption_cues.Cue], clip: decode.DecodedClip, task: Task
+  cues: Iterable[caption_cues.Cue], clip: decoded_clip.DecodedClip, task: Task
 ) -> list[errors.Note]:
   """Returns a note on captions after the end of the media file."""
   end = clip.end + task.caption_margin

@@ -19,7 +19,7 @@ from vatt_tf.core import plain_text
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import records
-from vatt_tf.media import clock, decode, decode_settings, errors, worker
+from vatt_tf.media import clock, decode_settings, decoded_clip, errors, worker
 from vatt_tf.retrieval_index import index as index_lib
 from vatt_tf.retrieval_index import index_files
 
@@ -116,7 +116,7 @@ def read_clip(
     first = round(start * clock.SECOND)
   else:
     raise QueryError(f'`start` must be 0 or more. Received: start={start}')
-  clip = ask((decode.Span(first, first + length, is_exact=False),))
+  clip = ask((decoded_clip.Span(first, first + length, is_exact=False),))
   return records.Clip(
     frames=clip.frames,
     timestamps=records.frame_times(len(clip.frames), settings.frame_rate),
