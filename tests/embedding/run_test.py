@@ -294,7 +294,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(found.embedding[0], expected, atol=1e-5)
     with open(result.skip_report, encoding='utf-8') as file:
       skips = list(csv.DictReader(file))
-    self.assertIn('not there', skips[-1]['reason'])
+    self.assertIn('does not exist', skips[-1]['reason'])
 
   def test_a_table_among_the_media(self):
     media = self.create_tempdir().full_path

@@ -221,7 +221,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
     self.assertLen(clip.frames, 20)
     self.assertAlmostEqual(self.onset(clip), 0.5, delta=0.003)
     self.assert_fails(
-      r'audio file .*none\.wav: the file is not there',
+      r'audio file .*none\.wav: the file does not exist',
       video,
       audio_path=self.path('none.wav'),
     )
@@ -362,7 +362,7 @@ class DecodeTest(parameterized.TestCase, tf.test.TestCase):
   # Bad files.
 
   def test_bad_files(self):
-    self.assert_fails('the file is not there', self.path('none.mp4'))
+    self.assert_fails('the file does not exist', self.path('none.mp4'))
     self.assert_fails('is a folder', self.folder)
     with open(self.path('empty.mp4'), 'wb'):
       pass

@@ -225,7 +225,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       [
         ('a.JPEG', 'it is a picture: leave `start` out'),
         ('c.jpg', 'it cannot be decoded as JPEG or PNG'),
-        ('d.jpg', 'the file is not there'),
+        ('d.jpg', 'the file does not exist'),
       ],
     )
 
@@ -603,7 +603,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     for key, message in {
       ('empty.mp4', '0'): r'the file is empty \(0 bytes\)',
       ('noise.mp4', '0'): 'FFmpeg cannot open it',
-      ('none.mp4', '0'): 'the file is not there',
+      ('none.mp4', '0'): 'the file does not exist',
       ('latin.srt', ''): (
         r'note: no captions are taken from it: latin\.srt is not UTF-8.*'
         '--caption_encoding=cp1252'

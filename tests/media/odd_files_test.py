@@ -655,7 +655,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     os.mkfifo(self.path('pipe.mp4'))
     self.assert_refused('the file is a pipe', self.path('pipe.mp4'))
     os.symlink(self.path('gone'), self.path('link.mp4'))
-    self.assert_refused('a link to what is not there', self.path('link.mp4'))
+    self.assert_refused('a link to a missing file', self.path('link.mp4'))
 
   def test_extents(self):
     whole = sample_media.write(self.path('a.mp4'), 1.0)

@@ -151,7 +151,7 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
       'cannot open it': (broken, 'video'),
       'video but no audio': (silent, 'audio'),
       'audio but no video': (self._path('bell.wav'), 'video'),
-      'not there': (os.path.join(folder, 'missing.mp4'), 'video'),
+      'does not exist': (os.path.join(folder, 'missing.mp4'), 'video'),
       'starts at 9 s': (silent, 'video', 'any', 3, 9.0),
       '`start` must be 0 or more': (silent, 'video', 'any', 3, -1.0),
     }.items():

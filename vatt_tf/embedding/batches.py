@@ -8,7 +8,7 @@ from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import records
 from vatt_tf.media import clock, skip_lines
 
-# What the journal counts of each part, beside its rows.
+# Counts of each part in the journal, beside its rows.
 COUNTS = ('clips', 'failed', 'others', *table.MODALITIES)
 
 

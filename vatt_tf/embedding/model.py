@@ -36,7 +36,7 @@ _CONFIG = os.path.join('assets.extra', 'config.gin')
 # Parts of an operation's message.
 _PREFIX = re.compile(r'^(\(\d+\) )?(INVALID_ARGUMENT: )?\s*')
 _ASSERTION = re.compile(r'^assertion failed: ')
-# Of the digest, as hexadecimal digits.
+# Hexadecimal digits of the digest.
 _DIGEST_LENGTH = 12
 # Beyond these a rate is a mistake; the times of frames are whole µs.
 _MIN_FRAME_RATE, _MAX_FRAME_RATE = 1e-3, 1e6
@@ -352,7 +352,7 @@ class Embedder:
         }
 
   def _run(self, modality: str, values: Sequence) -> list[dict | str]:
-    """Of each value its embeddings by space, or why it has none."""
+    """Returns the embeddings of each value by space, or its fault."""
     if modality == table.VIDEO:
       inputs = {signatures.FRAMES: np.array(values, object)}
     elif modality == table.AUDIO:

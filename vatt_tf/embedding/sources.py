@@ -58,7 +58,7 @@ def num_clips(item: Item) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """How clips are cut.
+  """Windows that clips are cut into.
 
   Attributes:
     length: Length of a window in µs; 0 for no cutting.

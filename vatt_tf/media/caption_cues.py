@@ -14,7 +14,7 @@ OPEN_END = 1 << 62
 # Notes on one caption file; one more counts the rest.
 MAX_NOTES = 10
 
-# Of rolling captions, cues follow each other within this time.
+# Cues of rolling captions follow each other within this time.
 _ROLL_GAP = clock.SECOND // 10
 
 _TAG = re.compile(r'</?[a-zA-Z][^<>]*>|</>|<\d[\d:.]*>')

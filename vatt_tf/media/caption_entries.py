@@ -10,7 +10,7 @@ from vatt_tf.media import caption_cues, clock, errors
 # No media file lasts longer than this.
 _MAX_SECONDS = 1e9
 
-# What a list of captions is called in the files of speech recognisers.
+# Keys of the list of captions in files of speech recognisers.
 _JSON_LISTS = ('segments', 'chunks', 'transcription')
 
 
@@ -131,8 +131,9 @@ def read_json(
       ]
       if len(set(lengths)) > 1 or not isinstance(columns[1], list):
         raise errors.MediaError(
-          f'{name}: `start`, `end` and `text` must have one length. Received: '
-          f'{lengths[0]} starts, {lengths[1]} ends, {lengths[2]} texts'
+          f'{name}: `start`, `end` and `text` must have the same length. '
+          f'Received: {lengths[0]} starts, {lengths[1]} ends and '
+          f'{lengths[2]} texts'
         )
       value = [
         dict(zip(('start', 'end', 'text'), row)) for row in zip(*columns)
@@ -175,7 +176,7 @@ def parse_json(text: str, name: str) -> object:
   except json.JSONDecodeError as e:
     reason, cause = f'{name}, line {e.lineno}, is not json: {e.msg}.', e
   except (ValueError, RecursionError) as e:
-    # Of numbers with thousands of digits, and of thousands of brackets.
+    # Raised for numbers with thousands of digits, and thousands of brackets.
     reason, cause = f'{name} cannot be read as json: {e}.', e
   raise errors.MediaError(
     f'{reason} If it holds no captions, --captions=none reads no such file.'

@@ -61,7 +61,7 @@ def _iterate_json_object(
             if end < len(buffer) or not fill():
               return value, end
           except json.JSONDecodeError as e:
-            # What is cut off at the end of the buffer is not wrong yet.
+            # A value that the end of the buffer cuts off is not wrong yet.
             if not fill():
               raise e
 
@@ -108,7 +108,7 @@ def _iterate_json_object(
   except (ValueError, RecursionError) as e:
     if isinstance(e, errors.MediaError):
       raise
-    # Of numbers with thousands of digits, and of thousands of brackets.
+    # Raised for numbers with thousands of digits, and thousands of brackets.
     raise errors.MediaError(f'{name} cannot be read as json: {e}.') from e
   except OSError as e:
     raise errors.MediaError(f'{path} cannot be read: {e.strerror}.') from e
@@ -148,7 +148,7 @@ def _csv_table(
     entries = rows.setdefault(key, [])
     text = row[columns['text']].strip()
     if plain_text.is_missing(text):
-      notes.add(f'{place}: {text!r} stands for no text, so it is no caption')
+      notes.add(f'{place}: {text!r} stands for no text, so it is not a caption')
     elif columns['start']:
       entries.append(
         ((row[columns['start']], row[columns['end']], text), place)

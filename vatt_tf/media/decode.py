@@ -25,10 +25,10 @@ from vatt_tf.media import (
 )
 from vatt_tf.media import sound as sound_lib
 
-# µs before a span from where reading is tried.
+# Times before a span, in µs, from which reading is tried.
 _PREROLLS = (sound_lib.PREROLL, 10 * clock.SECOND)
 
-# Of the time of a span.
+# Minimum share of a span that must have a picture, and sound likewise.
 _MIN_COVERED_SHARE = 0.5
 
 

@@ -50,7 +50,7 @@ def last_end(video: int | None, audio: int | None) -> tuple[int, str] | None:
   return None if video is None else (video, timeline.VIDEO)
 
 
-def settle(
+def choose_end(
   measured: int | None, stated: int | None, is_estimate: bool
 ) -> tuple[int | None, int | None]:
   """Returns the end of a stream, and what its header states if that is wrong.

@@ -69,7 +69,7 @@ PICTURE_EXTENSIONS = frozenset(('.jpeg', '.jpg', '.png'))
 
 # No media file lasts longer than this.
 _MAX_SECONDS = 1e9
-# Of a header in a message.
+# Maximum length of a header in a message.
 _MAX_LENGTH = 500
 
 # A list of ids is a file of this name.

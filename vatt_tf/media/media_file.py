@@ -25,9 +25,10 @@ from vatt_tf.media import (
   timeline_measurement,
 )
 
-# Of which FFmpeg estimates the length.
+# Formats of which FFmpeg estimates the length.
 _ESTIMATED_FORMATS = ('mpeg', 'mpegts', 'asf')
-# Where a stream may be joined to another one, and its clock start again.
+# Formats whose clock never starts again inside a file. In others a stream may
+# be joined to another one.
 _FORMATS_WITHOUT_RESTARTS = (
   'aac', 'ac3', 'aiff', 'amr', 'au', 'avi', 'caf', 'dts', 'eac3', 'gif', 'mp3',
   'w64', 'wav',
@@ -35,7 +36,7 @@ _FORMATS_WITHOUT_RESTARTS = (
 # AVFMT_TS_DISCONT of FFmpeg's formats.
 _HAS_JUMPS = 0x0200
 
-# Of a file, behind its last packet: indices, tags.
+# Maximum share of a file behind its last packet: indices, tags.
 _MAX_UNREAD_SHARE = 0.1
 
 # Timelines of files, so that each is measured once by a process.
@@ -185,7 +186,7 @@ class MediaFile:
           self.video
         )
       stated = None if line.shifts else self._stated_end(kind)
-      ends[kind], claim = file_length.settle(measured, stated, is_estimate)
+      ends[kind], claim = file_length.choose_end(measured, stated, is_estimate)
       claims.append(claim)
     last = file_length.last_end(**ends)
     if last is None:
@@ -195,12 +196,12 @@ class MediaFile:
     end, kind = last
     stated = self._stated_end_of_all()
     if stated and not line.shifts and not any(map(self._stated_end, ends)):
-      end, claim = file_length.settle(
+      end, claim = file_length.choose_end(
         max(time for time in ends.values() if time is not None),
         stated,
         is_estimate,
       )
-      # That may be the end of what is not read.
+      # That may be the end of an unread stream.
       if self._has_all and not self.has_captions:
         claims.append(claim)
     file_length.check_plausible(end, os.path.getsize(self._path))

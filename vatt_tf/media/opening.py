@@ -18,7 +18,7 @@ _NOT_MEDIA_FORMATS = frozenset(
   image2pipe jpegxl_anim tty txd xbin""".split()
 )
 
-# Of the ISO container: pictures and sequences of pictures (HEIF, AVIF, CR3).
+# Brands of ISO containers with pictures or sequences of them (HEIF, AVIF, CR3).
 _PICTURE_BRANDS = frozenset(
   """MA1A MA1B MiHA MiHB MiHE avci avcs avif avis crx heic heim heis heix hevc
   hevm hevs hevx j2ki j2is jpeg jpgs mif1 miaf msf1 vvic vvis""".split()
@@ -43,8 +43,8 @@ def _what_is_at(path: str) -> str:
   if os.path.exists(path):
     return 'is a pipe, a socket or a device'
   if os.path.islink(path):
-    return 'is a link to what is not there'
-  return 'is not there'
+    return 'is a link to a missing file'
+  return 'does not exist'
 
 
 def open_container(

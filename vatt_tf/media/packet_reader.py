@@ -1,4 +1,4 @@
-"""Readers of the packets of one stream, and what became of it."""
+"""Readers of the packets of one stream, and the state of their reading."""
 
 import abc
 import bisect
@@ -10,7 +10,7 @@ import av.video.stream
 
 from vatt_tf.media import clock, errors
 
-# Of the packets of a span.
+# Maximum share of the packets of a span.
 _MAX_DAMAGED_SHARE = 0.1
 
 

@@ -35,7 +35,7 @@ def decode_spans(
   if not settings.use_video:
     raise errors.MediaError('it is a picture, and `use_video` is off')
   if not os.path.isfile(path):
-    raise errors.MediaError('the file is not there')
+    raise errors.MediaError('the file does not exist')
   try:
     image = cv2.imread(path, cv2.IMREAD_COLOR)
   except cv2.error as e:

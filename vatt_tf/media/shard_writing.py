@@ -22,7 +22,7 @@ from vatt_tf.media import (
 )
 from vatt_tf.media import journal as journal_lib
 
-# What the journal counts of each task, beside its records.
+# Counts of each task in the journal, beside its records.
 COUNTS = (
   'num_with_video',
   'num_with_audio',

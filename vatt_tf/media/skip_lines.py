@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vatt_tf.media import clock, errors, manifest
 
-# What the reasons of notes begin with.
+# Beginning of the reasons of notes.
 NOTE = 'note: '
 
 

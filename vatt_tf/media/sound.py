@@ -20,8 +20,8 @@ from vatt_tf.media import (
   packet_reader,
 )
 
-# Of the samples of a clip: a record is one protocol buffer, which can hold 2
-# GB.
+# Maximum size of the samples of a clip: a record is one protocol buffer, which
+# can hold 2 GB.
 MAX_CLIP_BYTES = 900 << 20
 
 # Time before a span, in µs, that is decoded and dropped: decoders have state.

@@ -20,7 +20,7 @@ _BYTE_ORDER_MARKS = (
 
 _LINE_END = re.compile(r'\r+\n|\r')
 
-# What spreadsheets put between cells where the comma is in numbers.
+# Delimiters of spreadsheets where numbers contain commas.
 _OTHER_DELIMITERS = {
   ';': '`;`',
   '\t': 'tabs',

@@ -18,14 +18,14 @@ _TIMING = re.compile(
   r'(?P<arrow>\s*-->\s*|\s*(?:[-–—−=]\s*)*>+\s*|\s*[→⟶➔➜]\s*|[^\w]{1,8})'
   rf'(?P<end>{_LOOSE_CLOCK})(?P<rest>\s.*)?'
 )
-# What was meant as one.
+# Lines that were meant as timing lines.
 _BAD_TIMING = re.compile(
   rf'(?:\d+\s+)?{_LOOSE_CLOCK}\s*-->.*|.*-->\s*\d+:\d+:\d+[.,]\d+(?:\s.*)?'
 )
 _CLOCK_PARTS = re.compile(
   r'(?:(\d{1,5}):)?(\d{1,2}):(\d{1,2})(?:[.,:;](\d{1,9}))?'
 )
-# Of WebVTT (`align:start`) and of SubRip (`X1:100`).
+# Settings of WebVTT (`align:start`) and of SubRip (`X1:100`).
 _SETTING = re.compile(r'[A-Za-z][\w-]*[:=]\S*')
 _COMMENT = re.compile(r'(?:NOTE|STYLE|REGION)(?:\s.*)?')
 
@@ -47,7 +47,7 @@ def _parse_timing(line: str) -> tuple[int, int, str] | None:
   start, start_parts = _loose_clock(match['start'])
   end, end_parts = _loose_clock(match['end'])
   if '-->' not in match['arrow']:
-    # In another form it must be clearer that this is no text.
+    # In another form it must be clearer that this is not text.
     has_arrow = re.search('[>→⟶➔➜]', match['arrow'])
     for hours, _, seconds, fraction in (
       start_parts.groups(),
@@ -78,7 +78,7 @@ class _CueLines:
     self._is_vtt = is_vtt
     self._notes = notes
     self._has_numbers = None
-    # Those of the current cue; at first, and after a comment, of none.
+    # Lines of the current cue; at first, and after a comment, of no cue.
     self._lines = []
     self._first_line = 1
     self._is_cue = False

@@ -14,12 +14,12 @@ _BACK_OF_DISPLAY = clock.SECOND
 # A clock that begins later than this does not begin at 0.
 LATE_START = 10 * clock.SECOND
 NEAR = 3 * clock.SECOND // 2
-# What is left of a stream where the other one ends.
+# Maximum rest of a stream where the other one ends.
 _LAG = clock.SECOND // 2
 # Packets with wrong time stamps in a row, after which those continue as before,
 # where no other stream shows how much time has passed.
 _MAX_GLITCH_PACKETS = 3
-# More jumps than that are no recording.
+# A file with more jumps is not a recording.
 _MAX_RUNS = 1000
 
 

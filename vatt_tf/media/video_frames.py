@@ -33,12 +33,13 @@ from vatt_tf.media import (
   packet_reader,
 )
 
-# Of the frames of a clip: a record is one protocol buffer, which can hold 2 GB.
+# Maximum size of the frames of a clip: a record is one protocol buffer, which
+# can hold 2 GB.
 MAX_CLIP_BYTES = 900 << 20
 
-# Of a frame's time. Half a frame would be the nearest one; a little less keeps
-# rates such as 25 to 10, where every other sample falls in the middle, from
-# depending on how a container rounds its time stamps.
+# Share of a frame's time. Half a frame would be the nearest one; a little less
+# keeps rates such as 25 to 10, where every other sample falls in the middle,
+# from depending on how a container rounds its time stamps.
 _AHEAD = 0.45
 
 # Transfer curves of high dynamic range: PQ (SMPTE ST 2084) and HLG.
@@ -63,7 +64,7 @@ def num_frames(start: int, end: int, rate: float) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Orientation:
-  """How a decoded picture is shown: mirrored left to right, then turned.
+  """Orientation of a decoded picture: mirrored left to right, then turned.
 
   Attributes:
     is_mirrored: Whether it is mirrored.

@@ -354,7 +354,7 @@ def main() -> None:
   # They may go to the whole group: the parent ends its workers itself.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
-  # What libraries print must not come between the results.
+  # Output of libraries must not come between the results.
   write = os.fdopen(os.dup(1), 'wb')
   os.dup2(2, 1)
   cv2.setNumThreads(1)

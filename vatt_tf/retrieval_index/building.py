@@ -28,14 +28,14 @@ _SOURCES = {
 }
 # In the metadata of embeddings: the folder that paths are relative to.
 _MEDIA_ROOT = 'media_root'
-# There too, if media were embedded: how they were decoded.
+# Also in the metadata, for embedded media: how they were decoded.
 _DECODING = {
   'frame_rate': float,
   'shorter_side': int,
   'jpeg_quality': int,
   'audio_rate': int,
 }
-# Of a unit vector's length.
+# Tolerance of the length of a unit vector.
 _LENGTH_TOLERANCE = 1e-3
 
 

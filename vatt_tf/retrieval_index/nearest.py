@@ -18,7 +18,7 @@ TIE = 1e-6
 _DECIMALS = 6
 
 _MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
-# Of more equal candidates than this the first rows are taken.
+# Maximum number of equal candidates; of more the first rows are taken.
 _MAX_TIES = 1000
 
 # ScaNN looks at codes of all vectors, a few bits for each block of dimensions,

@@ -174,6 +174,7 @@ class Searcher:
       QueryError: There are no words, the model knows none, or an argument is
         wrong.
     """
+    self._check(target, count)
     words = plain_text.clean(text)
     if not words:
       raise QueryError(f'`text` must hold a word. Received: text={text!r}')
@@ -239,6 +240,7 @@ class Searcher:
     Raises:
       QueryError: The moment has no such vector, or an argument is wrong.
     """
+    self._check(target, count)
     vectors = {
       space: self.index.vector(row, space, kind) for space in index_files.SPACES
     }
@@ -296,7 +298,6 @@ class Searcher:
     return vectors
 
   def _search(self, query, kind, vectors, target, count, without=None):
-    self._check(target, count)
     for space in _SPACES[kind]:
       valid = self.index.modalities(space)
       wanted = valid if target == ANY else tuple({target} & set(valid))

@@ -50,7 +50,7 @@ _PAGE = {
   '/search.css': ('search.css', 'text/css'),
   '/search.js': ('search.js', 'text/javascript'),
 }
-# Those that Python may not know.
+# Types that Python may not know.
 _TYPES = {
   '.flac': 'audio/flac',
   '.m4a': 'audio/mp4',
@@ -122,7 +122,7 @@ class _Server:
     moment = self._searcher.index.moment(self._row(request.path_params['id']))
     path = self._path(moment)
     if not os.path.isfile(path):
-      raise exceptions.HTTPException(404, f'The file is not there: {path}')
+      raise exceptions.HTTPException(404, f'The file does not exist: {path}')
     return responses.FileResponse(path, media_type=media_type(path))
 
   async def index(self, request):

@@ -238,7 +238,7 @@ def _strings(value):
   while level and isinstance(level[0], list):
     sizes = {len(each) if isinstance(each, list) else None for each in level}
     if len(sizes) != 1:
-      raise ValueError('its lists must have one length')
+      raise ValueError('its lists must have the same length')
     shape.append(sizes.pop())
     level = [item for each in level for item in each]
   array = np.empty(len(level), object)

@@ -119,7 +119,7 @@ class IngestionTest(tf.test.TestCase):
         'file': 'v3.mp4',
         'start': '3',
         'end': '4',
-        'reason': 'the file is not there',
+        'reason': 'the file does not exist',
       },
     )
 
@@ -135,7 +135,7 @@ class IngestionTest(tf.test.TestCase):
     self.assertEqual(os.listdir(self.out), ['train.skipped.csv'])
     self.assertEqual(
       self.text('train.skipped.csv').splitlines()[:2],
-      ['file,start,end,reason', 'v1.mp4,1,2,the file is not there'],
+      ['file,start,end,reason', 'v1.mp4,1,2,the file does not exist'],
     )
 
   def test_list_of_another_data_set_makes_nothing(self):

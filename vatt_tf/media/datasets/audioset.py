@@ -11,7 +11,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """The csv of a split, with `#` lines, and class_labels_indices.csv."""
+  """Reads the csv of a split, with `#` lines, and class_labels_indices.csv."""
   names = {}
   classes_path = files.need('class_labels_indices.csv')
   columns = ['index', 'mid', 'display_name']

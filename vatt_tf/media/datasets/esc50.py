@@ -13,7 +13,7 @@ def _read(
   split: str,
   is_10: bool,
 ) -> official_lists.OfficialLists:
-  """esc50.csv: the folds of a cross-validation, and what belongs to ESC-10."""
+  """Reads esc50.csv: the folds of a cross-validation, and ESC-10."""
   path = files.need('esc50.csv')
   columns = ['filename', 'fold', 'target', 'category', 'esc10']
   rows = [

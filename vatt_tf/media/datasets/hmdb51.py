@@ -9,7 +9,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """CLASS_test_split1.txt and so on: 1 is training, 2 test, 0 neither."""
+  """Reads CLASS_test_split1.txt and so on: 1 is training, 2 test, 0 neither."""
   form = '*_test_split{}.txt'
   first = files.need(form.format(1))
   folder = glob.escape(os.path.dirname(first))

@@ -6,7 +6,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """HowTo100M_v1.csv, and caption.json or raw captions beside it."""
+  """Reads HowTo100M_v1.csv, and finds caption.json or raw captions."""
   path = files.need('HowTo100M_v1.csv')
   segments = [
     media.segment(row['video_id'])

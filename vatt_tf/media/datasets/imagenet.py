@@ -10,7 +10,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """Folders by wnid; for validation also a flat one with its csv."""
+  """Reads folders by wnid; for validation also a flat folder with its csv."""
   names = sorted(
     name for name in os.listdir(files.folder) if re.fullmatch(r'n\d{8}', name)
   )

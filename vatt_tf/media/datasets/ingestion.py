@@ -56,7 +56,7 @@ def _check_missing(
         segment,
         segment.start,
         segment.end,
-        errors.MediaError('the file is not there'),
+        errors.MediaError('the file does not exist'),
         True,
       )
       for segment in missing

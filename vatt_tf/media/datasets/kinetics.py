@@ -6,7 +6,10 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """train.csv, val.csv (validate.csv) or test.csv; the classes of train.csv."""
+  """Reads train.csv, val.csv (validate.csv) or test.csv.
+
+  The classes are those of train.csv.
+  """
   path = files.need(
     *{
       'train': ['train.csv'],

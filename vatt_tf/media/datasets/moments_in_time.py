@@ -11,7 +11,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """trainingSet.csv or validationSet.csv, and moments_categories.txt."""
+  """Reads trainingSet.csv or validationSet.csv, and moments_categories.txt."""
   classes_path = files.need('moments_categories.txt')
   names = {}
   for line, text in list_files.lines(classes_path):

@@ -10,7 +10,7 @@ _TEST_1K = ('MSRVTT_JSFUSION_test.csv', 'msrvtt_test.csv')
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """The videodatainfo json files, and the csv of the 1k-A test."""
+  """Reads the videodatainfo json files, and the csv of the 1k-A test."""
   test_1k = {}
   if split in ('test_1k', 'train_9k'):
     path = files.need(*_TEST_1K)
@@ -38,7 +38,7 @@ def _read(
 def _read_captions(
   paths: Sequence[str], split: str, test_1k: Container[str]
 ) -> dict[str, list[str]]:
-  """The captions of each video of a split."""
+  """Returns the captions of each video of a split."""
   wanted = {'train': 'train', 'validation': 'validate', 'test': 'test'}
   captions = {}
   for path in paths:

@@ -8,7 +8,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _numbered(
   files: list_files.ListFiles, form: str, count: int
 ) -> list[tuple[int, str]]:
-  """The lists of the splits 1, 2, ... that are there; the first one must be."""
+  """Returns the existing lists of splits 1, 2, ...; the first must exist."""
   files.need(form.format(1))
   paths = [(i, files.find(form.format(i))) for i in range(1, count + 1)]
   return [(i, path) for i, path in paths if path]
@@ -17,7 +17,7 @@ def _numbered(
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """classInd.txt, trainlist01.txt, testlist01.txt and so on."""
+  """Reads classInd.txt, trainlist01.txt, testlist01.txt and so on."""
   classes_path = files.need('classInd.txt')
   names = []
   for line, text in list_files.lines(classes_path):

@@ -8,7 +8,7 @@ from vatt_tf.media.datasets import list_files, media_folder, official_lists
 def _read(
   files: list_files.ListFiles, media: media_folder.MediaFolder, split: str
 ) -> official_lists.OfficialLists:
-  """youcookii_annotations_trainval.json; for validation also MIL-NCE's csv."""
+  """Reads youcookii_annotations_trainval.json, or MIL-NCE's validation csv."""
   json_name = 'youcookii_annotations_trainval.json'
   csv_name = 'validation_youcook.csv'
   is_validation = split == 'validation'
