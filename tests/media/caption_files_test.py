@@ -109,7 +109,7 @@ class CaptionFilesTest(parameterized.TestCase, tf.test.TestCase):
     (
       'a.json',
       '{"start": [1], "end": [2], "text": []}',
-      'one length. Received: 1 starts, 1 ends, 0 texts',
+      'the same length. Received: 1 starts, 1 ends and 0 texts',
     ),
   )
   def test_files_that_hold_no_captions(self, name, text, message):

@@ -10,10 +10,10 @@ where each ends. `timeline_measurement` finds it from all packets of a file.
 import collections
 from collections.abc import Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import av
 import av.packet
+import av.stream
 
 from vatt_tf.media import clock, errors
 
@@ -48,7 +48,7 @@ class Packet(NamedTuple):
   size: int
   pos: int | None
   is_keyframe: bool
-  stream: Any
+  stream: av.stream.Stream
 
 
 @dataclasses.dataclass(frozen=True)
