@@ -12,7 +12,7 @@ recall@10 of 0.95 or more.
 import sys
 
 from benchmarks import checks, search
-from vatt_tf.retrieval_index import index, nearest
+from vatt_tf.retrieval_index import building, nearest
 
 _NUM_DIMENSIONS = 256
 _NUM_QUERIES = 256
@@ -26,12 +26,13 @@ def main():
   """Runs the check."""
   output = checks.parse_output(__doc__)
   found = checks.Checks(
-    f'exact search below {index.EXACT_BELOW:,} vectors of {_NUM_DIMENSIONS}, '
+    f'exact search below {building.EXACT_BELOW:,} vectors of '
+    f'{_NUM_DIMENSIONS}, '
     'ScaNN from there on'
   )
   for times in (0.5, 2):
-    count = int(times * index.EXACT_BELOW)
-    chosen = index.choose_method(index.AUTO, count)
+    count = int(times * building.EXACT_BELOW)
+    chosen = building.choose_method(building.AUTO, count)
     expected = nearest.EXACT if times < 1 else nearest.SCANN
     found.check(f'choice at {count:,}', chosen, equal=expected)
     for data in search.DATA:

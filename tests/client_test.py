@@ -83,7 +83,9 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(caught.exception.code, grpc.StatusCode.INVALID_ARGUMENT)
     with self.assertRaisesRegex(client.ServerError, 'NOT_FOUND: .*bert'):
       self._client(kind, model_name='bert').embed_text(['a'])
-    with self.assertRaisesRegex(ValueError, r'one length. Received: \[1, 2\]'):
+    with self.assertRaisesRegex(
+      ValueError, r'the same length. Received: \[1, 2\]'
+    ):
       asked.embed_video([[b'a'], [b'a', b'b']])
     self._check(
       'embed_text',

@@ -14,7 +14,7 @@ from vatt_tf import (
   ingest,  # noqa: F401
 )
 from vatt_tf.core import gin_utils
-from vatt_tf.media import official_lists
+from vatt_tf.media.datasets import registry
 
 _PAGES = shared_data.REPOSITORY / 'docs' / 'datasets'
 _PAGE_OF = {'esc10': 'esc50'} | {
@@ -31,7 +31,7 @@ _GIN_FILES = {
 }
 _NAMES_RECORDS = [
   name
-  for name in official_lists.DATASETS
+  for name in registry.DATASETS
   if name not in ('esc10', 'howto100m', 'imagenet', 'msrvtt', 'youcook2')
 ]
 
@@ -66,9 +66,9 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
     gin.clear_config()
     self.addCleanup(gin.clear_config)
 
-  @parameterized.parameters(*official_lists.DATASETS)
+  @parameterized.parameters(*registry.DATASETS)
   def test_page(self, name):
-    info = official_lists.DATASETS[name]
+    info = registry.DATASETS[name]
     page = (_PAGES / f'{_PAGE_OF.get(name, name)}.md').read_text('utf-8')
     self.assertIn(_gin_file(name), page)
     commands = _commands(page)
@@ -79,7 +79,7 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
         rest = flags.FLAGS(['ingest', *command])
         self.assertLen(rest, 1)
         values = flags.FLAGS
-        other = official_lists.DATASETS[values.dataset]
+        other = registry.DATASETS[values.dataset]
         self.assertEqual(other.reader, self._reader(page, values.dataset))
         self.assertTrue(values.split in other.splits or other.has_lists)
         self.assertEqual(values.output_dir.split('/')[0], 'data')
@@ -97,7 +97,7 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
 
   def _reader(self, page, dataset):
     """The reader of the data set, whose name the page must say."""
-    info = official_lists.DATASETS[dataset]
+    info = registry.DATASETS[dataset]
     self.assertIn(info.title.split('-')[0], page)
     return info.reader
 
@@ -118,7 +118,7 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
     for path in self._patterns():
       self.assertStartsWith(path, 'data/')
       self.assertEndsWith(path, '-*.tfrecord')
-    num_classes = official_lists.DATASETS[name].num_classes
+    num_classes = registry.DATASETS[name].num_classes
     if num_classes:
       self.assertEqual(gin.query_parameter('%NUM_CLASSES'), num_classes)
       self.assertEqual(
@@ -148,7 +148,7 @@ class DatasetPagesTest(parameterized.TestCase, tf.test.TestCase):
         r'\]\((?!https?:)([^)#]+)', page.read_text('utf-8')
       ):
         self.assertTrue((_PAGES / link).exists(), f'{page.name}: {link}')
-    for name, info in official_lists.DATASETS.items():
+    for name, info in registry.DATASETS.items():
       if not name.startswith('kinetics'):
         self.assertIn(f'`{name}`', table)
         if info.num_classes:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tests import mains, sample_media, shared_data
 from tests.embedding import tiny_model
 from vatt_tf import embedding
-from vatt_tf.embedding import run, table
+from vatt_tf.embedding import run_options, table
 
 
 class EmbedMainTest(tf.test.TestCase):
@@ -68,7 +68,9 @@ class EmbedMainTest(tf.test.TestCase):
         for flag in flags.FLAGS.flags_by_module_dict()['vatt_tf.embed']
       },
     )
-    fields = {field.name: field for field in dataclasses.fields(run.Options)}
+    fields = {
+      field.name: field for field in dataclasses.fields(run_options.Options)
+    }
     self.assertEqual(set(fields), set(self.embed.ARGUMENTS))
     for name, field in fields.items():
       if field.default is not dataclasses.MISSING:
@@ -100,8 +102,8 @@ class EmbedMainTest(tf.test.TestCase):
 
   def test_interrupted(self):
     for runner, advice in (
-      ('', 'The same command goes on where this stopped'),
-      ('DirectRunner', 'A pipeline cannot go on'),
+      ('', 'Rerun the same command to resume'),
+      ('DirectRunner', 'A pipeline cannot resume'),
     ):
       with (
         mock.patch.object(self.embed, '_embed', side_effect=KeyboardInterrupt),
@@ -154,11 +156,11 @@ class EmbedMainTest(tf.test.TestCase):
     self.assertEqual(killed[0][0], -signal.SIGKILL, killed[0][1])
     for (code, error), expected in zip(killed[1:], (130, 143)):
       self.assertEqual(code, expected, error)
-      self.assertIn('goes on where this stopped', error)
+      self.assertIn('Rerun the same command to resume', error)
       self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(**values)
     self.assertEqual(code, 0)
-    self.assertRegex(text, r'97 clips in .*; \d+ of the clips were there')
+    self.assertRegex(text, r'97 clips in .*; \d+ of the clips are from')
     whole = f'{self.out}-whole'
     self.run_main(**values, output=whole)
     for space in table.SPACES:

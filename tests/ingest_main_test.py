@@ -123,12 +123,12 @@ class IngestMainTest(parameterized.TestCase, tf.test.TestCase):
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=30)
     self.assertEqual(process.returncode, code, error)
-    self.assertIn('goes on where this stopped', error)
+    self.assertIn('Rerun the same command to resume', error)
     self.assertNotIn('Traceback', error)
     code, text, _ = self.run_main(manifest=manifest, num_shards=2)
     self.assertEqual(code, 0)
     self.assertIn('600 clips', text)
-    self.assertRegex(text, r'; [1-9]\d* of them were there from an earlier')
+    self.assertRegex(text, r'; [1-9]\d* of them are from an earlier')
     self.assertLen(glob.glob(f'{self.out}/train-*.tfrecord'), 2)
 
 

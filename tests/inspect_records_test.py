@@ -30,7 +30,7 @@ class InspectRecordsTest(tf.test.TestCase):
     _, text, _ = self.run_main(
       pattern=[f'{self.folder}/train-*'], num_records=4, contact_sheet=sheet
     )
-    self.assertIn('2 shards, 6 records; looked into 4 of them.', text)
+    self.assertIn('2 shards, 6 records; 4 of them inspected.', text)
     self.assertIn('48x32', text)
     self.assertIn(f'The contact sheet is {sheet}.', text)
     with open(sheet, 'rb') as file:

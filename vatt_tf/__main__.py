@@ -7,12 +7,8 @@ import vatt_tf
 
 
 def commands() -> dict[str, str]:
-  """The commands of the package.
-
-  Returns:
-    Name of each module with a main: the first line of what it says of itself.
-  """
-  found = {}
+  """Returns the first line of each command's docstring, by its name."""
+  lines = {}
   for path in sorted(pathlib.Path(vatt_tf.__file__).parent.glob('*.py')):
     tree = ast.parse(path.read_text(encoding='utf-8'))
     is_main = any(
@@ -22,16 +18,16 @@ def commands() -> dict[str, str]:
     )
     if is_main and not path.stem.startswith('__'):
       line = ast.get_docstring(tree).partition('\n')[0]
-      found[path.stem] = line.partition(': `')[0].rstrip('.')
-  return found
+      lines[path.stem] = line.partition(': `')[0].rstrip('.')
+  return lines
 
 
 def main() -> None:
   """Prints the list."""
-  found = commands()
-  width = max(map(len, found))
+  lines = commands()
+  width = max(map(len, lines))
   print(f'vatt_tf {vatt_tf.__version__}. Commands, each with --help:\n')
-  for name, line in found.items():
+  for name, line in lines.items():
     print(f'  python -m vatt_tf.{name:<{width}}  {line}')
 
 

@@ -7,8 +7,8 @@ The words are counted in the captions of records, or in the `caption` column of
 a manifest csv (`--manifest`), which is read as ingest reads it, after the same
 normalisation as in the tokenizer: Unicode's form NFKC, lower case, no
 punctuation, split on white space. The file begins with
-`<pad> <bos> <eos> <unk>`, then come the words, one a line, the most frequent
-first and equally frequent ones in alphabetical order.
+`<pad> <bos> <eos> <unk>`, followed by the words, one per line, the most
+frequent first and equally frequent ones in alphabetical order.
 """
 
 from absl import app, flags
@@ -32,7 +32,7 @@ _IGNORE_COLUMNS = flags.DEFINE_list(
 )
 _OUTPUT = command_line.define_path('output', None, 'The file to write.')
 _MAX_SIZE = flags.DEFINE_integer(
-  'max_size', 65536, 'Most lines of the file, special tokens included.'
+  'max_size', 65536, 'Maximum number of lines, special tokens included.'
 )
 _MIN_COUNT = flags.DEFINE_integer(
   'min_count', 1, 'Words seen less often are left out.'
@@ -40,7 +40,11 @@ _MIN_COUNT = flags.DEFINE_integer(
 
 
 def _captions_of_manifest(path: str) -> list[bytes]:
-  """The captions of a manifest; raises `ValueError` if it cannot be read."""
+  """Returns the captions of a manifest.
+
+  Raises:
+    ValueError: It cannot be read.
+  """
   text_files.check_encoding(_MANIFEST_ENCODING.value, 'manifest_encoding')
   if not tf.io.gfile.exists(path):
     raise ValueError(

@@ -1,16 +1,17 @@
-"""Asks a server of exported models: ours, or a stock `tensorflow_model_server`.
+"""Clients of a server of exported models, ours or `tensorflow_model_server`.
 
     from vatt_tf import client
     with client.GrpcClient('localhost:8500') as vatt:
-      found = vatt.embed_text(['a dog barks at the door'])
-      found['video_text_embedding']  # (1, 256) float32, of unit length
+      embeddings = vatt.embed_text(['a dog barks at the door'])
+      embeddings['video_text_embedding']  # (1, 256) float32, of unit length
 
 `RestClient('http://localhost:8501')` has the same methods. Importing this
-takes numpy and grpc alone, and a `RestClient` needs no more. A `GrpcClient`
-imports TensorFlow when it is made, since the messages come with that.
+needs numpy and grpc alone, as does a `RestClient`. A `GrpcClient` imports
+TensorFlow when it is created, since TensorFlow contains the messages.
 """
 
 import base64
+from collections.abc import Sequence
 import http.client
 import json
 import ssl
@@ -31,76 +32,80 @@ _CODES = {
   504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
-# Types that have another name in messages than in numpy.
+# Types whose names in messages are not those of numpy.
 _TYPES = {'float32': 'DT_FLOAT', 'float64': 'DT_DOUBLE'}
 
 
 class ServerError(Exception):
-  """What a server answered instead of a result, or that it did not answer.
-
-  Args:
-    code: `grpc.StatusCode`; of REST the one that the HTTP code stands for.
-    message: string.
+  """A server answered with an error, or not at all.
 
   Attributes:
-    code: as given.
+    code: Code of gRPC; for REST the one that the HTTP code stands for.
+
+  Args:
+    code: See the attribute.
+    message: Text of the error.
   """
 
-  def __init__(self, code, message):
+  def __init__(self, code: grpc.StatusCode, message: str):
     super().__init__(f'{code.name}: {message}')
     self.code = code
 
 
 class _Client:
-  """What is asked; subclasses say how."""
+  """Requests of both clients; subclasses send them."""
 
-  def embed_video(self, frames):
+  def embed_video(
+    self, frames: np.ndarray | Sequence[Sequence[bytes]]
+  ) -> dict[str, np.ndarray]:
     """Embeds clips.
 
     Args:
-      frames: (B, T, H, W, 3) uint8 array of RGB frames of any size; or B lists
-        of JPEG images (bytes), T each.
+      frames: (B, T, H, W, 3) uint8: RGB frames of any size; or B lists of T
+        JPEG images.
 
     Returns:
-      Dictionary of (B, D) float32 arrays: `video_audio_embedding`,
-      `video_text_embedding` (those that the model has) and `feature`.
+      (B, D) float32 arrays: `video_audio_embedding`, `video_text_embedding`
+      (those that the model has) and `feature`.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
     if isinstance(frames, np.ndarray) and frames.dtype == np.uint8:
       return self.predict('embed_video', frames=frames)
     return self.predict('embed_video_jpeg', frames=frames)
 
-  def embed_audio(self, waveform, sample_rate):
+  def embed_audio(
+    self, waveform: np.ndarray, sample_rate: int | Sequence[int]
+  ) -> dict[str, np.ndarray]:
     """Embeds sounds.
 
     Args:
-      waveform: (B, S) float array, mono, in [-1, 1].
-      sample_rate: int, samples a second, or (B,) of them.
+      waveform: (B, S) float: mono samples in [-1, 1].
+      sample_rate: Samples per second, of all sounds or of each.
 
     Returns:
-      Dictionary of (B, D) float32 arrays: `video_audio_embedding`,
-      `audio_text_embedding` (those that the model has) and `feature`.
+      (B, D) float32 arrays: `video_audio_embedding`, `audio_text_embedding`
+      (those that the model has) and `feature`.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
     waveform = np.asarray(waveform, np.float32)
     rates = np.broadcast_to(np.asarray(sample_rate, np.int32), len(waveform))
     return self.predict('embed_audio', waveform=waveform, sample_rate=rates)
 
-  def embed_text(self, texts):
+  def embed_text(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Embeds texts.
 
     Args:
-      texts: B strings.
+      texts: Texts, B of them.
 
     Returns:
-      Dictionary of (B, D) float32 arrays: `video_text_embedding` and `feature`.
+      (B, D) float32 arrays: `video_text_embedding` and `feature`.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
     return self.predict('embed_text', text=[text.encode() for text in texts])
 
@@ -112,7 +117,7 @@ class _Client:
 
 
 def _array(value):
-  """An array; of bytes one of objects, which keeps trailing zeros."""
+  """Returns an array; bytes are objects, which keeps trailing zeros."""
   if isinstance(value, np.ndarray) and value.dtype.kind != 'S':
     return value
   first = value
@@ -123,33 +128,33 @@ def _array(value):
   array = np.array(value, object)
   if not isinstance(array.flat[0], bytes):
     raise ValueError(
-      'The lists of bytes must have one length. Received: '
+      'The lists of bytes must have the same length. Received: '
       f'{[len(each) for each in value]}'
     )
   return array
 
 
 class GrpcClient(_Client):
-  """Asks over gRPC, for which arrays cost little.
+  """Sends requests over gRPC, which is fast for arrays.
 
   Args:
-    target: `host:port`.
-    model_name: string.
-    version: int, or None for the newest.
-    timeout: seconds that an answer may take.
-    ca_certificate: path of a PEM file, for a server with TLS: the certificate
-      that signed the server's; or None, no TLS.
+    target: Address as `host:port`.
+    model_name: Name of the model.
+    version: Number of the version, or None for the newest.
+    timeout: Seconds that an answer may take.
+    ca_certificate: Path of a PEM file for a server with TLS: the certificate
+      that signed the server's. None means no TLS.
   """
 
   def __init__(
     self,
-    target='localhost:8500',
-    model_name='vatt',
-    version=None,
-    timeout=60.0,
-    ca_certificate=None,
+    target: str = 'localhost:8500',
+    model_name: str = 'vatt',
+    version: int | None = None,
+    timeout: float = 60.0,
+    ca_certificate: str | None = None,
   ):
-    # All of TensorFlow comes with its messages.
+    # Importing the messages imports all of TensorFlow.
     import tensorflow as tf
     from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow_serving.apis import (
@@ -186,22 +191,24 @@ class GrpcClient(_Client):
     )
     self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
-  def close(self):
+  def close(self) -> None:
     """Closes the connection."""
     self._channel.close()
 
-  def predict(self, signature, **inputs):
+  def predict(
+    self, signature: str, **inputs: np.ndarray | Sequence
+  ) -> dict[str, np.ndarray]:
     """Computes any signature.
 
     Args:
-      signature: its name, such as `classify_video`.
-      **inputs: arrays, or nested lists; strings are bytes.
+      signature: Name of the signature, such as `classify_video`.
+      **inputs: Arrays, or nested lists; strings are bytes.
 
     Returns:
-      Dictionary of arrays, of the types of the outputs.
+      Arrays by name, of the types of the outputs.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
     request = self._predict.PredictRequest(model_spec=self._spec)
     request.model_spec.signature_name = signature
@@ -212,14 +219,14 @@ class GrpcClient(_Client):
       key: self._make_ndarray(each) for key, each in response.outputs.items()
     }
 
-  def metadata(self):
-    """The inputs and outputs of the signatures, by their names.
+  def metadata(self) -> dict[str, object]:
+    """Returns the inputs and outputs of the signatures.
 
     Returns:
-      Dictionary of `SignatureDef`.
+      `SignatureDef` of each signature by name.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
     response = self._call(
       self._predictions.GetModelMetadata,
@@ -231,11 +238,11 @@ class GrpcClient(_Client):
     response.metadata['signature_def'].Unpack(signatures)
     return dict(signatures.signature_def)
 
-  def status(self):
-    """The states of the versions, such as `{3: 'AVAILABLE'}`.
+  def status(self) -> dict[int, str]:
+    """Returns the states of the versions, such as `{3: 'AVAILABLE'}`.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
     response = self._call(
       self._models.GetModelStatus,
@@ -268,24 +275,24 @@ class GrpcClient(_Client):
 
 
 class RestClient(_Client):
-  """Asks over REST.
+  """Sends requests over REST.
 
   Args:
-    url: of the server.
-    model_name: string.
-    version: int, or None for the newest.
-    timeout: seconds that an answer may take.
-    ca_certificate: path of a PEM file, for a server with TLS: the certificate
-      that signed the server's; or None, those of the system.
+    url: URL of the server.
+    model_name: Name of the model.
+    version: Number of the version, or None for the newest.
+    timeout: Seconds that an answer may take.
+    ca_certificate: Path of a PEM file for a server with TLS: the certificate
+      that signed the server's. None means those of the system.
   """
 
   def __init__(
     self,
-    url='http://localhost:8501',
-    model_name='vatt',
-    version=None,
-    timeout=60.0,
-    ca_certificate=None,
+    url: str = 'http://localhost:8501',
+    model_name: str = 'vatt',
+    version: int | None = None,
+    timeout: float = 60.0,
+    ca_certificate: str | None = None,
   ):
     self._url = f'{url.rstrip("/")}/v1/models/{model_name}'
     if version is not None:
@@ -293,23 +300,25 @@ class RestClient(_Client):
     self._timeout = timeout
     self._context = ssl.create_default_context(cafile=ca_certificate)
 
-  def close(self):
+  def close(self) -> None:
     """Does nothing: each request has a connection of its own."""
 
-  def predict(self, signature, **inputs):
+  def predict(
+    self, signature: str, **inputs: np.ndarray | Sequence
+  ) -> dict[str, np.ndarray]:
     """Computes any signature.
 
     Args:
-      signature: its name, such as `classify_video`.
-      **inputs: arrays, or nested lists; strings are bytes.
+      signature: Name of the signature, such as `classify_video`.
+      **inputs: Arrays, or nested lists; strings are bytes.
 
     Returns:
-      Dictionary of arrays: JSON knows no types, so that integers are int64, and
-      other numbers float32.
+      Arrays by name. JSON has no types, so that integers are int64, and other
+      numbers float32.
 
     Raises:
-      ServerError: it was not answered.
-      ValueError: an output holds no numbers.
+      ServerError: The request failed.
+      ValueError: An output does not hold numbers.
     """
     body = {
       'signature_name': signature,
@@ -322,29 +331,29 @@ class RestClient(_Client):
       outputs = {self._only_output(signature): outputs}
     return {key: _from_json(key, each) for key, each in outputs.items()}
 
-  def metadata(self):
-    """The inputs and outputs of the signatures, by their names.
+  def metadata(self) -> dict[str, dict]:
+    """Returns the inputs and outputs of the signatures.
 
     Returns:
-      Dictionary of dictionaries, as `SignatureDef` has them.
+      Dictionary with the fields of `SignatureDef`, for each signature by name.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
-    found = self._ask('/metadata')['metadata']['signature_def']
-    return found['signature_def']
+    answer = self._ask('/metadata')['metadata']['signature_def']
+    return answer['signature_def']
 
-  def status(self):
-    """The states of the versions, such as `{3: 'AVAILABLE'}`.
+  def status(self) -> dict[int, str]:
+    """Returns the states of the versions, such as `{3: 'AVAILABLE'}`.
 
     Raises:
-      ServerError: it was not answered.
+      ServerError: The request failed.
     """
-    found = self._ask('')['model_version_status']
-    return {int(each['version']): each['state'] for each in found}
+    versions = self._ask('')['model_version_status']
+    return {int(each['version']): each['state'] for each in versions}
 
   def _only_output(self, signature):
-    """The name of the one output, which REST leaves out."""
+    """Returns the name of a single output, which REST leaves out."""
     [name] = self.metadata()[signature]['outputs']
     return name
 
@@ -373,18 +382,18 @@ class RestClient(_Client):
 
 
 def _from_json(name, value):
-  """Nested lists of numbers as an array."""
+  """Returns nested lists of numbers as an array."""
   array = np.array(value)
   if array.dtype.kind not in 'biuf':
     raise ValueError(
       f'The output `{name}` must hold numbers. Received: {array.dtype}. A '
-      '`GrpcClient` knows all types.'
+      '`GrpcClient` supports all types.'
     )
   return array.astype(np.float32) if array.dtype.kind == 'f' else array
 
 
 def _to_json(value):
-  """Nested lists with bytes as base64."""
+  """Returns nested lists with bytes as base64."""
   if isinstance(value, list):
     return [_to_json(item) for item in value] if _has_bytes(value) else value
   return {'b64': base64.b64encode(value).decode()}
@@ -397,20 +406,18 @@ def _has_bytes(value):
 
 
 def _error(body):
-  """The message of an error's body."""
+  """Returns the message of an error's body."""
   try:
     return json.loads(body)['error']
   except (ValueError, KeyError, TypeError):
     return body.decode(errors='replace')
 
 
-def write_protoset(path):
-  """Writes what `grpcurl -protoset` needs to ask a server over gRPC.
+def write_protoset(path: str) -> None:
+  """Writes the message definitions that `grpcurl -protoset` needs.
 
-  Args:
-    path: of the file, a serialized `FileDescriptorSet` of the methods that are
-      served of `PredictionService` and `ModelService`, and of
-      `grpc.health.v1.Health`.
+  The file is a serialized `FileDescriptorSet` of the served methods of
+  `PredictionService` and `ModelService`, and of `grpc.health.v1.Health`.
   """
   from google.protobuf import descriptor_pb2
   from grpc_health.v1 import health_pb2
@@ -426,11 +433,11 @@ def write_protoset(path):
     if descriptor.name not in {file.name for file in files.file}:
       for dependency in descriptor.dependencies:
         add(dependency)
-      # After what it needs: the order of such files.
+      # After its dependencies, as in any such file.
       descriptor.CopyToProto(files.file.add())
 
   add(health_pb2.DESCRIPTOR)
-  # The modules of the services cannot be imported with a protobuf of today.
+  # Current protobuf cannot import the modules of the services.
   for service, methods in {
     'PredictionService': {
       'Predict': predict_pb2,
@@ -438,18 +445,18 @@ def write_protoset(path):
     },
     'ModelService': {'GetModelStatus': get_model_status_pb2},
   }.items():
-    served = descriptor_pb2.FileDescriptorProto(
+    definition = descriptor_pb2.FileDescriptorProto(
       name=f'{service}.proto', package='tensorflow.serving', syntax='proto3'
     )
-    served.service.add(name=service)
+    definition.service.add(name=service)
     for method, module in methods.items():
       add(module.DESCRIPTOR)
-      served.dependency.append(module.DESCRIPTOR.name)
-      served.service[0].method.add(
+      definition.dependency.append(module.DESCRIPTOR.name)
+      definition.service[0].method.add(
         name=method,
         input_type=f'.tensorflow.serving.{method}Request',
         output_type=f'.tensorflow.serving.{method}Response',
       )
-    files.file.append(served)
+    files.file.append(definition)
   with open(path, 'wb') as file:
     file.write(files.SerializeToString())

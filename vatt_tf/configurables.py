@@ -1,7 +1,7 @@
-"""Imports whatever gin files may configure; the mains import this module.
+"""Imports everything that gin files may configure, for the commands.
 
 Every module of `vatt_tf.models` is imported, so that a new backbone needs its
-file alone. A gin file imports what lies elsewhere: `import my_package.tower`.
+file alone. A gin file imports other modules: `import my_package.tower`.
 """
 
 import importlib

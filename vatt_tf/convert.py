@@ -1,11 +1,12 @@
-"""Takes weights in and out: `python -m vatt_tf.convert --source=…`.
+"""Imports and exports weights: `python -m vatt_tf.convert --source=…`.
 
 `python -m vatt_tf.convert --source=released_vatt
 --checkpoint=DOWNLOADS/ckpt-500000 --output=runs/released` writes a checkpoint
-that training (`INIT_CHECKPOINT`) and evaluation take, with a report of every
-variable of both sides. `--direction=export` writes a tower as T5 or ViT.
+for training (`INIT_CHECKPOINT`) and evaluation, with a report of every variable
+of both models. `--direction=export` writes a tower as T5 or ViT.
 """
 
+from collections.abc import Sequence
 import json
 import os
 
@@ -33,82 +34,88 @@ from vatt_tf.core import (
 _SOURCES = {'released_vatt': released_vatt, 't5': t5, 'vit': vit}
 
 _SOURCE = flags.DEFINE_enum(
-  'source', None, list(_SOURCES), 'Whose weights these are, or are to become.'
+  'source', None, list(_SOURCES), 'Format of the weights to import or export.'
 )
 _CHECKPOINT = command_line.define_path(
   'checkpoint',
   None,
-  'What is read: the prefix of a TensorFlow checkpoint such as '
+  'Weights to read: the prefix of a TensorFlow checkpoint such as '
   'DOWNLOADS/ckpt-500000, a .safetensors or .npz file, or a folder with one. '
-  'When exporting, a run or a checkpoint of vatt_tf.',
+  'For an export, a run or a checkpoint of vatt_tf.',
 )
 _OUTPUT = command_line.define_path(
   'output', None, 'The folder to write to; it must not hold a checkpoint.'
 )
 _DIRECTION = flags.DEFINE_enum(
-  'direction', 'import', ('import', 'export'), 'Into vatt_tf, or out of it.'
+  'direction',
+  'import',
+  ('import', 'export'),
+  'Whether weights are imported or exported.',
 )
 _ALLOW_PARTIAL = flags.DEFINE_boolean(
   'allow_partial',
   False,
-  'Take what fits, and leave the rest of the model at its initial values.',
+  'Import the weights that fit; the rest of the model keeps initial values.',
 )
 _REPORT = command_line.define_path(
-  'report', None, 'A json file for the report; also when nothing is converted.'
+  'report',
+  None,
+  'A json file for the report, which is written even if nothing is converted.',
 )
 _TOKENIZER = command_line.define_path(
   'tokenizer',
   None,
-  'Of t5: its SentencePiece model (spiece.model), which is copied to the '
+  'For t5: its SentencePiece model (spiece.model), which is copied to the '
   'output and used by its config.gin.',
 )
 _FACTORIZE_POSITIONS = flags.DEFINE_boolean(
   'factorize_positions',
   False,
-  'Of vit: fit the position tables of VATT, one for each axis, to the one of '
-  'the image model. This loses a part, which the report names.',
+  'For vit: fit the position tables of VATT, one for each axis, to that of the '
+  'image model. The report states what this loses.',
 )
 gin_utils.define_flags()
 
 
 def _build():
-  """The model that the parsed gin files describe."""
+  """Builds the model that the parsed gin files describe."""
   gin_utils.bind('TextTower.word_vectors', None)  # the checkpoint has them
   return gin_utils.get_task().build_model()
 
 
 def import_checkpoint(
-  source,
-  checkpoint,
-  output,
-  gin_files=(),
-  gin_params=(),
-  allow_partial=False,
-  report_path=None,
-  tokenizer=None,
-  factorize_positions=False,
-):
+  source: str,
+  checkpoint: str,
+  output: str,
+  gin_files: Sequence[str] = (),
+  gin_params: Sequence[str] = (),
+  allow_partial: bool = False,
+  report_path: str | None = None,
+  tokenizer: str | None = None,
+  factorize_positions: bool = False,
+) -> tuple[str, reports.Report]:
   """Writes a vatt_tf checkpoint with the weights of another one.
 
   Args:
-    source: `released_vatt`, `t5` or `vit`.
-    checkpoint: Path of what is read, see `weight_sources.open_source`.
+    source: Kind of the checkpoint: `released_vatt`, `t5` or `vit`.
+    checkpoint: Path of the checkpoint, see `conversion.open_source`.
     output: Folder to write to.
-    gin_files: List of paths, of the model; empty: its sizes are those that the
-      checkpoint tells.
-    gin_params: List of bindings.
-    allow_partial: Take what fits.
-    report_path: A json file to write the report to, or None. It is written too
-      when a variable does not fit.
+    gin_files: Paths of the gin files of the model; empty to derive its sizes
+      from the checkpoint.
+    gin_params: Further bindings.
+    allow_partial: Whether to import only the weights that fit.
+    report_path: Path of a json file for the report, or None. It is written even
+      if a variable does not fit.
     tokenizer: Path of the SentencePiece model of a T5, or None. It is copied to
       `output`, and the written config.gin uses the copy.
-    factorize_positions: Of a ViT; see `vit.plan`.
+    factorize_positions: Whether to factorize the positions of a ViT; see
+      `vit.plan`.
 
   Returns:
-    (prefix, report): the prefix of the checkpoint, `reports.Report`.
+    Prefix of the new checkpoint, and the report.
 
   Raises:
-    ValueError: the file is none of that kind, is damaged, or does not fit.
+    ValueError: The file has another kind, is damaged, or does not fit.
   """
   reports.check_output(output)
   if tokenizer is not None and source != 't5':
@@ -122,8 +129,8 @@ def import_checkpoint(
     )
   module = _SOURCES[source]
   opened = weight_sources.open_source(checkpoint)
-  found = module.detect(opened.shapes, opened.config)
-  print(found, flush=True)
+  architecture = module.detect(opened.shapes, opened.config)
+  print(architecture, flush=True)
   options = {}
   if source == 'vit':
     options['factorize_positions'] = factorize_positions
@@ -132,15 +139,15 @@ def import_checkpoint(
     gin_options = dict(options)
     if source == 'released_vatt':
       gin_options['given'] = dict(map(gin_utils.parse_binding, gin_params))
-    gin_files, bindings = module.gin_config(found, **gin_options)
+    gin_files, bindings = module.gin_config(architecture, **gin_options)
     gin_params = bindings + gin_params
   if tokenizer is not None:
-    t5.check_tokenizer(tokenizer, found)
+    t5.check_tokenizer(tokenizer, architecture)
     copied = os.path.join(os.path.abspath(output), t5.TOKENIZER)
     gin_params += t5.tokenizer_bindings(copied)
   gin_utils.parse(gin_files, gin_params)
   if source == 'released_vatt':
-    # Inputs larger than the tables get the numbers that the release gives.
+    # Inputs larger than the tables get the positions of the release.
     for tower in ('PatchTower', 'TextTower'):
       gin_utils.bind_default(f'{tower}.position_interpolation', 'release')
   model = _build()
@@ -167,25 +174,31 @@ def _write_report(path, report):
   file_utils.write_text(path, text)
 
 
-def export_checkpoint(source, checkpoint, output, gin_files=(), gin_params=()):
+def export_checkpoint(
+  source: str,
+  checkpoint: str,
+  output: str,
+  gin_files: Sequence[str] = (),
+  gin_params: Sequence[str] = (),
+) -> None:
   """Writes a tower in the format of another program.
 
   Args:
-    source: `t5` or `vit`, which programs' format.
-    checkpoint: A run's directory or the prefix of a checkpoint.
+    source: Format, `t5` or `vit`.
+    checkpoint: Directory of a run, or prefix of a checkpoint.
     output: Folder to write to.
-    gin_files: List of paths, of the model; empty: the `config.gin` beside the
-      checkpoint.
-    gin_params: List of bindings.
+    gin_files: Paths of the gin files of the model; empty for the `config.gin`
+      beside the checkpoint.
+    gin_params: Further bindings.
 
   Raises:
-    ValueError: there is no such format, or the model does not fit it.
+    ValueError: There is no such format, or the model does not fit it.
   """
   module = _SOURCES[source]
   if not hasattr(module, 'export'):
     raise ValueError(
-      '`source` must be t5 or vit when exporting: there is no format for whole '
-      f'VATT models but our own. Received: source={source}'
+      '`source` must be t5 or vit when exporting: whole VATT models have only '
+      f'the format of vatt_tf. Received: source={source}'
     )
   gin_utils.parse(
     gin_files or [gin_utils.config_beside(checkpoint)], gin_params
@@ -195,7 +208,7 @@ def export_checkpoint(source, checkpoint, output, gin_files=(), gin_params=()):
   module.export(model, output)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and converts."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')

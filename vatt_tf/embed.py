@@ -1,21 +1,22 @@
 """Embeds clips with an exported model: `python -m vatt_tf.embed`.
 
-A folder of media files, cut into windows of the length that the model takes:
+To embed a folder of media files, cut into windows of the model's length:
 
     python -m vatt_tf.embed --saved_model=runs/quickstart/saved_model \\
         --media=/data/videos --output=runs/embeddings
 
-The rows of a manifest, as `python -m vatt_tf.ingest` takes it, or shards of
+To embed the rows of a manifest as for `python -m vatt_tf.ingest`, or shards of
 records:
 
     python -m vatt_tf.embed --saved_model=... --manifest=/data/train.csv ...
     python -m vatt_tf.embed --saved_model=... --records='/data/train-*' ...
 
-The output is a folder with Parquet files. Typed again, a command that was
-interrupted goes on where it stopped, unless a --runner did the work.
-docs/embedding.md says more.
+The output is a folder with Parquet files. The same command, run again
+after an interruption, resumes where it stopped, unless a --runner did the work.
+See docs/embedding.md.
 """
 
+from collections.abc import Sequence
 import shlex
 
 from absl import app, flags
@@ -27,8 +28,8 @@ from vatt_tf.core import (
   command_line,
   gin_utils,
 )
-from vatt_tf.embedding import model, run, table
-from vatt_tf.media import errors, planning
+from vatt_tf.embedding import model, reports, run, run_options, table
+from vatt_tf.media import caption_sources, errors
 
 command_line.define_path(
   'saved_model',
@@ -46,7 +47,7 @@ command_line.define_path(
   'any depth).',
 )
 command_line.define_path(
-  'manifest', '', 'Csv of media files and times, as ingest takes it.'
+  'manifest', '', 'Csv of media files and times, as for ingest.'
 )
 command_line.define_path(
   'records',
@@ -62,24 +63,26 @@ command_line.define_path(
 flags.DEFINE_list(
   'modalities',
   [],
-  f'Of {", ".join(table.MODALITIES)}. By default all that the model has.',
+  f'Modalities among {", ".join(table.MODALITIES)}. By default all of the '
+  'model.',
 )
 flags.DEFINE_float(
   'clip_seconds',
   None,
-  'What is longer is cut into windows of this length. By default what the '
-  'model takes. 0: no cutting; of a longer clip the model takes the middle.',
+  'Length of the windows that longer files are cut into. By default what the '
+  'model takes. 0 means no cutting, so that the model takes the middle of a '
+  'longer clip.',
 )
 flags.DEFINE_float(
   'stride_seconds',
   None,
-  'From the start of a window to that of the next. By default --clip_seconds: '
-  'no overlap.',
+  'Time from the start of a window to that of the next. By default '
+  '--clip_seconds, without overlap.',
 )
 command_line.define_path(
   'captions',
-  planning.AUTO,
-  'Where the captions of media files come from, as ingest takes it: auto (a '
+  caption_sources.AUTO,
+  'Source of the captions of media files, as for ingest: auto (a '
   'file beside the media file or a track in it), a folder, a .json or .csv '
   'file, or none.',
 )
@@ -92,22 +95,24 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   'audio_rate',
   None,
-  'Samples a second that sound is decoded at. By default those of the model.',
+  'Samples per second of the decoded sound. By default those of the model.',
 )
 flags.DEFINE_integer(
-  'batch_size', run.DEFAULT_BATCH_SIZE, 'Clips that are computed together.'
+  'batch_size',
+  run_options.DEFAULT_BATCH_SIZE,
+  'Clips that are computed together.',
 )
 flags.DEFINE_integer(
   'clips_per_file',
-  run.DEFAULT_CLIPS_PER_FILE,
-  'About so many clips go into a Parquet file; a run that was interrupted goes '
-  'on after the last whole one.',
+  run_options.DEFAULT_CLIPS_PER_FILE,
+  'Approximate number of clips in a Parquet file; an interrupted run resumes '
+  'after the last whole file.',
 )
 flags.DEFINE_integer(
   'num_workers',
   None,
-  'Processes that decode media files. By default one a core; 0 decodes in the '
-  'main process.',
+  'Processes that decode media files. By default one per core; 0 decodes in '
+  'the main process.',
 )
 flags.DEFINE_float(
   'max_failed_share',
@@ -126,11 +131,11 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'pipeline_options',
   '',
-  'Of Beam, as on its own command line: '
+  'Options of Beam, as on its own command line: '
   '"--flink_master=host:8081 --parallelism=8".',
 )
 
-# The flags that have the names of the arguments of `run.Options`.
+# Flags that have the names of the arguments of `run_options.Options`.
 ARGUMENTS = (
   'saved_model output media manifest records media_root modalities '
   'clip_seconds stride_seconds captions shorter_side jpeg_quality audio_rate '
@@ -138,11 +143,11 @@ ARGUMENTS = (
 ).split()
 
 
-def _embed() -> run.Result:
-  """Embeds what the flags say."""
+def _embed() -> reports.Result:
+  """Embeds according to the flags."""
   arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   arguments['modalities'] = tuple(arguments['modalities'])
-  options = run.Options(**arguments)
+  options = run_options.Options(**arguments)
   runner = flags.FLAGS.runner
   pipeline_options = shlex.split(flags.FLAGS.pipeline_options)
   if pipeline_options and not runner:
@@ -160,15 +165,15 @@ def _embed() -> run.Result:
   return beam.embed(options, form, runner, pipeline_options)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and embeds."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
-  advice = 'The same command goes on where this stopped.'
+  advice = 'Rerun the same command to resume.'
   if flags.FLAGS.runner:
     advice = (
-      'A pipeline cannot go on: give another --output, or --overwrite to '
+      'A pipeline cannot resume: give another --output, or --overwrite to '
       'begin again.'
     )
   with command_line.exit_on_error(

@@ -1,12 +1,13 @@
 """Evaluates a run or checkpoint on held-out clips.
 
 `python -m vatt_tf.evaluate --checkpoint=runs/quickstart/model` prints retrieval
-between video, audio and text, with pool size and chance beside each figure. The
+between video, audio and text, with pool size and chance beside each metric. The
 model and the records are those of the `config.gin` beside the checkpoint; gin
-files that are given are read over it: `--gin_file=gin/eval/linear_probe.gin`
-says what to evaluate instead, and on what.
+files that are given override it: `--gin_file=gin/eval/linear_probe.gin`
+selects another evaluation, and its data.
 """
 
+from collections.abc import Sequence
 import os
 
 from absl import app, flags
@@ -33,7 +34,7 @@ _CHECKPOINTS = flags.DEFINE_enum(
   'checkpoints',
   runner.NEWEST,
   [runner.NEWEST, runner.ALL],
-  'Which checkpoints of a run: the newest, or all that it has kept.',
+  'Checkpoints of a run to evaluate: the newest, or all that it has kept.',
 )
 _FOLLOW = flags.DEFINE_bool(
   'follow',
@@ -44,8 +45,8 @@ _FOLLOW = flags.DEFINE_bool(
 _LAST_STEP = flags.DEFINE_integer(
   'last_step',
   None,
-  'The step with whose checkpoint --follow ends; by default TRAIN_STEPS of the '
-  'gin files.',
+  'Step of the checkpoint at which --follow ends; by default TRAIN_STEPS of '
+  'the gin files.',
 )
 _TIMEOUT = flags.DEFINE_float(
   'timeout',
@@ -53,12 +54,12 @@ _TIMEOUT = flags.DEFINE_float(
   'Minutes without a new checkpoint after which --follow gives up.',
 )
 _OUTPUT = command_line.define_path(
-  'output', None, 'A json file to write the figures to.'
+  'output', None, 'A json file to write the metrics to.'
 )
 _EVENT_DIR = command_line.define_path(
   'event_dir',
   None,
-  'Where TensorBoard events of the figures go, such as runs/NAME/eval.',
+  'Directory for TensorBoard events of the metrics, such as runs/NAME/eval.',
 )
 _ALLOW_RANDOM_WEIGHTS = flags.DEFINE_bool(
   'allow_random_weights',
@@ -69,14 +70,14 @@ _ALLOW_RANDOM_WEIGHTS = flags.DEFINE_bool(
 _REPORT = command_line.define_path(
   'report',
   None,
-  'A directory for report.html: the figures with pictures of the model. Of '
-  'several checkpoints each has a directory in it.',
+  'A directory for report.html: the metrics with pictures of the model. Each '
+  'of several checkpoints has a directory in it.',
 )
 gin_utils.define_flags()
 
 
 def _gin_files(timeout):
-  """The gin files to parse, in order."""
+  """Returns the gin files to parse, in order."""
   given = flags.FLAGS.gin_file or []
   checkpoint = _CHECKPOINT.value
   if checkpoint is None:
@@ -93,7 +94,7 @@ def _gin_files(timeout):
 
 
 def _last_step():
-  """The step at which the followed run ends, or None."""
+  """Returns the step at which the followed run ends, or None."""
   if _LAST_STEP.value is not None:
     return _LAST_STEP.value
   try:
@@ -103,7 +104,7 @@ def _last_step():
 
 
 def _show(result):
-  """Prints what was found of a checkpoint, and writes the report of it."""
+  """Prints the metrics of a checkpoint, and writes its report."""
   for title, table in result.tables():
     print(f'{title}:\n{table}', flush=True)
   if _REPORT.value is None:
@@ -116,7 +117,7 @@ def _show(result):
   print(f'Report: {writer.write(directory, result)}', flush=True)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and evaluates."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')

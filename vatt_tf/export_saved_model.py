@@ -6,6 +6,8 @@ signatures take raw frames, JPEG frames, waveforms and strings. The model is
 that of the `config.gin` beside the checkpoint, or of the gin files given.
 """
 
+from collections.abc import Sequence
+
 from absl import app, flags
 import gin
 import tf_keras
@@ -31,25 +33,28 @@ _OUTPUT = command_line.define_path(
   'output', None, 'The directory of the model; versions are folders in it.'
 )
 _NAME = flags.DEFINE_string(
-  'model_name', 'vatt', 'The name by which clients ask for the model.'
+  'model_name', 'vatt', 'Name by which clients ask for the model.'
 )
 _VERSION = flags.DEFINE_integer(
-  'version', None, 'A number above 0; by default the next.', lower_bound=1
+  'version',
+  None,
+  'Number of the version, above 0; by default the next.',
+  lower_bound=1,
 )
 _PRECISION = flags.DEFINE_enum(
   'precision',
   'float32',
   ('float32', 'bfloat16'),
-  'What the model computes in; outputs are float32.',
+  'Type of the computation; outputs are float32.',
 )
 _LABELS = command_line.define_path(
   'label_names',
   None,
-  'Of a classifier: the labels.txt of its records, for the model card.',
+  'For a classifier: the labels.txt of its records, for the model card.',
 )
 gin_utils.define_flags()
 
-# Of the gin scope of held-out data, as evaluation has them.
+# Configurations in the gin scope of held-out data, as evaluation uses them.
 _CONFIGS = {
   'video': video_config.VideoConfig,
   'audio': audio_config.AudioConfig,
@@ -58,33 +63,34 @@ _CONFIGS = {
 
 
 def export(
-  checkpoint,
-  output,
-  gin_files=(),
-  gin_params=(),
-  model_name='vatt',
-  version=None,
-  precision='float32',
-  label_names=None,
-):
+  checkpoint: str,
+  output: str,
+  gin_files: Sequence[str] = (),
+  gin_params: Sequence[str] = (),
+  model_name: str = 'vatt',
+  version: int | None = None,
+  precision: str = 'float32',
+  label_names: str | None = None,
+) -> str:
   """Exports a checkpoint.
 
   Args:
-    checkpoint: A run's directory, or a checkpoint's prefix.
+    checkpoint: Directory of a run, or prefix of a checkpoint.
     output: Directory of the model.
-    gin_files: List of paths; empty: the `config.gin` beside the checkpoint.
-    gin_params: List of bindings.
-    model_name: Name by which a server knows the model.
-    version: See `saved_model.write`.
-    precision: `float32` or `bfloat16`.
+    gin_files: Paths of gin files; empty for the `config.gin` beside the
+      checkpoint.
+    gin_params: Further bindings.
+    model_name: Name by which clients ask for the model.
+    version: Number of the version, or None; see `saved_model.write`.
+    precision: Type of the computation, `float32` or `bfloat16`.
     label_names: Path of a file with the name of a class in each line, or None.
 
   Returns:
-    The path of the version.
+    Path of the version.
 
   Raises:
-    ValueError: there is no checkpoint, it is another model's, or there is such
-      a version.
+    ValueError: There is no checkpoint, it belongs to another model, or the
+      version exists.
   """
   path = manager.resolve(checkpoint)
   gin_utils.parse(gin_files or [gin_utils.config_beside(path)], gin_params)
@@ -113,7 +119,7 @@ def export(
   )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and exports."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')

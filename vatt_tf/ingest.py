@@ -17,20 +17,23 @@ A public data set, from the lists that its owner publishes and its media:
     python -m vatt_tf.ingest --dataset=ucf101 --media_root=/data/UCF-101 \\
         --annotations=/data/ucfTrainTestlist --output_dir=/data/records
 
-Typed again, a command that was interrupted goes on where it stopped.
-docs/ingest.md says more, docs/datasets what each data set needs.
+The same command, run again after an interruption, resumes where it stopped. See
+docs/ingest.md, and docs/datasets for each data set.
 """
+
+from collections.abc import Sequence
 
 from absl import app, flags
 
 from vatt_tf.core import command_line
 from vatt_tf.media import (
+  caption_sources,
   errors,
   ingest,
-  official_ingest,
-  official_lists,
+  ingest_report,
   planning,
 )
+from vatt_tf.media.datasets import ingestion, registry
 
 command_line.define_path(
   'manifest',
@@ -42,8 +45,8 @@ command_line.define_path(
 flags.DEFINE_enum(
   'dataset',
   None,
-  list(official_lists.DATASETS),
-  'Public data set, instead of a manifest: its own lists say what is in it.',
+  list(registry.DATASETS),
+  'Public data set, instead of a manifest; its own lists name the clips.',
 )
 command_line.define_path(
   'annotations',
@@ -53,8 +56,8 @@ command_line.define_path(
 flags.DEFINE_string(
   'split',
   '',
-  'With --dataset: which of its splits. Left out where the same videos have '
-  'several splits: for one set of records, and lists of ids.',
+  'With --dataset: its split. Leave it out for one set of records with lists '
+  'of ids, if the same videos have several splits.',
 )
 flags.DEFINE_bool(
   'is_cut',
@@ -72,65 +75,70 @@ command_line.define_path('output_dir', None, 'Folder to write the shards to.')
 flags.DEFINE_string(
   'name',
   '',
-  "What the shards' names begin with: train, validation. By default train, or "
-  'the --split of a --dataset (`all` where it has none).',
+  "Beginning of the shards' names, such as train. By default train, or the "
+  '--split of a --dataset (`all` without one).',
 )
 flags.DEFINE_integer(
   'num_shards',
   None,
-  f'Files to write. By default {planning.DEFAULT_NUM_SHARDS}, or the number of '
-  'clips if that is less.',
+  f'Number of shards. By default {planning.DEFAULT_NUM_SHARDS}, or the number '
+  'of clips if that is less.',
 )
-flags.DEFINE_float('frame_rate', 10.0, 'Frames a second to keep.')
+flags.DEFINE_float('frame_rate', 10.0, 'Frames per second to keep.')
 flags.DEFINE_integer('shorter_side', 256, "Pixels of a frame's shorter side.")
 flags.DEFINE_bool(
   'enlarge', False, 'Scale smaller videos up; otherwise they keep their size.'
 )
 flags.DEFINE_integer('jpeg_quality', 90, 'Quality of the frames, 1 to 100.')
-flags.DEFINE_integer('audio_rate', 48000, 'Samples a second.')
+flags.DEFINE_integer('audio_rate', 48000, 'Samples per second.')
 flags.DEFINE_bool('use_video', True, 'Keep frames.')
 flags.DEFINE_bool('use_audio', True, 'Keep sound.')
 flags.DEFINE_integer(
   'video_stream',
   None,
-  'Which video stream of a file, from 0. By default the first one marked as '
-  'default, or else the first.',
+  'Number of the video stream of a file, from 0. By default the first that is '
+  'marked as default, or else the first.',
 )
-flags.DEFINE_integer('audio_stream', None, 'Which audio stream, likewise.')
-flags.DEFINE_integer('caption_stream', None, 'Which text track, likewise.')
+flags.DEFINE_integer(
+  'audio_stream', None, 'Number of the audio stream, likewise.'
+)
+flags.DEFINE_integer(
+  'caption_stream', None, 'Number of the text track, likewise.'
+)
 command_line.define_path(
   'captions',
-  planning.AUTO,
-  'Where captions come from if not from the manifest. auto: a .srt, .vtt or '
-  '.json file of the same name beside the media file, or else a text track in '
-  'it. A folder: such files there. A .json or .csv file: the captions of all '
-  'videos. none: nowhere.',
+  caption_sources.AUTO,
+  'Source of captions that the manifest lacks. auto: a .srt, .vtt or .json '
+  'file of the same name beside the media file, or else a text track in it. A '
+  'folder: such files in it. A .json or .csv file: the captions of all videos. '
+  'none: no source.',
 )
 flags.DEFINE_string(
   'caption_language',
   '',
-  'Which of several caption files (clip.en.vtt) or text tracks, such as en.',
+  'Preferred language of several caption files (clip.en.vtt) or text tracks, '
+  'such as en.',
 )
 flags.DEFINE_string(
   'caption_encoding',
   '',
   'Encoding of caption files, such as cp1252. By default UTF-8; a byte order '
-  'mark goes first.',
+  'mark takes precedence.',
 )
 flags.DEFINE_float(
   'caption_margin_seconds',
   0.0,
-  'Captions up to so far outside a clip are kept too.',
+  'Captions this close to a clip are kept too.',
 )
 flags.DEFINE_float(
   'clip_seconds',
   None,
-  'What is longer is cut into clips of this length. By default '
+  'Length of the clips that longer files and rows are cut into. By default '
   f'{planning.DEFAULT_FOLDER_CLIP_SECONDS:g} for a folder, and no cutting for '
-  'a manifest: a row is a clip. 0: no cutting.',
+  'a manifest, of which each row is a clip. 0 means no cutting.',
 )
 flags.DEFINE_float(
-  'clip_overlap_seconds', 0.0, 'How much of a clip the next one repeats.'
+  'clip_overlap_seconds', 0.0, 'Overlap of a clip with the next.'
 )
 flags.DEFINE_float(
   'min_clip_seconds',
@@ -143,10 +151,10 @@ command_line.define_path(
   'labels',
   '',
   'A labels.txt to take the classes from. By default the one in --output_dir, '
-  'or else it is made of the labels of the manifest.',
+  'or else it is written from the labels of the manifest.',
 )
 flags.DEFINE_string(
-  'dataset_name', '', 'Noted in each record. By default that of the folder.'
+  'dataset_name', '', 'Name in each record. By default that of the folder.'
 )
 flags.DEFINE_bool('shuffle', True, 'Shuffle the clips, always in the same way.')
 flags.DEFINE_string(
@@ -156,22 +164,22 @@ flags.DEFINE_list('ignore_columns', [], 'Columns of the manifest to leave out.')
 flags.DEFINE_integer(
   'num_workers',
   None,
-  'Processes that decode. By default one a core; 0 decodes in the main '
+  'Processes that decode. By default one per core; 0 decodes in the main '
   'process. The shards do not depend on it.',
 )
 flags.DEFINE_float(
   'max_failed_share',
   0.1,
   'When more of the clips fail, the exit code is 1 (all others are written). '
-  'With --dataset nothing is made when more of the listed files are missing.',
+  'With --dataset nothing is written if more of the listed files are missing.',
 )
 flags.DEFINE_bool(
   'overwrite', False, 'Remove shards of this name and start again.'
 )
 
-# The flags that belong to --dataset.
+# Flags that belong to --dataset.
 DATASET_ARGUMENTS = ('annotations', 'split', 'is_cut')
-# Those that have the names of the arguments of `ingest.ingest`.
+# Flags that have the names of the arguments of `ingest.ingest`.
 ARGUMENTS = (
   'output_dir media_root name num_shards frame_rate shorter_side enlarge '
   'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
@@ -182,8 +190,8 @@ ARGUMENTS = (
 ).split()
 
 
-def _ingest() -> ingest.Result:
-  """Ingests what the flags say."""
+def _ingest() -> ingest_report.Result:
+  """Ingests according to the flags."""
   arguments = {name: flags.FLAGS[name].value for name in ARGUMENTS}
   of_dataset = {name: flags.FLAGS[name].value for name in DATASET_ARGUMENTS}
   dataset, manifest = flags.FLAGS.dataset, flags.FLAGS.manifest
@@ -198,16 +206,16 @@ def _ingest() -> ingest.Result:
       '--manifest and --dataset exclude each other: a data set has lists of '
       f'its own. Received: --manifest={manifest} --dataset={dataset}'
     )
-  return official_ingest.ingest_dataset(dataset, **of_dataset, **arguments)
+  return ingestion.ingest_dataset(dataset, **of_dataset, **arguments)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and ingests."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   with command_line.exit_on_error(
     errors.TooManyFailedError,
-    advice='The same command goes on where this stopped.',
+    advice='Rerun the same command to resume.',
   ):
     result = _ingest()
   print(result.describe())

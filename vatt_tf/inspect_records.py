@@ -1,13 +1,14 @@
-"""Says what shards hold: `python -m vatt_tf.inspect_records --pattern=…`.
+"""Describes shards: `python -m vatt_tf.inspect_records --pattern=…`.
 
     python -m vatt_tf.inspect_records --pattern='/data/records/train-*' \\
         --contact_sheet=sheet.png
 
-prints how many records there are, which of video, sound, captions and labels
-they have, at which sizes and rates, and a few records in full; the contact
+prints the number of records, how many have video, sound, captions and labels,
+their sizes and rates, and a few records in full; the contact
 sheet is a picture of these records: frames, waveform, captions.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import json
 
@@ -15,13 +16,13 @@ from absl import app, flags
 
 from vatt_tf.core import command_line
 from vatt_tf.input_pipeline.records import shard_files
-from vatt_tf.media import inspection
+from vatt_tf.media import contact_sheet, inspection
 
 _PATTERN = command_line.define_path(
-  'pattern', None, 'Matches the shards; several are separated by commas.'
+  'pattern', None, 'Pattern of the shards; several are separated by commas.'
 )
 _NUM_RECORDS = flags.DEFINE_integer(
-  'num_records', 8, 'How many records to look into.', lower_bound=1
+  'num_records', 8, 'Number of records to inspect.', lower_bound=1
 )
 _CONTACT_SHEET = command_line.define_path(
   'contact_sheet', '', 'PNG to draw these records to.'
@@ -29,7 +30,7 @@ _CONTACT_SHEET = command_line.define_path(
 _JSON = flags.DEFINE_bool('json', False, 'Print json instead of words.')
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and prints."""
   if len(argv) > 1:
     raise app.UsageError(
@@ -39,8 +40,8 @@ def main(argv):
   with command_line.exit_on_error():
     paths = shard_files.match_shards(_PATTERN.value, macro='TRAIN_RECORDS')
     counts = shard_files.count_all_records(paths)
-    some = inspection.read_some(paths, _NUM_RECORDS.value)
-    reports = [inspection.report_record(*one) for one in some]
+    samples = inspection.read_some(paths, _NUM_RECORDS.value)
+    reports = [inspection.report_record(*sample) for sample in samples]
     if _JSON.value:
       value = {
         'shards': [
@@ -54,8 +55,8 @@ def main(argv):
     else:
       print(inspection.describe(paths, sum(counts), reports))
     if _CONTACT_SHEET.value and reports:
-      inspection.draw_contact_sheet(
-        _CONTACT_SHEET.value, reports, [record for _, record in some]
+      contact_sheet.draw_contact_sheet(
+        _CONTACT_SHEET.value, reports, [record for _, record in samples]
       )
       if not _JSON.value:
         print(f'\nThe contact sheet is {_CONTACT_SHEET.value}.')

@@ -1,16 +1,15 @@
-"""Makes the sample records: `python -m vatt_tf.make_sample_records`.
+"""Writes the sample records: `python -m vatt_tf.make_sample_records`.
 
-A few clips of the sample media as records, and their vocabulary: what
-data/sample holds in a checkout, and what the gin files train on until they are
-told otherwise.
+They are a few clips of the sample media, with their vocabulary: the content of
+data/sample in a checkout, on which the gin files train by default.
 """
 
+from collections.abc import Sequence
 import os
 import tempfile
 
 from absl import app
 
-from vatt_tf import make_sample_media
 from vatt_tf.core import (
   command_line,
   file_utils,
@@ -18,34 +17,35 @@ from vatt_tf.core import (
 )
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
+from vatt_tf.media.sample import rendering
 
 _OUTPUT_DIR = command_line.define_path(
-  'output_dir', 'data/sample', 'Where records and vocabulary go.'
+  'output_dir', 'data/sample', 'Folder for records and vocabulary.'
 )
 _SHARDS = {'train': 4, 'validation': 2}
 _MEDIA = {
   'num_train': 16,
   'num_validation': 8,
-  'duration': 3.4,  # s: longer than what is taken of it
+  'duration': 3.4,  # s: longer than a training clip
   'silent_share': 1 / 16,
   'uncaptioned_share': 1 / 16,
 }
 
 
 def make(output_dir: str) -> None:
-  """Makes records of both splits and the vocabulary of the training captions.
+  """Writes records of both splits and the vocabulary of training captions.
 
   Args:
-    output_dir: Folder for them.
+    output_dir: Folder to write to.
 
   Raises:
-    ValueError: It holds records already.
+    ValueError: The folder holds records already.
   """
   file_utils.check_local('output_dir', output_dir)
   with tempfile.TemporaryDirectory(prefix='vatt_tf_') as media:
-    make_sample_media.make_sample_media(media, **_MEDIA)
+    rendering.write_sample_media(media, **_MEDIA)
     for split, num_shards in _SHARDS.items():
-      made = ingest.ingest(
+      result = ingest.ingest(
         output_dir,
         os.path.join(media, f'{split}.csv'),
         name=split,
@@ -53,7 +53,7 @@ def make(output_dir: str) -> None:
         audio_rate=16000,
         dataset_name='sample',
       )
-      print(made.describe())
+      print(result.describe())
   captions = vocabulary.captions_of_records(
     os.path.join(output_dir, 'train-*.tfrecord')
   )
@@ -62,8 +62,8 @@ def make(output_dir: str) -> None:
   print(f'The vocabulary is {path}.')
 
 
-def main(argv):
-  """Parses the flags and makes the records."""
+def main(argv: Sequence[str]) -> None:
+  """Parses the flags and writes the records."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()

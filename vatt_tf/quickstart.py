@@ -1,13 +1,14 @@
-"""The whole job at a small size: media, records, training, retrieval, search.
+"""The whole workflow at a small size: media, records, training, search.
 
 `make quickstart` runs it: it renders sample media (vatt_tf.make_sample_media),
 turns them into records, pre-trains a small VATT on them, searches held-out
 clips by text and by sound, draws what the model has learned, exports it, and
-makes an index of the held-out clips for the search page (`make demo`). What it
-writes stays in --output_dir, so that every step can be looked at, or done again
+builds an index of the held-out clips for the search page (`make demo`). Its
+files remain in --output_dir, so that every step can be inspected, or repeated
 with the commands that it prints.
 """
 
+from collections.abc import Sequence
 import contextlib
 import csv
 import json
@@ -19,12 +20,7 @@ import time
 from absl import app
 import gin
 
-from vatt_tf import (
-  configurables,  # noqa: F401
-  export_saved_model,
-  make_sample_media,
-  search,
-)
+from vatt_tf import export_saved_model, search
 from vatt_tf.analysis import report
 from vatt_tf.core import (
   command_line,
@@ -33,29 +29,31 @@ from vatt_tf.core import (
 )
 from vatt_tf.embedding import model as embedding_model
 from vatt_tf.embedding import run as embedding_run
+from vatt_tf.embedding import run_options
 from vatt_tf.evaluation import runner
 from vatt_tf.input_pipeline import vocabulary
 from vatt_tf.media import ingest
+from vatt_tf.media.sample import rendering
 from vatt_tf.training import loop
 
 _OUTPUT_DIR = command_line.define_path(
   'output_dir',
   'runs/quickstart',
-  'Where media, records and checkpoints go. What an earlier quickstart left '
-  'there is removed first.',
+  'Folder for media, records and checkpoints. Those of an earlier quickstart '
+  'are removed first.',
 )
 _GIN_FILE = 'gin/pretrain_sample.gin'
 _SPLITS = ('train', 'validation')
 # How media are kept in records, and embedded.
 _FORM = {'shorter_side': 48, 'audio_rate': 16000}
-# What make exported when it was typed: seconds since the epoch.
+# Time at which make was started, which it exports: seconds since the epoch.
 _STARTED = 'VATT_TF_STARTED'
 _MARKER = 'made_by_quickstart.txt'
 _RESULT = 'result.json'
 
 
 class _Clock:
-  """Says what each part took."""
+  """Measures the time of each part."""
 
   def __init__(self):
     self._parts = {}
@@ -69,7 +67,7 @@ class _Clock:
     self.add(title, time.monotonic() - start)
 
   def add(self, title, seconds):
-    """Counts a part that took so many seconds."""
+    """Adds the seconds of a part."""
     self._parts[title] = seconds
 
   def seconds(self):
@@ -85,7 +83,7 @@ class _Clock:
 
 
 def _make_empty(output_dir):
-  """Makes the folder, or empties the one that an earlier quickstart made."""
+  """Creates the folder, or empties that of an earlier quickstart."""
   file_utils.check_local('output_dir', output_dir)
   marker = os.path.join(output_dir, _MARKER)
   if os.path.exists(marker):
@@ -100,15 +98,15 @@ def _make_empty(output_dir):
     file.write('The next quickstart removes this folder.\n')
 
 
-def make_data(output_dir, clock=None):
-  """Renders sample media and makes records and a vocabulary of them.
+def make_data(output_dir: str, clock: _Clock | None = None) -> list[str]:
+  """Renders sample media and writes their records and vocabulary.
 
   Args:
     output_dir: Folder for `media`, `records` and `vocabulary.txt`.
-    clock: Counts the seconds of each part; None: nothing does.
+    clock: Takes the seconds of each part; None drops them.
 
   Returns:
-    The bindings of `--gin_param` that name what was made, a list.
+    Bindings for `--gin_param` that name these files.
   """
   clock = clock or _Clock()
   media, records, vocabulary_path = (
@@ -118,7 +116,7 @@ def make_data(output_dir, clock=None):
   with clock.part(
     'sample media', f'python -m vatt_tf.make_sample_media --output_dir={media}'
   ):
-    make_sample_media.make_sample_media(media)
+    rendering.write_sample_media(media)
 
   options = {'num_shards': 4, **_FORM}
   arguments = ' '.join(f'--{name}={value}' for name, value in options.items())
@@ -130,8 +128,8 @@ def make_data(output_dir, clock=None):
   ]
   with clock.part('records', '\n   '.join(commands)):
     for split, manifest in manifests.items():
-      made = ingest.ingest(records, manifest, name=split, **options)
-      print(made.describe())
+      result = ingest.ingest(records, manifest, name=split, **options)
+      print(result.describe())
 
   pattern = os.path.join(records, 'train-*.tfrecord')
   with clock.part(
@@ -150,13 +148,13 @@ def make_data(output_dir, clock=None):
   ]
 
 
-def make_searchable(output_dir, clock=None):
+def make_searchable(output_dir: str, clock: _Clock | None = None) -> None:
   """Exports the model, embeds the held-out clips and searches them once.
 
   Args:
-    output_dir: Folder of `make_data`, with a trained model in `model`, for
+    output_dir: Folder of `make_data` with a trained model in `model`; gets
       `saved_model`, `embeddings` and `index`.
-    clock: Counts the seconds of each part; None: nothing does.
+    clock: Takes the seconds of each part; None drops them.
   """
   clock = clock or _Clock()
   model_dir, saved_model, embeddings, index = (
@@ -177,16 +175,16 @@ def make_searchable(output_dir, clock=None):
     f'python -m vatt_tf.embed --saved_model={saved_model} '
     f'--manifest={manifest} --output={embeddings} {arguments}',
   ):
-    options = embedding_run.Options(
+    options = run_options.Options(
       saved_model, embeddings, manifest=manifest, **_FORM
     )
     # Its configuration is that of the run, which export has parsed.
-    made = embedding_run.embed(options, embedding_model.Form.configured())
-    print(made.describe())
+    result = embedding_run.embed(options, embedding_model.Form.configured())
+    print(result.describe())
 
   with open(manifest, encoding='utf-8', newline='') as file:
     captions = [row['caption'] for row in csv.DictReader(file)]
-  caption = next(filter(None, captions))  # some have theirs in a .vtt file
+  caption = next(filter(None, captions))  # some are in a .vtt file
   with clock.part(
     'index and search',
     f'python -m vatt_tf.search build --embeddings={embeddings} '
@@ -196,19 +194,19 @@ def make_searchable(output_dir, clock=None):
     search.build_and_show(embeddings, index, saved_model, caption)
 
 
-def run(output_dir):
+def run(output_dir: str) -> dict:
   """Runs the quickstart.
 
   Args:
-    output_dir: Folder for everything that it writes. What an earlier quickstart
-      left there is removed first.
+    output_dir: Folder for all files. Those of an earlier quickstart are removed
+      first.
 
   Returns:
-    Retrieval metrics, as `retrieval.evaluate_retrieval` gives them; they are
+    Retrieval metrics, as `retrieval.evaluate_retrieval` returns them; they are
     also in `result.json`, with the seconds of each part.
 
   Raises:
-    ValueError: the folder holds files that no quickstart wrote.
+    ValueError: The folder holds files that no quickstart wrote.
   """
   model_dir = os.path.join(output_dir, 'model')
   _make_empty(output_dir)
@@ -254,10 +252,10 @@ def run(output_dir):
   print('\n== held-out clips: the right one is among the first ten for')
   for direction in ('text_to_video', 'audio_to_video'):
     query, pool = direction.split('_to_')
-    figures = metrics[direction]
+    values = metrics[direction]
     print(
-      f'{query} -> {pool}: {figures["R@10"]:.3f} '
-      f'(chance {figures["chance_R@10"]:.3f})'
+      f'{query} -> {pool}: {values["R@10"]:.3f} '
+      f'(chance {values["chance_R@10"]:.3f})'
     )
   clock.report()
   print('\n`make demo` serves a page on which they are searched.')
@@ -268,7 +266,7 @@ def run(output_dir):
   return metrics
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and runs."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')

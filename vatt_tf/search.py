@@ -5,12 +5,14 @@
         --text='a dog barks'
     python -m vatt_tf.search serve --index=INDEX --saved_model=MODEL
 
-The first makes an index of what `python -m vatt_tf.embed` wrote. The second
-prints what is nearest to words (--text), to a sound (--audio) or to a clip
-(--video). The third serves a web page that does the same, and plays what it
-finds. docs/search.md says what is compared with what.
+The first builds an index from the output of `python -m vatt_tf.embed`. The
+second prints the moments nearest to words (--text), to a sound (--audio) or to
+a clip (--video). The third serves a web page that does the same, and plays the
+results. See docs/search.md.
 """
 
+import argparse
+from collections.abc import Sequence
 import contextlib
 import json
 
@@ -25,7 +27,7 @@ from vatt_tf.core import (
   gin_utils,
 )
 from vatt_tf.embedding import model
-from vatt_tf.retrieval_index import index, query
+from vatt_tf.retrieval_index import building, index, index_files, query
 
 # The flags that take paths.
 _PATHS = (
@@ -39,19 +41,16 @@ _PATHS = (
 )
 
 
-def open_searcher(index_path, saved_model):
-  """An index with the model of its vectors, ready for queries.
+def open_searcher(index_path: str, saved_model: str) -> query.Searcher:
+  """Opens an index with the model of its vectors, ready for queries.
 
   Args:
     index_path: Folder of the index.
     saved_model: Folder of the exported model, or of one of its versions. Of the
-      former, the version that made the vectors is taken.
-
-  Returns:
-    `query.Searcher`.
+      former, the version that computed the vectors is taken.
 
   Raises:
-    ValueError: there is no such index or model, or they do not fit.
+    ValueError: There is no such index or model, or they do not fit.
   """
   opened = index.Index(index_path)
   version = model.find_version(saved_model, opened.model_version)
@@ -60,27 +59,35 @@ def open_searcher(index_path, saved_model):
   return query.Searcher(opened, embedder)
 
 
-def build_and_show(embeddings, index_path, saved_model, text, count=3):
+def build_and_show(
+  embeddings: str,
+  index_path: str,
+  saved_model: str,
+  text: str,
+  count: int = 3,
+) -> query.Answer:
   """Builds an index and searches it once, to show that it works.
 
   Args:
     embeddings: Folder that `python -m vatt_tf.embed` wrote.
     index_path: Folder of the index.
-    saved_model: Folder of the model that made the embeddings.
+    saved_model: Folder of the model that computed the embeddings.
     text: Words to search with.
-    count: How many moments to show.
+    count: Number of moments to show.
 
   Returns:
-    The `query.Answer`; it is printed as a table.
+    The answer, which is printed as a table.
   """
-  print(index.build(embeddings, index_path).partition('\n')[0])
+  print(building.build(embeddings, index_path).partition('\n')[0])
   answer = open_searcher(index_path, saved_model).by_text(text, count=count)
   print(query.format_table(answer))
   return answer
 
 
 def _build(arguments):
-  print(index.build(arguments.embeddings, arguments.output, arguments.method))
+  print(
+    building.build(arguments.embeddings, arguments.output, arguments.method)
+  )
 
 
 def _query(arguments):
@@ -99,10 +106,10 @@ def _query(arguments):
 
 
 def _serve(arguments):
-  # Servers of the web are needed here alone.
+  # Only this command needs a web server.
   import uvicorn
 
-  from vatt_tf.retrieval_index import web
+  from vatt_tf.retrieval_index import web, web_security
 
   searcher = open_searcher(arguments.index, arguments.saved_model)
   web_app = web.make_app(
@@ -112,9 +119,11 @@ def _serve(arguments):
     arguments.max_upload_mb << 20,
     arguments.allowed_host,
   )
-  with web.listen(arguments.host, arguments.port) as listener:
-    print(index.describe(arguments.index))
-    print(f'Search at {web.address(listener)} (Ctrl-C ends it)', flush=True)
+  with web_security.listen(arguments.host, arguments.port) as listener:
+    print(index_files.describe(arguments.index))
+    print(
+      f'Search at {web_security.address(listener)} (Ctrl-C ends it)', flush=True
+    )
     # Browsers keep the connections of players open.
     config = uvicorn.Config(
       web_app, log_level='warning', timeout_graceful_shutdown=2
@@ -123,14 +132,14 @@ def _serve(arguments):
       uvicorn.Server(config).run(sockets=[listener])
 
 
-def parse(argv):
+def parse(argv: Sequence[str]) -> argparse.Namespace:
   """Parses the command line: a command and its flags.
 
   Args:
-    argv: Of which the first is the program.
+    argv: Arguments, of which the first is the program.
 
   Returns:
-    A namespace of the flags, with the function of the command as `run`.
+    The flags, with the function of the command as `run`.
   """
   parser = argparse_flags.ArgumentParser(
     prog='python -m vatt_tf.search', description=__doc__.split('\n')[0]
@@ -145,72 +154,83 @@ def parse(argv):
     command.set_defaults(run=run)
     return command
 
-  command = add('build', _build, 'Makes an index of embeddings.')
+  command = add('build', _build, 'Builds an index of embeddings.')
   command.add_argument(
-    '--embeddings', required=True, help='What `vatt_tf.embed` wrote: a folder.'
+    '--embeddings', required=True, help='Folder that `vatt_tf.embed` wrote.'
   )
   command.add_argument(
     '--output', required=True, help='Folder of the index, which is replaced.'
   )
   command.add_argument(
     '--method',
-    choices=index.METHODS,
-    default=index.AUTO,
-    help=f'How it is searched. auto: exactly below {index.EXACT_BELOW:,} '
-    'vectors of a kind, else with ScaNN.',
+    choices=building.METHODS,
+    default=building.AUTO,
+    help=f'Method of the search. auto: exact below {building.EXACT_BELOW:,} '
+    'vectors of a kind, ScaNN from there on.',
   )
 
-  asking = add('query', _query, 'Prints what is nearest to a query.')
-  asked = asking.add_mutually_exclusive_group(required=True)
-  asked.add_argument('--text', help='Words.')
-  asked.add_argument('--audio', metavar='FILE', help='Its sound.')
-  asked.add_argument('--video', metavar='FILE', help='Its frames.')
-  asking.add_argument(
+  query_command = add('query', _query, 'Prints the moments nearest to a query.')
+  inputs = query_command.add_mutually_exclusive_group(required=True)
+  inputs.add_argument('--text', help='Words to search with.')
+  inputs.add_argument(
+    '--audio', metavar='FILE', help='File whose sound is searched with.'
+  )
+  inputs.add_argument(
+    '--video', metavar='FILE', help='File whose frames are searched with.'
+  )
+  query_command.add_argument(
     '--start',
     type=float,
-    help='Seconds in the file from where it is searched with. By default the '
-    'middle of what is longer than the model takes.',
+    help='Start in the file, in seconds. By default the middle of a file '
+    'that is longer than what the model takes.',
   )
-  asking.add_argument(
+  query_command.add_argument(
     '--modality',
     choices=query.TARGETS,
     default=query.ANY,
-    help='What is found: moments by their picture, their sound, or either.',
+    help='Results: moments by their picture, their sound, or either.',
   )
-  asking.add_argument('--top', type=int, default=10, help='How many.')
-  asking.add_argument('--json', action='store_true', help='As JSON.')
-  served = add('serve', _serve, 'Serves a web page for searching.')
-  served.add_argument(
+  query_command.add_argument(
+    '--top', type=int, default=10, help='Number of results.'
+  )
+  query_command.add_argument('--json', action='store_true', help='Print JSON.')
+  serve_command = add('serve', _serve, 'Serves a web page for searching.')
+  serve_command.add_argument(
     '--host',
     default='127.0.0.1',
-    help='Address to listen at. By default only this machine can ask; 0.0.0.0 '
-    'lets every machine that reaches this one search and play the media.',
+    help='Address to listen at. By default only this machine can connect; '
+    '0.0.0.0 lets every machine that reaches this one search and play media.',
   )
-  served.add_argument('--port', type=int, default=8601, help='0: any free one.')
-  served.add_argument(
+  serve_command.add_argument(
+    '--port', type=int, default=8601, help='Port; 0 takes any free one.'
+  )
+  serve_command.add_argument(
     '--allowed_host',
     action='append',
     default=[],
     metavar='NAME',
     help='A name that the server answers to besides those of this machine, '
-    'such as that of a proxy before it. May be given several times.',
+    'such as that of a proxy. May be given several times.',
   )
-  served.add_argument(
+  serve_command.add_argument(
     '--media_root',
     default='',
     help='Folder that the paths of the index are relative to. By default the '
     'one that the media were embedded from.',
   )
-  served.add_argument(
-    '--max_upload_mb', type=int, default=256, help='Of a file that is dropped.'
+  serve_command.add_argument(
+    '--max_upload_mb',
+    type=int,
+    default=256,
+    help='Maximum size of an uploaded file.',
   )
-  for each in (asking, served):
+  for each in (query_command, serve_command):
     each.add_argument('--index', required=True, help='Folder of the index.')
     each.add_argument(
       '--saved_model',
       required=True,
-      help='Folder of the exported model that made the embeddings, or of one '
-      'of its versions.',
+      help='Folder of the exported model of the embeddings, or of one of its '
+      'versions.',
     )
   arguments = parser.parse_args(argv[1:])
   for name in _PATHS:
@@ -219,7 +239,7 @@ def parse(argv):
   return arguments
 
 
-def main(arguments):
+def main(arguments: argparse.Namespace) -> None:
   """Runs a command."""
   gin_utils.quiet_logging()
   with command_line.exit_on_error():

@@ -3,13 +3,14 @@
     python -m vatt_tf.serve --model_base_path=runs/quickstart/saved_model
 
 answers the gRPC API of TensorFlow Serving at port 8500 and its REST API at port
-8501, for where no `tensorflow_model_server` is installed. The flags have the
-names that they have there. Only here are --host, --ssl_cert, --ssl_key,
---max_message_bytes and --drain_seconds; and --enable_batching is on by default.
-A new version in the folder is loaded while the server runs. SIGTERM and Ctrl-C
-let it answer what it has received, and end it. docs/serving.md says more.
+8501, where no `tensorflow_model_server` is installed. The flags have the same
+names. Only this server has --host, --ssl_cert, --ssl_key, --max_message_bytes
+and --drain_seconds; and --enable_batching is on by default. A new version in
+the folder is loaded while the server runs. SIGTERM and Ctrl-C end it, after it
+has answered all received requests. See docs/serving.md.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import sys
 
@@ -43,12 +44,12 @@ _NAME = flags.DEFINE_string(
   'model_name', 'vatt', 'With --model_base_path: the name of the model.'
 )
 _BASE_PATH = command_line.define_path(
-  'model_base_path', None, 'Folder of a model, with a folder of each version.'
+  'model_base_path', None, 'Folder of a model, with a folder for each version.'
 )
 _CONFIG = command_line.define_path(
   'model_config_file',
   None,
-  'Instead of --model_base_path: the models.config of one model or several.',
+  'Instead of --model_base_path: the models.config of one or several models.',
 )
 _POLL = flags.DEFINE_float(
   'file_system_poll_wait_seconds',
@@ -57,7 +58,7 @@ _POLL = flags.DEFINE_float(
   lower_bound=0.0,
 )
 _BATCHING = flags.DEFINE_bool(
-  'enable_batching', True, 'Compute requests that wait together.'
+  'enable_batching', True, 'Merge waiting requests into batches.'
 )
 _BATCHING_FILE = command_line.define_path(
   'batching_parameters_file',
@@ -71,17 +72,17 @@ _SSL_KEY = command_line.define_path(
   'ssl_key', None, "PEM file of the certificate's private key."
 )
 _MAX_BYTES = flags.DEFINE_integer(
-  'max_message_bytes', 64 * 2**20, 'Of a request.', lower_bound=1
+  'max_message_bytes', 64 * 2**20, 'Maximum size of a request.', lower_bound=1
 )
 _DRAIN = flags.DEFINE_integer(
   'drain_seconds',
   60,
-  'Requests that run have so long to finish when the server stops.',
+  'Seconds that running requests have to finish when the server stops.',
   lower_bound=0,
 )
 
-# The threads that compute batches must not wait for long, at each step of
-# Python, for the one that talks to clients.
+# The threads that compute batches must not wait long, at each step of Python,
+# for the thread that talks to clients.
 _SWITCH_SECONDS = 0.0005
 
 
@@ -103,7 +104,7 @@ def _read_parameters():
       parameters = batching.parse_parameters(file.read())
   if _BATCHING.value:
     return parameters
-  # Batches of one, and as many requests may wait as before.
+  # Batches of one request, of which as many may wait as before.
   return dataclasses.replace(
     parameters,
     max_batch_size=1,
@@ -114,7 +115,7 @@ def _read_parameters():
   )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and serves."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
@@ -147,7 +148,7 @@ def main(argv):
     print(f'REST: {rest}/v1/models/{model.name}')
   print(f'Metrics: {rest}{metrics.PATH}', flush=True)
   stopping.wait()
-  serving.stop()  # raises what ended it, if that was no signal
+  serving.stop()  # raises the error that ended it, if any
   print('Stopped.', flush=True)
 
 

@@ -1,14 +1,15 @@
 """Makes this an input machine: `python -m vatt_tf.serve_input --port=5050`.
 
-It reads records and makes batches for runs that name its address:
+It reads records and prepares batches for runs that name its address:
 
     python -m vatt_tf.train --gin_file=gin/pretrain_ma_medium.gin \\
         --gin_param="DATA_SERVICE='grpc://HOST:5050'"
 
 Trainers must reach the port and the one after it. Records must lie under the
-same paths here as on the trainer. docs/input_pipeline.md says more.
+same paths here as on the trainer. See docs/input_pipeline.md.
 """
 
+from collections.abc import Sequence
 import socket
 
 from absl import app, flags
@@ -30,15 +31,20 @@ _HOST = flags.DEFINE_string(
 )
 
 
-def start(host: str, port: int):
+def start(
+  host: str, port: int
+) -> tuple[
+  tf.data.experimental.service.DispatchServer,
+  tf.data.experimental.service.WorkerServer,
+]:
   """Starts the dispatcher and the worker of an input machine.
 
   Args:
     host: Name by which trainers reach this machine.
-    port: Of the dispatcher; the worker's is the next.
+    port: Port of the dispatcher; that of the worker is the next.
 
   Returns:
-    (dispatcher, worker), which run until they are no longer referred to.
+    Dispatcher and worker, which run until they are garbage-collected.
 
   Raises:
     ValueError: A port cannot be used.
@@ -68,7 +74,7 @@ def start(host: str, port: int):
   return dispatcher, worker
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and serves until it is stopped."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')

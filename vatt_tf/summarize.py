@@ -1,11 +1,12 @@
-"""Says what a model costs: `python -m vatt_tf.summarize --gin_file=…`.
+"""Prints the costs of a model: `python -m vatt_tf.summarize --gin_file=…`.
 
 `python -m vatt_tf.summarize --gin_file=gin/pretrain_ma_medium.gin` prints the
 parameters, tokens and FLOPs of each tower, and the FLOPs, memory and (with
-`--flops_per_second`) time of a training step. It reads no records and makes no
-weights.
+`--flops_per_second`) time of a training step. It reads no records and creates
+no weights.
 """
 
+from collections.abc import Sequence
 import json
 
 from absl import app, flags
@@ -23,17 +24,17 @@ from vatt_tf.core import (
 )
 from vatt_tf.input_pipeline import plan as plan_lib
 
-_JSON = flags.DEFINE_boolean('json', False, 'Print JSON, with all figures.')
+_JSON = flags.DEFINE_boolean('json', False, 'Print JSON, with all numbers.')
 _FLOPS_PER_SECOND = flags.DEFINE_float(
   'flops_per_second',
   None,
-  'What the machine computes, such as 4.2e11; gives the time of a step.',
+  'Speed of the machine, such as 4.2e11, to estimate the time of a step.',
 )
 gin_utils.define_flags()
 
 
 def _summarize():
-  """The summary of the model that the parsed gin files describe."""
+  """Returns the summary of the model that the parsed gin files describe."""
   run = gin.get_bindings('train')
   with gin.config_scope('train'):
     inputs = gin.get_bindings('make_dataset')
@@ -60,18 +61,18 @@ def _summarize():
     )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and prints the summary."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
   with command_line.exit_on_error():
     gin_utils.parse(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
-    found = _summarize()
+    costs = _summarize()
   print(
-    json.dumps(found, indent=2)
+    json.dumps(costs, indent=2)
     if _JSON.value
-    else (summary.format_table(found))
+    else (summary.format_table(costs))
   )
 
 

@@ -1,9 +1,11 @@
 """Trains: `python -m vatt_tf.train --gin_file=gin/pretrain_ma_medium.gin`.
 
-The gin file says what is trained on what; `--gin_param=NAME=value` overrides
-it. Typed again, the same command goes on where the run stopped.
+The gin file describes the model, the data and the training;
+`--gin_param=NAME=value` overrides it. The same command, run again, resumes
+where the run stopped.
 """
 
+from collections.abc import Sequence
 import os
 import pathlib
 
@@ -24,7 +26,7 @@ _MODEL_DIR = command_line.define_path(
 gin_utils.define_flags()
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Parses the flags and trains."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')

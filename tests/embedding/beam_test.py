@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests import shared_data, tiny_vatt
 from tests.embedding import tiny_model
-from vatt_tf.embedding import beam, run, table
+from vatt_tf.embedding import beam, jobs, run, table
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.media import errors
 
@@ -83,7 +83,7 @@ class BeamTest(parameterized.TestCase, tf.test.TestCase):
     version = model_lib.find_version(self.saved)
     embedder = model_lib.Embedder(version, tiny_model.FORM)
     embedder.name = '1-another'
-    transform = beam.EmbedItems(run.prepare(options, embedder))
+    transform = beam.EmbedItems(jobs.prepare(options, embedder))
     with self.assertRaisesRegex(Exception, '`saved_model` must be the same'):
       with beam.beam.Pipeline(runner='DirectRunner') as pipeline:
         _ = pipeline | beam.beam.Create([()]) | transform

@@ -23,7 +23,7 @@ from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import run, sources, table
 from vatt_tf.input_pipeline import pipeline
 from vatt_tf.input_pipeline.records import reading, schema, writing
-from vatt_tf.media import errors, ingest, worker
+from vatt_tf.media import errors, ingest, ingest_report, worker
 from vatt_tf.media import journal as ingest_journal
 
 
@@ -295,7 +295,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(found.embedding[0], expected, atol=1e-5)
     with open(result.skip_report, encoding='utf-8') as file:
       skips = list(csv.DictReader(file))
-    self.assertIn('not there', skips[-1]['reason'])
+    self.assertIn('does not exist', skips[-1]['reason'])
 
   def test_a_table_among_the_media(self):
     media = self.create_tempdir().full_path
@@ -610,7 +610,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(
     (table, 'write_file'),
-    (ingest, 'write_skip_report'),
+    (ingest_report, 'write_skip_report'),
     (ingest_journal.JsonLines, '_write'),
   )
   def test_full_disk(self, where, name):
@@ -672,7 +672,9 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
       os.path.join(path, 'assets.extra'),
       dirs_exist_ok=True,
     )
-    with self.assertRaisesRegex(ValueError, '`saved_model` must embed'):
+    with self.assertRaisesRegex(
+      ValueError, '`saved_model` must have a signature'
+    ):
       self.embed(media=self.media, saved_model=path)
 
   def test_a_decoder_that_dies_takes_one_file_with_it(self):

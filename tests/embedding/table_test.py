@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 import tensorflow as tf
 
+from tests.embedding import written_table
 from vatt_tf.embedding import table
 
 
@@ -40,7 +41,7 @@ class TableTest(parameterized.TestCase, tf.test.TestCase):
     ]
 
   def test_round_trip(self):
-    table.write(self.path, self.rows, {'clip_seconds': 3.2})
+    written_table.write(self.path, self.rows, {'clip_seconds': 3.2})
     found = table.read(self.path, space=table.VIDEO_TEXT)
     self.assertLen(found, 2)
     self.assertEqual(list(found.path), ['ä/2.mp4'] * 2)
@@ -71,7 +72,7 @@ class TableTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(none.embedding.shape, (0, 6))
 
   def test_of_a_space_and_of_a_file(self):
-    table.write(self.path, self.rows)
+    written_table.write(self.path, self.rows)
     folder = os.path.join(self.path, table.AUDIO_TEXT)
     self.assertLen(table.read(folder), 1)
     self.assertLen(table.read(os.path.join(folder, 'part-00000.parquet')), 1)
@@ -89,11 +90,11 @@ class TableTest(parameterized.TestCase, tf.test.TestCase):
     # A file that is named twice is read once.
     self.assertLen(table.read([self.path, empty]), 4)
     other = self.create_tempdir().full_path
-    table.write(other, [_row(table.VIDEO_TEXT, 'video')])
+    written_table.write(other, [_row(table.VIDEO_TEXT, 'video')])
     self.assertLen(table.read([self.path, other]), 5)
 
   def test_as_others_read_it(self):
-    table.write(self.path, self.rows)
+    written_table.write(self.path, self.rows)
     folder = os.path.join(self.path, table.VIDEO_TEXT)
     found = parquet.read_table(folder)
     self.assertEqual(found.column_names, list(table.COLUMNS))
@@ -110,7 +111,7 @@ class TableTest(parameterized.TestCase, tf.test.TestCase):
     ({'path': '/nowhere'}, '`path` must be a table of embeddings'),
   )
   def test_wrong_arguments(self, arguments, message):
-    table.write(self.path, self.rows)
+    written_table.write(self.path, self.rows)
     with self.assertRaisesRegex(ValueError, message):
       table.read(**{'path': self.path, **arguments})
 
@@ -128,11 +129,13 @@ class TableTest(parameterized.TestCase, tf.test.TestCase):
       table.read(self.path, space=table.VIDEO_AUDIO)
     other = os.path.join(self.path, 'other.parquet')
     parquet.write_table(pa.table({'a': [1]}), other)
-    with self.assertRaisesRegex(ValueError, 'no file of embeddings.*columns a'):
+    with self.assertRaisesRegex(
+      ValueError, 'not a file of embeddings.*columns a'
+    ):
       table.read(other)
     with open(other, 'wb') as file:
       file.write(b'PAR1 cut')
-    with self.assertRaisesRegex(ValueError, 'no whole Parquet file'):
+    with self.assertRaisesRegex(ValueError, 'not a whole Parquet file'):
       table.read(other)
     with self.assertRaisesRegex(ValueError, '`space` must be one of'):
       table.make_schema('feature', 4)

@@ -90,10 +90,10 @@ def write_media(folder: str) -> None:
 
 
 def options(**values):
-  """`run.Options` with names for what a test does not ask for."""
-  from vatt_tf.embedding import run
+  """`run_options.Options` with names for what a test does not ask for."""
+  from vatt_tf.embedding import run_options
 
-  return run.Options(**{'num_workers': 0, 'batch_size': 5, **values})
+  return run_options.Options(**{'num_workers': 0, 'batch_size': 5, **values})
 
 
 def rows(found) -> dict:

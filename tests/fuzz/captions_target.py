@@ -12,7 +12,7 @@ import unicodedata
 from hypothesis import strategies as st
 
 from tests.fuzz import mutations
-from vatt_tf.media import captions, errors
+from vatt_tf.media import caption_cues, caption_files, caption_tables, errors
 
 # Of one file; what is read in quadratic time takes longer.
 _MAX_SECONDS = 10
@@ -295,12 +295,12 @@ def _read_file(name, data):
     path = os.path.join(folder, name)
     with open(path, 'wb') as file:
       file.write(data)
-    cues, notes = captions.read_for_clips(path)
-    assert captions.read_for_clips(path) == (cues, notes)
+    cues, notes = caption_files.read_for_clips(path)
+    assert caption_files.read_for_clips(path) == (cues, notes)
     try:
       # Another depth of calls leaves room for another depth of brackets.
       is_deep = any('recursion' in note.reason for note in notes)
-      assert captions.read_captions(path) == cues or is_deep
+      assert caption_files.read_captions(path) == cues or is_deep
     except errors.MediaError as e:
       assert cues is None and name in str(e), e
   _check_notes(notes, name)
@@ -309,7 +309,7 @@ def _read_file(name, data):
 
 
 def _check_notes(notes, name):
-  assert len(notes) <= captions.MAX_NOTES + 1, len(notes)
+  assert len(notes) <= caption_cues.MAX_NOTES + 1, len(notes)
   for note in notes:
     assert note.file == name
     assert '\n' not in note.reason, note
@@ -327,7 +327,7 @@ def _check_cues(cues):
   for cue in cues:
     assert isinstance(cue.start, int) and isinstance(cue.end, int), cue
     assert 0 <= last <= cue.start or last == -1 <= cue.start, cues
-    assert cue.start <= cue.end <= captions.OPEN_END, cue
+    assert cue.start <= cue.end <= caption_cues.OPEN_END, cue
     assert cue.text and cue.text == ' '.join(cue.text.split()), cue
     assert unicodedata.is_normalized('NFC', cue.text), cue
     _encode_strictly(cue.text)
@@ -362,7 +362,7 @@ def _check_good(extension, names, cues):
       + '\n'.join(lines)
     )
     expected.append(
-      (1000 * start, 1000 * time_now, captions.clean(' '.join(lines)))
+      (1000 * start, 1000 * time_now, caption_cues.clean(' '.join(lines)))
     )
   if extension in ('json', 'csv'):
     _check_good_entries(entries, expected, is_csv=extension == 'csv')
@@ -420,7 +420,7 @@ def _check_json(value, operations):
 def _strings(value):
   """The texts in a value of json, as captions are kept."""
   if isinstance(value, str):
-    return {captions.clean(value)}
+    return {caption_cues.clean(value)}
   if isinstance(value, dict):
     value = value.values()
   if isinstance(value, str | int | float | None):
@@ -453,9 +453,9 @@ def _read_table(name, data):
     path = os.path.join(folder, name)
     with open(path, 'wb') as file:
       file.write(data)
-    notes = captions.Notes(name)
+    notes = caption_cues.Notes(name)
     try:
-      table = captions.read_table(path, {'a', 'b'}, notes=notes)
+      table = caption_tables.read_table(path, {'a', 'b'}, notes=notes)
     except errors.MediaError as e:
       assert name in str(e) and '\n' not in str(e), e
       _encode_strictly(str(e))

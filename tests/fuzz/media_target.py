@@ -17,7 +17,14 @@ from tests import sample_media
 from tests.fuzz import mutations
 from vatt_tf.embedding import sources
 from vatt_tf.input_pipeline.records import reading, schema
-from vatt_tf.media import errors, ingest, manifest, planning, worker
+from vatt_tf.media import (
+  caption_sources,
+  decode_settings,
+  errors,
+  ingest,
+  manifest,
+  worker,
+)
 
 _SECONDS = 5
 _RATE = 48000
@@ -164,8 +171,8 @@ def _planned(media: str) -> int:
         segments,
         media,
         '',
-        planning.decode.Settings(frame_rate=8.0),
-        planning.AUTO,
+        decode_settings.Settings(frame_rate=8.0),
+        caption_sources.AUTO,
         windows,
         pool,
         sources.EndsInMemory(),

@@ -25,7 +25,7 @@ from vatt_tf.input_pipeline import (
 )
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline.records import reading, schema, shard_files, writing
-from vatt_tf.media import inspection
+from vatt_tf.media import contact_sheet, inspection
 
 # Of one shard; with a pipeline, TensorFlow traces functions first.
 _MAX_SECONDS = 40
@@ -299,7 +299,7 @@ def _inspect(path, folder, draw):
   json.dumps([dataclasses.asdict(report) for report in reports])
   if draw and reports:
     picture = os.path.join(folder, 'sheet.png')
-    inspection.draw_contact_sheet(
+    contact_sheet.draw_contact_sheet(
       picture, reports, [record for _, record in some]
     )
     assert os.path.getsize(picture)

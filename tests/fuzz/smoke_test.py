@@ -8,7 +8,7 @@ from absl.testing import parameterized
 import tensorflow as tf
 
 from tests.fuzz import captions_target, mutations, run
-from vatt_tf.media import captions
+from vatt_tf.media import caption_cues
 
 
 class SmokeTest(parameterized.TestCase, tf.test.TestCase):
@@ -39,13 +39,13 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
     self.assertCountEqual(names, run.TARGETS)
 
   def test_finds_a_fault_and_shows_a_small_input(self):
-    unroll = captions.unroll
+    unroll = caption_cues.unroll
 
     def forgetful(raw):
       return [cue for cue in unroll(raw) if 'café' not in cue.text]
 
     with (
-      mock.patch.object(captions, 'unroll', forgetful),
+      mock.patch.object(caption_cues, 'unroll', forgetful),
       self.assertRaises(AssertionError) as raised,
     ):
       run.fuzz('captions', seed=0, examples=300)

@@ -29,7 +29,7 @@ import random
 import tempfile
 from typing import NamedTuple
 
-from vatt_tf.media import captions
+from vatt_tf.media import caption_cues, caption_files
 
 _WORDS = 'a red dog runs past the old barn café naïve 好 привет 12 & <3'.split()
 
@@ -48,7 +48,7 @@ class CaptionFile(NamedTuple):
   name: str
   data: bytes
   text: str
-  cues: list[captions.Cue]
+  cues: list[caption_cues.Cue]
   oddities: list[str]
 
 
@@ -239,7 +239,7 @@ def make_file(seed: int, is_vtt: bool) -> CaptionFile:
   data = text.replace('\n', draw.choice(['\n', '\n', '\r\n', '\r', '\r\r\n']))
   encoding = draw.choice(['utf-8', 'utf-8', 'utf-8-sig', 'utf-16'])
   cues = [
-    captions.Cue(one[0] * 1000, one[1] * 1000, ' '.join(one[2].split()))
+    caption_cues.Cue(one[0] * 1000, one[1] * 1000, ' '.join(one[2].split()))
     for one in expected
     if one
   ]
@@ -280,7 +280,7 @@ def _read_webvtt(file: CaptionFile, path: str):
   webvtt = importlib.import_module('webvtt')
   read = webvtt.read if path.endswith('vtt') else webvtt.from_srt
   for one in read(path):
-    start, end = (captions.parse_clock(one) for one in (one.start, one.end))
+    start, end = (caption_cues.parse_clock(one) for one in (one.start, one.end))
     yield start / 1e6, end / 1e6, one.lines
 
 
@@ -301,7 +301,7 @@ def _is_right(cues, file: CaptionFile) -> bool:
       raw.append((round(max(start, 0) * 1e6), round(end * 1e6), lines))
   found = [
     (round(cue.start, -3), round(cue.end, -3), cue.text)
-    for cue in captions.unroll(raw)
+    for cue in caption_cues.unroll(raw)
   ]
   return found == [tuple(cue) for cue in file.cues]
 
@@ -326,7 +326,7 @@ def main() -> None:
           out.write(file.text.encode('utf-8') if read else file.data)
         try:
           if read is None:
-            is_right = captions.read_captions(path) == file.cues
+            is_right = caption_files.read_captions(path) == file.cues
           else:
             is_right = _is_right(list(read(file, path)), file)
         except Exception:  # noqa: BLE001 - whatever another reader raises

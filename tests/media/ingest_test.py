@@ -20,42 +20,15 @@ import tensorflow as tf
 from tests import sample_media, shared_data
 from vatt_tf.input_pipeline.records import reading, schema, writing
 from vatt_tf.media import (
-  decode,
+  decode_settings,
+  decoded_clip,
   errors,
   ingest,
-  planning,
+  ingest_report,
+  shard_writing,
   worker,
 )
 from vatt_tf.media import journal as journal_lib
-
-
-class CutTest(parameterized.TestCase, tf.test.TestCase):
-  @parameterized.parameters(
-    ({'length': 0}, [(0, 100)]),
-    ({'length': 200}, [(0, 100)]),
-    ({'length': 50}, [(0, 50), (50, 100)]),
-    ({'length': 40}, [(0, 40), (40, 80), (80, 100)]),
-    ({'length': 45}, [(0, 45), (45, 100)]),
-    ({'length': 45, 'min_length': 5}, [(0, 45), (45, 90), (90, 100)]),
-    ({'length': 60, 'overlap': 20}, [(0, 60), (40, 100)]),
-    ({'length': 50, 'overlap': 25}, [(0, 50), (25, 75), (50, 100)]),
-    (
-      {'length': 40, 'overlap': 10, 'min_length': 0},
-      [(0, 40), (30, 70), (60, 100)],
-    ),
-  )  # fmt: skip
-  def test_cut(self, arguments, expected):
-    self.assertEqual(planning.cut(0, 100, **arguments), expected)
-    shifted = planning.cut(7, 107, **arguments)
-    self.assertEqual(shifted, [(a + 7, b + 7) for a, b in expected])
-
-  def test_nothing_is_lost(self):
-    for length in range(1, 40):
-      for overlap in range(length):
-        pieces = planning.cut(0, 100, length, overlap)
-        self.assertEqual((pieces[0][0], pieces[-1][1]), (0, 100))
-        for (_, end), (start, _) in zip(pieces, pieces[1:]):
-          self.assertLessEqual(start, end)
 
 
 class IngestTest(parameterized.TestCase, tf.test.TestCase):
@@ -181,8 +154,8 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       calls.append(args)
       return original(*args, **kwargs)
 
-    calls, original = [], ingest._make_clip
-    with mock.patch.object(ingest, '_make_clip', write):
+    calls, original = [], shard_writing._make_clip
+    with mock.patch.object(shard_writing, '_make_clip', write):
       with self.assertRaises(KeyboardInterrupt):
         self.ingest(text, num_shards=3)
     result = self.ingest(text, num_shards=3)
@@ -222,7 +195,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
       [
         ('a.JPEG', 'it is a picture: leave `start` out'),
         ('c.jpg', 'it cannot be decoded as JPEG or PNG'),
-        ('d.jpg', 'the file is not there'),
+        ('d.jpg', 'the file does not exist'),
       ],
     )
 
@@ -339,7 +312,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.ingest(captions=folder, name='other')
     texts = {clip.data_path: clip.captions for clip in self.clips('other')}
     self.assertEqual(texts['v2.mp4'], [schema.Caption('there', 0, 1_000_000)])
-    with self.assertRaisesRegex(ValueError, "captions='/none', which is not"):
+    with self.assertRaisesRegex(ValueError, "captions='/none', which does not"):
       self.ingest(captions='/none', name='third')
 
   def test_long_file_is_cut_with_overlap(self):
@@ -431,7 +404,9 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
   def test_resumes_after_the_last_shard(self):
     self.ingest(num_shards=2)
     expected, out = self.shards(), f'{self.out}-2'
-    with mock.patch.object(ingest, '_finish', side_effect=KeyboardInterrupt):
+    with mock.patch.object(
+      ingest_report, 'write_reports', side_effect=KeyboardInterrupt
+    ):
       with self.assertRaises(KeyboardInterrupt):
         self.ingest(num_shards=2, output_dir=out)
     self.assertEqual(self.shards(out), expected)
@@ -522,7 +497,10 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     for count, options in ((0, {'frame_rate': 5}), (1, {})):
       # Where nothing was made nothing is lost, and other options are welcome.
       task = worker.Task(
-        f'{self.media}/v1.mp4', '', (decode.Span(),), decode.Settings()
+        f'{self.media}/v1.mp4',
+        '',
+        (decoded_clip.Span(),),
+        decode_settings.Settings(),
       )
       effects = [perform(task)] * count + [KeyboardInterrupt]
       with mock.patch.object(worker, 'perform', side_effect=effects):
@@ -595,7 +573,7 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     for key, message in {
       ('empty.mp4', '0'): r'the file is empty \(0 bytes\)',
       ('noise.mp4', '0'): 'FFmpeg cannot open it',
-      ('none.mp4', '0'): 'the file is not there',
+      ('none.mp4', '0'): 'the file does not exist',
       ('latin.srt', ''): (
         r'note: no captions are taken from it: latin\.srt is not UTF-8.*'
         '--caption_encoding=cp1252'

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import fake_clips
 from vatt_tf.input_pipeline.records import reading, schema, writing
-from vatt_tf.media import inspection
+from vatt_tf.media import contact_sheet, inspection
 
 
 class InspectionTest(tf.test.TestCase):
@@ -64,7 +64,7 @@ class InspectionTest(tf.test.TestCase):
     self.assertIn('no tf.train.SequenceExample', report.faults[0])
     self.assertIn(report.faults[0], inspection.describe(['a'], 1, [report]))
     path = os.path.join(self.create_tempdir().full_path, 'sheet.png')
-    inspection.draw_contact_sheet(path, [report], [record])
+    contact_sheet.draw_contact_sheet(path, [report], [record])
     self.assertTrue(os.path.getsize(path))
 
   def test_faults(self):
@@ -95,8 +95,8 @@ class InspectionTest(tf.test.TestCase):
     ]  # fmt: skip
     reports = [self.report(clip) for clip in clips]
     text = inspection.describe(['a', 'b'], 30, reports)
-    self.assertIn('2 shards, 30 records; looked into 3 of them.', text)
-    self.assertIn('Video: 1 of 3 records, 10 frames at 10 a second', text)
+    self.assertIn('2 shards, 30 records; 3 of them inspected.', text)
+    self.assertIn('Video: 1 of 3 records, 10 frames at 10 per second', text)
     self.assertIn('64x48 (width x height)', text)
     self.assertIn('Sound: 3 of 3 records, 16000 to 48000 samples', text)
     self.assertIn('1 without a level (silent or faulty)', text)
@@ -115,7 +115,7 @@ class InspectionTest(tf.test.TestCase):
     serialized = [writing.serialize_clip(clip) for clip in clips]
     reports = [inspection.report_record('s', one) for one in serialized]
     path = os.path.join(self.create_tempdir().full_path, 'sheet.png')
-    inspection.draw_contact_sheet(path, reports, serialized)
+    contact_sheet.draw_contact_sheet(path, reports, serialized)
     image = cv2.imread(path)
     self.assertEqual(image.shape[1], 1200)
     self.assertGreater(image.shape[0], 400)

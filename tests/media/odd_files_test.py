@@ -15,10 +15,13 @@ from tests import sample_media
 from vatt_tf.media import (
   containers,
   decode,
+  decode_settings,
+  decoded_clip,
   errors,
   folders,
   ingest,
   manifest,
+  video_frames,
   worker,
 )
 
@@ -58,9 +61,9 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     return os.path.join(self.folder, name)
 
   def decode(self, path, *spans, **settings):
-    spans = spans or (decode.Span(is_exact=False),)
+    spans = spans or (decoded_clip.Span(is_exact=False),)
     results = worker.perform(
-      worker.Task(path, '', spans, decode.Settings(**settings))
+      worker.Task(path, '', spans, decode_settings.Settings(**settings))
     )
     return results[0] if len(results) == 1 else results
 
@@ -121,7 +124,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(clip.notes, [])
     # Parts of it, each read for itself.
     for start, level, frequency in ((1, 40, 300), (5, 200, 900)):
-      span = decode.Span(start * 1_000_000, (start + 2) * 1_000_000)
+      span = decoded_clip.Span(start * 1_000_000, (start + 2) * 1_000_000)
       clip = self.decode_ok(path, span, frame_rate=5)
       self.assertEqual(set(self.levels(clip)), {level})
       self.assertEqual(set(self.tones(clip)), {frequency})
@@ -199,7 +202,9 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
       with self.subTest(parts=parts):
         _write(path, *map(_read, parts))
         first, second = self.decode(
-          path, decode.Span(0, 2_000_000), decode.Span(2_000_000, 4_000_000)
+          path,
+          decoded_clip.Span(0, 2_000_000),
+          decoded_clip.Span(2_000_000, 4_000_000),
         )
         if parts[0] == picture:
           first, second = second, first
@@ -223,7 +228,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     tones = self.tones(clip)
     self.assertEqual(tones[:7] + tones[9:15], [300] * 7 + [900] * 6)
     self.assertLess(np.abs(clip.audio).max(), 0.7)
-    clip = self.decode_ok(path, decode.Span(5_000_000, 7_000_000))
+    clip = self.decode_ok(path, decoded_clip.Span(5_000_000, 7_000_000))
     self.assertEqual(self.tones(clip), [900] * 4)
 
   def test_time_stamps_that_jump_by_hours(self):
@@ -291,7 +296,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     for error in (IndexError('list index'), ValueError('bad\nvalue'), KeyError):
       with self.subTest(error=error):
         with tf.compat.v1.test.mock.patch.object(
-          decode.video_frames.FrameReader, 'feed', side_effect=error
+          video_frames.FrameReader, 'feed', side_effect=error
         ):
           result = self.decode(path)
         self.assertIsInstance(result, errors.MediaError)
@@ -300,7 +305,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_an_error_in_one_clip_costs_that_clip_alone(self):
     path = sample_media.write(self.path('a.mp4'))
-    feed = decode.video_frames.FrameReader.feed
+    feed = video_frames.FrameReader.feed
 
     def fail_late(reader, packet):
       if packet.pts is not None and packet.pts * packet.time_base > 1.5:
@@ -308,10 +313,12 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
       feed(reader, packet)
 
     with tf.compat.v1.test.mock.patch.object(
-      decode.video_frames.FrameReader, 'feed', fail_late
+      video_frames.FrameReader, 'feed', fail_late
     ):
       first, second = self.decode(
-        path, decode.Span(0, 1_000_000), decode.Span(1_000_000, 2_000_000)
+        path,
+        decoded_clip.Span(0, 1_000_000),
+        decoded_clip.Span(1_000_000, 2_000_000),
       )
     self.assertLen(first.frames, 10)
     self.assertIsInstance(second, errors.MediaError)
@@ -344,10 +351,10 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(self.tones(clip)[:23], [440] * 23)
     self.assertIn('its picture is left out: it covers 3 s', self.reasons(clip))
     # Where the picture covers half of a clip, its last frame is held.
-    clip = self.decode_ok(path, decode.Span(0, 5_000_000))
+    clip = self.decode_ok(path, decoded_clip.Span(0, 5_000_000))
     self.assertLen(clip.frames, 50)
     self.assertEqual(clip.frames[-1], clip.frames[30])
-    result = self.decode(path, decode.Span(0, 14_000_000))
+    result = self.decode(path, decoded_clip.Span(0, 14_000_000))
     self.assertRegex(str(result), 'longer than its audio, which ends at 12')
 
   def test_a_song_with_a_still_picture(self):
@@ -357,7 +364,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     clip = self.decode_ok(path)
     self.assertAlmostEqual(clip.end / 1e6, 6, delta=0.1)
     self.assertEqual(clip.frames, [])
-    clip = self.decode_ok(path, decode.Span(2_000_000, 5_000_000))
+    clip = self.decode_ok(path, decoded_clip.Span(2_000_000, 5_000_000))
     self.assertLen(clip.audio, 144_000)
 
   def test_sound_that_is_longer_by_what_encoders_add(self):
@@ -381,7 +388,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
         images=[sample_media.plain(n) for n in range(20, 120)],
       )
       _write(path, _claim_hours(_read(path), extension))
-    settings = decode.Settings()
+    settings = decode_settings.Settings()
     end = decode.find_end(path, '', settings)
     self.assertAlmostEqual(end / 1e6, 4, delta=0.1)
     clip = self.decode_ok(path)
@@ -424,7 +431,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     else:
       self.assert_refused('should last until 20.*cut off or damaged', path)
     # What is whole stays.
-    clip = self.decode_ok(path, decode.Span(0, 5_000_000, is_exact=False))
+    clip = self.decode_ok(path, decoded_clip.Span(0, 5_000_000, is_exact=False))
     self.assertLen(clip.frames, 50)
 
   @parameterized.parameters(25, 100)
@@ -532,7 +539,9 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     # A clip of the second part alone has the size of its own frames, whatever
     # is read along with it.
     _, clip = self.decode(
-      path, decode.Span(0, 1_000_000), decode.Span(3_000_000, 4_000_000)
+      path,
+      decoded_clip.Span(0, 1_000_000),
+      decoded_clip.Span(3_000_000, 4_000_000),
     )
     self.assertEqual((clip.width, clip.height), size)
 
@@ -646,7 +655,7 @@ class OddFileTest(parameterized.TestCase, tf.test.TestCase):
     os.mkfifo(self.path('pipe.mp4'))
     self.assert_refused('the file is a pipe', self.path('pipe.mp4'))
     os.symlink(self.path('gone'), self.path('link.mp4'))
-    self.assert_refused('a link to what is not there', self.path('link.mp4'))
+    self.assert_refused('a link to a missing file', self.path('link.mp4'))
 
   def test_extents(self):
     whole = sample_media.write(self.path('a.mp4'), 1.0)

@@ -11,9 +11,9 @@ from absl.testing import absltest
 from tests.project import sources
 
 SECTIONS = (
+  'Attributes',
   'Args',
   'Call arguments',
-  'Attributes',
   'Returns',
   'Yields',
   'Raises',

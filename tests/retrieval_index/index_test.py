@@ -8,8 +8,9 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests.embedding import written_table
 from vatt_tf.embedding import table
-from vatt_tf.retrieval_index import index, nearest
+from vatt_tf.retrieval_index import building, index, index_files, nearest
 
 
 def _unit(*values):
@@ -53,8 +54,8 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     self.output = os.path.join(folder, 'index')
 
   def _build(self, rows=_ROWS, **arguments):
-    table.write(self.embeddings, rows, {'media_root': '/media'})
-    return index.build(self.embeddings, self.output, **arguments)
+    written_table.write(self.embeddings, rows, {'media_root': '/media'})
+    return building.build(self.embeddings, self.output, **arguments)
 
   def test_says_what_it_holds(self):
     text = self._build()
@@ -92,7 +93,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
         for hit in found.search(*arguments, **keywords)
       ]
 
-    text = index.VIDEO_TEXT
+    text = index_files.VIDEO_TEXT
     # Equal ones by path and time; b.mp4 by its sound, which is nearer.
     expected = [
       (1.0, 'video', 'a.mp4', 0.0),
@@ -101,8 +102,10 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
       (0.707107, 'audio', 'b.mp4', 0.0),
     ]
     query = _unit(1, 0, 0)
-    self.assertEqual(search(query, text, index.MODALITIES, 10), expected)
-    self.assertEqual(search(query, text, index.MODALITIES, 3), expected[:3])
+    self.assertEqual(search(query, text, index_files.MODALITIES, 10), expected)
+    self.assertEqual(
+      search(query, text, index_files.MODALITIES, 3), expected[:3]
+    )
     self.assertEqual(
       search(query, text, ['video'], 10),
       [*expected[:2], (0.0, 'video', 'b.mp4', 0.0)],
@@ -112,11 +115,11 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
       [expected[2], (0.707107, 'audio', 'b.mp4', 0.0)],
     )
     self.assertEqual(
-      search(query, text, index.MODALITIES, 2, without=1),
+      search(query, text, index_files.MODALITIES, 2, without=1),
       [expected[0], expected[2]],
     )
     self.assertEqual(
-      search(_unit(1, 2), index.VIDEO_AUDIO, ['video'], 5),
+      search(_unit(1, 2), index_files.VIDEO_AUDIO, ['video'], 5),
       [(1.0, 'video', 'b.mp4', 0.0)],
     )
 
@@ -124,10 +127,10 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     self._build()
     found = index.Index(self.output)
     self.assertAllClose(
-      found.vector(1, index.VIDEO_AUDIO, 'audio'), _unit(1, 3)
+      found.vector(1, index_files.VIDEO_AUDIO, 'audio'), _unit(1, 3)
     )
-    self.assertIsNone(found.vector(1, index.VIDEO_AUDIO, 'video'))
-    self.assertIsNone(found.vector(3, index.VIDEO_TEXT, 'video'))
+    self.assertIsNone(found.vector(1, index_files.VIDEO_AUDIO, 'video'))
+    self.assertIsNone(found.vector(3, index_files.VIDEO_TEXT, 'video'))
     for row in range(4):
       self.assertEqual(found.find(found.moment(row).id), row)
     self.assertIsNone(found.find(0))
@@ -154,7 +157,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     )
     for row in range(3):
       self.assertAllClose(
-        found.vector(row, index.VIDEO_TEXT, 'audio'), _unit(row, 1)
+        found.vector(row, index_files.VIDEO_TEXT, 'audio'), _unit(row, 1)
       )
 
   def test_scann_above_the_threshold(self):
@@ -164,7 +167,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
       for i, x in enumerate(rng.normal(size=[600, 16]))
     ]
     rows.append(_row('0000.mp4', 'audio', table.AUDIO_TEXT, _unit(*[1] * 16)))
-    with mock.patch.object(index, 'EXACT_BELOW', 600):
+    with mock.patch.object(building, 'EXACT_BELOW', 600):
       text = self._build(rows)
     self.assertIn('600 vectors of 16, ScaNN', text)
     self.assertIn('1 vectors of 16, exact', text)
@@ -172,18 +175,18 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     os.rename(self.output, moved)
     found = index.Index(moved)
     hits = found.search(
-      rows[17]['embedding'], index.VIDEO_TEXT, index.MODALITIES, 5
+      rows[17]['embedding'], index_files.VIDEO_TEXT, index_files.MODALITIES, 5
     )
     self.assertEqual(hits[0].moment.path, '0017.mp4')
     self.assertEqual(hits[0].score, 1.0)
     self.assertLen(hits, 5)
 
   def test_method(self):
-    at = index.EXACT_BELOW
-    self.assertEqual(index.choose_method('auto', at - 1), 'exact')
-    self.assertEqual(index.choose_method('auto', at), 'scann')
-    self.assertEqual(index.choose_method('exact', at), 'exact')
-    self.assertEqual(index.choose_method('scann', 3), 'scann')
+    at = building.EXACT_BELOW
+    self.assertEqual(building.choose_method('auto', at - 1), 'exact')
+    self.assertEqual(building.choose_method('auto', at), 'scann')
+    self.assertEqual(building.choose_method('exact', at), 'exact')
+    self.assertEqual(building.choose_method('scann', 3), 'scann')
     with self.assertRaisesRegex(ValueError, "`method`.*'fast'"):
       self._build(method='fast')
 
@@ -195,7 +198,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_what_fails_leaves_what_was_there(self):
     self._build()
-    with mock.patch.object(index, '_moments', side_effect=OSError):
+    with mock.patch.object(building, '_moments', side_effect=OSError):
       with self.assertRaises(OSError):
         self._build(_ROWS[:1])
     self.assertEqual(index.Index(self.output).num_moments, 4)
@@ -217,7 +220,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
         self._build(rows)
     self.assertFalse(os.path.exists(self.output))
     with self.assertRaisesRegex(ValueError, 'Parquet'):
-      index.build(self.create_tempdir().full_path, self.output)
+      building.build(self.create_tempdir().full_path, self.output)
 
   @parameterized.parameters(
     ('media_root', '/a', '/b', "one media root.*'/a', '/b'. Build an index"),
@@ -227,11 +230,11 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
     paths = [f'{self.embeddings}{number}' for number in range(3)]
     for path, value in zip(paths, (one, one, other)):
       row = _row(f'{path}.mp4', 'video', table.VIDEO_TEXT, _unit(1, 0))
-      table.write(path, [row], {'media_root': '/', name: value})
+      written_table.write(path, [row], {'media_root': '/', name: value})
     with self.assertRaisesRegex(ValueError, message):
-      index.build(paths, self.output)
+      building.build(paths, self.output)
     self.assertFalse(os.path.exists(self.output))
-    index.build(paths[:2], self.output)
+    building.build(paths[:2], self.output)
     found = index.Index(self.output)
     self.assertEqual(found.num_moments, 2)
     values = {'media_root': found.media_root, **found.decoding}
@@ -254,7 +257,7 @@ class IndexTest(parameterized.TestCase, tf.test.TestCase):
       found = json.load(file)
     with open(path, 'w', encoding='utf-8') as file:
       json.dump({**found, 'format': 9}, file)
-    with self.assertRaisesRegex(ValueError, 'format 1: build it anew.*9'):
+    with self.assertRaisesRegex(ValueError, 'format 1: build it again.*9'):
       index.Index(self.output)
 
 

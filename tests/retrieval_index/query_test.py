@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media
-from tests.embedding import tiny_model
+from tests.embedding import tiny_model, written_table
 from tests.retrieval_index import searchable
 from vatt_tf.embedding import model, table
-from vatt_tf.retrieval_index import index, query
+from vatt_tf.retrieval_index import building, index, query
 
 
 def _names(answer):
@@ -117,8 +117,8 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
         for i in range(len(read))
       ]
     folder = self.create_tempdir().full_path
-    table.write(os.path.join(folder, 'embeddings'), rows)
-    index.build(os.path.join(folder, 'embeddings'), f'{folder}/index')
+    written_table.write(os.path.join(folder, 'embeddings'), rows)
+    building.build(os.path.join(folder, 'embeddings'), f'{folder}/index')
     searcher = query.Searcher(index.Index(f'{folder}/index'), self.embedder)
     name = 'shapes/blue ring.mp4'
     answer = searcher.by_file(self._path(name), 'video', start=0.8)
@@ -151,7 +151,7 @@ class QueryTest(parameterized.TestCase, tf.test.TestCase):
       'cannot open it': (broken, 'video'),
       'video but no audio': (silent, 'audio'),
       'audio but no video': (self._path('bell.wav'), 'video'),
-      'not there': (os.path.join(folder, 'missing.mp4'), 'video'),
+      'does not exist': (os.path.join(folder, 'missing.mp4'), 'video'),
       'starts at 9 s': (silent, 'video', 'any', 3, 9.0),
       '`start` must be 0 or more': (silent, 'video', 'any', 3, -1.0),
     }.items():

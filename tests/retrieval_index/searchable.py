@@ -19,10 +19,10 @@ import uvicorn
 from tests import sample_media, vatt_models
 from tests.embedding import tiny_model
 from vatt_tf.embedding import model as model_lib
-from vatt_tf.embedding import run
+from vatt_tf.embedding import run, run_options
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.models import sizes
-from vatt_tf.retrieval_index import index, query, web
+from vatt_tf.retrieval_index import building, index, query, web, web_security
 
 # What the files of `write_media` are.
 NUM_MOMENTS = 8
@@ -148,7 +148,7 @@ class Searchable:
     )
     saved_model.write(served, self.saved_model, 'runs/x/ckpt-7', tiny_model.GIN)
     run.embed(
-      run.Options(
+      run_options.Options(
         saved_model=self.saved_model,
         output=self.embeddings,
         manifest=os.path.join(self.media, 'media.csv'),
@@ -158,7 +158,7 @@ class Searchable:
       ),
       tiny_model.FORM,
     )
-    index.build(self.embeddings, self.index)
+    building.build(self.embeddings, self.index)
 
   def copy_model(self, folder, number, is_another=False):
     """Copies the model.
@@ -202,7 +202,7 @@ def serve(searcher, **arguments):
   Yields:
     The address, such as `http://127.0.0.1:4321/`.
   """
-  with web.listen('127.0.0.1', 0) as listener:
+  with web_security.listen('127.0.0.1', 0) as listener:
     server = uvicorn.Server(
       uvicorn.Config(web.make_app(searcher, **arguments), log_level='warning')
     )
@@ -211,7 +211,7 @@ def serve(searcher, **arguments):
     )
     thread.start()
     try:
-      yield web.address(listener)
+      yield web_security.address(listener)
     finally:
       server.should_exit = True
       thread.join()

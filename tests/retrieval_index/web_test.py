@@ -19,7 +19,7 @@ from absl.testing import parameterized
 import tensorflow as tf
 
 from tests.retrieval_index import searchable
-from vatt_tf.retrieval_index import query, web
+from vatt_tf.retrieval_index import query, web, web_security
 
 _LIMIT = 1 << 20
 
@@ -186,7 +186,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
       response, content = self._ask('/api/search?text=star')
       _wait(lambda: said.records)
     self.assertEqual(response.status, 500)
-    self.assertIn('Its log says why', json.loads(content)['error'])
+    self.assertIn('its log has the reason', json.loads(content)['error'])
     self.assertNotIn(b'secret', content)
     self._check_headers(response)
     self.assertLen(said.records, 1)
@@ -449,7 +449,7 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     port = urllib.parse.urlsplit(self.address).port
     for host, number in (('127.0.0.1', port), ('256.0.0.1', 0), ('', 99999)):
       with self.assertRaisesRegex(ValueError, '`host` and `port`'):
-        web.listen(host, number)
+        web_security.listen(host, number)
 
 
 if __name__ == '__main__':

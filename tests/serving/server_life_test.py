@@ -149,7 +149,7 @@ class ServerLifeTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_what_rest_clients_no_longer_wait_for_is_not_computed(self):
     served = self._start(parameters=batching.Parameters(num_batch_threads=1))
-    figures = served._figures.registry
+    figures = served._metrics.registry
     labels = {'model_name': 'plain', 'signature_name': 'serving_default'}
 
     def num_requests(status):

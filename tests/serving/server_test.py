@@ -556,7 +556,11 @@ class ServerTest(parameterized.TestCase, tf.test.TestCase):
     ('no_base64', {'inputs': [{'b64': 7}]}, "'b64' must be a string"),
     ('number', {'inputs': [7]}, 'must be strings or.*7'),
     ('rank', {'inputs': 'a'}, r'`text` must be.*shape \(\)'),
-    ('ragged_text', {'inputs': [['a'], 'b']}, 'lists must have one length'),
+    (
+      'ragged_text',
+      {'inputs': [['a'], 'b']},
+      'lists must have the same length',
+    ),
     (
       'surrogate',
       b'{"signature_name":"embed_text","inputs":["\\ud800"]}',

@@ -40,14 +40,14 @@ class WeightAverage:
   averaged, and the statistics of batch normalisation, which belong to them.
   What is frozen has no average.
 
-  Args:
-    model: A built `tf_keras.Model`; call this in the strategy's scope.
-    decay: In (0, 1).
-
   Attributes:
     values: List of `tf.Variable`, the averages.
     checkpoint: `tf.train.Checkpoint` of them, which a training checkpoint holds
       under the name `ema`.
+
+  Args:
+    model: A built `tf_keras.Model`; call this in the strategy's scope.
+    decay: In (0, 1).
 
   Raises:
     ValueError: `decay` is out of range, or two weights have one name.

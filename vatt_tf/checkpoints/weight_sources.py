@@ -22,6 +22,11 @@ DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
 class Source:
   """An opened file of arrays, of which none has been read.
 
+  Attributes:
+    path: As given.
+    shapes: As given.
+    config: As given.
+
   Args:
     path: Where it lies.
     shapes: Dictionary from the name of each array to its shape. Names of
@@ -31,10 +36,6 @@ class Source:
     config: What `config.json` beside it says; empty without one.
     files: Paths of all files that it consists of.
 
-  Attributes:
-    path: As given.
-    shapes: As given.
-    config: As given.
   """
 
   def __init__(

@@ -1,9 +1,7 @@
 """Distribution strategies by name."""
 
 import functools
-import json
 import os
-from typing import Any
 
 from absl import logging
 import tensorflow as tf
@@ -146,7 +144,7 @@ def _make_logical_cpus(num_devices):
 
 
 def _make_multi_worker_mirrored(**_):
-  cluster, (job, index) = parse_tf_config()
+  cluster, (job, index) = workers.parse_tf_config()
   logging.warning(
     'This is %s %d of the workers %s. Waiting until all of them have started.',
     job,
@@ -160,45 +158,6 @@ def _make_multi_worker_mirrored(**_):
       'The strategy `multi_worker_mirrored` must be made before TensorFlow '
       f'runs anything: make it first. ({e})'
     ) from e
-
-
-def parse_tf_config() -> tuple[dict[str, Any], tuple[str, int]]:
-  """Reads TF_CONFIG.
-
-  Returns:
-    The cluster, {job: addresses}, and this task, (job, index).
-
-  Raises:
-    ValueError: TF_CONFIG does not describe workers and this task.
-  """
-  example = json.dumps(
-    {
-      'cluster': {'worker': ['host1:2222', 'host2:2222']},
-      'task': {'type': 'worker', 'index': 0},
-    }
-  )
-  expected = (
-    'The strategy `multi_worker_mirrored` wants the environment variable '
-    'TF_CONFIG to name all workers and which of them this process is, such '
-    f"as '{example}'. "
-  )
-  text = os.environ.get('TF_CONFIG', '')
-  if not text.strip():
-    raise ValueError(
-      f'{expected}It is not set. For one machine use `mirrored`.'
-    )
-  received = f'{expected}Received: TF_CONFIG={text!r}'
-  try:
-    config = json.loads(text)
-    cluster, task = config['cluster'], config['task']
-    addresses = workers.addresses(cluster)
-    task_type, index = task['type'], int(task['index'])
-    own = cluster.get(task_type, [])
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise ValueError(received) from e
-  if not addresses or not 0 <= index < len(own):
-    raise ValueError(received)
-  return cluster, (task_type, index)
 
 
 def _make_tpu(tpu_name, **_):

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import json
 import os
 import re
 from typing import Any
 
 import tensorflow as tf
-
-from vatt_tf.core import strategies
 
 _WORKER = re.compile(r'/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)')
 
@@ -83,9 +82,48 @@ def lost_workers_named() -> Iterator[None]:
 
 def _describe_lost_worker(message):
   """Such as `Worker 1 (host2:2222)`, from the message of an error."""
-  cluster, own = strategies.parse_tf_config()
+  cluster, own = parse_tf_config()
   for job, index in _WORKER.findall(message):
     index = int(index)
     if (job, index) != own and index < len(cluster.get(job, [])):
       return f'{job.capitalize()} {index} ({cluster[job][index]})'
   return 'Another worker'
+
+
+def parse_tf_config() -> tuple[dict[str, Any], tuple[str, int]]:
+  """Reads TF_CONFIG.
+
+  Returns:
+    The cluster, {job: addresses}, and this task, (job, index).
+
+  Raises:
+    ValueError: TF_CONFIG does not describe workers and this task.
+  """
+  example = json.dumps(
+    {
+      'cluster': {'worker': ['host1:2222', 'host2:2222']},
+      'task': {'type': 'worker', 'index': 0},
+    }
+  )
+  expected = (
+    'The strategy `multi_worker_mirrored` wants the environment variable '
+    'TF_CONFIG to name all workers and which of them this process is, such '
+    f"as '{example}'. "
+  )
+  text = os.environ.get('TF_CONFIG', '')
+  if not text.strip():
+    raise ValueError(
+      f'{expected}It is not set. For one machine use `mirrored`.'
+    )
+  received = f'{expected}Received: TF_CONFIG={text!r}'
+  try:
+    config = json.loads(text)
+    cluster, task = config['cluster'], config['task']
+    names = addresses(cluster)
+    task_type, index = task['type'], int(task['index'])
+    own = cluster.get(task_type, [])
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
+    raise ValueError(received) from e
+  if not names or not 0 <= index < len(own):
+    raise ValueError(received)
+  return cluster, (task_type, index)

@@ -1,9 +1,8 @@
 """The same embedding as a transform of Apache Beam.
 
-It needs `pip install 'vatt_tf[beam]'`. What is to be embedded is planned where
-the pipeline is started; its workers read, decode and embed. They need vatt_tf
-with the extra, and the model, the media files or the records under the same
-paths.
+It needs `pip install 'vatt_tf[beam]'`. The work is planned where the pipeline
+is started; its workers read, decode and embed. They need vatt_tf with the
+extra, and the model, the media files or the records under the same paths.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,20 +23,29 @@ except ImportError as e:
   ) from e
 
 from vatt_tf.core import strategies
-from vatt_tf.embedding import journal, run, sources, table
+from vatt_tf.embedding import (
+  batches,
+  jobs,
+  journal,
+  reports,
+  run,
+  run_options,
+  sources,
+  table,
+)
 from vatt_tf.embedding import model as model_lib
-from vatt_tf.media import planning, worker
+from vatt_tf.media import skip_lines, worker
 
 SKIPS = 'skips'
 
 _COUNTERS = 'vatt_tf.embedding'
-# Of these an element has the clips: so much is lost when a worker dies.
+# Batches of an element, all of which are lost when a worker dies.
 _BATCHES_PER_ELEMENT = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-  """What the workers must know."""
+  """Settings of the workers."""
 
   version: str
   model_version: str
@@ -85,11 +93,11 @@ class _EmbedItems(beam.DoFn):
       self._pool = None
 
   def process(self, items: Sequence[sources.Item]):
-    found = itertools.chain.from_iterable(
+    clips = itertools.chain.from_iterable(
       self._settings.reader.read(items, self._pool)
     )
-    for outcome in run.embed_clips(
-      found, self._embedder, self._settings.batch_size
+    for outcome in batches.embed_clips(
+      clips, self._embedder, self._settings.batch_size
     ):
       for name, count in outcome.counts.items():
         beam.metrics.Metrics.counter(_COUNTERS, name).inc(count)
@@ -105,14 +113,14 @@ class EmbedItems(beam.PTransform):
   """Embeds a PCollection of lists of items (`sources.Item`).
 
   Args:
-    job: Of `run.prepare`.
+    job: Work that `jobs.prepare` returns.
 
   Returns:
-    From each space of `job.dimensions` to a PCollection of rows, dictionaries
-    with `table.COLUMNS`; and from `SKIPS` to one of `planning.Skip`.
+    PCollections of rows, dictionaries with `table.COLUMNS`, by the spaces of
+    `job.dimensions`; and of `skip_lines.Skip`, by `SKIPS`.
   """
 
-  def __init__(self, job: run.Job):
+  def __init__(self, job: jobs.Job):
     super().__init__()
     num_workers = job.options.num_workers
     self._settings = _Settings(
@@ -126,7 +134,8 @@ class EmbedItems(beam.PTransform):
     )
     self._tags = (*job.dimensions, SKIPS)
 
-  def expand(self, items):  # noqa: D102
+  def expand(self, items: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
+    """Returns the rows and skip lines of a PCollection of items."""
     return (
       items
       | beam.Reshuffle()
@@ -134,90 +143,90 @@ class EmbedItems(beam.PTransform):
     )
 
 
-def _csv_line(skip: planning.Skip) -> str:
+def _csv_line(skip: skip_lines.Skip) -> str:
   text = io.StringIO(newline='')
   csv.writer(text, lineterminator='').writerow(skip[:4])
   return text.getvalue()
 
 
 def _find_files(output: str) -> list[str]:
-  """The files of a table, local or remote."""
+  """Returns the paths of the files of a table, local or remote."""
   files = filesystems.FileSystems
   patterns = [
     files.join(output, space, '*.parquet') for space in table.SPACES
   ] + [files.join(output, name) for name in (journal.FILE, run.SKIP_REPORT)]
   return [
-    one.path for match in files.match(patterns) for one in match.metadata_list
+    file.path for match in files.match(patterns) for file in match.metadata_list
   ]
 
 
-def _read_skips(path: str) -> Iterator[planning.Skip]:
+def _read_skips(path: str) -> Iterator[skip_lines.Skip]:
   with filesystems.FileSystems.open(path) as file:
     text = file.read().decode()
   for row in csv.DictReader(io.StringIO(text, newline='')):
-    yield planning.Skip(*row.values())
+    yield skip_lines.Skip(*row.values())
 
 
-def _write(output: str, schemas: dict, found, plan_skips: Iterable) -> None:
+def _write(output: str, schemas: dict, outputs, plan_skips: Iterable) -> None:
   """Writes the rows of each space and the skip report."""
   join = filesystems.FileSystems.join
   for space, schema in schemas.items():
-    _ = found[space] | f'write {space}' >> beam.io.WriteToParquet(
+    _ = outputs[space] | f'write {space}' >> beam.io.WriteToParquet(
       join(output, space, 'part'), schema, file_name_suffix='.parquet'
     )
-  pipeline = found[SKIPS].pipeline
+  pipeline = outputs[SKIPS].pipeline
   planned = pipeline | 'planned skips' >> beam.Create(list(plan_skips))
   _ = (
-    (found[SKIPS], planned)
+    (outputs[SKIPS], planned)
     | beam.Flatten()
     | 'skip lines' >> beam.Map(_csv_line)
     | 'write skips'
     >> beam.io.WriteToText(
       join(output, run.SKIP_REPORT),
       shard_name_template='',
-      header=','.join(planning.Skip._fields[:4]),
+      header=','.join(skip_lines.Skip._fields[:4]),
     )
   )
 
 
 def embed(
-  options: run.Options,
+  options: run_options.Options,
   form: model_lib.Form,
   runner: str,
   pipeline_options: Sequence[str] = (),
-) -> run.Result:
+) -> reports.Result:
   """Embeds media files or records in a pipeline, and waits for its end.
 
-  The rows are those of `run.embed`. The output must be empty: a pipeline that
-  ended begins again.
+  The rows are those of `run.embed`. The output must be empty: a pipeline cannot
+  be resumed.
 
   Args:
-    options: What is embedded, and how. `output` may be remote; `num_workers`
-      are the decoding processes beside each worker's model, by default 1.
-    form: What the model takes.
+    options: Options of the run. `output` may be remote; `num_workers` is the
+      number of decoding processes beside each worker's model, by default 1.
+    form: Form of the model's inputs.
     runner: Name of a runner.
-    pipeline_options: Of Beam, as on its command line.
+    pipeline_options: Options of Beam, as on its command line.
 
   Returns:
-    What was made.
+    Counts and paths of the table.
 
   Raises:
-    ValueError: An argument is wrong, or the folder holds another table.
-    errors.TooManyFailedError: More than `max_failed_share` of the clips
-      failed, or nothing was embedded. All others are written.
+    ValueError: An option is wrong, or the folder holds another table.
+    errors.TooManyFailedError: More than `max_failed_share` of the clips failed,
+      or nothing was embedded. All others are written.
   """
   options.check()
   version = model_lib.find_version(options.saved_model)
   embedder = model_lib.Embedder(version, form, options.modalities)
-  job = run.prepare(options, embedder)
-  found = _find_files(options.output)
-  if found and options.overwrite:
-    filesystems.FileSystems.delete(found)
-  elif found:
+  job = jobs.prepare(options, embedder)
+  files = _find_files(options.output)
+  if files and options.overwrite:
+    filesystems.FileSystems.delete(files)
+  elif files:
     raise ValueError(
-      f'{options.output} has embeddings already, such as {found[0]}. Give '
-      'another `output` (--output), or `overwrite` (--overwrite) to remove '
-      'them and make them anew.'
+      f'{options.output} has embeddings already, such as {files[0]}. Give '
+      'another `output` (--output), or `overwrite` (--overwrite) to replace '
+      'them.'
     )
   with worker.Pool(0 if options.records else strategies.num_cores()) as pool:
     parts, plan_skips = job.plan(
@@ -236,14 +245,14 @@ def embed(
   return _finish(job, done, plan_skips)
 
 
-def _finish(job: run.Job, done, plan_skips: Iterable) -> run.Result:
-  """Adds everything up."""
+def _finish(job: jobs.Job, done, plan_skips: Iterable) -> reports.Result:
+  """Returns the result of a finished pipeline."""
   counters = done.metrics().query(
     beam.metrics.MetricsFilter().with_namespace(_COUNTERS)
   )['counters']
-  totals = {one.key.metric.name: one.result for one in counters}
+  totals = {counter.key.metric.name: counter.result for counter in counters}
   report = filesystems.FileSystems.join(job.options.output, run.SKIP_REPORT)
-  result = run.Result(
+  result = reports.Result(
     output=job.options.output,
     model_version=job.model_version,
     num_clips=totals.get('clips', 0),
@@ -257,5 +266,5 @@ def _finish(job: run.Job, done, plan_skips: Iterable) -> run.Result:
     num_rows={space: totals.get(space, 0) for space in job.dimensions},
     skip_report=report,
   )
-  run.check_share(result, job.options.max_failed_share, _read_skips(report))
+  reports.check_share(result, job.options.max_failed_share, _read_skips(report))
   return result

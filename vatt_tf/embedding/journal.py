@@ -1,8 +1,8 @@
-"""What an embedding run has done so far, in a file of its table.
+"""The journal of an embedding run, in a file of its table.
 
 `progress.jsonl` holds the options that the rows depend on, how long the media
-files are, and for each part that is whole what it holds and what failed. It
-stays when all is done, so that the same command finds nothing left to do.
+files are, and for each finished part its counts and its failures. It remains
+when all is done, so that the same command finds nothing left to do.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ FILE = 'progress.jsonl'
 
 @contextlib.contextmanager
 def writing(folder: str) -> Iterator[None]:
-  """Names the folder in the `OSError` of a write, and says what to do."""
+  """Adds the folder and the remedy to the `OSError` of a write."""
   try:
     yield
   except OSError as e:
@@ -28,36 +28,36 @@ def writing(folder: str) -> Iterator[None]:
 
 
 class Journal(journal.JsonLines):
-  """The file, open and held against other processes.
-
-  Args:
-    folder: Of the table; it is there.
+  """The open file, locked against other processes.
 
   Attributes:
-    ends: From (video_path, audio_path) to where the file ends, or the error.
-    parts: What each part holds, by its number.
+    ends: End of a file in µs, or its error, by (video_path, audio_path).
+    parts: Counts and skip lines of each finished part, by its number.
+
+  Args:
+    folder: Folder of the table, which exists.
 
   Raises:
-    ValueError: Another process has it.
+    ValueError: Another process holds it.
   """
 
   def __init__(self, folder: str):
     super().__init__(
       os.path.join(folder, FILE),
-      f'Another process is writing {folder}: let it end, or give another '
+      f'Another process is writing {folder}: wait for its end, or give another '
       '`output` (--output).',
     )
     self._folder = folder
     self.parts = {}
 
   def begin(self, options: dict) -> None:
-    """Reads what is done, or notes the options where nothing is.
+    """Reads the finished work, or notes the options if there is none.
 
     Args:
-      options: What the rows depend on: JSON values by the names of arguments.
+      options: JSON values that the rows depend on, by the names of arguments.
 
     Raises:
-      ValueError: It is of other options.
+      ValueError: The journal belongs to other options.
     """
     options = json.loads(json.dumps(options))
     lines = self._read()
@@ -72,7 +72,7 @@ class Journal(journal.JsonLines):
         self.parts[line['part']] = line
 
   def _check(self, before: dict, now: dict) -> None:
-    """Raises `ValueError` where options have changed."""
+    """Raises `ValueError` if options have changed."""
     names = [
       name for name in {**before, **now} if before.get(name) != now.get(name)
     ]
@@ -83,8 +83,8 @@ class Journal(journal.JsonLines):
       for name in names
     )
     raise ValueError(
-      f'The table in {self._folder} was made with other options: {changes}. '
-      'Give the same ones to go on with it, or another `output` (--output), or '
+      f'The table in {self._folder} has other options: {changes}. '
+      'Give the same ones to resume, or another `output` (--output), or '
       '`overwrite` (--overwrite) to remove it and start again.'
     )
 

@@ -1,8 +1,8 @@
 """An exported model that embeds clips, by its own signatures.
 
-Of a clip that is longer or shorter than what the model takes, the frames and
-the samples are chosen as evaluation chooses them, with the functions of the
-input pipeline, so that a clip has the embedding that evaluation gives it.
+If a clip is longer or shorter than what the model takes, its frames and samples
+are chosen as in evaluation, with the functions of the input pipeline, so that a
+clip has the same embedding there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,12 +29,12 @@ _SIGNATURES = {
   table.CAPTION: 'embed_text',
 }
 _GRAPH = 'saved_model.pb'
-# What stands in `assets.extra` beside a model; it says what the model takes.
+# Configuration beside a model; it defines the inputs of the model.
 _CONFIG = os.path.join('assets.extra', 'config.gin')
-# Of what an operation said.
+# Parts of an operation's message.
 _PREFIX = re.compile(r'^(\(\d+\) )?(INVALID_ARGUMENT: )?\s*')
 _ASSERTION = re.compile(r'^assertion failed: ')
-# Of the digest, as hexadecimal digits.
+# Hexadecimal digits of the digest.
 _DIGEST_LENGTH = 12
 # Beyond these a rate is a mistake; the times of frames are whole µs.
 _MIN_FRAME_RATE, _MAX_FRAME_RATE = 1e-3, 1e6
@@ -42,17 +42,17 @@ _MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 768_000
 
 
 def find_version(path: str, name: str = '') -> str:
-  """The folder of a version of a model.
+  """Returns the folder of a version of a model.
 
   Args:
-    path: It, or a folder of versions.
-    name: What `version_name` gives. Of a folder of versions the one of this
-      number is taken, which may be another model; where it is not there, the
-      newest.
+    path: Folder of a version, or of several versions.
+    name: Name that `version_name` returned, or ''. Of several versions the one
+      of this number is taken, which may be another model; if it does not exist,
+      the newest.
 
   Raises:
-    ValueError: There is none.
-    OSError: What holds it cannot be read or reached.
+    ValueError: There is no version.
+    OSError: The folder cannot be read or reached.
   """
   if file_utils.exists(os.path.join(path, _GRAPH)):
     return path.rstrip('/')
@@ -65,7 +65,7 @@ def find_version(path: str, name: str = '') -> str:
     raise ValueError(
       '`saved_model` must be a folder of versions of an exported model, or one '
       f'of them. Received: saved_model={path!r}. `python -m '
-      'vatt_tf.export_saved_model` makes one.'
+      'vatt_tf.export_saved_model` writes one.'
     )
   number = name.rpartition('-')[0]
   newest = max(versions, key=int)
@@ -73,15 +73,15 @@ def find_version(path: str, name: str = '') -> str:
 
 
 def find_config(version: str) -> str:
-  """Path of the gin file beside a version; it says what the model takes.
+  """Returns the path of the gin file beside a version, with its inputs.
 
   Raises:
-    ValueError: There is none.
+    ValueError: The file does not exist.
   """
   path = os.path.join(version, _CONFIG)
   if not tf.io.gfile.exists(path):
     raise ValueError(
-      f'`saved_model` must have {_CONFIG} in it, which says how many frames '
+      f'`saved_model` must have {_CONFIG} in it, which sets how many frames '
       'and samples it takes. Received: saved_model='
       f'{version!r}. Export the checkpoint with `python -m '
       'vatt_tf.export_saved_model`.'
@@ -90,7 +90,7 @@ def find_config(version: str) -> str:
 
 
 def version_name(version: str) -> str:
-  """The number of a version and a digest of the model: `3-0a1b2c3d4e5f`.
+  """Returns the number of a version and a digest, as in `3-0a1b2c3d4e5f`.
 
   The digest is that of the graph, the weights, the assets and the
   configuration, so that models that differ have different names.
@@ -118,11 +118,11 @@ def version_name(version: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """What a model takes of a clip: the configurations of evaluation.
+  """Form of a model's inputs: the configurations of evaluation.
 
   Attributes:
-    video: `VideoConfig`, or None for a model without video.
-    audio: `AudioConfig`, or None for a model without sound.
+    video: Frames that the model takes; None for a model without video.
+    audio: Sound that the model takes; None for a model without sound.
   """
 
   video: video_config.VideoConfig | None = None
@@ -130,7 +130,7 @@ class Form:
 
   @classmethod
   def configured(cls) -> 'Form':
-    """That of the configuration which was parsed last, in the scope `eval`."""
+    """Returns the form of the parsed configuration, in the scope `eval`."""
     with gin.config_scope('eval'):
       return cls(
         gin.get_configurable(video_config.VideoConfig)(),
@@ -139,20 +139,22 @@ class Form:
 
   @property
   def seconds(self) -> float:
-    """What the model takes, 0 where it has neither."""
-    configs = [one for one in (self.video, self.audio) if one is not None]
-    return max((config.seconds for config in configs), default=0.0)
+    """Length of the model's inputs in seconds; 0 if it has neither."""
+    return max(
+      (config.seconds for config in (self.video, self.audio) if config),
+      default=0.0,
+    )
 
 
 @dataclasses.dataclass
 class Embedded:
-  """What became of a clip.
+  """Embeddings and faults of a clip.
 
   Attributes:
     rows: Dictionaries with `table.COLUMNS`.
-    faults: Why frames or sound have no row.
-    notes: Why captions have none.
-    num_of: What has rows, by modality.
+    faults: Reasons why frames or sound have no row.
+    notes: Reasons why captions have no row.
+    num_of: Number of embedded inputs by modality.
   """
 
   rows: list[dict] = dataclasses.field(default_factory=list)
@@ -166,27 +168,27 @@ class Embedded:
 class Embedder:
   """Embeds clips.
 
+  Attributes:
+    version: Absolute path of the version's folder.
+    name: Name of the version (`version_name`).
+    form: Form of the model's inputs, without modalities that it lacks.
+    modalities: Modalities to embed.
+    dimensions: Dimension of the vectors, by the spaces of these modalities.
+
   Args:
     version: Folder of a version of a model.
-    form: The configurations of evaluation.
-    modalities: Of `table.MODALITIES`; by default all that the model has.
-
-  Attributes:
-    version: The folder, as an absolute path.
-    name: Of the version (`version_name`).
-    form: What the model takes: without the modalities that it does not have.
-    modalities: Tuple of strings.
-    dimensions: From the spaces of these modalities to their dimension.
+    form: Configurations of evaluation.
+    modalities: Modalities among `table.MODALITIES`; empty for all of the model.
 
   Raises:
-    ValueError: The model has no embeddings, or not of these modalities.
+    ValueError: The model has no embeddings, or lacks a modality.
   """
 
   def __init__(self, version: str, form: Form, modalities: Sequence[str] = ()):
     is_remote = file_utils.is_remote(version)
     self.version = version if is_remote else os.path.abspath(version)
     self.name = version_name(version)
-    # Kept: its signatures do not keep their variables.
+    # Kept: its signatures hold no reference to their variables.
     self._loaded = tf.saved_model.load(file_utils.literal_path(version))
     self._functions = {
       modality: self._loaded.signatures[name]
@@ -195,7 +197,7 @@ class Embedder:
     }
     if not self._functions:
       raise ValueError(
-        '`saved_model` must embed: have a signature '
+        '`saved_model` must have a signature that embeds, '
         f'{", ".join(_SIGNATURES.values())}. Received: saved_model='
         f'{version!r}, with {", ".join(self._loaded.signatures)}'
       )
@@ -242,7 +244,7 @@ class Embedder:
   def _choose(
     self, clip: schema.Clip, faults: Mapping[str, str]
   ) -> tuple[list[bytes] | None, np.ndarray | None]:
-    """The frames and samples that the model takes: the middle of the clip."""
+    """Returns the frames and samples that the model takes, from the middle."""
     use_video, use_audio = (
       modality in self.modalities and has_it and modality not in faults
       for modality, has_it in (
@@ -286,10 +288,11 @@ class Embedder:
     """Embeds the frames, the sound and every caption of clips.
 
     Args:
-      clips: Of any length, size and rate.
+      clips: Clips of any length, size and rate.
 
     Returns:
-      What became of each. A clip that has none of the modalities has no row.
+      Embeddings and faults of each clip. A clip without any of the modalities
+      has no row.
     """
     results = [Embedded() for _ in clips]
     inputs = {modality: [] for modality in self.modalities}
@@ -310,12 +313,12 @@ class Embedder:
           (clip, result, caption.text.encode(), caption.text)
           for caption in clip.captions
         ]
-    for modality, found in inputs.items():
+    for modality, examples in inputs.items():
       # Captions may be many more than clips.
-      for start in range(0, len(found), len(clips)):
-        some = found[start : start + len(clips)]
-        outputs = self._run(modality, [value for _, _, value, _ in some])
-        for (clip, result, _, caption), output in zip(some, outputs):
+      for start in range(0, len(examples), len(clips)):
+        batch = examples[start : start + len(clips)]
+        outputs = self._run(modality, [value for _, _, value, _ in batch])
+        for (clip, result, _, caption), output in zip(batch, outputs):
           if not isinstance(output, str):
             result.num_of[modality] += 1
             result.rows += self._rows(clip, modality, output, caption)
@@ -332,7 +335,7 @@ class Embedder:
     output: Mapping[str, np.ndarray],
     caption: str,
   ) -> Iterator[dict]:
-    captions = '\n'.join(one.text for one in clip.captions)
+    captions = '\n'.join(each.text for each in clip.captions)
     for space in table.SPACES:
       if space in output:
         yield {
@@ -347,7 +350,7 @@ class Embedder:
         }
 
   def _run(self, modality: str, values: Sequence) -> list[dict | str]:
-    """Of each value its embeddings by space, or why it has none."""
+    """Returns the embeddings of each value by space, or its fault."""
     if modality == table.VIDEO:
       inputs = {signatures.FRAMES: np.array(values, object)}
     elif modality == table.AUDIO:
@@ -365,12 +368,12 @@ class Embedder:
     except tf.errors.InvalidArgumentError as e:
       if len(values) == 1:
         return [_reason(e.message)]
-      # One of them is at fault: the others are not lost.
+      # Only some are at fault: the others are not lost.
       return [self._run(modality, [value])[0] for value in values]
     except tf.errors.ResourceExhaustedError as e:
       raise ValueError(
         f'Memory ran out for {len(values)} clips at once ({modality}). Give a '
-        'smaller `batch_size` (--batch_size); what is done is kept.'
+        'smaller `batch_size` (--batch_size); finished work is kept.'
       ) from e
     outputs = {
       space: outputs[space].numpy()
@@ -379,9 +382,9 @@ class Embedder:
     }
     results = []
     for i in range(len(values)):
-      one = {space: array[i] for space, array in outputs.items()}
-      is_finite = all(np.isfinite(vector).all() for vector in one.values())
-      results.append(one if is_finite else 'its embedding is not finite')
+      vectors = {space: array[i] for space, array in outputs.items()}
+      is_finite = all(np.isfinite(vector).all() for vector in vectors.values())
+      results.append(vectors if is_finite else 'its embedding is not finite')
     return results
 
 
@@ -392,7 +395,7 @@ def _frame_times(clip: schema.Clip) -> Sequence[int]:
 
 
 def time_faults(clip: schema.Clip) -> dict[str, str]:
-  """What is wrong with the times and rates of a clip, by modality."""
+  """Returns the faults of the times and rates of a clip, by modality."""
   faults = {}
   if clip.frames:
     rate = clip.frame_rate
@@ -404,9 +407,9 @@ def time_faults(clip: schema.Clip) -> dict[str, str]:
     elif not clip.timestamps and not rate:
       faults[table.VIDEO] = 'its frames have neither times nor a rate'
     elif len(_frame_times(clip)) != len(clip.frames):
-      faults[table.VIDEO] = 'it has more times than frames, or less'
+      faults[table.VIDEO] = 'it has more times than frames, or fewer'
     elif (np.diff(_frame_times(clip)) < 0).any():
-      faults[table.VIDEO] = 'the times of its frames fall'
+      faults[table.VIDEO] = 'the times of its frames decrease'
   if clip.waveform is not None:
     rate = clip.sample_rate
     if not rate:
@@ -420,7 +423,7 @@ def time_faults(clip: schema.Clip) -> dict[str, str]:
 
 
 def _find_faults(clip: schema.Clip) -> dict[str, str]:
-  """What is wrong with the numbers of a clip, by modality."""
+  """Returns the faults of the numbers of a clip, by modality."""
   faults = time_faults(clip)
   if clip.waveform is not None and table.AUDIO not in faults:
     fault = schema.waveform_fault(clip.waveform)
@@ -430,9 +433,9 @@ def _find_faults(clip: schema.Clip) -> dict[str, str]:
 
 
 def _reason(message: str) -> str:
-  """What an operation said, without where in the graph that was."""
-  said = message.partition('[[{{node')[0].strip().splitlines()[-1]
-  said, num_prefixes = _ASSERTION.subn('', _PREFIX.sub('', said.strip()))
+  """Returns the message of an operation, without its place in the graph."""
+  reason = message.partition('[[{{node')[0].strip().splitlines()[-1]
+  reason, num_prefixes = _ASSERTION.subn('', _PREFIX.sub('', reason.strip()))
   if num_prefixes:  # [words] [values]
-    said = said.replace('] [', ' ').strip('[]')
-  return said[:200]
+    reason = reason.replace('] [', ' ').strip('[]')
+  return reason[:200]

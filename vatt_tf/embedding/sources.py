@@ -1,9 +1,9 @@
-"""What is embedded: clips of media files, or of records.
+"""Sources of an embedding: clips of media files, or of records.
 
 The clips are planned first, as ingest plans them: media files, rows of a
 manifest and records are cut into windows. The plan is a list of items, each of
-which gives one or more clips, dealt in their order to parts. It depends on the
-input alone, so that a part has the same rows whenever and wherever it is made.
+which gives one or more clips, assigned in their order to parts. It depends on
+the input alone, so that a part always has the same rows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,12 +19,28 @@ from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline import encoded_audio
 from vatt_tf.input_pipeline.records import reading, schema, shard_files
-from vatt_tf.media import captions as captions_lib
-from vatt_tf.media import decode, errors, manifest, planning, worker
+from vatt_tf.media import (
+  caption_cues,
+  clock,
+  decode_settings,
+  decoded_clip,
+  errors,
+  ingest_options,
+  manifest,
+  planning,
+  skip_lines,
+  worker,
+)
 
 
 class RecordRange(NamedTuple):
-  """Records of a shard that follow each other."""
+  """Consecutive records of a shard.
+
+  Attributes:
+    path: Path of the shard.
+    first: Number of the first record, from 0.
+    count: Number of records.
+  """
 
   path: str
   first: int
@@ -35,7 +51,7 @@ Item = planning.Work | RecordRange
 
 
 def num_clips(item: Item) -> int:
-  """Clips of a media file, or records, whose windows nobody has counted."""
+  """Returns the number of clips of a media file, or of uncut records."""
   if isinstance(item, RecordRange):
     return item.count
   return item.task.num_results
@@ -43,11 +59,11 @@ def num_clips(item: Item) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """How clips are cut.
+  """Windows that clips are cut into.
 
   Attributes:
-    length: µs; 0 for no cutting.
-    overlap: Of a window with the next, µs.
+    length: Length of a window in µs; 0 for no cutting.
+    overlap: Overlap of a window with the next in µs.
   """
 
   length: int
@@ -56,30 +72,32 @@ class Windows:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """Reads the clips of items. It can be sent to another process.
+  """Reads the clips of items.
+
+  It can be sent to another process.
 
   Attributes:
-    settings: What is taken from media files.
-    windows: How records are cut.
-    is_listed: Whether the media files stand in a manifest: then one that is
-      none has failed.
+    settings: Streams that are taken from media files, and their form.
+    windows: Windows that records are cut into.
+    is_listed: Whether a manifest lists the media files, so that one that is not
+      media has failed.
   """
 
-  settings: decode.Settings
+  settings: decode_settings.Settings
   windows: Windows
   is_listed: bool = False
 
   def read(
     self, items: Sequence[Item], pool: worker.Pool
-  ) -> Iterator[Iterable[schema.Clip | planning.Skip]]:
-    """Reads items, the media files among them some ahead of the caller.
+  ) -> Iterator[Iterable[schema.Clip | skip_lines.Skip]]:
+    """Reads items; media files among them are decoded ahead of the caller.
 
     Args:
-      items: Of the plan.
-      pool: Decodes media files.
+      items: Items of the plan.
+      pool: Workers that decode media files.
 
     Yields:
-      Of each item its clips, or what is to be said of those that it has not.
+      The clips of each item, and the skip lines of those that failed.
     """
     works = [item for item in items if not isinstance(item, RecordRange)]
     results = pool.map(work.task for work in works)
@@ -92,23 +110,23 @@ class Reader:
   def _media_clips(
     self,
     work: planning.Work,
-    results: Sequence[decode.DecodedClip | errors.MediaError],
-  ) -> list[schema.Clip | planning.Skip]:
+    results: Sequence[decoded_clip.DecodedClip | errors.MediaError],
+  ) -> list[schema.Clip | skip_lines.Skip]:
     clips = []
     for span, result in zip(work.task.spans, results):
       if isinstance(result, errors.MediaError):
         clips.append(
-          planning.skip_of(
+          skip_lines.skip_of(
             work.segment, span.start, span.end, result, self.is_listed
           )
         )
         continue
       clips += [
-        planning.skip_of_note(work.segment, note) for note in result.notes
+        skip_lines.skip_of_note(work.segment, note) for note in result.notes
       ]
       cues = result.cues
       if work.cues is not None:
-        cues = captions_lib.in_span(work.cues, result.start, result.end)
+        cues = caption_cues.in_span(work.cues, result.start, result.end)
       clips.append(
         schema.Clip(
           frames=result.frames,
@@ -137,7 +155,7 @@ class Reader:
 
   def _read_records(
     self, item: RecordRange
-  ) -> Iterator[schema.Clip | planning.Skip]:
+  ) -> Iterator[schema.Clip | skip_lines.Skip]:
     dataset = shard_files.open_shard(item.path).skip(item.first)
     dataset = dataset.take(item.count)
     try:
@@ -146,13 +164,13 @@ class Reader:
         try:
           clip = reading.read_clip(record)
         except reading.RecordError as e:
-          yield planning.Skip(name, '', '', f'it is no record: {e}')
+          yield skip_lines.Skip(name, '', '', f'it is not a record: {e}')
           continue
         clip.data_path = clip.data_path or clip.example_id or name
         try:
           _decode_sound(clip, record)
         except ValueError as e:
-          yield planning.Skip(clip.data_path, '', '', f'audio: {e}')
+          yield skip_lines.Skip(clip.data_path, '', '', f'audio: {e}')
         if not clip.end:
           clip.end = clip.start + _duration(clip)
         yield from cut_clip(clip, self.windows)
@@ -160,12 +178,12 @@ class Reader:
       raise ValueError(
         f'The shard {item.path} cannot be read, or is truncated or corrupt '
         f'({e.message}). {shard_files.advise(item.path)} Then the same command '
-        'goes on.'
+        'resumes.'
       ) from e
 
 
 def _decode_sound(clip: schema.Clip, record: bytes) -> None:
-  """Decodes the sound of a record that has it as a sound file, if it has."""
+  """Decodes the sound of a record that holds it as a sound file."""
   if clip.waveform is not None:
     return
   encoded = reading.read_values(record)['waveform_encoded']
@@ -175,7 +193,7 @@ def _decode_sound(clip: schema.Clip, record: bytes) -> None:
 
 
 def _duration(clip: schema.Clip) -> int:
-  """How long a clip is, µs, by that of it which has times and rates."""
+  """Returns the length of a clip in µs, from its valid times and rates."""
   faults = model_lib.time_faults(clip)
   timed = dataclasses.replace(
     clip,
@@ -189,13 +207,13 @@ def cut_clip(clip: schema.Clip, windows: Windows) -> list[schema.Clip]:
   """Cuts a clip into windows, as media files are cut.
 
   Args:
-    clip: Of a record.
-    windows: How.
+    clip: Clip of a record.
+    windows: Windows to cut it into.
 
   Returns:
-    The clip itself where it gives one window; otherwise its parts. Frames and
-    sound that cannot be cut, for their times or rates are wrong, stand in each
-    of them as they are, so that each is found to have failed.
+    The clip itself if it gives one window; otherwise its parts. Frames and
+    sound that cannot be cut, since their times or rates are wrong, are in each
+    part unchanged, so that each of them fails.
   """
   # Frames and samples may last a little longer than the clip that they fill.
   duration = min(clip.end - clip.start, _duration(clip))
@@ -220,9 +238,9 @@ def cut_clip(clip: schema.Clip, windows: Windows) -> list[schema.Clip]:
         for time in (start, end)
       )
       waveform = waveform[first:last] if first < waveform.size else None
-    cues = captions_lib.in_span(
+    cues = caption_cues.in_span(
       [
-        captions_lib.Cue(caption.start, caption.end, caption.text)
+        caption_cues.Cue(caption.start, caption.end, caption.text)
         for caption in clip.captions
       ],
       start,
@@ -249,16 +267,17 @@ def cut_clip(clip: schema.Clip, windows: Windows) -> list[schema.Clip]:
 
 
 def find_media(media: str) -> tuple[str, list[manifest.Segment]]:
-  """The files that `--media` names.
+  """Finds the files that `--media` names.
 
   Args:
-    media: A folder, a file, or a glob pattern (`**` for folders of any depth).
+    media: Path of a folder or a file, or a glob pattern (`**` for folders of
+      any depth).
 
   Returns:
     The folder that the paths are relative to, and the files.
 
   Raises:
-    ValueError: There is none.
+    ValueError: There is no such file.
   """
   if os.path.isdir(media):
     return os.path.abspath(media), manifest.scan_folder(media)
@@ -283,7 +302,11 @@ def find_media(media: str) -> tuple[str, list[manifest.Segment]]:
 
 
 class Ends(Protocol):
-  """Where files end, as far as that is known (`journal.Journal`)."""
+  """Known ends of files (`journal.Journal` is one).
+
+  Attributes:
+    ends: End of a file in µs, or its error, by (video_path, audio_path).
+  """
 
   ends: dict[tuple[str, str], int | str]
 
@@ -292,7 +315,11 @@ class Ends(Protocol):
 
 
 class EndsInMemory:
-  """Where files end, for this process alone."""
+  """Known ends of files, for this process alone.
+
+  Attributes:
+    ends: See `Ends`.
+  """
 
   def __init__(self):
     self.ends = {}
@@ -306,33 +333,33 @@ def plan_media(
   segments: Sequence[manifest.Segment],
   media_root: str,
   manifest_path: str,
-  settings: decode.Settings,
+  settings: decode_settings.Settings,
   captions: str,
   windows: Windows,
   pool: worker.Pool,
   ends: Ends,
   show_progress: bool,
-) -> tuple[list[planning.Work], list[planning.Skip]]:
+) -> tuple[list[planning.Work], list[skip_lines.Skip]]:
   """Cuts media files into clips.
 
   Args:
-    segments: The files, or the rows of a manifest.
-    media_root: What their paths are relative to.
-    manifest_path: Of the manifest, or ''.
-    settings: What is taken from files.
-    captions: Where captions come from, as ingest takes it.
-    windows: How files and rows are cut.
-    pool: Finds how long files are.
-    ends: What is known of that already.
-    show_progress: Whether to draw a progress bar for it.
+    segments: Media files, or rows of a manifest.
+    media_root: Folder that their paths are relative to.
+    manifest_path: Path of the manifest, or ''.
+    settings: Streams that are taken from files, and their form.
+    captions: Source of captions (see `ingest.ingest`).
+    windows: Windows to cut files and rows into.
+    pool: Workers that measure how long files are.
+    ends: Known ends of files; takes new ones.
+    show_progress: Whether to draw a progress bar on standard error.
 
   Returns:
-    The items, and what is to be said of files that give none.
+    The items, and the skip lines of files without any.
 
   Raises:
-    ValueError: An argument is wrong, or there is nothing to embed.
+    ValueError: An option is wrong, or there is nothing to embed.
   """
-  options = planning.Options(
+  options = ingest_options.Options(
     manifest=manifest_path,
     media_root=media_root,
     name='embeddings',
@@ -341,8 +368,8 @@ def plan_media(
     captions=captions,
     caption_encoding='',
     caption_margin_seconds=0.0,
-    clip_seconds=windows.length / decode.SECOND,
-    clip_overlap_seconds=windows.overlap / decode.SECOND,
+    clip_seconds=windows.length / clock.SECOND,
+    clip_overlap_seconds=windows.overlap / clock.SECOND,
     min_clip_seconds=None,
     labels='',
     dataset_name='',
@@ -361,8 +388,8 @@ def plan_records(
   """Cuts shards into ranges of records.
 
   Args:
-    counts: Of each shard its number of records.
-    records_per_range: At most so many in a range.
+    counts: Number of records of each shard.
+    records_per_range: Maximum number of records in a range.
   """
   return [
     RecordRange(path, first, min(records_per_range, count - first))
@@ -374,7 +401,12 @@ def plan_records(
 def make_parts(
   items: Iterable[Item], clips_per_part: int
 ) -> list[tuple[Item, ...]]:
-  """Deals items to parts of at least so many clips, but for the last."""
+  """Assigns items to parts in their order.
+
+  Args:
+    items: Items of the plan.
+    clips_per_part: Minimum number of clips in a part, except the last.
+  """
   parts, part, count = [], [], 0
   for item in items:
     part.append(item)

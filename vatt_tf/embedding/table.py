@@ -8,8 +8,8 @@ A table is a folder with a folder for each space, which holds Parquet files:
 
 A row is one embedding: of the frames, of the sound or of one caption of a clip.
 It is a unit vector, so that an inner product is a cosine. A space has the name
-of the output of the model's signature that gives it; `COMPARABLE` says which
-embeddings may be compared. All rows of a file have one space, and so one
+of the output of the model's signature that computes it; `COMPARABLE` lists
+which embeddings may be compared. All rows of a file have one space, and so one
 dimension.
 """
 
@@ -76,17 +76,17 @@ class Embeddings:
   """Rows of a table, as arrays.
 
   Attributes:
-    path: (N,) strings, the media file, relative to `media_root` of the
+    path: (N,) strings: path of the media file, relative to `media_root` of the
       metadata where that is given.
-    clip_start: (N,) float64, seconds in that file.
-    clip_end: (N,) float64.
-    modality: (N,) strings of `MODALITIES`.
-    embedding: (N, D) float32, unit vectors.
-    space: (N,) strings of `SPACES`.
-    model_version: (N,) strings, the same in all rows.
-    text: (N,) strings or None: of a caption the caption, of video and sound the
-      captions of the clip, one a line.
-    metadata: Of the files: strings by name.
+    clip_start: (N,) float64: start in that file, in seconds.
+    clip_end: (N,) float64: end in that file, in seconds.
+    modality: (N,) strings: modality, of `MODALITIES`.
+    embedding: (N, D) float32: unit vectors.
+    space: (N,) strings: space, of `SPACES`.
+    model_version: (N,) strings: model, the same in all rows.
+    text: (N,) strings or None: the caption, or for video and sound the captions
+      of the clip, one per line.
+    metadata: Metadata of the files by name.
   """
 
   path: np.ndarray
@@ -106,12 +106,12 @@ class Embeddings:
 def make_schema(
   space: str, dimension: int, metadata: Mapping[str, object] | None = None
 ) -> pa.Schema:
-  """The schema of the files of a space.
+  """Returns the schema of the files of a space.
 
   Args:
-    space: One of `SPACES`.
-    dimension: Of the embeddings.
-    metadata: More to write down of the table; its values become strings.
+    space: Space, one of `SPACES`.
+    dimension: Dimension of the embeddings.
+    metadata: Further metadata of the table; its values become strings.
 
   Raises:
     ValueError: There is no such space.
@@ -145,9 +145,9 @@ def write_file(path: str, rows: Iterable[Mapping], schema: pa.Schema) -> None:
   """Writes a Parquet file; it appears whole or not at all.
 
   Args:
-    path: Where to; folders that are not there are made.
-    rows: Each a dictionary with `COLUMNS`; an embedding is (D,) float32.
-    schema: Of `make_schema`.
+    path: Path of the file; missing folders are created.
+    rows: Dictionaries with `COLUMNS`; an embedding is (D,) float32.
+    schema: Schema that `make_schema` returns.
   """
   rows = list(rows)
   columns = []
@@ -178,45 +178,31 @@ def write_file(path: str, rows: Iterable[Mapping], schema: pa.Schema) -> None:
     raise
 
 
-def write(
-  path: str,
-  rows: Iterable[Mapping],
-  metadata: Mapping[str, object] | None = None,
-) -> None:
-  """Writes a table: a file for each space that the rows have.
+def part_path(path: str, space: str, number: int) -> str:
+  """Returns a path such as `path/video_text_embedding/part-00003.parquet`.
 
   Args:
-    path: The folder of the table.
-    rows: Each a dictionary with `COLUMNS`.
-    metadata: To write down in each file.
+    path: Folder of the table.
+    space: Space, one of `SPACES`.
+    number: Number of the part, from 0.
   """
-  of_spaces = {}
-  for row in rows:
-    of_spaces.setdefault(row[SPACE], []).append(row)
-  for space, of_space in of_spaces.items():
-    schema = make_schema(space, len(of_space[0][EMBEDDING]), metadata)
-    write_file(part_path(path, space, 0), of_space, schema)
-
-
-def part_path(path: str, space: str, number: int) -> str:
-  """`path/video_text_embedding/part-00003.parquet`."""
   return os.path.join(path, space, f'part-{number:05d}{_SUFFIX}')
 
 
 def find_files(path: str | Sequence[str]) -> list[str]:
-  """The Parquet files of a table, sorted.
+  """Returns the paths of the Parquet files of a table, sorted.
 
   Args:
-    path: A table's folder, the folder of a space, a file, or several of them.
+    path: Folder of a table or of a space, a file, or several of them.
 
   Raises:
-    ValueError: There is none.
+    ValueError: There is no such file.
   """
   paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-  found = []
-  for one in map(os.fspath, paths):
-    names = [one] if os.path.isfile(one) else []
-    for folder, folders, files in os.walk(one):
+  tables = []
+  for root in map(os.fspath, paths):
+    names = [root] if os.path.isfile(root) else []
+    for folder, folders, files in os.walk(root):
       folders[:] = sorted(name for name in folders if name[0] not in '._')
       names += [
         os.path.join(folder, name)
@@ -226,23 +212,23 @@ def find_files(path: str | Sequence[str]) -> list[str]:
     if not names:
       raise ValueError(
         '`path` must be a table of embeddings: a folder with Parquet files, as '
-        '`python -m vatt_tf.embed` makes it, or such a file. Received: '
-        f'path={one!r}'
+        '`python -m vatt_tf.embed` writes it, or such a file. Received: '
+        f'path={root!r}'
       )
-    found += names
-  return found
+    tables += names
+  return tables
 
 
 def read_metadata(path: str) -> dict[str, str]:
-  """The metadata of a Parquet file's schema: strings by name.
+  """Returns the metadata of the schema of a Parquet file, by name.
 
   Raises:
-    ValueError: It is no file of a table of embeddings.
+    ValueError: The file does not belong to a table of embeddings.
   """
   try:
     schema = parquet.read_schema(path)
   except pa.ArrowInvalid as e:
-    raise ValueError(f'{path} is no whole Parquet file: {e}') from e
+    raise ValueError(f'{path} is not a whole Parquet file: {e}') from e
   metadata = {
     key.decode(): value.decode()
     for key, value in (schema.metadata or {}).items()
@@ -251,28 +237,28 @@ def read_metadata(path: str) -> dict[str, str]:
   missing = [name for name in COLUMNS if name not in schema.names]
   if missing or metadata.get(SPACE) not in SPACES:
     raise ValueError(
-      f'{path} is no file of embeddings: it must have the columns '
-      f'{", ".join(COLUMNS)} and say its `space` in the metadata. Received: '
+      f'{path} is not a file of embeddings: it must have the columns '
+      f'{", ".join(COLUMNS)} and name its `space` in the metadata. Received: '
       f'columns {", ".join(schema.names)}'
     )
   return metadata
 
 
 def _as_tuple(value, valid: Sequence[str], name: str) -> tuple[str, ...]:
-  """One name or several, checked; all of them for None."""
+  """Returns one name or several, checked; None means all."""
   if value is None:
     return tuple(valid)
   chosen = (value,) if isinstance(value, str) else tuple(value)
-  for one in chosen:
-    if one not in valid:
+  for item in chosen:
+    if item not in valid:
       raise ValueError(
-        f'`{name}` must be among {", ".join(valid)}. Received: {name}={one!r}'
+        f'`{name}` must be among {", ".join(valid)}. Received: {name}={item!r}'
       )
   return chosen
 
 
 def _matrix(column: pa.ChunkedArray, dimension: int) -> np.ndarray:
-  """(N, D) float32 of a column of fixed-size lists."""
+  """Returns the (N, D) float32 of a column of fixed-size lists."""
   parts = [
     chunk.flatten().to_numpy(zero_copy_only=False).reshape([-1, dimension])
     for chunk in column.chunks
@@ -290,17 +276,17 @@ def read(
   """Reads embeddings into memory.
 
   Args:
-    path: A table's folder, the folder of a space, a file, or several of them.
-    modality: One of `MODALITIES` or several; by default all.
-    space: One of `SPACES`, or several that may be compared with each other. By
-      default the one that there is.
+    path: Folder of a table or of a space, a file, or several of them.
+    modality: One of `MODALITIES` or several; None means all.
+    space: One of `SPACES`, or several that may be compared with each other;
+      None means the only one of the table.
 
   Returns:
-    The rows in the order of the files, with the metadata of the first of them.
+    The rows in the order of the files, with the metadata of the first file.
 
   Raises:
-    ValueError: An argument is wrong, there is nothing to read, or the rows are
-      of several models or of spaces that cannot be compared.
+    ValueError: An argument is wrong, there is nothing to read, or the rows
+      belong to several models or to spaces that cannot be compared.
 
   Example:
 
@@ -309,18 +295,18 @@ def read(
   """
   modalities = _as_tuple(modality, MODALITIES, 'modality')
   spaces = _as_tuple(space, SPACES, 'space')
-  found = {file: read_metadata(file) for file in find_files(path)}
-  files = [file for file in found if found[file][SPACE] in spaces]
-  there = sorted({metadata[SPACE] for metadata in found.values()})
+  metadata = {file: read_metadata(file) for file in find_files(path)}
+  files = [file for file in metadata if metadata[file][SPACE] in spaces]
   if not files:
+    valid = sorted({values[SPACE] for values in metadata.values()})
     raise ValueError(
-      f'`space` must be one that {path} has: {", ".join(there)}. Received: '
+      f'`space` must be one that {path} has: {", ".join(valid)}. Received: '
       f'space={space!r}'
     )
-  chosen = {found[file][SPACE] for file in files}
-  first = found[files[0]]
+  chosen = {metadata[file][SPACE] for file in files}
+  first = metadata[files[0]]
   allowed = first[COMPARABLE_WITH].split(',')
-  dimensions = {found[file][DIMENSION] for file in files}
+  dimensions = {metadata[file][DIMENSION] for file in files}
   if not chosen <= set(allowed) or len(dimensions) > 1:
     raise ValueError(
       f'`space` must be given, since {path} has several that cannot be '

@@ -84,11 +84,12 @@ def _readable(dataset):
 class CountedRows:
   """A data set that counts the rows that go by and are no padding.
 
+  Attributes:
+    num_rows: Rows of the last pass.
+
   Args:
     dataset: Iterable of dictionaries of batches.
 
-  Attributes:
-    num_rows: Rows of the last pass.
   """
 
   def __init__(self, dataset: tf.data.Dataset):

@@ -181,12 +181,6 @@ def finish_sounds(
 class ServedModel(tf.Module):
   """A model with its preprocessing, as functions of raw inputs.
 
-  Args:
-    model: Built `models.vatt.VATT`, or `models.classification.Classifier`.
-    video: `VideoConfig` of evaluation, or None where the model has no video.
-    audio: `AudioConfig`, or None.
-    text: `TextConfig`, or None.
-
   Attributes:
     functions: Dictionary from the names of signatures to `tf.function`s of
       named inputs, which return dictionaries. `embed_video` takes raw frames,
@@ -197,6 +191,12 @@ class ServedModel(tf.Module):
     audio: As given.
     text: As given.
     num_parameters: Number of parameters.
+
+  Args:
+    model: Built `models.vatt.VATT`, or `models.classification.Classifier`.
+    video: `VideoConfig` of evaluation, or None where the model has no video.
+    audio: `AudioConfig`, or None.
+    text: `TextConfig`, or None.
 
   Raises:
     ValueError: a modality of the model has no configuration, or takes another

@@ -1,8 +1,8 @@
-"""What the bytes of a container say before anything is decoded.
+"""The extent of a container, from its bytes, before anything is decoded.
 
 Some containers state their own size in a tree of boxes, chunks or tags. A walk
-over the outermost of them tells a file that breaks off before its end from one
-that is whole and whose header is wrong about its length, and finds a second
+over the outermost of them distinguishes a file that breaks off before its end
+from a whole one whose header states a wrong length, and finds a second
 recording behind the first, which FFmpeg does not read.
 """
 
@@ -24,18 +24,18 @@ _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _FLV = b'FLV\1'
 _FLV_HEADER_SIZE = 9 + 4
 
-# A walk is over the outermost elements; more of them are no such file.
+# A walk covers the outermost elements; no such file has more of them.
 _MAX_ELEMENTS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-  """How far a container reaches.
+  """Extent of a container.
 
   Attributes:
-    is_cut_off: Whether it should go on after the end of the file.
+    is_cut_off: Whether it should continue after the end of the file.
     is_followed: Whether another recording follows it in the same file.
-    media_end: Where the bytes of picture and sound end, if that is known.
+    media_end: Position at which picture and sound end, or None.
   """
 
   is_cut_off: bool = False
@@ -44,13 +44,9 @@ class Extent:
 
 
 def extent(path: str) -> Extent:
-  """Walks over the outermost elements of a file.
+  """Returns the extent of a file, from its outermost elements.
 
-  Args:
-    path: A file that can be read.
-
-  Returns:
-    Its extent; neither of the two for formats that do not state their size.
+  Of formats that do not state their size nothing is known.
   """
   size = os.path.getsize(path)
   with open(path, 'rb') as file:
@@ -67,7 +63,7 @@ def extent(path: str) -> Extent:
 
 
 def _riff(file: BinaryIO, size: int) -> Extent:
-  """AVI and WAV: chunks, of which large AVI files have several."""
+  """Walks over AVI and WAV: chunks, of which large AVI files have several."""
   position = 0
   while position + 12 <= size:
     file.seek(position)
@@ -86,7 +82,7 @@ def _riff(file: BinaryIO, size: int) -> Extent:
 
 
 def _boxes(file: BinaryIO, size: int) -> Extent:
-  """MP4, QuickTime and their like."""
+  """Walks over MP4, QuickTime and the like."""
   position = 0
   has_movie = False
   for _ in range(_MAX_ELEMENTS):
@@ -101,7 +97,7 @@ def _boxes(file: BinaryIO, size: int) -> Extent:
       position = size
       break
     if length < 8 or not name.isalnum():
-      break  # no box: what is behind it cannot be told
+      break  # not a box: its length is unknown
     if name == b'moov':
       if has_movie:
         return Extent(is_followed=True)
@@ -111,7 +107,7 @@ def _boxes(file: BinaryIO, size: int) -> Extent:
 
 
 def _flv(file: BinaryIO, size: int) -> Extent:
-  """Flash video: a tag for each frame."""
+  """Walks over Flash video: a tag for each frame."""
   position = 9
   for _ in range(_MAX_ELEMENTS):
     # The length of the tag before, then the head of the next.
@@ -131,12 +127,9 @@ def _flv(file: BinaryIO, size: int) -> Extent:
 
 
 def flv_headers(path: str) -> tuple[int, ...]:
-  """Where further recordings begin in a file of Flash video; else nothing.
+  """Returns the positions of further recordings in a file of Flash video.
 
-  FFmpeg takes such a header for a damaged tag and goes far beyond it.
-
-  Args:
-    path: A file that can be read, not empty.
+  FFmpeg takes such a header for a damaged tag and skips far beyond it.
   """
   status = os.stat(path)
   return _flv_headers(path, status.st_size, status.st_mtime_ns)
@@ -144,8 +137,8 @@ def flv_headers(path: str) -> tuple[int, ...]:
 
 @functools.lru_cache
 def _flv_headers(path: str, size: int, changed: int) -> tuple[int, ...]:
-  del size, changed  # of the file that was read
-  found = []
+  del size, changed  # keys of the cache
+  positions = []
   with open(path, 'rb') as file:
     if file.read(4) != _FLV:
       return ()
@@ -158,17 +151,17 @@ def _flv_headers(path: str, size: int, changed: int) -> tuple[int, ...]:
         if tag > 0 and data[tag + 1 : tag + 4] == (length - 11).to_bytes(
           3, 'big', signed=True
         ):
-          found.append(position)
+          positions.append(position)
         position = data.find(_FLV, position + 1)
-  return tuple(found)
+  return tuple(positions)
 
 
 class WithoutHeaders(io.RawIOBase):
   """Joined files of Flash video as one, without the headers in its middle.
 
   Args:
-    path: The file.
-    headers: Of `flv_headers`.
+    path: Path of the file.
+    headers: Positions that `flv_headers` returns.
   """
 
   def __init__(self, path: str, headers: Sequence[int]):
@@ -176,7 +169,7 @@ class WithoutHeaders(io.RawIOBase):
     self.name = path
     self._file = open(path, 'rb')  # noqa: SIM115, closed by `close`
     ends = [*headers, os.path.getsize(path)]
-    starts = [0, *(one + _FLV_HEADER_SIZE for one in headers)]
+    starts = [0, *(header + _FLV_HEADER_SIZE for header in headers)]
     # Place in this file, place in the real one and length of each stretch.
     self._stretches, place = [], 0
     for start, end in zip(starts, ends):
@@ -185,21 +178,26 @@ class WithoutHeaders(io.RawIOBase):
     self._size = place
     self._place = 0
 
-  def readable(self) -> bool:  # noqa: D102
+  def readable(self) -> bool:
+    """Returns whether the file can be read."""
     return True
 
-  def seekable(self) -> bool:  # noqa: D102
+  def seekable(self) -> bool:
+    """Returns whether the file can be sought in."""
     return True
 
-  def tell(self) -> int:  # noqa: D102
+  def tell(self) -> int:
+    """Returns the position in the file."""
     return self._place
 
-  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    """Moves to a position and returns it."""
     origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}
     self._place = origin[whence] + offset
     return self._place
 
-  def readinto(self, buffer) -> int:  # noqa: D102
+  def readinto(self, buffer: bytearray | memoryview) -> int:
+    """Reads bytes into a buffer and returns their number."""
     for place, start, length in self._stretches:
       inside = self._place - place
       if 0 <= inside < length:
@@ -210,13 +208,14 @@ class WithoutHeaders(io.RawIOBase):
         return len(data)
     return 0
 
-  def close(self) -> None:  # noqa: D102
+  def close(self) -> None:
+    """Closes the file."""
     self._file.close()
     super().close()
 
 
 def _ebml(file: BinaryIO, size: int) -> Extent:
-  """Matroska and WebM: segments, and clusters in them."""
+  """Walks over Matroska and WebM: segments, and clusters in them."""
   is_cut_off, media_end = False, 0
   for element, length, start in _ebml_elements(file, 0, size):
     if element != _SEGMENT:
@@ -235,7 +234,7 @@ def _ebml(file: BinaryIO, size: int) -> Extent:
 def _ebml_elements(
   file: BinaryIO, position: int, end: int
 ) -> Iterator[tuple[int, int | None, int]]:
-  """Id, length (None: unknown) and place of the content of each element."""
+  """Yields id, length (None if unknown) and content position of elements."""
   while position < end:
     file.seek(position)
     head = file.read(12)

@@ -11,128 +11,39 @@ more than half a second from zero (transport streams, cut recordings).
 from collections.abc import Callable, Sequence
 import dataclasses
 
-import numpy as np
-
-from vatt_tf.media import captions, errors, media_file, video_frames
+from vatt_tf.media import (
+  caption_cues,
+  caption_track,
+  clock,
+  decode_settings,
+  decoded_clip,
+  errors,
+  media_file,
+  packet_reader,
+  span_ends,
+  video_frames,
+)
 from vatt_tf.media import sound as sound_lib
 
-SECOND = media_file.SECOND
-Settings = media_file.Settings
+# Times before a span, in µs, from which reading is tried.
+_PREROLLS = (sound_lib.PREROLL, 10 * clock.SECOND)
 
-# How much earlier than asked a file may end: times in manifests are rounded.
-END_TOLERANCE = media_file.END_TOLERANCE
-
-# µs before a span from where reading is tried.
-_PREROLLS = (sound_lib.PREROLL, 10 * SECOND)
-# A caption that is shown when a span starts may have come up this much earlier.
-_CAPTION_PREROLL = 60 * SECOND
-
-# Of the time of a span.
+# Minimum share of a span that must have a picture, and sound likewise.
 _MIN_COVERED_SHARE = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Span:
-  """A part of a file.
-
-  Attributes:
-    start: µs.
-    end: µs, or None for the end of the file.
-    is_exact: Whether a file that ends before `end` is an error; otherwise the
-      span ends with the file.
-  """
-
-  start: int = 0
-  end: int | None = None
-  is_exact: bool = True
-
-
-@dataclasses.dataclass
-class DecodedClip:
-  """What a span of a file holds.
-
-  Attributes:
-    start: µs in the file.
-    end: µs in the file.
-    frames: JPEG images; none if there is no video.
-    height: Of the frames.
-    width: Of the frames.
-    audio: (S,) float32 in [-1, 1], the first sample at `start`, or None.
-    cues: Captions in order of time, in µs on the clock of the file.
-    notes: What was left out or changed on the way here.
-    is_last: Whether it is known to end with the file.
-  """
-
-  start: int
-  end: int
-  frames: list[bytes] = dataclasses.field(default_factory=list)
-  height: int = 0
-  width: int = 0
-  audio: np.ndarray | None = None
-  cues: list[captions.Cue] = dataclasses.field(default_factory=list)
-  notes: list[errors.Note] = dataclasses.field(default_factory=list)
-  is_last: bool = False
-
-
-def read_captions(
-  media: media_file.MediaFile, start: int, end: int
-) -> list[captions.Cue]:
-  """Captions of the file's text stream that are shown in [start, end), µs.
+def find_end(
+  path: str, audio_path: str, settings: decode_settings.Settings
+) -> int:
+  """Returns the time in µs at which a file ends.
 
   Args:
-    media: A file.
-    start: µs.
-    end: µs.
-
-  Returns:
-    Cues in order of time; none if the file has no text stream.
-  """
-  if media.text is None:
-    return []
-  first = max(0, start - _CAPTION_PREROLL)
-  cues = []
-  # The main stream is read along, since captions are too sparse to tell that
-  # the end of the span has passed.
-  for packet in media.packets(first, media.main_kind, 'text'):
-    stream = packet.stream
-    stamp = packet.pts if packet.pts is not None else packet.dts
-    if stamp is None:
-      continue
-    time = media.time(stamp, stream)
-    if stream.type != 'subtitle':
-      if packet.dts is not None and media.time(packet.dts, stream) > end:
-        break
-      continue
-    last = captions.OPEN_END
-    if packet.duration:
-      last = time + round(packet.duration * stream.time_base * SECOND)
-    for one in media_file.decode_packet(packet) or []:
-      cues.append((time, last, _subtitle_lines(one)))
-  cues = captions.unroll(captions.close_ends(cues))
-  return captions.in_span(cues, start, end)
-
-
-def _subtitle_lines(subtitle) -> list[str]:
-  """The lines of a decoded caption: a set of rectangles, or one of them."""
-  parts = subtitle if hasattr(subtitle, 'rects') else [subtitle]
-  lines = []
-  for part in parts:
-    raw = getattr(part, 'dialogue', b'') or getattr(part, 'text', b'')
-    text = raw.decode('utf-8', errors='replace')
-    lines += text.replace('\\N', '\n').split('\n')
-  return lines
-
-
-def find_end(path: str, audio_path: str, settings: Settings) -> int:
-  """µs at which a file ends.
-
-  Args:
-    path: File with the video, or ''.
-    audio_path: File with the sound, where it is another one, or ''.
-    settings: Which streams count.
+    path: Path of the file with the video, or ''.
+    audio_path: Path of the file with the sound, if that is another one; or ''.
+    settings: Settings that choose the streams.
 
   Raises:
-    errors.MediaError: It cannot be read.
+    errors.MediaError: The file cannot be read.
   """
   settings = _media_settings(path, audio_path, settings)
   with media_file.MediaFile(path or audio_path, settings) as media:
@@ -140,9 +51,9 @@ def find_end(path: str, audio_path: str, settings: Settings) -> int:
 
 
 def _media_settings(
-  path: str, audio_path: str, settings: Settings
-) -> media_file.Settings:
-  """The settings for the main file: less what another file is asked for."""
+  path: str, audio_path: str, settings: decode_settings.Settings
+) -> decode_settings.Settings:
+  """Returns the settings of the main file, without what another file has."""
   if not path:
     return dataclasses.replace(settings, use_video=False)
   if audio_path and settings.use_video:
@@ -150,62 +61,32 @@ def _media_settings(
   return settings
 
 
-def _known_spans(
-  media: media_file.MediaFile, spans: Sequence[Span]
-) -> list[tuple[int, int] | errors.MediaError]:
-  """Start and end of each span, or why it cannot be read."""
-  length = None
-  if any(not span.is_exact or span.end is None for span in spans):
-    length = media.length()
-  known = []
-  for span in spans:
-    if length is None:
-      stated = media.stated_end()
-      # The container may be wrong: its word alone is no reason to refuse.
-      if stated is not None and span.start >= stated + SECOND:
-        length = media.length()
-    end = length.end if span.end is None else span.end
-    if length is not None and span.start >= length.end + SECOND:
-      known.append(_beyond(span.start, length.end, length.kind))
-    elif end <= span.start:
-      known.append(_beyond(span.start, end, length.kind if length else 'file'))
-    else:
-      known.append((span.start, end))
-  return known
-
-
-def _beyond(start: int, end: int, kind: str) -> errors.MediaError:
-  return errors.MediaError(
-    f'the clip starts at {media_file.seconds(start)}, but its {kind} ends at '
-    f'{media_file.seconds(end)}'
-  )
-
-
 def decode_spans(
   path: str,
   audio_path: str,
-  spans: Sequence[Span],
-  settings: Settings,
+  spans: Sequence[decoded_clip.Span],
+  settings: decode_settings.Settings,
   use_caption_stream: bool = False,
   caption_margin: int = 0,
-) -> list[DecodedClip | errors.MediaError]:
+) -> list[decoded_clip.DecodedClip | errors.MediaError]:
   """Decodes several spans of a file, in one pass over each stream.
 
   Memory grows with the length from the first start to the last end.
 
   Args:
-    path: File with the video, or with video and sound; '' for sound alone.
-    audio_path: File with the sound where it is another one: then the sound of
-      `path` is not used. Or ''.
+    path: Path of the file with the video, or with video and sound; '' for sound
+      alone.
+    audio_path: Path of the file with the sound if that is another one, so that
+      the sound of `path` is not used; or ''.
     spans: Parts of the file.
-    settings: What is taken, and in which form.
+    settings: Streams that are taken, and the form of their content.
     use_caption_stream: Whether to read captions from the file.
-    caption_margin: µs around a span whose captions count as its own.
+    caption_margin: Time around a span, in µs, whose captions count as its own.
 
   Returns:
-    Of each span its clip, or why it cannot be had. A clip has frames if half
-    of it or more has video, and sound likewise; silence fills gaps, and after
-    the video its last frame is held.
+    The clip of each span, or its error. A clip has frames if half of it or more
+    has video, and sound likewise; silence fills gaps, and after the video its
+    last frame is held.
   """
   cue_margin = caption_margin if use_caption_stream else None
   try:
@@ -228,14 +109,14 @@ def decode_spans(
 def _decode(
   media: media_file.MediaFile,
   sound: media_file.MediaFile,
-  spans: Sequence[Span],
-  settings: Settings,
+  spans: Sequence[decoded_clip.Span],
+  settings: decode_settings.Settings,
   cue_margin: int | None,
-) -> list[DecodedClip | errors.MediaError]:
-  """`decode_spans` of open files."""
-  results = _known_spans(media, spans)
+) -> list[decoded_clip.DecodedClip | errors.MediaError]:
+  """Does `decode_spans` for open files."""
+  results = span_ends.resolve_spans(media, spans)
   wanted = [
-    i for i, one in enumerate(results) if not isinstance(one, Exception)
+    i for i, span in enumerate(results) if not isinstance(span, Exception)
   ]
   if not wanted:
     return results
@@ -243,24 +124,28 @@ def _decode(
   first = min(start for start, _ in known)
   last = max(end for _, end in known)
   frame_reader, sound_reader = _read(media, sound, known, settings)
-  none = media_file.Reading()
+  none = packet_reader.Reading()
   video = none if frame_reader is None else frame_reader.reading
   audio = none if sound_reader is None else sound_reader.reading
   track = None if sound_reader is None else sound_reader.track
-  # Sound of another file does not say how long this one is.
-  end_of_file = _read_end(video, audio if sound is media else none)
+  # Sound of another file does not tell how long this one is.
+  end_of_file = span_ends.find_read_end(
+    video, audio if sound is media else none
+  )
   cues = []
   if cue_margin is not None:
-    cues = read_captions(media, first - cue_margin, last + cue_margin)
+    cues = caption_track.read_captions(
+      media, first - cue_margin, last + cue_margin
+    )
   for number, i in enumerate(wanted):
     start, end = known[number]
     try:
-      _check_whole(media, spans[i], start, end, [video, audio])
-      end = _check_end(spans[i], start, end, end_of_file)
-      own = captions.in_span(cues, start, end, cue_margin or 0)
-      clip = DecodedClip(start, end, cues=own)
-      if not _is_exact(spans[i]):
-        clip.is_last = end >= media.length().end - END_TOLERANCE
+      span_ends.check_whole(media, spans[i], start, end, [video, audio])
+      end = span_ends.check_end(spans[i], start, end, end_of_file)
+      own = caption_cues.in_span(cues, start, end, cue_margin or 0)
+      clip = decoded_clip.DecodedClip(start, end, cues=own)
+      if not span_ends.is_exact(spans[i]):
+        clip.is_last = end >= media.length().end - clock.END_TOLERANCE
       clip.notes += _notes_of(media, clip, spans[i])
       covered = 0
       if frame_reader is not None:
@@ -274,7 +159,7 @@ def _decode(
       if not clip.frames and clip.audio is None:
         raise errors.MediaError(
           'it has no video and no audio between '
-          f'{media_file.seconds(start)} and {media_file.seconds(end)}'
+          f'{clock.format_seconds(start)} and {clock.format_seconds(end)}'
         )
       results[i] = clip
     except errors.MediaError as e:
@@ -283,16 +168,16 @@ def _decode(
 
 
 def _add_frames(
-  clip: DecodedClip,
+  clip: decoded_clip.DecodedClip,
   media: media_file.MediaFile,
   reader: video_frames.FrameReader,
   number: int,
-  settings: Settings,
+  settings: decode_settings.Settings,
 ) -> int:
   """Gives a clip the frames of span `number`, or a note why it has none.
 
   Returns:
-    How much of the clip has a picture, µs.
+    The time of the clip that has a picture, in µs.
   """
   start, end = clip.start, clip.end
   covered = _covered(reader.reading, start, end)
@@ -317,9 +202,9 @@ def _add_frames(
 
 
 def _add_sound(
-  clip: DecodedClip, track: sound_lib.SoundTrack, least: float
+  clip: decoded_clip.DecodedClip, track: sound_lib.SoundTrack, least: float
 ) -> None:
-  """Gives a clip its sound if `least` µs of it have some, or a note."""
+  """Gives a clip its sound if at least `least` µs have some, or a note."""
   clip.audio = track.cut(clip.start, clip.end, least)
   covered = track.covered(clip.start, clip.end)
   if clip.audio is None and covered:
@@ -330,16 +215,16 @@ def _read(
   media: media_file.MediaFile,
   sound: media_file.MediaFile,
   spans: Sequence[tuple[int, int]],
-  settings: Settings,
+  settings: decode_settings.Settings,
 ) -> tuple[video_frames.FrameReader | None, sound_lib.SoundReader | None]:
   """Reads the frames and the sound of spans (start and end in µs)."""
   start = min(first for first, _ in spans)
   end = max(last for _, last in spans)
   if (end - start) * settings.audio_rate * 4 > (
-    sound_lib.MAX_CLIP_BYTES * SECOND
+    sound_lib.MAX_CLIP_BYTES * clock.SECOND
   ):
     raise errors.MediaError(
-      f'{media_file.seconds(end - start)} of sound are more than '
+      f'{clock.format_seconds(end - start)} of sound are more than '
       f'{sound_lib.MAX_CLIP_BYTES >> 20} MB, too much for one record: cut it '
       'with --clip_seconds'
     )
@@ -363,8 +248,8 @@ def _read(
 def _pass_over(
   media: media_file.MediaFile,
   start: int,
-  make_readers: dict[str, Callable[[int], media_file.Reader]],
-) -> dict[str, media_file.Reader]:
+  make_readers: dict[str, Callable[[int], packet_reader.Reader]],
+) -> dict[str, packet_reader.Reader]:
   """Reads a file from before `start`, µs, until every reader has its part.
 
   Indices of files may be wrong, and then a seek lands too late: it is tried
@@ -381,19 +266,19 @@ def _pass_over(
       reader = readers[media.kind_of(packet)]
       if not reader.is_done:
         reader.feed(packet)
-      if reader.is_late or all(one.is_done for one in active):
+      if reader.is_late or all(other.is_done for other in active):
         packets.close()
         break
     for reader in active:
-      if not reader.is_done and not any(one.is_late for one in active):
+      if not reader.is_done and not any(other.is_late for other in active):
         reader.finish()
     if not any(reader.is_late for reader in active):
       break
   return readers
 
 
-def _covered(video: media_file.Reading, start: int, end: int) -> int:
-  """How much of a span has a picture, µs."""
+def _covered(video: packet_reader.Reading, start: int, end: int) -> int:
+  """Returns the time of a span that has a picture, in µs."""
   if video.first is None:
     return 0
   last = end if video.end is None else min(end, video.end)
@@ -402,7 +287,7 @@ def _covered(video: media_file.Reading, start: int, end: int) -> int:
 
 def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
   return errors.Note(
-    f'its {what} is left out: it covers {media_file.seconds(covered)} of the '
+    f'its {what} is left out: it covers {clock.format_seconds(covered)} of the '
     'clip, less than half',
     start=start,
     end=end,
@@ -410,11 +295,13 @@ def _left_out(what: str, covered: int, start: int, end: int) -> errors.Note:
 
 
 def _notes_of(
-  media: media_file.MediaFile, clip: DecodedClip, span: Span
+  media: media_file.MediaFile,
+  clip: decoded_clip.DecodedClip,
+  span: decoded_clip.Span,
 ) -> list[errors.Note]:
-  """What there is to say of a file, in the clip where it belongs."""
+  """Returns the notes on a file that belong to a clip."""
   notes = ()
-  if not _is_exact(span):
+  if not span_ends.is_exact(span):
     notes = media.length().notes
   elif media.may_restart:
     notes = media.read_timeline().notes
@@ -429,74 +316,9 @@ def _notes_of(
 
 
 def _is_unseen(media: media_file.MediaFile, start: int, end: int) -> bool:
-  """Whether a clip reaches into a joined recording without a picture."""
+  """Returns whether a clip reaches into a recording without a picture."""
   unseen = media.read_timeline().unseen if media.may_restart else ()
   return any(
-    min(end, last) - max(start, first) > END_TOLERANCE for first, last in unseen
+    min(end, last) - max(start, first) > clock.END_TOLERANCE
+    for first, last in unseen
   )
-
-
-def _is_exact(span: Span) -> bool:
-  """Whether its end was asked for, and is not that of the file."""
-  return span.is_exact and span.end is not None
-
-
-def _read_end(
-  video: media_file.Reading, audio: media_file.Reading
-) -> tuple[int, str] | None:
-  """Where a file ends, and what ends there; None if it was not read so far."""
-  readings = [one for one in (video, audio) if one.first is not None]
-  if not readings or any(one.end is None for one in readings):
-    return None
-  return media_file.last_end(
-    *(None if one.first is None else one.end for one in (video, audio))
-  )
-
-
-def _check_whole(
-  media: media_file.MediaFile,
-  span: Span,
-  start: int,
-  end: int,
-  readings: Sequence[media_file.Reading],
-) -> None:
-  """Raises `MediaError` for a file that breaks off before its stated end."""
-  if _is_exact(span):
-    return
-  length = media.length()
-  if length.is_cut_off and end >= length.end - END_TOLERANCE:
-    raise _cut_off(length.claimed, length.end)
-  ends = [one.end for one in readings if one.first is not None]
-  # The end of a file may be that of its captions.
-  if media.has_captions:
-    return
-  if not ends or any(one is None for one in ends) or start >= max(ends):
-    return
-  if max(ends) < end - max(SECOND, end // 20):
-    raise _cut_off(end, max(ends))
-
-
-def _cut_off(stated: int, end: int) -> errors.MediaError:
-  return errors.MediaError(
-    f'it should last until {media_file.seconds(stated)} or longer, but can '
-    f'only be read until {media_file.seconds(end)}: it is cut off or damaged'
-  )
-
-
-def _check_end(
-  span: Span, start: int, end: int, end_of_file: tuple[int, str] | None
-) -> int:
-  """Where a span ends, once the file was read; raises `MediaError`."""
-  if end_of_file is None:
-    return end
-  last, kind = end_of_file
-  if start >= last:
-    raise _beyond(start, last, kind)
-  if _is_exact(span):
-    if last < end - END_TOLERANCE:
-      raise errors.MediaError(
-        f'the clip ({media_file.seconds(start)} to {media_file.seconds(end)}) '
-        f'is longer than its {kind}, which ends at {media_file.seconds(last)}'
-      )
-    return end
-  return min(end, last)

@@ -4,24 +4,23 @@ from typing import NamedTuple
 
 
 class MediaError(ValueError):
-  """A file cannot be used; the message says which part of it, and why.
+  """A file cannot be used; the message names the part and the reason.
 
-  While files are ingested it becomes one line of the skip report. It carries
+  While files are ingested it becomes a line of the skip report. It carries
   its message alone, so that it can pass between processes.
   """
 
 
 class Note(NamedTuple):
-  """Something of a file that was left out or changed, while the rest was kept.
+  """A part of a file that was left out or changed, while the rest was kept.
 
-  Becomes a line of the skip report, which does not count as a failure.
+  It becomes a line of the skip report, which does not count as a failure.
 
   Attributes:
-    reason: What was left out or changed, and why, on one line.
-    file: The file it is in, if that is not the media file itself: its base
-      name.
-    start: µs where it begins, or None if it has no time.
-    end: µs where it ends, or None.
+    reason: Description of the part and the reason, on one line.
+    file: Base name of the file that it is in; '' for the media file itself.
+    start: Start of the part in µs, or None.
+    end: End of the part in µs, or None.
   """
 
   reason: str
@@ -34,9 +33,13 @@ class TooManyFailedError(RuntimeError):
   """More clips failed than `max_failed_share` allows, or nothing is left.
 
   Attributes:
-    result: What the run made: it is complete but for these clips.
+    result: Result of the run, which is complete except for these clips.
+
+  Args:
+    message: Text of the error.
+    result: See the attribute.
   """
 
-  def __init__(self, message: str, result):
+  def __init__(self, message: str, result: object):
     super().__init__(message)
     self.result = result

@@ -1,23 +1,23 @@
-"""The files of a folder and of those in it, whatever is a link there."""
+"""The files of a folder and its subfolders, some of which may be links."""
 
 from collections.abc import Iterator
 import os
 
 
 def walk(root: str) -> Iterator[tuple[str, list[str]]]:
-  """Folders with the names of what they hold, but for folders.
+  """Yields folders with the names of their files.
 
-  Linked folders are followed, as data sets are put together of links to folders
-  on other disks. Each folder is taken once, and under its own name rather than
-  a link's where it has both, so that links in a circle end. Hidden files and
-  folders are left out.
+  Linked folders are followed, as data sets often consist of links to folders on
+  other disks. Each folder comes once, and under its own name rather than a
+  link's if it has both, so that links in a circle end. Hidden files and folders
+  are left out.
 
   Args:
-    root: Where to begin.
+    root: Path of the first folder.
 
   Yields:
-    Path of a folder, which begins with `root`, and the sorted names in it. One
-    that cannot be listed is a name of the folder around it.
+    Path of a folder, which begins with `root`, and the sorted names of its
+    files. A subfolder that cannot be listed counts as a file.
   """
   seen = set()
   waiting = [root]
@@ -31,7 +31,7 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
 def _walk_own(
   folder: str, seen: set[tuple[int, int]], links: list[str]
 ) -> Iterator[tuple[str, list[str]]]:
-  """The folders that are no links, in order; adds those that are to `links`."""
+  """Yields the folders that are not links, and adds the others to `links`."""
   pending = [folder]
   while pending:
     folder = pending.pop()

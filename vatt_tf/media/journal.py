@@ -1,4 +1,4 @@
-"""What an unfinished run has done so far, in a file."""
+"""Journals of unfinished runs."""
 
 import contextlib
 import fcntl
@@ -6,33 +6,33 @@ import json
 import os
 
 _HELD = (
-  'Another ingest is writing {}: let it end, or give another `name` or '
+  'Another ingest is writing {}: wait for its end, or give another `name` or '
   '`output_dir`.'
 )
 
 
 def describe_change(path: str) -> str:
-  """The error for a file at `path` that other options have made."""
+  """Returns the error for a file that other options have written."""
   return (
     f'{path} belongs to an ingest with another manifest, other files or other '
-    'options. Run it with the same ones to go on, give another `name` or '
+    'options. Run it with the same ones to resume, give another `name` or '
     '`output_dir`, or start again with `overwrite` (--overwrite), which '
     'removes the shards of this name.'
   )
 
 
 class JsonLines:
-  """A file of JSON values, one a line, held against other processes.
-
-  Args:
-    path: The file; it is made if it is not there.
-    held: What the error says if another process has it.
+  """A file of JSON values, one per line, locked against other processes.
 
   Attributes:
-    ends: From (video_path, audio_path) to where the file ends, or the error.
+    ends: End of a file in µs, or its error, by (video_path, audio_path).
+
+  Args:
+    path: Path of the file; created if it is missing.
+    held: Message of the error if another process holds it.
 
   Raises:
-    ValueError: Another process has it.
+    ValueError: Another process holds it.
   """
 
   def __init__(self, path: str, held: str):
@@ -49,10 +49,10 @@ class JsonLines:
       raise
 
   def _read(self) -> list:
-    """The values of the file."""
+    """Returns the values of the file."""
     self._file.seek(0)
     content = self._file.read()
-    # A line that a killed run left half-written is as good as not there.
+    # A line that a killed run left half-written does not count.
     whole = content[: content.rfind(b'\n') + 1]
     if whole != content:
       self._file.truncate(len(whole))
@@ -64,11 +64,11 @@ class JsonLines:
     self._file.flush()
 
   def is_empty(self) -> bool:
-    """Whether nothing is noted."""
+    """Returns whether nothing is noted."""
     return not os.fstat(self._file.fileno()).st_size
 
   def clear(self) -> None:
-    """Takes every line out."""
+    """Removes every line."""
     self._file.truncate(0)
 
   def add_end(self, key: tuple[str, str], end: int | str) -> None:
@@ -85,30 +85,30 @@ class JsonLines:
 
 
 def hold(path: str) -> JsonLines:
-  """The journal at a path as lines alone, held against other ingests.
+  """Returns the locked journal of an ingest, without reading it.
 
   Args:
-    path: The file; it is made if it is not there.
+    path: Path of the file; created if it is missing.
 
   Raises:
-    ValueError: Another ingest has it.
+    ValueError: Another ingest holds it.
   """
   return JsonLines(path, _HELD.format(path))
 
 
 class Journal(JsonLines):
-  """`NAME.progress.jsonl`: what an unfinished ingest has done so far.
-
-  Args:
-    path: The file.
-    fingerprint: Of everything that the records depend on.
+  """`NAME.progress.jsonl`: the finished work of an ingest.
 
   Attributes:
-    ends: From (video_path, audio_path) to where the file ends, or the error.
-    tasks: What each finished task gave, in order.
+    ends: End of a file in µs, or its error, by (video_path, audio_path).
+    tasks: Counts of each finished task, in order.
+
+  Args:
+    path: Path of the file.
+    fingerprint: Digest of everything that the records depend on.
 
   Raises:
-    ValueError: Another process has it, or it is of other options.
+    ValueError: Another process holds it, or it belongs to other options.
   """
 
   def __init__(self, path: str, fingerprint: str):
@@ -129,7 +129,7 @@ class Journal(JsonLines):
     if lines[0].get('fingerprint') != fingerprint:
       if any('records' in line for line in lines):
         raise ValueError(describe_change(self._path))
-      # Nothing was made yet: nothing is lost.
+      # Nothing is finished yet: nothing is lost.
       self.clear()
       self._write({'fingerprint': fingerprint})
       return
@@ -140,12 +140,12 @@ class Journal(JsonLines):
         self.tasks.append(line)
 
   def add_task(self, line: dict) -> None:
-    """Notes a task that is done."""
+    """Notes a finished task."""
     self.tasks.append(line)
     self._write(line)
 
   def forget_tasks_from(self, index: int) -> None:
-    """Takes back tasks whose records were not saved."""
+    """Removes tasks whose records were not saved."""
     if index == len(self.tasks):
       return
     self.tasks = self.tasks[:index]

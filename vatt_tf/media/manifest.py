@@ -1,4 +1,4 @@
-"""What is to be ingested: the rows of a manifest csv, or the files of a folder.
+"""Segments to ingest: the rows of a manifest csv, or the files of a folder.
 
 A manifest has a header and one row per part of a media file:
 
@@ -19,9 +19,9 @@ of every other fold G.
 
 A row may also be a picture: a clip of one frame.
 
-Rows of empty cells are none. A cell that holds what programs write for no value
-(`nan`, `None`, `null` and the like) is an empty one. Captions and labels have
-the form of `plain_text`.
+Rows of empty cells are skipped. A cell that holds what programs write for no
+value (`nan`, `None`, `null` and the like) is an empty one. Captions and labels
+have the form of `plain_text`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ from vatt_tf.core import (
   file_utils,
   plain_text,
 )
-from vatt_tf.media import captions, errors, folders, text_files
+from vatt_tf.media import caption_cues, clock, errors, folders, text_files
 
 COLUMNS = (
   'video_path',
@@ -64,13 +64,12 @@ MEDIA_EXTENSIONS = frozenset(
   .webm .wma .wmv .wv .y4m""".split()
 )
 
-# A manifest may list pictures; in a folder they are no media.
+# A manifest may list pictures; in a folder they are not media.
 PICTURE_EXTENSIONS = frozenset(('.jpeg', '.jpg', '.png'))
 
-_SECOND = 1_000_000
 # No media file lasts longer than this.
 _MAX_SECONDS = 1e9
-# Of a header in a message.
+# Maximum length of a header in a message.
 _MAX_LENGTH = 500
 
 # A list of ids is a file of this name.
@@ -82,13 +81,13 @@ class Segment:
   """A part of a media file.
 
   Attributes:
-    video_path: As the manifest has it; '' for sound alone.
-    audio_path: As the manifest has it; '' where `video_path` has the sound.
-    start: µs.
-    end: µs, or None for the end of the file.
+    video_path: Path as in the manifest; '' for sound alone.
+    audio_path: Path as in the manifest; '' where `video_path` has the sound.
+    start: Start in µs.
+    end: End in µs, or None for the end of the file.
     labels: Names of its classes.
-    captions: Texts that speak of it.
-    splits: Lists of ids that it belongs to.
+    captions: Texts that describe it.
+    splits: Names of the lists of ids that it belongs to.
   """
 
   video_path: str = ''
@@ -101,16 +100,16 @@ class Segment:
 
   @property
   def path(self) -> str:
-    """The path that names it: of the video, or of the sound alone."""
+    """The path of the video, or of the sound alone."""
     return self.video_path or self.audio_path
 
 
 def _parse_time(text: str, column: str, where: str) -> int | None:
-  """µs of seconds or of `hh:mm:ss`; None for an empty cell."""
+  """Returns the µs of seconds or `hh:mm:ss`; None for an empty cell."""
   text = text.strip()
   if not text:
     return None
-  time = captions.parse_clock(text)
+  time = caption_cues.parse_clock(text)
   if time is not None:
     return time
   try:
@@ -119,10 +118,10 @@ def _parse_time(text: str, column: str, where: str) -> int | None:
     value = math.nan
   if not 0 <= value <= _MAX_SECONDS:
     raise errors.MediaError(
-      f'{where}: `{column}` must be seconds from 0 on, or hh:mm:ss. Received: '
+      f'{where}: `{column}` must be seconds from 0, or hh:mm:ss. Received: '
       f'{column}={text[:80]!r}'
     )
-  return round(value * _SECOND)
+  return round(value * clock.SECOND)
 
 
 def _check_splits(names: Sequence[str], column: str, where: str) -> None:
@@ -193,7 +192,7 @@ class _Cells:
   """The cells of rows, in the form in which they are used.
 
   Args:
-    path: Of the manifest, for the message.
+    path: Path of the manifest, for the message.
   """
 
   def __init__(self, path: str):
@@ -201,7 +200,7 @@ class _Cells:
     self._num_missing = 0
 
   def _present(self, text: str) -> str:
-    """A cell, or one of the names in it; '' if it stands for no value."""
+    """Returns a cell, or a name in it; '' if it stands for no value."""
     text = text.strip()
     if plain_text.is_missing(text):
       self._num_missing += 1
@@ -209,17 +208,17 @@ class _Cells:
     return text
 
   def row(self, row: dict[str, str]) -> dict[str, str]:
-    """The cells of all columns, without those that stand for no value."""
+    """Returns the cells of all columns; '' where they stand for no value."""
     return {column: self._present(row.get(column, '')) for column in COLUMNS}
 
   def labels(self, cell: str) -> list[str]:
-    """The labels of a cell, each once."""
+    """Returns the labels of a cell, each once."""
     labels = map(self._present, cell.split('|'))
     labels = map(plain_text.clean_name, labels)
     return list(dict.fromkeys(label for label in labels if label))
 
   def log(self) -> None:
-    """Says how many cells were left out."""
+    """Logs how many cells were left out."""
     if self._num_missing:
       logging.warning(
         '%s: %d cells hold nan, None, null or the like, which stand for no '
@@ -238,20 +237,21 @@ def read_manifest(
   """Reads a manifest.
 
   Args:
-    path: A csv file as the module docstring says.
-    encoding: Of its text; '' for UTF-8. A byte order mark goes first.
+    path: Path of a csv file in the form of the module docstring.
+    encoding: Encoding of its text; '' for UTF-8. A byte order mark takes
+      precedence.
     ignore_columns: Columns to leave out.
-    data: What the file holds, if it was read before.
+    data: Content of the file if it was read before, or None.
 
   Returns:
-    Its segments in the order of their first rows.
+    Segments in the order of their first rows.
 
   Raises:
-    errors.MediaError: It cannot be read; the message names the line.
+    errors.MediaError: The file cannot be read; the message names the line.
   """
   name = os.path.basename(path)
   table = _read_table(path, encoding, data)
-  _check_header([one for one in table.header if one], name, ignore_columns)
+  _check_header(list(filter(None, table.header)), name, ignore_columns)
   cells_of = _Cells(path)
   segments = {}
   for line, values in table.rows:
@@ -281,11 +281,11 @@ def read_manifest(
     caption = plain_text.clean(cells['caption'])
     if caption and caption not in texts:
       texts.append(caption)
-    for column, found in (('splits', splits), ('fold', folds)):
+    for column, earlier in (('splits', splits), ('fold', folds)):
       names = [name.strip() for name in cells[column].split('|')]
-      names = [name for name in names if name and name not in found]
+      names = [name for name in names if name and name not in earlier]
       _check_splits(names, column, where)
-      found += names
+      earlier += names
   cells_of.log()
   if not segments:
     raise errors.MediaError(f'{name} has a header but no rows.')
@@ -310,20 +310,22 @@ def read_captions(
   """Reads the captions of a manifest, or of a table of captions alone.
 
   Args:
-    path: A manifest; it may have columns that `read_manifest` does not know,
-      and needs none but `caption`.
+    path: Path of a manifest; it may have columns that `read_manifest` does not
+      know, and needs only `caption`.
     encoding: See `read_manifest`.
     ignore_columns: See `read_manifest`.
     data: See `read_manifest`.
 
   Returns:
-    The captions that `read_manifest` gives, those of one clip each once.
+    Captions as `read_manifest` returns them, those of a clip each once.
 
   Raises:
-    errors.MediaError: It cannot be read, or has no column `caption`.
+    errors.MediaError: The file cannot be read, or has no column `caption`.
   """
   table = _read_table(path, encoding, data)
-  columns = [one for one in table.header if one and one not in ignore_columns]
+  columns = [
+    column for column in table.header if column and column not in ignore_columns
+  ]
   if 'caption' not in columns:
     raise errors.MediaError(
       f'{os.path.basename(path)} must have a column `caption`. Received: '
@@ -345,11 +347,11 @@ def read_captions(
 def fold_splits(
   folds: Iterable[str], all_folds: Iterable[str]
 ) -> tuple[str, ...]:
-  """The lists of a clip in a cross-validation.
+  """Returns the names of the lists of a clip in a cross-validation.
 
   Args:
-    folds: Those of the clip: one, or none for a clip of no list.
-    all_folds: Those of the data set.
+    folds: Folds of the clip; none for a clip without lists.
+    all_folds: Folds of the data set.
 
   Returns:
     `test_F` of its folds, then `train_G` of the others.
@@ -367,19 +369,19 @@ def fold_splits(
 def _seconds(time: int | None) -> str:
   if time is None:
     return ''
-  return f'{time / _SECOND:.6f}'.rstrip('0').rstrip('.')
+  return f'{time / clock.SECOND:.6f}'.rstrip('0').rstrip('.')
 
 
 def write_manifest(path: str, segments: Iterable[Segment]) -> None:
   """Writes a manifest that `read_manifest` reads as the same segments.
 
   Args:
-    path: Of the csv.
-    segments: Each with files and times of its own.
+    path: Path of the csv.
+    segments: Segments, no two of which have the same files and times.
 
   Raises:
-    ValueError: A label holds `|`, which separates labels, or a path is none
-      that a manifest can hold.
+    ValueError: A label holds `|`, which separates labels, or a manifest cannot
+      hold a path.
   """
   text = io.StringIO(newline='')
   table = csv.writer(text, lineterminator='\n')
@@ -394,8 +396,8 @@ def write_manifest(path: str, segments: Iterable[Segment]) -> None:
       is_kept = path_in_cell == path_in_cell.strip()
       if plain_text.is_missing(path_in_cell) or not is_kept:
         raise ValueError(
-          'A path in a manifest must not begin or end with white space, or be '
-          'what stands for no value, such as nan. Received: '
+          'A path in a manifest must not begin or end with white space, or '
+          'stand for no value, such as nan. Received: '
           f'{path_in_cell!r}'
         )
     for i, caption in enumerate(segment.captions or ('',)):
@@ -414,16 +416,16 @@ def write_manifest(path: str, segments: Iterable[Segment]) -> None:
 
 
 def scan_folder(root: str) -> list[Segment]:
-  """Every file of a folder and of those in it, each as a segment.
+  """Returns every file of a folder and its subfolders as a segment.
 
   Caption files are among them; hidden files and folders are not. Links to
   folders are followed (see `folders.walk`).
 
   Args:
-    root: The folder.
+    root: Path of the folder.
 
   Returns:
-    Segments with paths relative to `root`, in order of their names.
+    Segments with paths relative to `root`, in the order of their names.
   """
   paths = [
     os.path.relpath(os.path.join(folder, name), root)

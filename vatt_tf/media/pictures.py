@@ -5,37 +5,37 @@ import os
 
 import cv2
 
-from vatt_tf.media import decode, errors, media_file
+from vatt_tf.media import clock, decode_settings, decoded_clip, errors
 
 
 def decode_spans(
   path: str,
-  spans: Sequence[decode.Span] | None,
-  settings: media_file.Settings,
+  spans: Sequence[decoded_clip.Span] | None,
+  settings: decode_settings.Settings,
 ) -> list:
   """Reads a picture, scales it as frames are, and stores it as JPEG.
 
   Args:
-    path: Of a JPEG or PNG file. What is inside decides, not the extension.
-    spans: Parts of it: only its beginning can be asked for. None: only find
-      where it ends.
-    settings: Size and quality, and the frame rate, which says how long the
-      picture lasts.
+    path: Path of a JPEG or PNG file, whose content decides, not its extension.
+    spans: Parts of it, which must begin with it; None means only to find where
+      it ends.
+    settings: Size and quality, and the frame rate, which gives the length of
+      the picture.
 
   Returns:
-    Of each span a `decode.DecodedClip`, or the `errors.MediaError` that says
-    why there is none; without spans its end in µs.
+    A `decoded_clip.DecodedClip` or `errors.MediaError` for each span; without
+    spans its end in µs.
 
   Raises:
-    errors.MediaError: It cannot be read.
+    errors.MediaError: The file cannot be read.
   """
-  end = round(media_file.SECOND / settings.frame_rate)
+  end = round(clock.SECOND / settings.frame_rate)
   if spans is None:
     return [end]
   if not settings.use_video:
     raise errors.MediaError('it is a picture, and `use_video` is off')
   if not os.path.isfile(path):
-    raise errors.MediaError('the file is not there')
+    raise errors.MediaError('the file does not exist')
   try:
     image = cv2.imread(path, cv2.IMREAD_COLOR)
   except cv2.error as e:
@@ -54,6 +54,6 @@ def decode_spans(
   return [
     errors.MediaError('it is a picture: leave `start` out')
     if span.start
-    else decode.DecodedClip(0, end, [jpeg], height, width)
+    else decoded_clip.DecodedClip(0, end, [jpeg], height, width)
     for span in spans
   ]

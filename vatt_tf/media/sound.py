@@ -1,8 +1,8 @@
 """Sound of a file as mono samples at a rate, in time with the video.
 
 Channels are averaged, then resampled. The first sample of a span is the sound
-at its start to within a sample, whatever the encoder's delay: samples lie where
-the time stamps say, and gaps are silent.
+at its start to within a sample, whatever the encoder's delay: samples lie at
+their time stamps, and gaps are silent.
 """
 
 import math
@@ -12,16 +12,20 @@ import av.audio.resampler
 import av.packet
 import numpy as np
 
-from vatt_tf.media import errors, media_file
+from vatt_tf.media import (
+  clock,
+  decode_settings,
+  errors,
+  media_file,
+  packet_reader,
+)
 
-SECOND = media_file.SECOND
-
-# Of the samples of a clip: a record is one protocol buffer, which can hold 2
-# GB.
+# Maximum size of the samples of a clip: a record is one protocol buffer, which
+# can hold 2 GB.
 MAX_CLIP_BYTES = 900 << 20
 
-# µs before a span that are decoded and thrown away: decoders carry state.
-PREROLL = SECOND // 2
+# Time before a span, in µs, that is decoded and dropped: decoders have state.
+PREROLL = clock.SECOND // 2
 
 # Larger values are not rounding of a decoder but another scale.
 _MAX_PEAK = 8.0
@@ -30,7 +34,7 @@ _MAX_PEAK = 8.0
 # outside it; and, at low rates, samples, of which its filter takes 64.
 _RESAMPLE_MARGIN = 0.05
 _MIN_MARGIN_SAMPLES = 64
-# What is beyond is a damaged header, or no sound.
+# Anything beyond is a damaged header, or not sound.
 _MAX_RATE = 1_000_000
 # Time stamps may be this far (seconds) from the count of samples before they
 # are taken for a gap: containers round them, to 1 ms and more.
@@ -55,7 +59,7 @@ def to_mono(frame: av.audio.frame.AudioFrame) -> np.ndarray:
   channel.
 
   Args:
-    frame: A decoded frame.
+    frame: Decoded frame.
 
   Returns:
     (n,) float32; integer formats are scaled to [-1, 1).
@@ -78,7 +82,8 @@ def to_mono(frame: av.audio.frame.AudioFrame) -> np.ndarray:
       mono *= np.float32(0.5)
     else:
       weights = [
-        _CHANNEL_WEIGHTS.get(one.name, 1.0) for one in frame.layout.channels
+        _CHANNEL_WEIGHTS.get(channel.name, 1.0)
+        for channel in frame.layout.channels
       ]
       weights = np.array(weights, np.float32)
       total = weights.sum() or 1.0
@@ -94,9 +99,9 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
   """Resamples sound; the first sample stays at its time.
 
   Args:
-    samples: (n,) float32.
-    rate: Of the samples.
-    new_rate: Wanted.
+    samples: (n,) float32: one channel.
+    rate: Samples per second.
+    new_rate: Samples per second of the result.
 
   Returns:
     (m,) float32, m about n * new_rate / rate.
@@ -117,10 +122,10 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 def sound_fault(samples: np.ndarray) -> str:
-  """Says what makes decoded samples unfit for training, or ''.
+  """Returns what makes decoded samples unfit for training, or ''.
 
   Args:
-    samples: (n,) float32.
+    samples: (n,) float32: one channel.
   """
   largest = np.abs(samples).max(initial=0.0)
   if not np.isfinite(largest):
@@ -139,13 +144,13 @@ def sound_fault(samples: np.ndarray) -> str:
 
 
 class SoundTrack:
-  """Samples of a part of a stream, laid where their time stamps say.
+  """Samples of a part of a stream, laid at their time stamps.
 
   Args:
-    start: µs.
-    end: µs.
-    rate: Of the stream.
-    new_rate: Wanted of `cut`.
+    start: Start of the part in µs.
+    end: End of the part in µs.
+    rate: Samples per second of the stream.
+    new_rate: Samples per second that `cut` returns.
   """
 
   def __init__(self, start: int, end: int, rate: int, new_rate: int):
@@ -164,12 +169,12 @@ class SoundTrack:
     self._next = None
 
   def _index(self, time: int) -> int:
-    return round(time * self._rate / SECOND)
+    return round(time * self._rate / clock.SECOND)
 
   @property
   def end(self) -> int:
-    """µs after the last sample that was put."""
-    return round(self._next * SECOND / self._rate)
+    """Time after the last sample so far, in µs."""
+    return round(self._next * clock.SECOND / self._rate)
 
   @property
   def is_full(self) -> bool:
@@ -197,21 +202,21 @@ class SoundTrack:
       self._filled.append([start, stop])
 
   def covered(self, start: int, end: int) -> int:
-    """How much of a span has sound, µs."""
+    """Returns the time of a span that has sound, in µs."""
     first, last = self._index(start), self._index(end)
     samples = sum(
       max(0, min(last, stop) - max(first, begin))
       for begin, stop in self._filled
     )
-    return round(samples * SECOND / self._rate)
+    return round(samples * clock.SECOND / self._rate)
 
   def cut(self, start: int, end: int, min_covered: float) -> np.ndarray | None:
-    """The sound of a span at the new rate.
+    """Returns the sound of a span at the new rate.
 
     Args:
-      start: µs.
-      end: µs.
-      min_covered: µs that must have sound.
+      start: Start of the span in µs.
+      end: End of the span in µs.
+      min_covered: Minimum time with sound, in µs.
 
     Returns:
       (S,) float32 in [-1, 1], or None where less of it has sound.
@@ -227,35 +232,32 @@ class SoundTrack:
     fault = sound_fault(self._samples[offset : offset + last - first])
     if fault:
       raise errors.MediaError(
-        f'its audio cannot be used: between {media_file.seconds(start)} and '
-        f'{media_file.seconds(end)} {fault}'
+        f'its audio cannot be used: between {clock.format_seconds(start)} and '
+        f'{clock.format_seconds(end)} {fault}'
       )
     source = self._samples[
       offset - self._margin : last - self._first + self._margin
     ]
     source = np.nan_to_num(source, nan=0.0, posinf=0.0, neginf=0.0)
-    size = max(1, round((end - start) * self._new_rate / SECOND))
+    size = max(1, round((end - start) * self._new_rate / clock.SECOND))
     result = np.zeros([size], np.float32)
     new = resample(source, self._rate, self._new_rate)[self._new_margin :]
     result[: new.size] = new[:size]
     return np.clip(result, -1.0, 1.0, out=result)
 
 
-class SoundReader(media_file.Reader):
+class SoundReader(packet_reader.Reader):
   """Lays out the sound of a part of a file.
-
-  Args:
-    media: A file with sound.
-    start: Of the part, µs.
-    end: Of the part, µs.
-    first: µs from where the pass begins.
-    settings: Says the sample rate.
 
   Attributes:
     track: The sound, or None if there is none.
 
-  Raises:
-    errors.MediaError: It is too much for a record.
+  Args:
+    media: Open file with sound.
+    start: Start of the part in µs.
+    end: End of the part in µs.
+    first: Time in µs from where the pass begins.
+    settings: Settings with the sample rate.
   """
 
   def __init__(
@@ -264,7 +266,7 @@ class SoundReader(media_file.Reader):
     start: int,
     end: int,
     first: int,
-    settings: media_file.Settings,
+    settings: decode_settings.Settings,
   ):
     super().__init__()
     self.track = None
@@ -275,14 +277,15 @@ class SoundReader(media_file.Reader):
     self._rate = 0
     self._converter, self._converted_rate = None, 0
 
-  def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
+  def feed(self, packet: av.packet.Packet) -> None:
+    """Takes a packet of the stream."""
     stamp = packet.pts if packet.pts is not None else packet.dts
     time = None if stamp is None else self._media.time(stamp, packet.stream)
     # A seek may land far before.
     if self.track is None and time is not None:
       if self._first > 0 and time < self._start - 2 * PREROLL:
         return
-    decoded = media_file.decode_packet(packet)
+    decoded = packet_reader.decode_packet(packet)
     if decoded is None:
       self.reading.damaged.append(time or 0)
       return
@@ -330,7 +333,8 @@ class SoundReader(media_file.Reader):
         time = self._media.time(part.pts, part) - self._delay
       self.track.put(part.to_ndarray()[0], time)
 
-  def finish(self) -> None:  # noqa: D102
+  def finish(self) -> None:
+    """Takes the end of the file."""
     if self.track is not None:
       self.reading.end = self.track.end
     elif self.reading.damaged and self._first <= 0:

@@ -20,7 +20,7 @@ _BYTE_ORDER_MARKS = (
 
 _LINE_END = re.compile(r'\r+\n|\r')
 
-# What spreadsheets put between cells where the comma is in numbers.
+# Delimiters of spreadsheets where numbers contain commas.
 _OTHER_DELIMITERS = {
   ';': '`;`',
   '\t': 'tabs',
@@ -37,7 +37,7 @@ _UNNAMED = re.compile(r'Unnamed: \d+')
 def check_encoding(encoding: str, argument: str = 'encoding') -> None:
   """Raises `ValueError` unless Python knows the encoding; '' is allowed."""
   try:
-    # Some of Python's are none of texts.
+    # Some of Python's encodings are not of texts.
     b''.decode(encoding or 'utf-8')
     ''.encode(encoding or 'utf-8')
   except (LookupError, UnicodeError) as e:
@@ -49,10 +49,10 @@ def check_encoding(encoding: str, argument: str = 'encoding') -> None:
 
 
 def read_bytes(path: str) -> bytes:
-  """Reads a file whole.
+  """Returns the content of a file.
 
   Raises:
-    errors.MediaError: It cannot be read.
+    errors.MediaError: The file cannot be read.
   """
   try:
     with open(path, 'rb') as file:
@@ -62,7 +62,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def marked_encoding(data: bytes) -> str:
-  """The encoding that a byte order mark at the beginning says, or ''."""
+  """Returns the encoding of a byte order mark at the beginning, or ''."""
   return next(
     (name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), ''
   )
@@ -73,15 +73,15 @@ def decode(
 ) -> str:
   """Decodes the bytes of a text file.
 
-  A byte order mark decides first (UTF-8, UTF-16, UTF-32), then `encoding`.
-  Without either the text must be UTF-8: other encodings cannot be told apart,
-  and a wrong guess would spoil the text without a word.
+  A byte order mark (UTF-8, UTF-16, UTF-32) takes precedence over `encoding`.
+  Without either the text must be UTF-8: other encodings cannot be
+  distinguished, and a wrong guess would spoil the text silently.
 
   Args:
-    data: The file's bytes.
-    path: Its path, for the error.
+    data: Bytes of the file.
+    path: Path of the file, for the error.
     encoding: Name of an encoding, or '' for UTF-8.
-    option: The option that sets `encoding`, for the error.
+    option: Option that sets `encoding`, for the error.
 
   Returns:
     The text, with line ends as `\\n`.
@@ -114,25 +114,31 @@ def decode(
 
 
 def read_text(path: str, encoding: str = '', option: str = '--encoding') -> str:
-  """Reads a text file; see `decode` for encodings and errors."""
+  """Returns the text of a file; see `decode` for encodings and errors.
+
+  Args:
+    path: Path of the file.
+    encoding: Name of an encoding, or '' for UTF-8.
+    option: Option that sets `encoding`, for the error.
+  """
   return decode(read_bytes(path), path, encoding, option)
 
 
 class CsvTable:
   """A csv file with a header: its columns and its rows.
 
-  Rows whose cells are all empty are none, before the header as well.
-
-  Args:
-    text: Of the file.
-    name: Of the file, for errors.
-    known: Columns of which it should have one, to see another delimiter by.
+  Rows whose cells are all empty are skipped, before the header as well.
 
   Attributes:
-    header: The columns; '' for those without a name, such as the row numbers
-      that pandas writes.
+    header: Names of the columns; '' for those without a name, such as the row
+      numbers that pandas writes.
     rows: Iterator over the line of each row and its cells. It raises
       `errors.MediaError` for what is not csv.
+
+  Args:
+    text: Text of the file.
+    name: Name of the file, for errors.
+    known: Columns of which it should have one; they reveal another delimiter.
 
   Raises:
     errors.MediaError: The file is not csv.
@@ -142,7 +148,7 @@ class CsvTable:
     self._text = text
     self._name = name
     lines = (line for line in text.split('\n') if line.strip(' ,;\t|"'))
-    # As it stands: with another delimiter, quotes may make no csv of it.
+    # Before parsing: with another delimiter, quotes may make it invalid csv.
     self._check_delimiter([next(lines, '')], known)
     self.rows = self._read()
     _, header = next(self.rows, (0, []))
@@ -175,7 +181,7 @@ class CsvTable:
       ) from e
 
   def _open_quote(self, line: int) -> int:
-    """The line of the quote at fault in the row after `line`; 0 for none."""
+    """Returns the line of an open quote in the row after `line`; 0 for none."""
     text = ''.join(self._text.split('\n', line)[line:])
     opened = i = 0
     number = line + 1
@@ -214,17 +220,17 @@ class CsvTable:
           )
 
   def row(self, line: int, cells: list[str]) -> dict[str, str]:
-    """The cells of a row by the names of their columns.
+    """Returns the cells of a row by the names of their columns.
 
     Args:
-      line: Of the row.
-      cells: Of the row.
+      line: Number of the row's line.
+      cells: Cells of the row.
 
     Returns:
       The cells of the columns that have a name.
 
     Raises:
-      errors.MediaError: It has fewer cells than the header, or more.
+      errors.MediaError: The row has fewer cells than the header, or more.
     """
     num_cells = len(self.header)
     has_more = any(cell.strip() for cell in cells[num_cells:])

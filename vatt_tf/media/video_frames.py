@@ -25,16 +25,21 @@ import av.video.reformatter
 import cv2
 import numpy as np
 
-from vatt_tf.media import errors, media_file
+from vatt_tf.media import (
+  clock,
+  decode_settings,
+  errors,
+  media_file,
+  packet_reader,
+)
 
-SECOND = media_file.SECOND
-
-# Of the frames of a clip: a record is one protocol buffer, which can hold 2 GB.
+# Maximum size of the frames of a clip: a record is one protocol buffer, which
+# can hold 2 GB.
 MAX_CLIP_BYTES = 900 << 20
 
-# Of a frame's time. Half a frame would be the nearest one; a little less keeps
-# rates such as 25 to 10, where every other sample falls in the middle, from
-# depending on how a container rounds its time stamps.
+# Share of a frame's time. Half a frame would be the nearest one; a little less
+# keeps rates such as 25 to 10, where every other sample falls in the middle,
+# from depending on how a container rounds its time stamps.
 _AHEAD = 0.45
 
 # Transfer curves of high dynamic range: PQ (SMPTE ST 2084) and HLG.
@@ -45,13 +50,21 @@ _MIN_LAST_SHARE = 0.05
 
 
 def num_frames(start: int, end: int, rate: float) -> int:
-  """How many frames of a rate fill the time from `start` to `end`, µs."""
-  return max(1, math.ceil((end - start) * rate / SECOND - _MIN_LAST_SHARE))
+  """Returns how many frames fill a span.
+
+  Args:
+    start: Start of the span in µs.
+    end: End of the span in µs.
+    rate: Frames per second.
+  """
+  return max(
+    1, math.ceil((end - start) * rate / clock.SECOND - _MIN_LAST_SHARE)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Orientation:
-  """How a decoded picture is shown: mirrored left to right, then turned.
+  """Orientation of a decoded picture: mirrored left to right, then turned.
 
   Attributes:
     is_mirrored: Whether it is mirrored.
@@ -62,7 +75,7 @@ class _Orientation:
   turns: int = 0
 
   def apply(self, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) as decoded to (H, W, 3) or (W, H, 3) as shown."""
+    """Returns an image (H, W, 3) as shown, (H, W, 3) or (W, H, 3)."""
     if self.is_mirrored:
       image = image[:, ::-1]
     if self.turns:
@@ -74,7 +87,7 @@ _UPRIGHT = _Orientation()
 
 
 def _orientation(frame: av.video.frame.VideoFrame) -> _Orientation:
-  """Of a frame, by its display matrix."""
+  """Returns the orientation of a frame, by its display matrix."""
   matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
   if matrix is None:
     return _UPRIGHT
@@ -89,14 +102,16 @@ def _orientation(frame: av.video.frame.VideoFrame) -> _Orientation:
 
 
 def target_size(
-  frame: av.video.frame.VideoFrame, aspect: float, settings: media_file.Settings
+  frame: av.video.frame.VideoFrame,
+  aspect: float,
+  settings: decode_settings.Settings,
 ) -> tuple[int, int]:
-  """Width and height to scale a frame to, before it is turned.
+  """Returns the width and height to scale a frame to, before it is turned.
 
   Args:
-    frame: A decoded frame.
+    frame: Decoded frame.
     aspect: Width of its pixels over their height.
-    settings: Says the shorter side.
+    settings: Settings with the shorter side.
   """
   width, height = float(frame.width), float(frame.height)
   # Square pixels, by shrinking the longer side of theirs.
@@ -147,28 +162,28 @@ class _ToneMapper:
 
 
 class _FrameEncoder:
-  """Makes JPEG images of the frames of one stream.
+  """Encodes the frames of one stream as JPEG images.
 
   Attributes:
     stream: The stream, while its file is open.
   """
 
-  def __init__(self, settings: media_file.Settings):
+  def __init__(self, settings: decode_settings.Settings):
     self.stream = None
     self._settings = settings
     self._reformatter = av.video.reformatter.VideoReformatter()
     self._tone_mapper = _ToneMapper()
 
   def size(self, frame: av.video.frame.VideoFrame) -> tuple[int, int]:
-    """Width and height of a frame as it is shown."""
+    """Returns the width and height of a frame as it is shown."""
     size = target_size(frame, self._pixel_aspect(frame), self._settings)
     return size[:: -1 if _orientation(frame).turns % 2 else 1]
 
   def _pixel_aspect(self, frame: av.video.frame.VideoFrame) -> float:
-    """Width of a pixel over its height; 1.0 if unknown or nearly square."""
+    """Returns width over height of a pixel; 1.0 if unknown or nearly square."""
     aspect = self.stream.sample_aspect_ratio
     context = self.stream.codec_context
-    # The container speaks of the size that it states.
+    # The container's value belongs to the size that it states.
     parameters = (context.width, context.height)
     if parameters != (frame.width, frame.height) or not aspect:
       aspect = context.sample_aspect_ratio or aspect
@@ -178,10 +193,10 @@ class _FrameEncoder:
   def __call__(
     self, frame: av.video.frame.VideoFrame, size: tuple[int, int]
   ) -> bytes:
-    """A JPEG image of a frame.
+    """Returns a JPEG image of a frame.
 
     Args:
-      frame: The frame.
+      frame: Decoded frame.
       size: Width and height of the image. A frame of another shape is fitted
         into its upper left, and the rest is black.
     """
@@ -211,28 +226,28 @@ class _FrameEncoder:
 
 
 def _fit(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-  """Width and height of `inner`, scaled to fit into `outer`."""
+  """Returns width and height of `inner`, scaled to fit into `outer`."""
   scale = min(outer[0] / inner[0], outer[1] / inner[1])
   return tuple(
     max(1, min(limit, round(side * scale))) for side, limit in zip(inner, outer)
   )
 
 
-class FrameReader(media_file.Reader):
+class FrameReader(packet_reader.Reader):
   """Samples the frames of several spans in one pass.
 
   Past the end of the video the last frame is repeated.
 
-  Args:
-    media: A file with video.
-    spans: Start and end of each, µs.
-    first: µs from where the pass begins.
-    settings: Rate and size.
-
   Attributes:
-    frames: Of each span its JPEG images.
-    sizes: Of each span the width and height of its images: those of its first
-      frame. (0, 0) before that.
+    frames: JPEG images of each span.
+    sizes: Width and height of the images of each span: those of its first
+      frame, and (0, 0) before that.
+
+  Args:
+    media: Open file with video.
+    spans: Start and end of each span in µs.
+    first: Time in µs from where the pass begins.
+    settings: Settings with rate and size.
   """
 
   def __init__(
@@ -240,16 +255,16 @@ class FrameReader(media_file.Reader):
     media: media_file.MediaFile,
     spans: Sequence[tuple[int, int]],
     first: int,
-    settings: media_file.Settings,
+    settings: decode_settings.Settings,
   ):
     super().__init__()
     self.frames = [[] for _ in spans]
     self._media = media
     self._first = first
-    self._period = round(SECOND / settings.frame_rate)
+    self._period = round(clock.SECOND / settings.frame_rate)
     # (time, span) of every sample; `_next` of them have their frames.
     self._due = sorted(
-      (start + round(i * SECOND / settings.frame_rate), number)
+      (start + round(i * clock.SECOND / settings.frame_rate), number)
       for number, (start, end) in enumerate(spans)
       for i in range(num_frames(start, end, settings.frame_rate))
     )
@@ -263,10 +278,11 @@ class FrameReader(media_file.Reader):
     self._held_images = {}
     self._held_time = self._held_duration = 0
 
-  def feed(self, packet: av.packet.Packet) -> None:  # noqa: D102
+  def feed(self, packet: av.packet.Packet) -> None:
+    """Takes a packet of the stream."""
     stream = self._encode.stream = packet.stream
-    decoded = media_file.decode_packet(packet)
-    interval = media_file.frame_interval(stream)
+    decoded = packet_reader.decode_packet(packet)
+    interval = packet_reader.frame_interval(stream)
     if decoded is None:
       stamp = packet.pts if packet.pts is not None else packet.dts
       self.reading.damaged.append(
@@ -302,11 +318,12 @@ class FrameReader(media_file.Reader):
         self._hand_out(time - ahead)
       self.reading.times.append(time)
       self._held, self._held_images, self._held_time = frame, {}, time
-      duration = round((frame.duration or 0) * stream.time_base * SECOND)
+      duration = round((frame.duration or 0) * stream.time_base * clock.SECOND)
       self._held_duration = duration or interval
     self.is_done = self._next == len(self._due)
 
-  def finish(self) -> None:  # noqa: D102
+  def finish(self) -> None:
+    """Takes the end of the file."""
     if self._held is not None:
       self.reading.end = self._held_time + self._held_duration
       self._hand_out(None)

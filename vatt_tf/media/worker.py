@@ -26,7 +26,15 @@ from typing import BinaryIO
 import av.logging
 import cv2
 
-from vatt_tf.media import captions, decode, errors, pictures
+from vatt_tf.media import (
+  caption_cues,
+  caption_files,
+  decode,
+  decode_settings,
+  decoded_clip,
+  errors,
+  pictures,
+)
 
 _LENGTH = struct.Struct('<Q')
 
@@ -36,25 +44,26 @@ _PYTHON_ERROR = 1
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What a worker does with one file.
+  """Work on one file.
 
   Attributes:
-    path: File with the video, or with video and sound; '' for sound alone.
-    audio_path: File with the sound where it is another one; or ''.
-    spans: Parts of it to decode. None: only find where it ends.
-    settings: What is taken, and in which form.
-    caption_path: File with its captions, or ''.
-    caption_encoding: Of that file.
-    caption_margin: µs around a span whose captions count as its own.
-    use_caption_stream: Whether to take captions from the media file, if there
-      is no caption file that can be used.
+    path: Path of the file with the video, or with video and sound; '' for sound
+      alone.
+    audio_path: Path of the file with the sound if that is another one; or ''.
+    spans: Parts of it to decode; None means only to find where it ends.
+    settings: Streams that are taken, and the form of their content.
+    caption_path: Path of the file with its captions, or ''.
+    caption_encoding: Encoding of the captions; '' for UTF-8.
+    caption_margin: Time around a span, in µs, whose captions count as its own.
+    use_caption_stream: Whether to take captions from the media file if there is
+      no usable caption file.
     is_picture: Whether the file is a picture: a clip of one frame.
   """
 
   path: str
   audio_path: str
-  spans: tuple[decode.Span, ...] | None
-  settings: decode.Settings
+  spans: tuple[decoded_clip.Span, ...] | None
+  settings: decode_settings.Settings
   caption_path: str = ''
   caption_encoding: str = ''
   caption_margin: int = 0
@@ -70,12 +79,9 @@ class Task:
 def perform(task: Task) -> list:
   """Does a task.
 
-  Args:
-    task: The task.
-
   Returns:
-    Of each span a `decode.DecodedClip`, or the `errors.MediaError` that says
-    why there is none; without spans, one number (µs) or error.
+    A `decoded_clip.DecodedClip` or `errors.MediaError` for each span; without
+    spans, the end of the file in µs or an error.
   """
   try:
     if task.is_picture:
@@ -84,7 +90,7 @@ def perform(task: Task) -> list:
       return [decode.find_end(task.path, task.audio_path, task.settings)]
     cues, notes = None, []
     if task.caption_path:
-      cues, notes = captions.read_for_clips(
+      cues, notes = caption_files.read_for_clips(
         task.caption_path, task.caption_encoding
       )
     results = decode.decode_spans(
@@ -96,9 +102,9 @@ def perform(task: Task) -> list:
       task.caption_margin,
     )
     for result in results:
-      if isinstance(result, decode.DecodedClip):
+      if isinstance(result, decoded_clip.DecodedClip):
         if cues is not None:
-          result.cues = captions.in_span(
+          result.cues = caption_cues.in_span(
             cues, result.start, result.end, task.caption_margin
           )
           result.notes += _late_cues(cues, result, task)
@@ -120,9 +126,9 @@ def perform(task: Task) -> list:
 
 
 def _late_cues(
-  cues: Iterable[captions.Cue], clip: decode.DecodedClip, task: Task
+  cues: Iterable[caption_cues.Cue], clip: decoded_clip.DecodedClip, task: Task
 ) -> list[errors.Note]:
-  """What there is to say of captions after the end of the media file."""
+  """Returns a note on captions after the end of the media file."""
   end = clip.end + task.caption_margin
   count = sum(cue.start >= end for cue in cues)
   if not (clip.is_last and count):
@@ -133,13 +139,13 @@ def _late_cues(
 
 
 def _describe_failure(error: Exception) -> str:
-  """What is known of an error that no reader foresaw, on one line."""
+  """Returns a line that describes an error that no reader foresaw."""
   place = traceback.extract_tb(error.__traceback__)[-1]
   message = ' '.join(str(error).split())
   return (
     f'its decoding failed with {type(error).__name__}: {message} '
     f'({os.path.basename(place.filename)}, line {place.lineno}): it is '
-    'damaged, or of a kind that is not known'
+    'damaged, or of an unknown kind'
   )
 
 
@@ -151,7 +157,7 @@ def _send(stream: BinaryIO, value) -> None:
 
 
 def _receive(stream: BinaryIO):
-  """The next value; raises `EOFError` at the end."""
+  """Returns the next value; raises `EOFError` at the end."""
   header = stream.read(_LENGTH.size)
   if len(header) < _LENGTH.size:
     raise EOFError
@@ -179,7 +185,7 @@ class _Process:
     )
 
   def call(self, task: Task) -> list:
-    """The results of a task; raises `EOFError` if the process ends."""
+    """Returns the results of a task; raises `EOFError` if the process ends."""
     try:
       _send(self._process.stdin, task)
     except BrokenPipeError as e:
@@ -230,14 +236,14 @@ def _limit(max_seconds: float | None, process: _Process) -> Iterator[None]:
 
 
 class Pool:
-  """Workers that do tasks side by side and give the results in order.
+  """Workers that do tasks in parallel and return the results in order.
 
   Use it in a `with` statement, which ends the processes.
 
   Args:
-    num_workers: Processes; 0 does the tasks in the calling thread.
-    max_seconds: For one task, after which its process is killed and the file
-      fails; None for any time. Without processes nothing is limited.
+    num_workers: Number of processes; 0 does the tasks in the calling thread.
+    max_seconds: Limit for a task, after which its process is killed and the
+      file fails; None means no limit. Without processes there is none.
   """
 
   def __init__(self, num_workers: int, max_seconds: float | None = None):
@@ -251,8 +257,8 @@ class Pool:
     self._is_closed = False
 
   def __enter__(self) -> 'Pool':
-    # Processes start at once, threads follow: what the caller does next runs
-    # while they import.
+    # Processes start at once, threads follow: the caller continues while they
+    # import.
     self._processes = [_Process() for _ in range(self._num_workers)]
     for number in range(self._num_workers):
       thread = threading.Thread(
@@ -294,12 +300,12 @@ class Pool:
         self._changed.notify_all()
 
   def _bury(self, number: int, task: Task) -> list | RuntimeError:
-    """What becomes of the task that a process died on."""
+    """Returns the result of the task that a process died on."""
     status = self._processes[number].exit_status()
     if status == _PYTHON_ERROR:
       return RuntimeError(
-        f'A decoding process failed on {task.path or task.audio_path}, not by '
-        'the fault of the file: its traceback is above.'
+        f'A decoding process failed on {task.path or task.audio_path}, not '
+        'because of the file: its traceback is above.'
       )
     error = errors.MediaError(
       f'the decoding process died on this file ({_describe_exit(status)}): it '
@@ -309,9 +315,6 @@ class Pool:
 
   def map(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list]]:
     """Does tasks, a few ahead of what the caller has taken.
-
-    Args:
-      tasks: The tasks.
 
     Yields:
       Each task with its results (see `perform`), in the order of the tasks.
@@ -351,7 +354,7 @@ def main() -> None:
   # They may go to the whole group: the parent ends its workers itself.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
-  # What libraries print must not come between the results.
+  # Output of libraries must not come between the results.
   write = os.fdopen(os.dup(1), 'wb')
   os.dup2(2, 1)
   cv2.setNumThreads(1)

@@ -1,11 +1,12 @@
 """The vectors nearest to a query, by the dot product: exact, or with ScaNN.
 
-Both give the same scores in the same order, of what they find: candidates are
-compared in float64, to six decimals, and of equal ones the first row comes
-first. ScaNN may miss some.
+Both return the same scores in the same order: candidates are compared in
+float64, to six decimals, and of equal ones the first row comes first. ScaNN may
+miss some.
 """
 
 import os
+import types
 
 import numpy as np
 
@@ -17,14 +18,14 @@ TIE = 1e-6
 _DECIMALS = 6
 
 _MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
-# Of more equal candidates than this the first rows are taken.
+# Maximum number of equal candidates; of more the first rows are taken.
 _MAX_TIES = 1000
 
 # ScaNN looks at codes of all vectors, a few bits for each block of dimensions,
 # learned such that errors along a vector count more than those across; then it
 # compares the best by these codes exactly. There are no leaves of which only
 # some are searched: vectors without clusters would be missed, and codes alone
-# are fast enough. docs/search.md has the figures.
+# are fast enough. docs/search.md has the measurements.
 _DIMENSIONS_PER_BLOCK = 2
 _ANISOTROPIC_THRESHOLD = 0.2
 _NUM_REORDERED = 500
@@ -32,14 +33,16 @@ _ASSETS = 'scann_assets.pbtxt'
 _DATASET = 'dataset.npy'
 
 
-def rank(query, vectors, rows, count):
+def rank(
+  query: np.ndarray, vectors: np.ndarray, rows: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Orders candidates.
 
   Args:
-    query: (D,) float array.
-    vectors: (N, D) float32 array.
-    rows: (C,) integer array, the candidates, each once.
-    count: int, how many to return at most.
+    query: (D,) float: vector of the query.
+    vectors: (N, D) float32: all vectors.
+    rows: (C,) int: rows of the candidates, each once.
+    count: Maximum number of results.
 
   Returns:
     (K,) float64 scores, rounded to six decimals, descending, and (K,) int64
@@ -53,32 +56,34 @@ def rank(query, vectors, rows, count):
   return scores[order], rows[order]
 
 
-def exact(queries, vectors, count):
+def exact(
+  queries: np.ndarray, vectors: np.ndarray, count: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
   """Compares queries with every vector.
 
   Args:
-    queries: (Q, D) float array.
-    vectors: (N, D) float32 array, may be mapped from a file.
-    count: int, how many to return at most.
+    queries: (Q, D) float: vectors of the queries.
+    vectors: (N, D) float32: all vectors, which may be mapped from a file.
+    count: Maximum number of results.
 
   Returns:
-    A list of what `rank` returns, for each query.
+    Scores and rows for each query, as `rank` returns them.
   """
   queries = np.asarray(queries, np.float32)
   count = min(count, len(vectors))
   if not count:
     return [(np.zeros([0]), np.zeros([0], np.int64)) for _ in queries]
   size = max(1, _MAX_SIMILARITIES // len(vectors))
-  found = []
+  results = []
   for start in range(0, len(queries), size):
     chunk = queries[start : start + size]
     for query, scores in zip(chunk, chunk @ vectors.T):  # (N,)
-      found.append(rank(query, vectors, _candidates(scores, count), count))
-  return found
+      results.append(rank(query, vectors, _candidates(scores, count), count))
+  return results
 
 
 def _candidates(scores, count):
-  """Rows that may be among the first `count`, those that tie included."""
+  """Returns the rows that may be among the first `count`, ties included."""
   least = np.partition(scores, -count)[-count]
   rows = np.flatnonzero(scores >= least - TIE)
   if len(rows) <= count + _MAX_TIES:
@@ -88,11 +93,11 @@ def _candidates(scores, count):
   return np.concatenate([rows[is_ahead], tied[: count + _MAX_TIES]])
 
 
-def import_scann():
-  """The package, or an error that says how to get it.
+def import_scann() -> types.ModuleType:
+  """Returns ScaNN's module.
 
   Raises:
-    ValueError: it is not installed.
+    ValueError: ScaNN is not installed.
   """
   try:
     from scann.scann_ops.py import scann_ops_pybind
@@ -109,20 +114,20 @@ class Approximate:
   """A ScaNN index of one set of vectors.
 
   Args:
-    searcher: ScaNN's.
-    vectors: (N, D) float32 array, what it was made of.
+    searcher: ScaNN's searcher.
+    vectors: (N, D) float32: vectors that it was built from.
   """
 
-  def __init__(self, searcher, vectors):
+  def __init__(self, searcher: object, vectors: np.ndarray):
     self._searcher = searcher
     self._vectors = vectors
 
   @classmethod
-  def build(cls, vectors):
-    """Makes an index: codes are learned from the vectors.
+  def build(cls, vectors: np.ndarray) -> 'Approximate':
+    """Builds an index, whose codes are learned from the vectors.
 
     Args:
-      vectors: (N, D) float32 array of unit rows.
+      vectors: (N, D) float32: unit rows.
 
     Raises:
       ValueError: ScaNN is not installed.
@@ -138,13 +143,13 @@ class Approximate:
     )
     return cls(builder.build(), vectors)
 
-  def save(self, folder, vectors_path):
-    """Writes it to a folder, which is made.
+  def save(self, folder: str, vectors_path: str) -> None:
+    """Writes the index to a new folder.
 
     Args:
-      folder: where to.
-      vectors_path: of the vectors in a .npy file, which is not written twice:
-        it must stay where it is, as seen from the folder.
+      folder: Path of the folder.
+      vectors_path: Path of the .npy file with the vectors, which are not
+        written twice: its place relative to the folder must not change.
     """
     os.makedirs(folder)
     self._searcher.serialize(folder)
@@ -161,12 +166,12 @@ class Approximate:
     os.remove(own)
 
   @classmethod
-  def load(cls, folder, vectors):
-    """Reads what `save` wrote.
+  def load(cls, folder: str, vectors: np.ndarray) -> 'Approximate':
+    """Reads an index that `save` wrote.
 
     Args:
-      folder: where it is.
-      vectors: (N, D) float32 array, what it was made of.
+      folder: Path of the folder.
+      vectors: (N, D) float32: vectors that it was built from.
 
     Raises:
       ValueError: ScaNN is not installed.
@@ -181,15 +186,17 @@ class Approximate:
       scann.ScannSearcher(scann.scann_pybind.ScannNumpy(folder, text)), vectors
     )
 
-  def search(self, queries, count):
-    """As `exact`, but some of the nearest may be missing.
+  def search(
+    self, queries: np.ndarray, count: int
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Does the same as `exact`, but may miss some of the nearest.
 
     Args:
-      queries: (Q, D) float array.
-      count: int, how many to return at most.
+      queries: (Q, D) float: vectors of the queries.
+      count: Maximum number of results.
 
     Returns:
-      A list of what `rank` returns, for each query.
+      Scores and rows for each query, as `rank` returns them.
     """
     queries = np.asarray(queries, np.float32)
     count = min(count, len(self._vectors))

@@ -1,16 +1,15 @@
-"""Queries: words, a sound or a clip, and what they are compared with.
+"""Queries: words, a sound or a clip, and the vectors they are compared with.
 
-A query is compared in one space, so that all that it finds has comparable
-scores:
+A query is compared in one space, so that all results have comparable scores:
 
-- Words meet pictures and sounds in the space of video and text. A sound is
-  there by the map that carries it over from the space of video and sound.
-- A sound, or a clip, meets sounds and pictures in the space of video and sound,
-  which is the finer one and was trained on such pairs. Where the model or the
-  index has no such space, they meet in that of video and text.
+- Words are compared with pictures and sounds in the space of video and text,
+  into which a sound is mapped from the space of video and sound.
+- A sound, or a clip, is compared with sounds and pictures in the space of video
+  and sound, which is finer and was trained on such pairs. If the model or the
+  index lacks that space, the one of video and text is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import NamedTuple
 
@@ -20,44 +19,45 @@ from vatt_tf.core import plain_text
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.input_pipeline.records import schema
-from vatt_tf.media import decode, errors, worker
+from vatt_tf.media import clock, decode_settings, decoded_clip, errors, worker
 from vatt_tf.retrieval_index import index as index_lib
+from vatt_tf.retrieval_index import index_files
 
 TEXT = 'text'
-VIDEO = index_lib.VIDEO
-AUDIO = index_lib.AUDIO
+VIDEO = index_files.VIDEO
+AUDIO = index_files.AUDIO
 KINDS = (TEXT, VIDEO, AUDIO)
 ANY = 'any'
-# What may be searched for.
+# Modalities that may be searched for.
 TARGETS = (ANY, VIDEO, AUDIO)
 
 MAX_COUNT = 1000
 
-# The spaces that a kind of query may be compared in, the better one first.
+# The spaces that a kind of query may be compared in, the best first.
 _SPACES = {
-  TEXT: (index_lib.VIDEO_TEXT,),
-  VIDEO: (index_lib.VIDEO_AUDIO, index_lib.VIDEO_TEXT),
-  AUDIO: (index_lib.VIDEO_AUDIO, index_lib.VIDEO_TEXT),
+  TEXT: (index_files.VIDEO_TEXT,),
+  VIDEO: (index_files.VIDEO_AUDIO, index_files.VIDEO_TEXT),
+  AUDIO: (index_files.VIDEO_AUDIO, index_files.VIDEO_TEXT),
 }
 _SPACE_OF_OUTPUT = {
-  table.VIDEO_AUDIO: index_lib.VIDEO_AUDIO,
-  table.VIDEO_TEXT: index_lib.VIDEO_TEXT,
-  table.AUDIO_TEXT: index_lib.VIDEO_TEXT,
+  table.VIDEO_AUDIO: index_files.VIDEO_AUDIO,
+  table.VIDEO_TEXT: index_files.VIDEO_TEXT,
+  table.AUDIO_TEXT: index_files.VIDEO_TEXT,
 }
 
 
 class QueryError(ValueError):
-  """What was asked cannot be answered; the message says why."""
+  """A query cannot be answered; the message gives the reason."""
 
 
 class Answer(NamedTuple):
-  """What was found.
+  """Results of a query.
 
   Attributes:
-    query: what was asked, for people.
-    kind: one of `KINDS`.
-    space: one of `index.SPACES`, in which it was compared.
-    hits: list of `index.Hit`, the most similar first.
+    query: Description of the query for people.
+    kind: Kind of the query, one of `KINDS`.
+    space: Space of the comparison, one of `index_files.SPACES`.
+    hits: Results by descending similarity.
   """
 
   query: str
@@ -67,29 +67,34 @@ class Answer(NamedTuple):
 
 
 def read_clip(
-  path, kind, form, start=None, perform=worker.perform, decoding=None
-):
-  """Reads from a media file the part that is searched with.
+  path: str,
+  kind: str | None,
+  form: model_lib.Form,
+  start: float | None = None,
+  perform: Callable[[worker.Task], list] = worker.perform,
+  decoding: Mapping[str, object] | None = None,
+) -> schema.Clip:
+  """Reads the part of a media file that is searched with.
 
   Args:
-    path: of the file.
-    kind: `video` for its frames, `audio` for its sound, None for what it has.
-    form: `embedding.model.Form`, what the model takes.
-    start: seconds from where; None for the middle of a file that is longer
-      than what the model takes.
-    perform: does a `worker.Task`, as `worker.perform` does.
-    decoding: dict of fields of `decode.Settings`, or None.
+    path: Path of the file.
+    kind: `video` for its frames, `audio` for its sound, None for any.
+    form: Form of the model's inputs.
+    start: Start in seconds; None for the middle of a file that is longer than
+      what the model takes.
+    perform: Does a task, as `worker.perform` does.
+    decoding: Fields of `decode_settings.Settings`, or None.
 
   Returns:
-    `records.Clip`.
+    The clip with the frames, the sound or both.
 
   Raises:
-    QueryError: the file has none, or it cannot be read.
+    QueryError: The file cannot be read, or lacks the kind.
   """
-  # What the model does not take is not decoded.
+  # Only the inputs of the model are decoded.
   use_video = kind != AUDIO and form.video is not None
   use_audio = kind != VIDEO and form.audio is not None
-  settings = decode.Settings(use_video=use_video, use_audio=use_audio)
+  settings = decode_settings.Settings(use_video=use_video, use_audio=use_audio)
   if use_video:
     settings = dataclasses.replace(settings, frame_rate=form.video.frame_rate)
   if use_audio:
@@ -104,14 +109,14 @@ def read_clip(
     return result
 
   config = form.video if use_video else form.audio
-  length = round(config.seconds * decode.SECOND)
+  length = round(config.seconds * clock.SECOND)
   if start is None:
     first = max(0, (ask(None) - length) // 2)
   elif start >= 0:
-    first = round(start * decode.SECOND)
+    first = round(start * clock.SECOND)
   else:
     raise QueryError(f'`start` must be 0 or more. Received: start={start}')
-  clip = ask((decode.Span(first, first + length, is_exact=False),))
+  clip = ask((decoded_clip.Span(first, first + length, is_exact=False),))
   return schema.Clip(
     frames=clip.frames,
     timestamps=schema.frame_times(len(clip.frames), settings.frame_rate),
@@ -128,25 +133,25 @@ def read_clip(
 class Searcher:
   """An index and the model of its vectors.
 
-  Args:
-    index: `index.Index`.
-    embedder: `embedding.model.Embedder` of queries.
-
   Attributes:
-    index: as given.
-    kinds: tuple of the `KINDS` of query that the model and the index allow.
+    index: Open index.
+    kinds: Kinds of query, of `KINDS`, that the model and the index allow.
+
+  Args:
+    index: Open index.
+    embedder: Embedder of queries.
 
   Raises:
-    ValueError: the vectors of the index are another model's.
+    ValueError: The vectors of the index belong to another model.
   """
 
   def __init__(self, index: index_lib.Index, embedder: model_lib.Embedder):
     if embedder.name != index.model_version:
       raise ValueError(
-        '`saved_model` must be the model that the embeddings of the index are '
-        'of: vectors of two models cannot be compared. Received: the model '
+        '`saved_model` must be the model of the embeddings of the index: '
+        'vectors of two models cannot be compared. Received: the model '
         f'{embedder.name}, and an index of {index.model_version}. Give that '
-        'model, or embed and build anew with this one.'
+        'model, or embed and build again with this one.'
       )
     self.index = index
     self._embedder = embedder
@@ -161,14 +166,15 @@ class Searcher:
     """Searches with words.
 
     Args:
-      text: the words.
-      target: one of `TARGETS`.
-      count: how many to find at most.
+      text: Words to search with.
+      target: One of `TARGETS`.
+      count: Maximum number of results.
 
     Raises:
-      QueryError: there are no words, the model knows none, or an argument is
+      QueryError: There are no words, the model knows none, or an argument is
         wrong.
     """
+    self._check(target, count)
     words = plain_text.clean(text)
     if not words:
       raise QueryError(f'`text` must hold a word. Received: text={text!r}')
@@ -188,18 +194,18 @@ class Searcher:
     """Searches with the frames or the sound of a file.
 
     Args:
-      path: of the file.
+      path: Path of the file.
       kind: `video` or `audio`; None for the frames of a file that has some,
         else its sound.
-      target: one of `TARGETS`.
-      count: how many to find at most.
-      start: seconds in the file; None for its middle.
-      perform: see `read_clip`.
-      name: what people call the file; by default its path.
+      target: One of `TARGETS`.
+      count: Maximum number of results.
+      start: Start in the file in seconds; None for its middle.
+      perform: See `read_clip`.
+      name: Name of the file for people; '' for its path.
 
     Raises:
-      QueryError: it cannot be read, the model does not take it, or an argument
-        is wrong.
+      QueryError: The file cannot be read, the model does not take it, or an
+        argument is wrong.
     """
     self._check(target, count)
     kinds = [each for each in self.kinds if each != TEXT]
@@ -210,13 +216,13 @@ class Searcher:
       )
     if kind is None and len(kinds) == 1:
       (kind,) = kinds
-    # As the media of the index were, so that a file finds itself.
+    # Decoded like the media of the index, so that a file matches itself.
     clip = read_clip(
       path, kind, self._embedder.form, start, perform, self.index.decoding
     )
     kind = kind or (VIDEO if clip.frames else AUDIO)
     query = _describe(
-      name or path, clip.start / decode.SECOND, clip.end / decode.SECOND
+      name or path, clip.start / clock.SECOND, clip.end / clock.SECOND
     )
     return self._search(query, kind, self._embed(clip, kind), target, count)
 
@@ -226,16 +232,17 @@ class Searcher:
     """Searches with the picture or the sound of a moment of the index.
 
     Args:
-      row: the moment's number. It is not found itself.
+      row: Number of the moment, which is not among the results.
       kind: `video` or `audio`.
-      target: one of `TARGETS`.
-      count: how many to find at most.
+      target: One of `TARGETS`.
+      count: Maximum number of results.
 
     Raises:
-      QueryError: the moment has no such vector, or an argument is wrong.
+      QueryError: The moment has no such vector, or an argument is wrong.
     """
+    self._check(target, count)
     vectors = {
-      space: self.index.vector(row, space, kind) for space in index_lib.SPACES
+      space: self.index.vector(row, space, kind) for space in index_files.SPACES
     }
     vectors = {key: each for key, each in vectors.items() if each is not None}
     moment = self.index.moment(row)
@@ -245,13 +252,13 @@ class Searcher:
     return self._search(query, kind, vectors, target, count, row)
 
   def kinds_of(self, row: int) -> tuple[str, ...]:
-    """What of a moment can be searched with: `video`, `audio`."""
+    """Returns the kinds that a moment can be searched with."""
     return tuple(
       kind
-      for kind in index_lib.MODALITIES
+      for kind in index_files.MODALITIES
       if any(
         self.index.vector(row, space, kind) is not None
-        for space in index_lib.SPACES
+        for space in index_files.SPACES
       )
     )
 
@@ -265,36 +272,35 @@ class Searcher:
       raise QueryError(
         f'`top` must be in [1, {MAX_COUNT}]. Received: top={count}'
       )
-    there = self.index.modalities()
-    if target != ANY and target not in there:
+    valid = self.index.modalities()
+    if target != ANY and target not in valid:
       raise QueryError(
-        f'`modality` must be one that the index holds: {", ".join(there)}. '
+        f'`modality` must be one that the index holds: {", ".join(valid)}. '
         f'Received: modality={target[:80]!r}'
       )
 
   def _embed(self, clip, kind):
-    """The vectors of a query by space."""
+    """Returns the vectors of a query by space."""
     if kind not in self._embedder.modalities:
       raise QueryError(
         f'The model cannot search with {kind}: it embeds '
         f'{", ".join(self._embedder.modalities)}.'
       )
-    (found,) = self._embedder.embed([clip])
+    (embedded,) = self._embedder.embed([clip])
     vectors = {
       _SPACE_OF_OUTPUT[row[table.SPACE]]: row[table.EMBEDDING]
-      for row in found.rows
+      for row in embedded.rows
       if row[table.MODALITY] == kind
     }
     if not vectors:
-      reasons = [*found.faults, *found.notes] or [f'it has no {kind}']
+      reasons = [*embedded.faults, *embedded.notes] or [f'it has no {kind}']
       raise QueryError(f'It cannot be searched with: {"; ".join(reasons)}.')
     return vectors
 
   def _search(self, query, kind, vectors, target, count, without=None):
-    self._check(target, count)
     for space in _SPACES[kind]:
-      there = self.index.modalities(space)
-      wanted = there if target == ANY else tuple({target} & set(there))
+      valid = self.index.modalities(space)
+      wanted = valid if target == ANY else tuple({target} & set(valid))
       if space in vectors and wanted:
         hits = self.index.search(
           np.asarray(vectors[space]), space, wanted, count, without
@@ -302,7 +308,7 @@ class Searcher:
         return Answer(query, kind, space, hits)
     raise QueryError(
       f'A query by {kind} cannot be compared with {target} in this index: it '
-      f'needs the space {" or ".join(_SPACES[kind])}, and these are there: '
+      f'needs the space {" or ".join(_SPACES[kind])}, and the index has '
       + ', '.join(
         f'{each["modality"]} in {each["space"]}' for each in self.index.shelves
       )
@@ -314,7 +320,7 @@ def _describe(path, start, end):
 
 
 def as_dict(answer: Answer) -> dict:
-  """An answer as JSON has it."""
+  """Returns an answer as JSON values."""
   return {
     'query': answer.query,
     'kind': answer.kind,
@@ -336,12 +342,12 @@ def as_dict(answer: Answer) -> dict:
 
 
 def format_id(moment_id: int) -> str:
-  """A moment's id as 16 hexadecimal digits."""
+  """Returns the id of a moment as 16 hexadecimal digits."""
   return f'{moment_id:016x}'
 
 
 def format_table(answer: Answer) -> str:
-  """An answer for a terminal: score, path, start-end, modality, caption."""
+  """Returns an answer as a table for a terminal."""
   header = ('', 'score', 'path', 'seconds', 'by', 'caption')
   rows = [
     (

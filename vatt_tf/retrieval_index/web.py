@@ -9,25 +9,22 @@
     GET  /media/ID                          the file of a result, or parts of it
 
 A file is named by the id of a moment of the index, never by its path: only
-files that were indexed can be had. What is sent is written to a temporary file,
+indexed files are served. An uploaded file is written to a temporary file,
 decoded in a process of its own, and removed.
 """
 
 import asyncio
+from collections.abc import Sequence
 import contextlib
 import importlib.resources
-import ipaddress
 import mimetypes
 import os
-import re
-import socket
 import tempfile
 import urllib.parse
 
 from starlette import (
   applications,
   concurrency,
-  datastructures,
   exceptions,
   middleware,
   requests,
@@ -36,15 +33,15 @@ from starlette import (
 )
 
 from vatt_tf.media import worker
-from vatt_tf.retrieval_index import query
+from vatt_tf.retrieval_index import query, web_security
 
 MAX_UPLOAD_BYTES = 256 << 20
 MAX_TEXT_LENGTH = 1000
-# Files that are taken at once; each is on disk until it is answered.
+# Uploads at a time; each is on disk until it is answered.
 _MAX_UPLOADS = 8
-# For sending one of them.
+# Limit for sending an upload.
 _UPLOAD_SECONDS = 600
-# For each step of decoding one.
+# Limit for each step of decoding an upload.
 _DECODE_SECONDS = 60
 
 # The files of the page, by the path that they are served at.
@@ -53,17 +50,7 @@ _PAGE = {
   '/search.css': ('search.css', 'text/css'),
   '/search.js': ('search.js', 'text/javascript'),
 }
-# Nothing comes from elsewhere, and nothing that is sent can run.
-_HEADERS = {
-  'Content-Security-Policy': (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
-    "data:; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action "
-    "'self'; frame-ancestors 'none'"
-  ),
-  'X-Content-Type-Options': 'nosniff',
-  'Referrer-Policy': 'no-referrer',
-}
-# Those that Python may not know.
+# Types that Python may not know.
 _TYPES = {
   '.flac': 'audio/flac',
   '.m4a': 'audio/mp4',
@@ -77,13 +64,13 @@ _OTHER_TYPE = 'application/octet-stream'
 _NUM_EXAMPLES = 6
 _DEFAULT_COUNT = 24
 _MAX_COUNT = 200
-# A header that pages of other sites cannot send without being asked first, and
-# nobody here says yes.
+# A header that pages of other sites cannot send without a preflight request,
+# which this server refuses.
 _FILE_NAME = 'x-file-name'
 
 
 class _Server:
-  """What the requests share."""
+  """State that the requests share."""
 
   def __init__(self, searcher, media_root, max_upload_bytes):
     self._searcher = searcher
@@ -103,24 +90,22 @@ class _Server:
       yield
 
   def _perform(self, task):
-    """Decodes in the process; a file that kills it takes nothing with it."""
+    """Decodes in the process, so that a damaged file kills nothing else."""
     ((_, results),) = self._pool.map([task])
     return results
 
   async def _run(self, function, *arguments, **keywords):
-    """Calls a function in a thread, not more than a few at a time."""
+    """Calls a function in a thread, a few at a time."""
     async with self._turns:
       return await concurrency.run_in_threadpool(
         function, *arguments, **keywords
       )
 
-  # Files of the index.
-
   def _path(self, moment):
     return os.path.join(self._media_root, moment.path)
 
   def _row(self, text):
-    """The number of the moment of an id; 404 where there is none."""
+    """Returns the number of the moment of an id; 404 if it is unknown."""
     row = None
     if len(text) == 16 and set(text) <= set('0123456789abcdef'):
       row = self._searcher.index.find(int(text, 16))
@@ -128,7 +113,7 @@ class _Server:
       raise exceptions.HTTPException(
         404,
         f'There is no moment {text[:80]!r} in this index: the link is of '
-        'another one, or of one that was made again from other files.',
+        'another one, or of one that was built again from other files.',
       )
     return row
 
@@ -137,22 +122,20 @@ class _Server:
     moment = self._searcher.index.moment(self._row(request.path_params['id']))
     path = self._path(moment)
     if not os.path.isfile(path):
-      raise exceptions.HTTPException(404, f'The file is not there: {path}')
+      raise exceptions.HTTPException(404, f'The file does not exist: {path}')
     return responses.FileResponse(path, media_type=media_type(path))
-
-  # Searching.
 
   async def index(self, request):
     """GET /api/index."""
     del request
-    found = self._searcher.index
+    index = self._searcher.index
     return responses.JSONResponse(
       {
-        'num_moments': found.num_moments,
-        'model': found.model_version,
+        'num_moments': index.num_moments,
+        'model': index.model_version,
         'kinds': self._searcher.kinds,
-        'modalities': found.modalities(),
-        'examples': await self._run(found.captions, _NUM_EXAMPLES),
+        'modalities': index.modalities(),
+        'examples': await self._run(index.captions, _NUM_EXAMPLES),
         'max_upload_bytes': self._max_upload_bytes,
       }
     )
@@ -244,12 +227,12 @@ class _Server:
       raise exceptions.HTTPException(400, 'The file is empty (0 bytes).')
 
   async def _answer(self, answer, **more):
-    found = query.as_dict(answer)
-    await self._run(self._complete, found['results'])
-    return responses.JSONResponse({**found, **more})
+    content = query.as_dict(answer)
+    await self._run(self._complete, content['results'])
+    return responses.JSONResponse({**content, **more})
 
   def _complete(self, results):
-    """Adds to results what the page needs to show them."""
+    """Adds the values that the page needs to results."""
     for result in results:
       row = self._searcher.index.find(int(result['id'], 16))
       result |= self._result(row)
@@ -269,11 +252,11 @@ class _Server:
     }
 
 
-def media_type(path):
-  """The type of a media file by its name; never one that a browser runs."""
+def media_type(path: str) -> str:
+  """Returns the type of a media file; never one that a browser runs."""
   extension = os.path.splitext(path)[1].lower()
-  found = _TYPES.get(extension) or mimetypes.guess_type(path)[0] or ''
-  return found if found.startswith(('audio/', 'video/')) else _OTHER_TYPE
+  kind = _TYPES.get(extension) or mimetypes.guess_type(path)[0] or ''
+  return kind if kind.startswith(('audio/', 'video/')) else _OTHER_TYPE
 
 
 def _target_and_count(values):
@@ -290,92 +273,6 @@ def _target_and_count(values):
   return values.get('modality') or query.ANY, count
 
 
-def _allowed_hosts(host, names):
-  """Names by which the server may be called, a set; None: any.
-
-  A server on this machine alone answers to its own names only: otherwise a page
-  of another site could have its name lead here, and read the media.
-  """
-  for name in names:
-    if not re.fullmatch(r'[\w.-]+', name) and not _is_address(name):
-      raise ValueError(
-        '`allowed_host` must be a name or an address such as '
-        f'media.example.org, without port and path. Received: {name!r}'
-      )
-  try:
-    is_local = ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    is_local = host == 'localhost'
-  if not is_local and not names:
-    return None
-  return {
-    name.lower() for name in ('localhost', '127.0.0.1', '::1', host, *names)
-  }
-
-
-def _is_address(text):
-  try:
-    ipaddress.ip_address(text)
-  except ValueError:
-    return False
-  return True
-
-
-class _Hosts:
-  """Refuses requests that call the server by a name that it does not have."""
-
-  def __init__(self, app, allowed):
-    self._app = app
-    self._allowed = allowed
-
-  async def __call__(self, scope, receive, send):
-    app = self._app
-    if scope['type'] == 'http' and self._allowed is not None:
-      name = _host_of(scope)[:255]  # no name is longer
-      if name not in self._allowed:
-        app = _as_error(
-          f'This server does not answer to the name {name!r}. Start it with '
-          f'--allowed_host={name} if that is one of its names.',
-          400,
-        )
-    await app(scope, receive, send)
-
-
-def _host_of(scope):
-  """The name in the header Host of a request, without its port."""
-  host = datastructures.Headers(scope=scope).get('host', '').strip().lower()
-  return re.sub(r':\d*$', '', host).removeprefix('[').removesuffix(']')
-
-
-def listen(host, port):
-  """A socket that listens; it may be used in a `with` statement.
-
-  Args:
-    host: name or address.
-    port: int; 0 for any free one.
-
-  Raises:
-    ValueError: it cannot.
-  """
-  try:
-    family, _, _, _, where = socket.getaddrinfo(
-      host, port, type=socket.SOCK_STREAM
-    )[0]
-    return socket.create_server(where[:2], family=family)
-  except (OSError, OverflowError) as e:
-    raise ValueError(
-      f'`host` and `port` must be an address of this machine and a free port: '
-      f'{e}. Received: host={host!r}, port={port}'
-    ) from e
-
-
-def address(listener):
-  """Where a browser finds what listens at a socket."""
-  host, port = listener.getsockname()[:2]
-  host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
-  return f'http://{f"[{host}]" if ":" in host else host}:{port}/'
-
-
 def _page(path):
   name, kind = _PAGE[path]
   folder = importlib.resources.files(__package__) / 'page'
@@ -390,71 +287,45 @@ def _page(path):
   return answer
 
 
-def _as_error(message, status):
-  return responses.JSONResponse({'error': message}, status)
-
-
 async def _http_error(request, error):
   del request
-  return _as_error(error.detail, error.status_code)
+  return web_security.error_response(error.detail, error.status_code)
 
 
 async def _query_error(request, error):
   del request
-  return _as_error(str(error), 400)
+  return web_security.error_response(str(error), 400)
 
 
 async def _other_error(request, error):
   del request, error  # which Starlette raises again, for the server's log
-  return _as_error(
-    'The server failed at this request. Its log says why; it goes on.', 500
+  return web_security.error_response(
+    'The server failed at this request and continues; its log has the reason.',
+    500,
   )
 
 
-class _Headers:
-  """Adds `_HEADERS` to every response, also to those of failures."""
-
-  def __init__(self, app):
-    self._app = app
-
-  async def __call__(self, scope, receive, send):
-    async def send_more(message):
-      if message['type'] == 'http.response.start':
-        message['headers'] = [
-          *message['headers'],
-          *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items()),
-        ]
-      await send(message)
-
-    # What is under way when the server ends is no failure.
-    with contextlib.suppress(asyncio.CancelledError):
-      await self._app(scope, receive, send_more)
-
-
 def make_app(
-  searcher,
-  host='127.0.0.1',
-  media_root='',
-  max_upload_bytes=MAX_UPLOAD_BYTES,
-  allowed_hosts=(),
-):
-  """The application, for a server such as uvicorn.
+  searcher: query.Searcher,
+  host: str = '127.0.0.1',
+  media_root: str = '',
+  max_upload_bytes: int = MAX_UPLOAD_BYTES,
+  allowed_hosts: Sequence[str] = (),
+) -> web_security.SecurityHeaders:
+  """Returns the ASGI application, for a server such as uvicorn.
 
   Args:
-    searcher: `query.Searcher`.
-    host: name or address that the server listens at.
-    media_root: folder that the paths of the index are relative to; by default
-      the one that the media were embedded from.
-    max_upload_bytes: int, of a file that is searched with.
-    allowed_hosts: names that the server answers to besides those of this
+    searcher: Index and model.
+    host: Name or address that the server listens at.
+    media_root: Folder that the paths of the index are relative to; '' for the
+      one that the media were embedded from.
+    max_upload_bytes: Maximum size of an uploaded file.
+    allowed_hosts: Names that the server answers to besides those of this
       machine, such as that of a proxy. Without any, a server that other
       machines reach answers to all names.
 
-  Returns:
-    The ASGI application.
-
   Raises:
-    ValueError: what is allowed is no name.
+    ValueError: An allowed host is not a name.
   """
   server = _Server(searcher, media_root, max_upload_bytes)
   app = applications.Starlette(
@@ -467,7 +338,8 @@ def make_app(
     ],
     middleware=[
       middleware.Middleware(
-        _Hosts, allowed=_allowed_hosts(host, allowed_hosts)
+        web_security.HostCheck,
+        allowed=web_security.allowed_hosts(host, allowed_hosts),
       ),
     ],
     exception_handlers={
@@ -478,4 +350,4 @@ def make_app(
     lifespan=server.lifespan,
   )
   # Around it, since Starlette answers failures outside its middleware.
-  return _Headers(app)
+  return web_security.SecurityHeaders(app)

@@ -1,4 +1,4 @@
-"""Computes requests that wait at the same time together.
+"""Computes requests that wait at the same time as one batch.
 
 Requests of one key (a model's version, a signature, the shapes of a row) are
 merged along their first dimension, and the result is split again. A request
@@ -8,6 +8,7 @@ its own faults only.
 """
 
 import collections
+from collections.abc import Callable, Hashable
 from concurrent import futures
 import dataclasses
 import re
@@ -19,25 +20,27 @@ import numpy as np
 
 from vatt_tf.serving import errors
 
-# Arrays of so many bytes together may wait for their batch.
+# Total size of the arrays that may wait for their batch.
 MAX_WAITING_BYTES = 2**30
+
+Arrays = dict[str, np.ndarray]
 
 _FIELD = re.compile(r'(\w+)\s*:?\s*\{\s*value\s*:\s*(\d+)\s*\}')
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-  """How requests are merged, by the names of TensorFlow Serving.
+  """Parameters of the merging, with the names of TensorFlow Serving.
 
-  Args:
-    max_batch_size: rows of a batch. A request of more is computed alone.
-    batch_timeout_micros: for how long a request waits for others, µs.
-    max_enqueued_batches: so many full batches may wait; what comes then is
-      refused.
-    num_batch_threads: so many batches are computed at a time.
+  Attributes:
+    max_batch_size: Rows of a batch. A larger request is computed alone.
+    batch_timeout_micros: Time that a request waits for others, in µs.
+    max_enqueued_batches: Number of full batches that may wait; further requests
+      are refused.
+    num_batch_threads: Number of batches that are computed at a time.
 
   Raises:
-    ValueError: a value is out of its range.
+    ValueError: A value is out of its range.
   """
 
   max_batch_size: int = 32
@@ -54,29 +57,26 @@ class Parameters:
         )
 
 
-def parse_parameters(text):
+def parse_parameters(text: str) -> Parameters:
   """Reads a batching parameters file.
 
   Args:
-    text: such as `max_batch_size { value: 32 }`, a field a line.
-
-  Returns:
-    `Parameters`.
+    text: Text such as `max_batch_size { value: 32 }`, one field per line.
 
   Raises:
-    ValueError: a field is not known, or there is something else in it.
+    ValueError: A field is unknown, or the text has another form.
   """
   text = re.sub(r'#.*', '', text)
-  found = {name: int(value) for name, value in _FIELD.findall(text)}
+  values = {name: int(value) for name, value in _FIELD.findall(text)}
   rest = _FIELD.sub('', text).strip(' \t\r\n,;')
   known = [field.name for field in dataclasses.fields(Parameters)]
-  unknown = sorted(set(found) - set(known))
+  unknown = sorted(set(values) - set(known))
   if rest or unknown:
     raise ValueError(
       'The batching parameters must be lines such as `max_batch_size { value: '
       f'32 }}`, of {", ".join(known)}. Received: {", ".join(unknown) or rest}'
     )
-  return Parameters(**found)
+  return Parameters(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Group:
     self.num_rows += task.num_rows
 
   def take(self, max_rows):
-    """The first requests, of `max_rows` together, or the first alone."""
+    """Removes and returns the first requests, of `max_rows` in all, or one."""
     taken, num_rows = [], 0
     while self.tasks:
       if taken and num_rows + self.tasks[0].num_rows > max_rows:
@@ -118,20 +118,21 @@ class Batcher:
   """Merges requests and computes them in a few threads.
 
   Args:
-    compute: function of a key and a dictionary of arrays (rows, ...), which
+    compute: Function of a key and a dictionary of arrays (rows, ...), which
       returns a dictionary of arrays (rows, ...).
-    parameters: `Parameters`.
-    on_batch: function of a key and the number of rows, called of each batch
-      that is computed, or None.
-    max_waiting_bytes: what comes while inputs of so many bytes wait is refused.
+    parameters: Parameters of the merging.
+    on_batch: Function of a key and the number of rows that is called for each
+      computed batch, or None.
+    max_waiting_bytes: Total size of waiting inputs, above which requests are
+      refused.
   """
 
   def __init__(
     self,
-    compute,
-    parameters,
-    on_batch=None,
-    max_waiting_bytes=MAX_WAITING_BYTES,
+    compute: Callable[[Hashable, Arrays], Arrays],
+    parameters: Parameters,
+    on_batch: Callable[[Hashable, int], None] | None = None,
+    max_waiting_bytes: int = MAX_WAITING_BYTES,
   ):
     self._compute = compute
     self._parameters = parameters
@@ -153,24 +154,26 @@ class Batcher:
       thread.start()
 
   @property
-  def num_waiting(self):
-    """Rows that wait."""
+  def num_waiting(self) -> int:
+    """Number of rows that wait."""
     return self._num_waiting
 
-  def submit(self, key, inputs, num_rows):
-    """Hands a request over.
+  def submit(
+    self, key: Hashable, inputs: Arrays, num_rows: int
+  ) -> futures.Future:
+    """Adds a request to the queue.
 
     Args:
-      key: hashable; requests of equal keys can be merged.
-      inputs: dictionary of arrays (num_rows, ...).
-      num_rows: int.
+      key: Key of the request; requests of equal keys can be merged.
+      inputs: Arrays (num_rows, ...) by name.
+      num_rows: Number of rows of the request.
 
     Returns:
-      `concurrent.futures.Future` of the dictionary of outputs. A request whose
-      future is cancelled before its batch begins is left out.
+      Future of the dictionary of outputs. A request whose future is cancelled
+      before its batch begins is left out.
 
     Raises:
-      errors.StatusError: UNAVAILABLE, the queue is full or closed.
+      errors.StatusError: UNAVAILABLE: the queue is full or closed.
     """
     due = time.monotonic() + self._parameters.batch_timeout_micros / 1e6
     num_bytes = sum(map(_count_bytes, inputs.values()))
@@ -199,8 +202,8 @@ class Batcher:
       self._condition.notify()
     return task.future
 
-  def close(self):
-    """Computes what waits, takes nothing more, and ends the threads."""
+  def close(self) -> None:
+    """Computes the waiting requests, refuses others, and ends the threads."""
     with self._condition:
       self._is_closed = True
       self._condition.notify_all()
@@ -209,10 +212,10 @@ class Batcher:
 
   def _work(self):
     while self._work_once():
-      pass  # and nothing of the last batch, such as its model, is held on to
+      pass  # and no reference to the last batch, such as its model, remains
 
   def _work_once(self):
-    """Computes a batch; returns whether there may be more."""
+    """Computes a batch, and returns whether there may be more."""
     key, tasks = self._take()
     if tasks is None:
       return False
@@ -222,7 +225,7 @@ class Batcher:
     return True
 
   def _take(self):
-    """Waits for a batch: `(key, tasks)`, or `(None, None)` at the end."""
+    """Waits for a batch; returns its key and tasks, or None for both."""
     with self._condition:
       while True:
         now = time.monotonic()
@@ -250,7 +253,7 @@ class Batcher:
       del self._groups[key]
     self._num_waiting -= sum(task.num_rows for task in tasks)
     self._num_bytes -= sum(task.num_bytes for task in tasks)
-    # What is left is another thread's to wait for.
+    # Another thread waits for the rest.
     self._condition.notify()
     return tasks
 
@@ -258,7 +261,7 @@ class Batcher:
     """Computes requests together, or each alone if that fails."""
     try:
       results = self._compute_merged(key, tasks)
-    except Exception as e:  # noqa: BLE001, whatever it is, the client is told
+    except Exception as e:  # noqa: BLE001, the client gets any error
       if len(tasks) == 1:
         tasks[0].future.set_exception(e)
         return
@@ -282,7 +285,7 @@ class Batcher:
     for name, value in outputs.items():
       if value.shape[:1] != (num_rows,):
         raise ValueError(
-          f'The output `{name}` must have {num_rows} rows, as the inputs have. '
+          f'The output `{name}` must have {num_rows} rows, like the inputs. '
           f'Received: an array of shape {value.shape}'
         )
     results, first = [], 0
@@ -294,7 +297,7 @@ class Batcher:
 
 
 def _count_bytes(array):
-  """Of an array; one of objects holds `bytes`."""
+  """Returns the bytes of an array; one of objects holds `bytes`."""
   if array.dtype == object:
     return sum(map(len, array.flat))
   return array.nbytes

@@ -1,41 +1,42 @@
-"""Errors that a client is told of, with the codes of gRPC."""
+"""Errors that clients receive, with the codes of gRPC."""
 
 import grpc
 import tensorflow as tf
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-# Lines of TensorFlow's messages that say where in a graph, not what.
+# Lines of TensorFlow's messages that only name a place in a graph.
 _PLACES = ('Graph execution error', 'Detected at node', '<stack traces', '[[')
 
 
 class StatusError(Exception):
-  """What was wrong with a request.
+  """A fault of a request.
+
+  Attributes:
+    code: Code of gRPC.
+    message: Text for the client.
 
   Args:
-    code: `grpc.StatusCode`.
-    message: string, for the client.
+    code: See the attribute.
+    message: See the attribute.
   """
 
-  def __init__(self, code, message):
+  def __init__(self, code: grpc.StatusCode, message: str):
     super().__init__(message)
     self.code = code
     self.message = message
 
 
-def invalid(message):
-  """A `StatusError` of a malformed request."""
+def invalid(message: str) -> StatusError:
+  """Returns the error of a malformed request."""
   return StatusError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def from_exception(error):
-  """The `StatusError` of what an operation or a program raised.
-
-  Args:
-    error: an exception.
+def from_exception(error: Exception) -> StatusError:
+  """Returns the error for a client of what an operation or a program raised.
 
   Returns:
-    `StatusError`: itself, or with the code of a TensorFlow error and those
-    lines of its message that say what is wrong, or INTERNAL.
+    The error itself if it is a `StatusError`; otherwise one with the code of a
+    TensorFlow error and the useful lines of its message, or INTERNAL.
   """
   if isinstance(error, StatusError):
     return error

@@ -1,9 +1,10 @@
-"""Figures of a server, which Prometheus reads.
+"""Metrics of a server, which Prometheus reads.
 
 The names follow TensorFlow Serving's; prometheus_client adds `_total` to those
 of counters.
 """
 
+from collections.abc import Callable, Iterator
 import contextlib
 import time
 
@@ -20,7 +21,7 @@ class Metrics:
   """Counters and histograms, in a registry of their own.
 
   Attributes:
-    registry: `prometheus_client.CollectorRegistry`.
+    registry: Registry of these metrics alone.
   """
 
   def __init__(self):
@@ -53,29 +54,33 @@ class Metrics:
       registry=self.registry,
     )
 
-  def watch_queue(self, function):
-    """Says where the length of the queue comes from.
-
-    Args:
-      function: returns the number of rows that wait.
-    """
+  def watch_queue(self, function: Callable[[], float]) -> None:
+    """Sets the function that returns the number of waiting rows."""
     self._queue.set_function(function)
 
-  def observe_batch(self, model_name, signature, num_rows):
-    """Counts a batch that was computed."""
+  def observe_batch(
+    self, model_name: str, signature: str, num_rows: int
+  ) -> None:
+    """Counts a computed batch.
+
+    Args:
+      model_name: Name of the model.
+      signature: Name of the signature.
+      num_rows: Rows of the batch.
+    """
     self._batch_size.labels(model_name, signature).observe(num_rows)
 
   @contextlib.contextmanager
-  def request(self, method, api):
+  def request(self, method: str, api: str) -> Iterator['Labels']:
     """Counts a request and its time.
 
     Args:
-      method: such as `Predict`.
+      method: Name of the method, such as `Predict`.
       api: `GRPC` or `REST`.
 
     Yields:
-      `Labels`, of which the caller sets what it knows. Names that clients make
-      up must not come into it: each would be kept forever.
+      Labels that the caller sets as far as it knows. They must not hold names
+      that clients invent, each of which would be kept forever.
     """
     labels = Labels()
     start = time.perf_counter()
@@ -87,13 +92,13 @@ class Metrics:
       self._latency.labels(*values).observe(1e6 * seconds)
       self._requests.labels(*values, labels.status).inc()
 
-  def text(self):
-    """All figures, in Prometheus' text format."""
+  def text(self) -> bytes:
+    """Returns all metrics in Prometheus' text format."""
     return prometheus_client.generate_latest(self.registry)
 
 
 class Labels:
-  """What a request turned out to be."""
+  """Labels of a request."""
 
   model_name = ''
   signature_name = ''

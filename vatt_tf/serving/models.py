@@ -1,12 +1,12 @@
-"""Versions of models: found in folders, loaded, warmed up, used and unloaded.
+"""Versions of models: listed in folders, loaded, warmed up and unloaded.
 
 A model is a folder with a folder for each version, named by its number. The
-folders are looked at again and again: a new version is loaded and answers its
-warm-up requests before an older one is unloaded, which happens once nobody uses
-that any more. A version that cannot be loaded is reported, and the next older
-one serves.
+folders are polled: a new version is loaded and answers its warm-up requests
+before an older one is unloaded, which happens once no request uses it any more.
+A version that cannot be loaded is reported, and the next older one serves.
 """
 
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import gc
@@ -16,6 +16,7 @@ import threading
 from absl import logging
 from google.protobuf import text_format
 import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -26,6 +27,9 @@ from vatt_tf.export import saved_model
 from vatt_tf.serving import errors, requests
 
 State = get_model_status_pb2.ModelVersionStatus.State
+
+# Specs of the inputs of a signature by name.
+Specs = Mapping[str, tf.TensorSpec]
 
 DEFAULT_SIGNATURE = 'serving_default'
 _METHOD_NAME = 'tensorflow/serving/predict'
@@ -39,20 +43,19 @@ class Version:
   it would leave the graphs of its gradients behind, which TensorFlow keeps
   forever.
 
-  Args:
-    model_name: string.
-    number: int.
-    path: folder of the SavedModel.
-
   Attributes:
-    model_name: as given.
-    number: as given.
-    specs: dictionary from the names of signatures to dictionaries from the
-      names of inputs to `tf.TensorSpec`.
-    signature_defs: dictionary of `SignatureDef`, as they are in the file.
+    model_name: Name of the model.
+    number: Number of the version.
+    specs: Specs of the inputs by name, by the name of the signature.
+    signature_defs: Signatures as in the file, by name.
+
+  Args:
+    model_name: See the attribute.
+    number: See the attribute.
+    path: Folder of the SavedModel.
   """
 
-  def __init__(self, model_name, number, path):
+  def __init__(self, model_name: str, number: int, path: str):
     self.model_name = model_name
     self.number = number
     graph = tf.Graph()
@@ -70,7 +73,7 @@ class Version:
     self.signature_defs = dict(loaded.signature_def)
     self._inputs, self._outputs, self.specs = {}, {}, {}
     for name, signature in self.signature_defs.items():
-      if signature.method_name != _METHOD_NAME:  # such as what initialises
+      if signature.method_name != _METHOD_NAME:  # such as an initialiser
         continue
       self._inputs[name], self._outputs[name] = (
         {key: graph.get_tensor_by_name(t.name) for key, t in tensors.items()}
@@ -81,19 +84,21 @@ class Version:
         for key, tensor in sorted(signature.inputs.items())
       }
 
-  def close(self):
+  def close(self) -> None:
     """Frees the variables."""
     self._session.close()
 
-  def compute(self, signature, inputs):
+  def compute(
+    self, signature: str, inputs: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
     """Computes a signature.
 
     Args:
-      signature: its name.
-      inputs: dictionary of arrays.
+      signature: Name of the signature.
+      inputs: Arrays by name.
 
     Returns:
-      Dictionary of arrays.
+      Arrays by name.
     """
     tensors = self._inputs[signature]
     return self._session.run(
@@ -101,12 +106,8 @@ class Version:
       {tensors[name]: value for name, value in inputs.items()},
     )
 
-  def warm_up(self, path):
-    """Answers the warm-up requests of the SavedModel, if it has any.
-
-    Args:
-      path: folder of the SavedModel.
-    """
+  def warm_up(self, path: str) -> None:
+    """Answers the warm-up requests of the SavedModel at a path, if any."""
     path = os.path.join(path, _WARMUP)
     if not tf.io.gfile.exists(path):
       return
@@ -120,7 +121,7 @@ class Version:
 
 
 def _load(model_name, number, path):
-  """A `Version` that is warm."""
+  """Loads and warms up a version."""
   version = Version(model_name, number, path)
   try:
     version.warm_up(path)
@@ -132,7 +133,7 @@ def _load(model_name, number, path):
 
 @dataclasses.dataclass
 class _Entry:
-  """What is known of a version."""
+  """State of a version."""
 
   state: int = State.START
   error: errors.StatusError | None = None
@@ -147,35 +148,31 @@ class _Model:
 
   name: str
   base_path: str
-  max_versions: int | None  # None: all
-  numbers: tuple  # those to serve; empty: any
+  max_versions: int | None  # None means all
+  numbers: tuple  # versions to serve; empty means any
   entries: dict = dataclasses.field(default_factory=dict)
 
 
-def model_config(name, base_path):
-  """The `ModelServerConfig` of one model, of which the newest version serves.
+def model_config(
+  name: str, base_path: str
+) -> model_server_config_pb2.ModelServerConfig:
+  """Returns the configuration of one model, whose newest version serves.
 
   Args:
-    name: string.
-    base_path: folder with the folders of versions.
+    name: Name of the model.
+    base_path: Folder with the folders of versions.
   """
   config = model_server_config_pb2.ModelServerConfig()
   config.model_config_list.config.add(name=name, base_path=base_path)
   return config
 
 
-def read_config(path):
-  """Reads a model config file.
-
-  Args:
-    path: of a `ModelServerConfig` in text format.
-
-  Returns:
-    `ModelServerConfig`.
+def read_config(path: str) -> model_server_config_pb2.ModelServerConfig:
+  """Reads a model config file, a `ModelServerConfig` in text format.
 
   Raises:
-    OSError: it cannot be read.
-    ValueError: it is something else.
+    OSError: The file cannot be read.
+    ValueError: The file has another form.
   """
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
@@ -197,12 +194,16 @@ class Models:
   """The models of a server.
 
   Args:
-    config: `ModelServerConfig`. Of the version policies, `latest` (by default,
-      1), `all` and `specific` are known.
-    poll_seconds: between looks at the folders; 0 looks once.
+    config: Models to serve. Their version policies may be `latest` (by default,
+      1), `all` and `specific`.
+    poll_seconds: Seconds between looks at the folders; 0 looks once.
   """
 
-  def __init__(self, config, poll_seconds=1.0):
+  def __init__(
+    self,
+    config: model_server_config_pb2.ModelServerConfig,
+    poll_seconds: float = 1.0,
+  ):
     self._models = {}
     for model in config.model_config_list.config:
       self._add(model)
@@ -217,12 +218,12 @@ class Models:
     for key, value in (('name', config.name), ('base_path', config.base_path)):
       if not value:
         raise ValueError(
-          f'`{key}` must be given of each model. Received: '
+          f'`{key}` must be given for each model. Received: '
           f'{text_format.MessageToString(config, as_one_line=True)}'
         )
     if config.name in self._models:
       raise ValueError(
-        f'`name` must differ of each model. Received: {config.name} twice'
+        f'`name` must differ between models. Received: {config.name} twice'
       )
     policy = config.model_version_policy
     max_versions, numbers = 1, ()
@@ -238,16 +239,16 @@ class Models:
     )
 
   @property
-  def names(self):
-    """The names of the models."""
+  def names(self) -> list[str]:
+    """Names of the models."""
     return list(self._models)
 
-  def start(self):
-    """Loads the models, and watches their folders from then on.
+  def start(self) -> None:
+    """Loads the models, and starts to watch their folders.
 
     Raises:
-      OSError: the folder of a model cannot be read.
-      ValueError: of a model no version can be served.
+      OSError: The folder of a model cannot be read.
+      ValueError: No version of a model can be served.
     """
     for model in self._models.values():
       try:
@@ -272,8 +273,8 @@ class Models:
       self._thread = threading.Thread(target=self._watch, daemon=True)
       self._thread.start()
 
-  def close(self):
-    """Stops to watch the folders."""
+  def close(self) -> None:
+    """Stops watching the folders."""
     self._stop.set()
     if self._thread is not None:
       self._thread.join()
@@ -287,7 +288,7 @@ class Models:
           logging.error('%s: cannot look at its folder: %s', model.name, e)
 
   def _update(self, model):
-    """Loads and unloads versions, by what is in the folder."""
+    """Loads and unloads versions according to the folder."""
     kept = set()
     for number in reversed(saved_model.find_versions(model.base_path)):
       if model.numbers and number not in model.numbers:
@@ -296,14 +297,14 @@ class Models:
         kept.add(number)
       if len(kept) == model.max_versions:
         break
-    if not kept:  # whatever serves goes on
+    if not kept:  # the current versions continue to serve
       return
     for number, entry in model.entries.items():
       if entry.state == State.AVAILABLE and number not in kept:
         self._unload(model, number, entry)
 
   def _ensure(self, model, number):
-    """Loads a version if it is not; returns whether it serves."""
+    """Loads a version unless it is loaded, and returns whether it serves."""
     entry = model.entries.get(number, _Entry())
     if entry.state == State.AVAILABLE:
       return True
@@ -316,7 +317,7 @@ class Models:
       model.entries[number] = _Entry(State.LOADING)
     try:
       version = _load(model.name, number, path)
-    except Exception as e:  # noqa: BLE001, any file of it may be anything
+    except Exception as e:  # noqa: BLE001, its files may hold anything
       error = errors.from_exception(e)
       logging.error(
         '%s version %d cannot be loaded: %s', model.name, number, error.message
@@ -330,7 +331,7 @@ class Models:
     return True
 
   def _unload(self, model, number, entry):
-    """Waits until nobody uses a version, and lets it go."""
+    """Waits until no request uses a version, and frees it."""
     with self._condition:
       entry.state = State.UNLOADING
       self._condition.wait_for(lambda: not entry.num_users)
@@ -340,18 +341,15 @@ class Models:
     logging.info('%s version %d: unloaded', model.name, number)
 
   @contextlib.contextmanager
-  def use(self, name, number=None):
-    """A version that stays loaded for the time of a `with` statement.
+  def use(self, name: str, number: int | None = None) -> Iterator[Version]:
+    """Yields a version that stays loaded during a `with` statement.
 
     Args:
-      name: of a model.
-      number: of a version, or None for the newest that is available.
-
-    Yields:
-      `Version`.
+      name: Name of a model.
+      number: Number of a version, or None for the newest that is available.
 
     Raises:
-      errors.StatusError: NOT_FOUND.
+      errors.StatusError: NOT_FOUND: there is no such version.
     """
     model = self._find(name, number)
     with self._condition:
@@ -381,18 +379,17 @@ class Models:
       )
     return self._models[name]
 
-  def status(self, name, number=None):
-    """What is known of the versions of a model.
+  def status(
+    self, name: str, number: int | None = None
+  ) -> get_model_status_pb2.GetModelStatusResponse:
+    """Returns the states of the versions of a model, the newest first.
 
     Args:
-      name: of a model.
-      number: of a version, or None for all.
-
-    Returns:
-      `GetModelStatusResponse`, the newest version first.
+      name: Name of a model.
+      number: Number of a version, or None for all.
 
     Raises:
-      errors.StatusError: NOT_FOUND.
+      errors.StatusError: NOT_FOUND: there is no such version.
     """
     model = self._find(name, number)
     response = get_model_status_pb2.GetModelStatusResponse()
@@ -423,11 +420,13 @@ def _not_found(name, number, known):
 
 
 def _fingerprint(path):
-  """Sizes and times of the files of a version: a broken one is tried again
-  when they change."""
-  found = []
+  """Returns sizes and times of the files of a version.
+
+  A broken version is tried again when they change.
+  """
+  files = []
   for folder, _, names in tf.io.gfile.walk(path):
     for name in names:
       stat = tf.io.gfile.stat(os.path.join(folder, name))
-      found.append((folder, name, stat.length, stat.mtime_nsec))
-  return tuple(sorted(found))
+      files.append((folder, name, stat.length, stat.mtime_nsec))
+  return tuple(sorted(files))

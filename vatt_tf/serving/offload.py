@@ -1,21 +1,27 @@
-"""Keeps what takes long out of the event loop, which all requests share."""
+"""Keeps long calls out of the event loop, which all requests share."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
-# Less than that is read faster than a thread is woken.
+T = TypeVar('T')
+
+# Fewer bytes are read faster than a thread is woken.
 LARGE_BYTES = 64 * 2**10
 
 
-async def call(num_bytes, function, *arguments):
-  """Calls a function: in a thread, if it has much to read or write.
+async def call(
+  num_bytes: int, function: Callable[..., T], *arguments: object
+) -> T:
+  """Calls a function: in a thread if it has much to read or write.
 
   Args:
-    num_bytes: so many, about.
-    function: of `arguments`.
-    *arguments: its arguments.
+    num_bytes: Approximate number of bytes that it reads or writes.
+    function: Function to call.
+    *arguments: Arguments of the function.
 
   Returns:
-    What it returns.
+    The function's result.
   """
   if num_bytes < LARGE_BYTES:
     return function(*arguments)

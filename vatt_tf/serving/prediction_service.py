@@ -1,6 +1,7 @@
 """The gRPC services of TensorFlow Serving: PredictionService, ModelService."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 import contextlib
 
 from absl import logging
@@ -8,19 +9,23 @@ from google.protobuf import message
 import grpc
 from tensorflow_serving.apis import (
   get_model_metadata_pb2,
+  get_model_status_pb2,
   model_service_pb2_grpc,
   predict_pb2,
   prediction_service_pb2_grpc,
 )
 
 from vatt_tf.serving import errors, offload, requests
+from vatt_tf.serving import metrics as metrics_lib
+from vatt_tf.serving import models as models_lib
+from vatt_tf.serving import predictor as predictor_lib
 
 _SERVICES = '/tensorflow.serving.'
 _SIGNATURES = 'signature_def'
 
 
 def _number(model_spec):
-  """The version that a request asks for, or None for the newest."""
+  """Returns the version that a request asks for, or None for the newest."""
   if model_spec.version_label:
     raise errors.invalid(
       'The request must name a version by its number: there are no labels. '
@@ -31,24 +36,25 @@ def _number(model_spec):
   return None
 
 
-def metadata(served, name, number):
-  """The signatures of a model.
+def metadata(
+  models: models_lib.Models, name: str, number: int | None
+) -> tuple[
+  get_model_metadata_pb2.GetModelMetadataResponse,
+  get_model_metadata_pb2.SignatureDefMap,
+]:
+  """Returns the signatures of a model, packed in a response and on their own.
 
   Args:
-    served: `models.Models`.
-    name: of the model.
-    number: of its version, or None for the newest.
-
-  Returns:
-    `(GetModelMetadataResponse, SignatureDefMap)`, the latter without the
-    former's packing.
+    models: Models of the server.
+    name: Name of the model.
+    number: Number of its version, or None for the newest.
 
   Raises:
-    errors.StatusError: NOT_FOUND.
+    errors.StatusError: NOT_FOUND: there is no such version.
   """
   response = get_model_metadata_pb2.GetModelMetadataResponse()
   signatures = get_model_metadata_pb2.SignatureDefMap()
-  with served.use(name, number) as version:
+  with models.use(name, number) as version:
     response.model_spec.name = name
     response.model_spec.version.value = version.number
     for key, value in version.signature_defs.items():
@@ -61,24 +67,40 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
   """Predict and GetModelMetadata.
 
   Args:
-    predictor: `predictor.Predictor`.
-    served: `models.Models`.
-    max_bytes: an input may take up so many.
+    predictor: Predictor of the server.
+    models: Models of the server.
+    max_bytes: Maximum size of an input.
   """
 
-  def __init__(self, predictor, served, max_bytes):
+  def __init__(
+    self,
+    predictor: predictor_lib.Predictor,
+    models: models_lib.Models,
+    max_bytes: int,
+  ):
     self._predictor = predictor
-    self._models = served
+    self._models = models
     self._max_bytes = max_bytes
 
-  async def Predict(self, request, num_bytes, labels):  # noqa: N802
-    """Answers a `PredictRequest`."""
+  async def Predict(  # noqa: N802
+    self,
+    request: predict_pb2.PredictRequest,
+    num_bytes: int,
+    labels: metrics_lib.Labels,
+  ) -> predict_pb2.PredictResponse:
+    """Answers a `PredictRequest`.
+
+    Args:
+      request: The request.
+      num_bytes: Bytes of the request.
+      labels: Labels of the request, which are set as far as they are known.
+    """
     spec = request.model_spec
 
     def parse(specs):
       return requests.from_protos(request.inputs, specs, self._max_bytes)
 
-    found = await self._predictor.predict(
+    prediction = await self._predictor.predict(
       spec.name,
       _number(spec),
       spec.signature_name,
@@ -86,20 +108,32 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
       num_bytes,
       labels,
     )
-    wanted = request.output_filter or sorted(found.outputs)
-    unknown = sorted(set(wanted) - set(found.outputs))
+    outputs = prediction.outputs
+    wanted = request.output_filter or sorted(outputs)
+    unknown = sorted(set(wanted) - set(outputs))
     if unknown:
       raise errors.invalid(
         '`output_filter` must name outputs of the signature: '
-        f'{", ".join(sorted(found.outputs))}. Received: {", ".join(unknown)}'
+        f'{", ".join(sorted(outputs))}. Received: {", ".join(unknown)}'
       )
-    num_bytes = sum(found.outputs[key].nbytes for key in wanted)
+    num_bytes = sum(outputs[key].nbytes for key in wanted)
     return await offload.call(
-      num_bytes, _make_response, spec.name, found, wanted
+      num_bytes, _make_response, spec.name, prediction, wanted
     )
 
-  async def GetModelMetadata(self, request, num_bytes, labels):  # noqa: N802
-    """Answers a `GetModelMetadataRequest`."""
+  async def GetModelMetadata(  # noqa: N802
+    self,
+    request: get_model_metadata_pb2.GetModelMetadataRequest,
+    num_bytes: int,
+    labels: metrics_lib.Labels,
+  ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    """Answers a `GetModelMetadataRequest`.
+
+    Args:
+      request: The request.
+      num_bytes: Bytes of the request.
+      labels: Labels of the request, which are set as far as they are known.
+    """
     del num_bytes
     if list(request.metadata_field) != [_SIGNATURES]:
       raise errors.invalid(
@@ -112,13 +146,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     return response
 
 
-def _make_response(name, found, wanted):
+def _make_response(name, prediction, wanted):
   response = predict_pb2.PredictResponse()
   response.model_spec.name = name
-  response.model_spec.version.value = found.version
-  response.model_spec.signature_name = found.signature
+  response.model_spec.version.value = prediction.version
+  response.model_spec.signature_name = prediction.signature
   for key in wanted:
-    response.outputs[key].CopyFrom(requests.to_proto(found.outputs[key]))
+    response.outputs[key].CopyFrom(requests.to_proto(prediction.outputs[key]))
   return response
 
 
@@ -126,14 +160,25 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
   """GetModelStatus.
 
   Args:
-    served: `models.Models`.
+    models: Models of the server.
   """
 
-  def __init__(self, served):
-    self._models = served
+  def __init__(self, models: models_lib.Models):
+    self._models = models
 
-  async def GetModelStatus(self, request, num_bytes, labels):  # noqa: N802
-    """Answers a `GetModelStatusRequest`."""
+  async def GetModelStatus(  # noqa: N802
+    self,
+    request: get_model_status_pb2.GetModelStatusRequest,
+    num_bytes: int,
+    labels: metrics_lib.Labels,
+  ) -> get_model_status_pb2.GetModelStatusResponse:
+    """Answers a `GetModelStatusRequest`.
+
+    Args:
+      request: The request.
+      num_bytes: Bytes of the request.
+      labels: Labels of the request, which are set as far as they are known.
+    """
     del num_bytes
     spec = request.model_spec
     response = self._models.status(spec.name, _number(spec))
@@ -142,17 +187,17 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-  """Stands around the methods above: parses, counts, and answers errors.
+  """Wraps the methods above: parses, counts, and answers errors.
 
   Methods that a service does not have are UNIMPLEMENTED, and a request that
   does not parse is INVALID_ARGUMENT.
 
   Args:
-    figures: `metrics.Metrics`.
+    metrics: Metrics of the server.
   """
 
-  def __init__(self, figures):
-    self._figures = figures
+  def __init__(self, metrics: metrics_lib.Metrics):
+    self._metrics = metrics
     self._num_running = 0
     self._is_refusing = False
 
@@ -164,16 +209,22 @@ class Interceptor(grpc.aio.ServerInterceptor):
     finally:
       self._num_running -= 1
 
-  def refuse(self):
-    """Answers UNAVAILABLE to whatever comes from now on."""
+  def refuse(self) -> None:
+    """Answers UNAVAILABLE to every later request."""
     self._is_refusing = True
 
-  async def wait_until_idle(self):
+  async def wait_until_idle(self) -> None:
     """Waits until no request runs."""
     while self._num_running:
       await asyncio.sleep(0.02)
 
-  async def intercept_service(self, continuation, handler_call_details):
+  async def intercept_service(
+    self,
+    continuation: Callable[
+      [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]
+    ],
+    handler_call_details: grpc.HandlerCallDetails,
+  ) -> grpc.RpcMethodHandler:
     """Returns the handler of a method."""
     handler = await continuation(handler_call_details)
     path = handler_call_details.method
@@ -187,7 +238,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         await context.abort(
           grpc.StatusCode.UNAVAILABLE, 'The server shuts down.'
         )
-      with self._running(), self._figures.request(method, 'GRPC') as labels:
+      with self._running(), self._metrics.request(method, 'GRPC') as labels:
         try:
           if not asyncio.iscoroutinefunction(answer):
             raise errors.StatusError(
@@ -199,7 +250,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             len(data), _parse, handler.request_deserializer, data, path
           )
           response = await answer(request, len(data), labels)
-        except Exception as e:  # noqa: BLE001, the server goes on
+        except Exception as e:  # noqa: BLE001, the server continues
           error = errors.from_exception(e)
           labels.status = error.code.name
           if error.code == grpc.StatusCode.INTERNAL:
@@ -220,5 +271,5 @@ def _parse(deserialize, data, path):
   except message.DecodeError as e:
     raise errors.invalid(
       f'The request must be the message of {path}. Received: {len(data)} bytes '
-      f'that are not: {e}'
+      f'that are not such a message: {e}'
     ) from e

@@ -1,19 +1,22 @@
-"""What the gRPC and the REST services share: a request becomes an answer."""
+"""Turns requests into answers, for both the gRPC and the REST service."""
 
 import asyncio
+from collections.abc import Callable
 import dataclasses
 
 import grpc
 import numpy as np
 
-from vatt_tf.serving import batching, errors, models, offload, requests
+from vatt_tf.serving import batching, errors, offload, requests
+from vatt_tf.serving import metrics as metrics_lib
+from vatt_tf.serving import models as models_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class _Key:
   """Requests of equal keys can be merged."""
 
-  version: models.Version
+  version: models_lib.Version
   signature: str
   rows: tuple  # names and shapes of a row of each input
 
@@ -22,10 +25,10 @@ class _Key:
 class Prediction:
   """An answer.
 
-  Args:
-    version: int, which version of the model gave it.
-    signature: string.
-    outputs: dictionary of arrays (rows, ...).
+  Attributes:
+    version: Number of the version of the model that computed it.
+    signature: Name of the signature.
+    outputs: Arrays (rows, ...) by name.
   """
 
   version: int
@@ -37,45 +40,54 @@ class Predictor:
   """Validates requests and hands them to the batcher.
 
   Args:
-    served: `models.Models`.
-    parameters: `batching.Parameters`.
-    figures: `metrics.Metrics`.
+    models: Models of the server.
+    parameters: Parameters of the batching.
+    metrics: Metrics of the server.
   """
 
-  def __init__(self, served, parameters, figures):
-    self._models = served
-    self._figures = figures
+  def __init__(
+    self,
+    models: models_lib.Models,
+    parameters: batching.Parameters,
+    metrics: metrics_lib.Metrics,
+  ):
+    self._models = models
+    self._metrics = metrics
     self._batcher = batching.Batcher(
       _compute, parameters, on_batch=self._observe
     )
-    figures.watch_queue(lambda: self._batcher.num_waiting)
+    metrics.watch_queue(lambda: self._batcher.num_waiting)
 
   def _observe(self, key, num_rows):
-    self._figures.observe_batch(key.version.model_name, key.signature, num_rows)
+    self._metrics.observe_batch(key.version.model_name, key.signature, num_rows)
 
-  def close(self):
-    """Computes what waits, and takes nothing more."""
+  def close(self) -> None:
+    """Computes the waiting requests, and refuses others."""
     self._batcher.close()
 
-  async def predict(self, name, number, signature, parse, num_bytes, labels):
+  async def predict(
+    self,
+    name: str,
+    number: int | None,
+    signature: str,
+    parse: Callable[[models_lib.Specs], batching.Arrays],
+    num_bytes: int,
+    labels: metrics_lib.Labels,
+  ) -> Prediction:
     """Answers a request.
 
     Args:
-      name: of the model.
-      number: of its version, or None for the newest.
-      signature: name; empty for the default.
-      parse: function of the signature's `specs` (see `models.Version`) that
-        returns a dictionary of arrays.
-      num_bytes: of the request: a large one is parsed in a thread.
-      labels: `metrics.Labels`, which gets what is known.
-
-    Returns:
-      `Prediction`.
+      name: Name of the model.
+      number: Number of its version, or None for the newest.
+      signature: Name of the signature; '' for the default.
+      parse: Function of the specs of the inputs that returns their arrays.
+      num_bytes: Bytes of the request: a large one is parsed in a thread.
+      labels: Labels of the request, which are set as far as they are known.
 
     Raises:
-      errors.StatusError: whatever is wrong with the request.
+      errors.StatusError: The request has a fault.
     """
-    signature = signature or models.DEFAULT_SIGNATURE
+    signature = signature or models_lib.DEFAULT_SIGNATURE
     with self._models.use(name, number) as version:
       labels.model_name = name
       if signature not in version.specs:

@@ -1,10 +1,11 @@
-"""What requests hold: protos and JSON to arrays and back, and what is valid.
+"""Content of requests: protos and JSON to arrays and back, and its checks.
 
-Everything that is cheap to see is checked here, before a request is merged with
-others: names, types, shapes, and of the inputs of exported models the values.
+Cheap checks are made here, before a request is merged with others: of names,
+types, shapes, and of the values of exported models' inputs.
 """
 
 import base64
+from collections.abc import Iterable, Mapping
 import math
 import re
 
@@ -21,21 +22,23 @@ _WHITE_SPACE = re.compile('[ \t\n\v\f\r]+')
 _BASE64 = re.compile('([A-Za-z0-9+/]*)([=.]*)')
 
 
-def describe(spec):
-  """Type and shape of a `tf.TensorSpec`, in words."""
+def describe(spec: tf.TensorSpec) -> str:
+  """Returns type and shape of a spec in words."""
   sizes = ['any' if size is None else str(size) for size in spec.shape]
   return f'{spec.dtype.name} of shape ({", ".join(sizes)})'
 
 
-def check_names(names, specs):
+def check_names(
+  names: Iterable[str], specs: Mapping[str, tf.TensorSpec]
+) -> None:
   """Checks that a request has all inputs of a signature, and no others.
 
   Args:
-    names: those that came.
-    specs: dictionary from names to `tf.TensorSpec`.
+    names: Names of the inputs of the request.
+    specs: Specs of the signature's inputs by name.
 
   Raises:
-    errors.StatusError: INVALID_ARGUMENT.
+    errors.StatusError: INVALID_ARGUMENT: the names differ.
   """
   missing = sorted(set(specs) - set(names))
   unknown = sorted(set(names) - set(specs))
@@ -54,19 +57,23 @@ def _listed(names):
 # Protos.
 
 
-def from_protos(protos, specs, max_bytes):
-  """The inputs of a `PredictRequest`.
+def from_protos(
+  protos: Mapping[str, tensor_pb2.TensorProto],
+  specs: Mapping[str, tf.TensorSpec],
+  max_bytes: int,
+) -> dict[str, np.ndarray]:
+  """Returns the inputs of a `PredictRequest`.
 
   Args:
-    protos: mapping of names to `TensorProto`.
-    specs: dictionary of `tf.TensorSpec`.
-    max_bytes: an array may take up so many.
+    protos: Tensors by name.
+    specs: Specs of the signature's inputs by name.
+    max_bytes: Maximum size of an array.
 
   Returns:
-    Dictionary of arrays; strings are bytes in an array of objects.
+    Arrays by name; strings are bytes in an array of objects.
 
   Raises:
-    errors.StatusError: INVALID_ARGUMENT.
+    errors.StatusError: INVALID_ARGUMENT: the tensors do not fit the specs.
   """
   check_names(protos, specs)
   return {
@@ -89,7 +96,7 @@ def _from_proto(name, proto, spec, max_bytes):
     raise errors.invalid(
       f'`{name}` must have a known shape. Received: {sizes or "unknown rank"}'
     )
-  # A proto may give one value for all: few bytes that become many.
+  # A proto may hold one value for all: few bytes that become many.
   if math.prod(sizes) * spec.dtype.size > max_bytes:
     raise errors.invalid(
       f'`{name}` must take up at most {max_bytes:,} bytes. Received: an array '
@@ -109,14 +116,10 @@ def _from_proto(name, proto, spec, max_bytes):
     ) from e
 
 
-def to_proto(array):
-  """An output as a `TensorProto`, in the field that TensorFlow Serving uses.
+def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
+  """Returns an output as a proto, in the field that TensorFlow Serving uses.
 
-  Args:
-    array: of any type.
-
-  Returns:
-    `TensorProto`; float32 is in `float_val`.
+  float32 is in `float_val`.
   """
   if array.dtype != np.float32:
     return tf.make_tensor_proto(array)
@@ -130,20 +133,22 @@ def to_proto(array):
 # JSON.
 
 
-def from_json(body, specs):
-  """The inputs of a REST request.
+def from_json(
+  body: Mapping[str, object], specs: Mapping[str, tf.TensorSpec]
+) -> tuple[dict[str, np.ndarray], bool]:
+  """Returns the inputs of a REST request.
 
   Args:
-    body: dictionary with `instances` (a list of rows, each a dictionary of
-      inputs, or the value itself where there is one input) or `inputs` (a
+    body: JSON object with `instances` (a list of rows, each a dictionary of
+      inputs, or the value itself if there is one input) or `inputs` (a
       dictionary of columns, or the value itself).
-    specs: dictionary of `tf.TensorSpec`.
+    specs: Specs of the signature's inputs by name.
 
   Returns:
-    `(inputs, is_row_format)`, inputs a dictionary of arrays.
+    Arrays by name, and whether the request is in row format.
 
   Raises:
-    errors.StatusError: INVALID_ARGUMENT.
+    errors.StatusError: INVALID_ARGUMENT: the values do not fit the specs.
   """
   is_row_format = 'instances' in body
   if is_row_format == ('inputs' in body):
@@ -175,7 +180,7 @@ def _unnamed(value, specs):
 
 
 def _columns(rows, specs):
-  """Rows as columns."""
+  """Returns rows as columns."""
   if not isinstance(rows, list) or not rows:
     raise errors.invalid(
       "'instances' must be a list of at least one row. Received: "
@@ -211,8 +216,8 @@ def _from_json(name, value, spec):
 
 
 def _numbers(value, dtype):
-  """Nested lists as an array; raises ValueError."""
-  array = np.array(value)  # says of ragged lists what they are
+  """Returns nested lists as an array; raises `ValueError`."""
+  array = np.array(value)  # describes ragged lists in its error
   if array.size == 0:
     return array.astype(dtype)
   is_integer = np.issubdtype(dtype, np.integer)
@@ -228,12 +233,12 @@ def _numbers(value, dtype):
 
 
 def _strings(value):
-  """Nested lists of strings and {'b64': …} as an array of bytes."""
+  """Returns nested lists of strings and {'b64': …} as an array of bytes."""
   shape, level = [], [value]
   while level and isinstance(level[0], list):
     sizes = {len(each) if isinstance(each, list) else None for each in level}
     if len(sizes) != 1:
-      raise ValueError('its lists must have one length')
+      raise ValueError('its lists must have the same length')
     shape.append(sizes.pop())
     level = [item for each in level for item in each]
   array = np.empty(len(level), object)
@@ -252,21 +257,15 @@ def _to_bytes(item):
 
 
 def _from_base64(text):
-  """Bytes of base64, as `absl::Base64Unescape` takes it.
+  """Returns the bytes of base64, as `absl::Base64Unescape` decodes it.
 
-  White space of ASCII may stand anywhere, as in the lines that `base64` writes.
-  The end is filled up with = (or .) to a multiple of 4, or not at all. Bits
-  that are left over at the end may be any. The letters - and _ of names of
-  files are not taken.
-
-  Args:
-    text: string.
-
-  Returns:
-    Bytes.
+  White space of ASCII may be anywhere, as in the lines that `base64` writes.
+  The end is padded with = (or .) to a multiple of 4, or not at all. Leftover
+  bits at the end are ignored. The letters - and _ of the alphabet for file
+  names are refused.
 
   Raises:
-    ValueError: it is something else.
+    ValueError: The text has another form.
   """
   match = _BASE64.fullmatch(text)
   if match is None:
@@ -284,16 +283,18 @@ def _from_base64(text):
   return base64.b64decode(letters + missing * '=')
 
 
-def to_json(outputs, is_row_format):
-  """Outputs as the body of a REST answer.
+def to_json(
+  outputs: Mapping[str, np.ndarray], is_row_format: bool
+) -> dict[str, object]:
+  """Returns outputs as the body of a REST answer.
 
   Args:
-    outputs: dictionary of arrays (rows, ...) of numbers.
-    is_row_format: whether the request was in row format.
+    outputs: Arrays (rows, ...) of numbers by name.
+    is_row_format: Whether the request was in row format.
 
   Returns:
-    Dictionary with `predictions`, a list of rows, or `outputs`; where the
-    signature has one output, it stands there without its name.
+    JSON object with `predictions`, a list of rows, or `outputs`; a single
+    output comes without its name.
   """
   lists = {name: value.tolist() for name, value in outputs.items()}
   if len(lists) == 1:
@@ -308,18 +309,17 @@ def to_json(outputs, is_row_format):
 # Values.
 
 
-def check(inputs, specs):
-  """Checks shapes and values.
+def check(
+  inputs: Mapping[str, np.ndarray], specs: Mapping[str, tf.TensorSpec]
+) -> int:
+  """Checks shapes and values, and returns the number of rows.
 
   Args:
-    inputs: dictionary of arrays, of the types of the signature.
-    specs: dictionary of `tf.TensorSpec`, of the same names.
-
-  Returns:
-    The number of rows.
+    inputs: Arrays by name, of the types of the signature.
+    specs: Specs of the signature's inputs by name.
 
   Raises:
-    errors.StatusError: INVALID_ARGUMENT.
+    errors.StatusError: INVALID_ARGUMENT: a shape or value is wrong.
   """
   for name, spec in specs.items():
     array = inputs[name]
@@ -338,7 +338,7 @@ def check(inputs, specs):
   if len(set(num_rows.values())) != 1:
     counts = ', '.join(f'{n} of `{name}`' for name, n in num_rows.items())
     raise errors.invalid(
-      f'The inputs must have one number of rows. Received: {counts}'
+      f'The inputs must have the same number of rows. Received: {counts}'
     )
   return next(iter(num_rows.values()))
 
@@ -370,8 +370,8 @@ def _check_sample_rate(rates):
   if not is_rate.all():
     row = np.argmin(is_rate)
     raise errors.invalid(
-      f'`sample_rate` must be samples a second, in [{low}, {high}]. Received: '
-      f'{rates[row]} in row {row}'
+      f'`sample_rate` must be samples per second, in [{low}, {high}]. '
+      f'Received: {rates[row]} in row {row}'
     )
 
 
@@ -390,7 +390,7 @@ def _check_text(texts):
       )
 
 
-# Of the inputs that exported models have.
+# Checks of the inputs that exported models have.
 _CHECKS = {
   'frames': _check_frames,
   'waveform': _check_waveform,

@@ -1,4 +1,4 @@
-"""The REST API of TensorFlow Serving, and the page that Prometheus reads."""
+"""The REST API of TensorFlow Serving, and the endpoint of Prometheus."""
 
 import asyncio
 import gzip
@@ -15,11 +15,13 @@ from starlette import requests as http_requests
 
 from vatt_tf.serving import (
   errors,
-  metrics,
   offload,
   prediction_service,
   requests,
 )
+from vatt_tf.serving import metrics as metrics_lib
+from vatt_tf.serving import models as models_lib
+from vatt_tf.serving import predictor as predictor_lib
 
 _BYTES_PER_NUMBER = 20  # of JSON
 _HTTP = {
@@ -41,9 +43,9 @@ class _HttpError(errors.StatusError):
   """An error for which HTTP has a status of its own.
 
   Args:
-    status: int, of HTTP.
-    code: `grpc.StatusCode`.
-    message: string, for the client.
+    status: Status of HTTP.
+    code: Code of gRPC.
+    message: Text for the client.
   """
 
   def __init__(self, status, code, message):
@@ -55,7 +57,7 @@ def _too_large(received, max_bytes):
   return _HttpError(
     413,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
-    f'The body must be of at most {max_bytes:,} bytes. Received: {received}',
+    f'The body must have at most {max_bytes:,} bytes. Received: {received}',
   )
 
 
@@ -65,7 +67,7 @@ def _answer(content, status=200):
 
 
 def _message_to_dict(message):
-  # Fields without a value too: protobuf 5.26 gave this argument another name.
+  # Fields without a value too: protobuf 5.26 renamed this argument.
   return json_format.MessageToDict(
     message, True, preserving_proto_field_name=True
   )
@@ -74,20 +76,26 @@ def _message_to_dict(message):
 class Rest:
   """The endpoints.
 
-  Args:
-    predictor: `predictor.Predictor`.
-    served: `models.Models`.
-    figures: `metrics.Metrics`.
-    max_bytes: of the body of a request.
-
   Attributes:
-    app: the ASGI application.
+    app: ASGI application.
+
+  Args:
+    predictor: Predictor of the server.
+    models: Models of the server.
+    metrics: Metrics of the server.
+    max_bytes: Maximum size of the body of a request.
   """
 
-  def __init__(self, predictor, served, figures, max_bytes):
+  def __init__(
+    self,
+    predictor: predictor_lib.Predictor,
+    models: models_lib.Models,
+    metrics: metrics_lib.Metrics,
+    max_bytes: int,
+  ):
     self._predictor = predictor
-    self._models = served
-    self._figures = figures
+    self._models = models
+    self._metrics = metrics
     self._max_bytes = max_bytes
     routes = []
     for model in (_VERSION, _MODEL):
@@ -98,14 +106,14 @@ class Rest:
       ):
         routes.append(self._route(model + suffix, function, [method]))
     routes.append(self._route('/v1/{path:path}', self._malformed, _METHODS))
-    routes.append(routing.Route(metrics.PATH, self._metrics))
+    routes.append(routing.Route(metrics_lib.PATH, self._show_metrics))
     self.app = applications.Starlette(
       routes=routes,
       exception_handlers={exceptions.HTTPException: _no_route},
     )
 
   def _route(self, path, function, methods):
-    """A route whose errors are answered in JSON, and that is counted."""
+    """Returns a route that is counted, and whose errors are JSON."""
     label = {
       self._predict: 'Predict',
       self._metadata: 'GetModelMetadata',
@@ -113,12 +121,12 @@ class Rest:
     }.get(function, '')
 
     async def endpoint(request):
-      with self._figures.request(label, 'REST') as labels:
+      with self._metrics.request(label, 'REST') as labels:
         try:
           response = await function(request, labels)
         except http_requests.ClientDisconnect:
           return responses.Response(status_code=499)
-        except Exception as e:  # noqa: BLE001, the server goes on
+        except Exception as e:  # noqa: BLE001, the server continues
           error = errors.from_exception(e)
           labels.status = error.code.name
           if error.code == grpc.StatusCode.INTERNAL:
@@ -137,7 +145,7 @@ class Rest:
     is_compressed = _is_compressed(request)
     data = await self._read(request)
     if is_compressed:
-      # How much a small body becomes is not known before.
+      # The size of the content of a small body is unknown.
       data = await asyncio.to_thread(_decompress, data, self._max_bytes)
     body = await offload.call(len(data), _parse, data)
     is_row_format = False
@@ -147,7 +155,7 @@ class Rest:
       inputs, is_row_format = requests.from_json(body, specs)
       return inputs
 
-    found = await _unless_gone(
+    prediction = await _unless_gone(
       request,
       self._predictor.predict(
         name,
@@ -158,15 +166,18 @@ class Rest:
         labels,
       ),
     )
-    num_values = sum(value.size for value in found.outputs.values())
+    num_values = sum(value.size for value in prediction.outputs.values())
     return await offload.call(
       num_values * _BYTES_PER_NUMBER,
-      lambda: _answer(requests.to_json(found.outputs, is_row_format)),
+      lambda: _answer(requests.to_json(prediction.outputs, is_row_format)),
     )
 
   async def _read(self, request):
-    """The body. What is over the limit is read too, but not kept: clients
-    look at the answer only when they have sent everything."""
+    """Returns the body.
+
+    Bytes over the limit are read too, but not kept: clients read the answer
+    only when they have sent everything.
+    """
     chunks, size = [], 0
     async for chunk in request.stream():
       size += len(chunk)
@@ -189,8 +200,8 @@ class Rest:
       'signature_name': '',
       'version': str(response.model_spec.version.value),
     }
-    found = {'signature_def': _message_to_dict(signatures)}
-    return _answer({'model_spec': spec, 'metadata': found})
+    content = {'signature_def': _message_to_dict(signatures)}
+    return _answer({'model_spec': spec, 'metadata': content})
 
   async def _status(self, request, labels):
     name, number = _model(request)
@@ -205,15 +216,15 @@ class Rest:
     del labels
     raise _malformed(request)
 
-  async def _metrics(self, request):
+  async def _show_metrics(self, request):
     del request
     return responses.Response(
-      self._figures.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST
+      self._metrics.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST
     )
 
 
 async def _no_route(request, error):
-  """The answer where there is no such path, or it has not the method."""
+  """Returns the answer for an unknown path or method."""
   message = f'{error.detail}: {request.method} {request.url.path}'
   response = _answer({'error': message}, error.status_code)
   response.headers.update(error.headers or {})
@@ -229,14 +240,14 @@ def _malformed(request):
 
 
 def _model(request):
-  """Name and version of the path."""
+  """Returns name and version of the path."""
   if ':' in request.path_params['name']:  # another method's path
     raise _malformed(request)
   return request.path_params['name'], request.path_params.get('number')
 
 
 def _is_compressed(request):
-  """Whether a body is compressed with gzip; 415 for other encodings."""
+  """Returns whether a body is compressed with gzip; 415 if otherwise."""
   encodings = [
     encoding.strip().lower()
     for header in request.headers.getlist('content-encoding')
@@ -254,17 +265,14 @@ def _is_compressed(request):
 
 
 def _decompress(data, max_bytes):
-  """What a body of gzip holds, one or several members.
+  """Returns the content of a body of gzip, of one or several members.
 
   Args:
-    data: bytes.
-    max_bytes: of what it holds. No more is decompressed.
-
-  Returns:
-    Bytes.
+    data: Bytes of the body.
+    max_bytes: Maximum size of the content. No more is decompressed.
 
   Raises:
-    errors.StatusError: it is damaged or cut off, or holds more.
+    errors.StatusError: The body is damaged or cut off, or holds more.
   """
   try:
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
@@ -280,14 +288,14 @@ def _decompress(data, max_bytes):
 
 
 async def _unless_gone(request, coroutine):
-  """What a coroutine returns; it is cancelled if the client goes before.
+  """Returns the result of a coroutine, or cancels it if the client leaves.
 
   Args:
-    request: of which the body is read.
-    coroutine: what answers it.
+    request: Request whose body has been read.
+    coroutine: Coroutine that answers it.
 
   Raises:
-    starlette.requests.ClientDisconnect: the client is gone.
+    starlette.requests.ClientDisconnect: The client is gone.
   """
   answer = asyncio.ensure_future(coroutine)
   gone = asyncio.ensure_future(_wait_until_gone(request))
@@ -307,7 +315,7 @@ async def _wait_until_gone(request):
 
 
 def _parse(data):
-  """The JSON object of a body."""
+  """Returns the JSON object of a body."""
   try:
     body = json.loads(data)
   except (ValueError, RecursionError) as e:

@@ -1,6 +1,7 @@
 """A server: models, the gRPC and the REST service, from start to drain."""
 
 import asyncio
+from collections.abc import Callable
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -14,6 +15,7 @@ from tensorflow_serving.apis import (
   model_service_pb2_grpc,
   prediction_service_pb2_grpc,
 )
+from tensorflow_serving.config import model_server_config_pb2
 import uvicorn
 
 from vatt_tf.serving import (
@@ -30,32 +32,32 @@ _SERVICES = (
   'tensorflow.serving.PredictionService',
   'tensorflow.serving.ModelService',
 )
-# What was sent before the end was announced may still be on its way.
+# Requests sent before the end was announced may still be in transit.
 _LATE_SECONDS = 0.5
-# For the last bytes of answers, once all requests are answered.
+# Time for the last bytes of answers, once all requests are answered.
 _LAST_SECONDS = 0.5
 _Status = health_pb2.HealthCheckResponse
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What a server does.
+  """Options of a server.
 
-  Args:
-    host: address to listen at.
-    port: of gRPC, at most 65535; 0 is any free one.
-    rest_port: of REST and metrics; the same.
-    parameters: `batching.Parameters`.
-    poll_seconds: between looks for new versions.
-    ssl_cert: path of a PEM file with the certificate (and those it is signed
-      by), or None: no TLS.
-    ssl_key: path of a PEM file with its private key, or None.
-    max_message_bytes: of a request.
-    drain_seconds: requests that run have so long to finish when the server
+  Attributes:
+    host: Address to listen at.
+    port: Port of gRPC, at most 65535; 0 is any free one.
+    rest_port: Port of REST and metrics, at most 65535; 0 is any free one.
+    parameters: Parameters of the batching.
+    poll_seconds: Seconds between looks for new versions.
+    ssl_cert: Path of a PEM file with the certificate (and those it is signed
+      by); None means no TLS.
+    ssl_key: Path of a PEM file with its private key, or None.
+    max_message_bytes: Maximum size of a request.
+    drain_seconds: Seconds that running requests have to finish when the server
       stops.
 
   Raises:
-    ValueError: a certificate without a key, or the reverse.
+    ValueError: There is a certificate without a key, or the reverse.
   """
 
   host: str = '127.0.0.1'
@@ -77,7 +79,7 @@ class Options:
 
 
 class _RestServer(uvicorn.Server):
-  """uvicorn, but signals are left to the process."""
+  """uvicorn, without its signal handlers."""
 
   @contextlib.contextmanager
   def capture_signals(self):
@@ -85,10 +87,9 @@ class _RestServer(uvicorn.Server):
 
 
 class _Health(health.aio.HealthServicer):
-  """Health, whose watchers are told when the server ends.
+  """Health service that ends its watches when the server ends.
 
-  They would stay for as long as they are let, and cancelling them is logged as
-  an error.
+  They would never end by themselves, and cancelling them is logged as an error.
   """
 
   def __init__(self):
@@ -108,7 +109,7 @@ class _Health(health.aio.HealthServicer):
         raise
 
   def end_watches(self):
-    """Ends the answers to all who watch."""
+    """Ends all watches."""
     self._is_ending = True
     for watch in self._watches:
       watch.cancel()
@@ -117,23 +118,28 @@ class _Health(health.aio.HealthServicer):
 class Server:
   """Serves models until it is stopped.
 
-  Args:
-    config: `ModelServerConfig`, the models.
-    options: `Options`.
-    on_end: function, called when it no longer serves, also if it fails; from a
-      thread of its own.
-
   Attributes:
-    port: of gRPC, once it has started.
-    rest_port: of REST, once it has started.
+    port: Port of gRPC, once it has started.
+    rest_port: Port of REST, once it has started.
+
+  Args:
+    config: Models to serve.
+    options: Options of the server.
+    on_end: Function that is called from a thread of its own when the server no
+      longer serves, also if it fails.
   """
 
-  def __init__(self, config, options, on_end=lambda: None):
+  def __init__(
+    self,
+    config: model_server_config_pb2.ModelServerConfig,
+    options: Options,
+    on_end: Callable[[], None] = lambda: None,
+  ):
     self._options = options
     self._on_end = on_end
     self._error = None
     self._models = models.Models(config, options.poll_seconds)
-    self._figures = metrics.Metrics()
+    self._metrics = metrics.Metrics()
     self._predictor = None
     self._started = concurrent.futures.Future()
     self._thread = threading.Thread(target=self._run, name='serving')
@@ -142,16 +148,16 @@ class Server:
     self.port = None
     self.rest_port = None
 
-  def start(self):
+  def start(self) -> None:
     """Loads the models and starts to listen.
 
     Raises:
-      ValueError: a model cannot be served.
-      OSError: a port is taken, or the certificate cannot be used.
+      ValueError: A model cannot be served.
+      OSError: A port is taken, or the certificate cannot be used.
     """
     self._models.start()
     self._predictor = predictor.Predictor(
-      self._models, self._options.parameters, self._figures
+      self._models, self._options.parameters, self._metrics
     )
     self._thread.start()
     try:
@@ -161,11 +167,11 @@ class Server:
       self._predictor.close()
       raise
 
-  def stop(self):
-    """Takes no more requests, answers those that came, and ends.
+  def stop(self) -> None:
+    """Refuses further requests, answers the others, and ends.
 
     Raises:
-      RuntimeError: it had ended by itself.
+      RuntimeError: The server had ended by itself.
     """
     with contextlib.suppress(RuntimeError):  # the loop has ended
       self._loop.call_soon_threadsafe(self._stopping.set)
@@ -180,7 +186,7 @@ class Server:
   def _run(self):
     try:
       asyncio.run(self._serve())
-    except BaseException as e:  # noqa: BLE001, it is raised by who waits
+    except BaseException as e:  # noqa: BLE001, the waiting thread raises it
       if self._started.done():
         self._error = e
       else:
@@ -194,7 +200,7 @@ class Server:
     options = self._options
     rest_server, rest_socket = self._make_rest()
     with rest_socket:
-      interceptor = prediction_service.Interceptor(self._figures)
+      interceptor = prediction_service.Interceptor(self._metrics)
       grpc_server, health_servicer = self._make_grpc(interceptor)
       await grpc_server.start()
       serving = asyncio.create_task(rest_server.serve([rest_socket]))
@@ -206,7 +212,7 @@ class Server:
         [stopping, serving], return_when=asyncio.FIRST_COMPLETED
       )
       stopping.cancel()
-      has_failed = serving.done()  # nobody has told it to end
+      has_failed = serving.done()  # it was not told to end
       if has_failed:
         logging.error('REST is no longer served: the server ends.')
       logging.info('Draining.')
@@ -261,7 +267,7 @@ class Server:
   def _make_rest(self):
     options = self._options
     app = rest.Rest(
-      self._predictor, self._models, self._figures, options.max_message_bytes
+      self._predictor, self._models, self._metrics, options.max_message_bytes
     ).app
     config = uvicorn.Config(
       app,
@@ -279,13 +285,13 @@ class Server:
     return _RestServer(config), listening
 
 
-def join_address(host, port):
-  """`host:port`; an address of IPv6 stands in brackets there."""
+def join_address(host: str, port: int) -> str:
+  """Returns `host:port`, with an IPv6 address in brackets."""
   return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
 
 def _listen(host, port, backlog):
-  """A socket that listens; the host is a name, or an address of IPv4 or 6."""
+  """Returns a listening socket at a name or an IPv4 or IPv6 address."""
   try:
     family, _, _, _, where = socket.getaddrinfo(
       host, port, type=socket.SOCK_STREAM

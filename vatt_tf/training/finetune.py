@@ -22,6 +22,9 @@ class FinetuneTask:
   A clip counts if it has the modality and a class. The loss is the mean over
   the clips of the global batch that count; with none it is exactly 0.
 
+  Attributes:
+    progress_metrics: Names of the metrics that the line of progress shows.
+
   Args:
     model: Callable without arguments that returns a
       `classification.Classifier`, which says whether clips have several
@@ -29,9 +32,6 @@ class FinetuneTask:
     label_smoothing: In [0, 1): this share of the label is spread evenly over
       all classes (with several classes a clip: half of it is added to every
       class).
-
-  Attributes:
-    progress_metrics: Names of the metrics that the line of progress shows.
 
   Raises:
     ValueError: `label_smoothing` is out of range.

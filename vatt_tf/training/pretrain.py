@@ -21,6 +21,9 @@ OBJECTIVES = ('nce', 'sigmoid')
 class PretrainTask:
   """What pre-training optimises: the one owner of pairs and temperature.
 
+  Attributes:
+    progress_metrics: Names of the metrics that the line of progress shows.
+
   Args:
     model: `vatt.VATT`, or another callable that takes `pairs`, a tuple of
       names, and `similarity`, a `SimilarityScale` or None, and returns the
@@ -37,9 +40,6 @@ class PretrainTask:
     denominator: `joint`, `joint_once` or `per_direction` (see
       `losses.contrastive`). The sigmoid loss has none.
     chunk_size: Rows of the similarity matrix made at a time.
-
-  Attributes:
-    progress_metrics: Names of the metrics that the line of progress shows.
 
   Raises:
     ValueError: when a weight is negative or all are 0, or the objective is

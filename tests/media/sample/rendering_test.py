@@ -12,10 +12,10 @@ import av
 import numpy as np
 import tqdm
 
-from vatt_tf import make_sample_media as media
+from vatt_tf.media.sample import pictures, plan, rendering, sounds, words
 
 SCRIPT = (
-  pathlib.Path(__file__).resolve().parents[2] / 'data/make_sample_media.py'
+  pathlib.Path(__file__).resolve().parents[3] / 'data/make_sample_media.py'
 )
 
 
@@ -30,10 +30,10 @@ def _bytes(folder):
 class PlanTest(parameterized.TestCase):
   def test_no_validation_caption_is_in_training(self):
     for seed in range(5):
-      clips = media.plan_clips(
-        media.Options(num_train=864, num_validation=288, seed=seed)
+      clips = plan.plan_clips(
+        plan.Options(num_train=864, num_validation=288, seed=seed)
       )
-      texts = {split: set() for split in media.SPLITS}
+      texts = {split: set() for split in plan.SPLITS}
       for clip in clips:
         texts[clip.split].update(text for _, _, text in clip.captions)
       self.assertNotEmpty(texts['validation'])
@@ -41,10 +41,10 @@ class PlanTest(parameterized.TestCase):
 
   def test_no_phrasing_of_one_split_can_give_a_caption_of_the_other(self):
     def every_caption(split):
-      for template in media.TEMPLATES[split]:
-        for does, doing in sum(media.MOTIONS.values(), ()):
-          for shape in sum(media.SHAPES.values(), ()):
-            for _, colours in media.COLOURS.values():
+      for template in words.TEMPLATES[split]:
+        for does, doing in sum(words.MOTIONS.values(), ()):
+          for shape in sum(words.SHAPES.values(), ()):
+            for _, colours in words.COLOURS.values():
               for colour in colours:
                 yield template.format(
                   shape=shape, colour=colour, does=does, doing=doing
@@ -54,15 +54,15 @@ class PlanTest(parameterized.TestCase):
     self.assertFalse(train & set(every_caption('validation')))
 
   def test_every_validation_word_is_in_training(self):
-    words = {split: set() for split in media.SPLITS}
-    for clip in media.plan_clips(media.Options()):
+    vocabulary = {split: set() for split in plan.SPLITS}
+    for clip in plan.plan_clips(plan.Options()):
       for _, _, text in clip.captions:
         bare = text.replace(',', '').replace(':', '').lower()
-        words[clip.split].update(bare.split())
-    self.assertEmpty(words['validation'] - words['train'])
+        vocabulary[clip.split].update(bare.split())
+    self.assertEmpty(vocabulary['validation'] - vocabulary['train'])
 
   def test_captions_are_short_and_grammatical(self):
-    for clip in media.plan_clips(media.Options()):
+    for clip in plan.plan_clips(plan.Options()):
       for _, _, text in clip.captions:
         self.assertLessEqual(len(text.split()), 15, text)
         self.assertNotRegex(text, r'\ba [aeio]')
@@ -70,7 +70,7 @@ class PlanTest(parameterized.TestCase):
 
   @parameterized.parameters(100, 144, 288)
   def test_validation_clips_all_differ_and_are_whole(self, count):
-    clips = media.plan_clips(media.Options(num_validation=count))
+    clips = plan.plan_clips(plan.Options(num_validation=count))
     clips = [clip for clip in clips if clip.split == 'validation']
     shown = {(clip.shape, clip.colour, clip.motion) for clip in clips}
     self.assertLen(shown, count)
@@ -79,7 +79,7 @@ class PlanTest(parameterized.TestCase):
     self.assertSetEqual({clip.caption_form for clip in clips}, {'csv', 'vtt'})
 
   def test_training_shows_everything_and_lacks_some(self):
-    clips = media.plan_clips(media.Options(num_train=576))
+    clips = plan.plan_clips(plan.Options(num_train=576))
     clips = [clip for clip in clips if clip.split == 'train']
     shown = {(clip.shape, clip.colour, clip.motion) for clip in clips}
     self.assertLen(shown, 288)
@@ -90,8 +90,8 @@ class PlanTest(parameterized.TestCase):
     )
 
   def test_same_combination_looks_different(self):
-    options = media.Options(num_train=288, num_validation=288)
-    clips = media.plan_clips(options)
+    options = plan.Options(num_train=288, num_validation=288)
+    clips = plan.plan_clips(options)
     first = clips[0]
     (other,) = (
       clip
@@ -100,8 +100,8 @@ class PlanTest(parameterized.TestCase):
       == (first.shape, first.colour, first.motion)
     )
     difference = np.abs(
-      media.render_frames(first, options).astype(int)
-      - media.render_frames(other, options)
+      pictures.render_frames(first, options).astype(int)
+      - pictures.render_frames(other, options)
     )
     self.assertGreater(difference.mean(), 2)
 
@@ -117,16 +117,16 @@ class PlanTest(parameterized.TestCase):
   )
   def test_options_out_of_range(self, options, received):
     with self.assertRaisesRegex(ValueError, f'Received: {received}'):
-      media.Options(**options)
+      plan.Options(**options)
 
 
 class RenderTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.options = media.Options(
+    self.options = plan.Options(
       num_train=288, num_validation=0, frame_size=64, frame_rate=10
     )
-    self.clips = media.plan_clips(self.options)
+    self.clips = plan.plan_clips(self.options)
 
   def _find(self, **wanted):
     return next(
@@ -135,16 +135,16 @@ class RenderTest(parameterized.TestCase):
       if all(getattr(clip, key) == value for key, value in wanted.items())
     )
 
-  @parameterized.parameters(*media.COLOURS)
+  @parameterized.parameters(*words.COLOURS)
   def test_the_colour_is_shown(self, colour):
     clip = self._find(colour=colour, motion='orbit', shape='square')
-    frames = media.render_frames(clip, self.options).astype(int)
+    frames = pictures.render_frames(clip, self.options).astype(int)
     self.assertEqual(frames.shape, (32, 64, 64, 3))
-    wanted = np.array(media.COLOURS[colour][0])
+    wanted = np.array(words.COLOURS[colour][0])
     near = np.abs(frames - wanted).max(-1) < 30
     self.assertGreater(near.mean(), 0.03)
 
-  @parameterized.parameters(*media.SHAPES)
+  @parameterized.parameters(*words.SHAPES)
   def test_distances_have_the_area_of_the_shape(self, shape):
     # Areas by geometry, for the sizes in `_distance`.
     areas = {
@@ -157,28 +157,28 @@ class RenderTest(parameterized.TestCase):
     }
     axis = np.linspace(-1.2, 1.2, 601)
     x, y = np.meshgrid(axis, axis)
-    area = np.mean(media._distance(shape, x, y) < 0) * 2.4**2
+    area = np.mean(pictures._distance(shape, x, y) < 0) * 2.4**2
     self.assertAlmostEqual(area, areas[shape], delta=0.03 * areas[shape])
 
-  @parameterized.parameters(*media.COLOURS)
+  @parameterized.parameters(*words.COLOURS)
   def test_the_pitch_is_heard(self, colour):
     clip = self._find(
       colour=colour, motion='orbit', shape='circle', has_audio=True
     )
-    sound = media.render_audio(clip, self.options)
+    sound = sounds.render_audio(clip, self.options)
     self.assertEqual(sound.shape, (51200,))
     self.assertEqual(sound.dtype, np.float32)
     self.assertLessEqual(np.abs(sound).max(), 1)
     spectrum = np.abs(np.fft.rfft(sound))
     heard = spectrum.argmax() / self.options.duration
-    step = list(media.COLOURS).index(colour)
-    wanted = media.LOWEST_PITCH * 2 ** (step * 5 / 12)
+    step = list(words.COLOURS).index(colour)
+    wanted = words.LOWEST_PITCH * 2 ** (step * 5 / 12)
     self.assertAlmostEqual(heard, wanted, delta=0.02 * wanted)
 
   def test_sound_follows_the_size(self):
     clip = self._find(motion='blink', shape='circle', has_audio=True)
-    frames = media.render_frames(clip, self.options)
-    sound = media.render_audio(clip, self.options)
+    frames = pictures.render_frames(clip, self.options)
+    sound = sounds.render_audio(clip, self.options)
     # How colourful each frame is, and how loud the sound is meanwhile.
     shown = (frames.max(-1).astype(int) - frames.min(-1)).mean((1, 2))
     per_frame = len(sound) // len(frames)
@@ -199,14 +199,14 @@ class FilesTest(parameterized.TestCase):
 
   def _make(self, **changes):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    clips = media.make_sample_media(folder, **{**self.OPTIONS, **changes})
+    clips = rendering.write_sample_media(folder, **{**self.OPTIONS, **changes})
     return folder, clips
 
   def test_files_say_what_the_plan_says(self):
     folder, clips = self._make()
     self.assertEqual(len(clips), 11)
     rows = {}
-    for split in media.SPLITS:
+    for split in plan.SPLITS:
       with open(folder / f'{split}.csv', encoding='utf-8') as file:
         rows.update({row['video_path']: row for row in csv.DictReader(file)})
     self.assertEqual(list(rows), [clip.video_path for clip in clips])
@@ -236,7 +236,7 @@ class FilesTest(parameterized.TestCase):
             self.assertEqual(audio.codec_context.name, 'aac')
             self.assertEqual(audio.codec_context.sample_rate, 16000)
 
-  @parameterized.parameters(*media.LABELS)
+  @parameterized.parameters(*plan.LABELS)
   def test_label(self, label):
     folder, clips = self._make(num_train=0, label=label)
     with open(folder / 'validation.csv', encoding='utf-8') as file:
@@ -245,9 +245,9 @@ class FilesTest(parameterized.TestCase):
 
   def test_decoded_sound_is_the_rendered_one(self):
     folder, clips = self._make(silent_share=0.0)
-    settings = media.Options(**{**self.OPTIONS, 'silent_share': 0.0})
+    settings = plan.Options(**{**self.OPTIONS, 'silent_share': 0.0})
     for clip in clips[:3]:
-      rendered = media.render_audio(clip, settings)
+      rendered = sounds.render_audio(clip, settings)
       with av.open(str(folder / clip.video_path)) as container:
         decoded = np.concatenate(
           [frame.to_ndarray() for frame in container.decode(audio=0)], axis=1
@@ -280,7 +280,7 @@ class FilesTest(parameterized.TestCase):
     self.assertIn('`num_validation` must be in [0, 288]', done.stderr)
 
   def test_a_failed_worker_is_an_error(self):
-    settings = dataclasses.asdict(media.Options(**self.OPTIONS))
+    settings = dataclasses.asdict(plan.Options(**self.OPTIONS))
     with tempfile.TemporaryDirectory() as folder:
       pathlib.Path(folder, 'train').write_text('not a folder')
       job = {
@@ -290,7 +290,7 @@ class FilesTest(parameterized.TestCase):
         'num_workers': 1,
       }
       with self.assertRaisesRegex(RuntimeError, 'exit code 1'):
-        media._run_workers([job], tqdm.tqdm(disable=True))
+        rendering._run_workers([job], tqdm.tqdm(disable=True))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import types
 from absl.testing import parameterized
 import tensorflow as tf
 
-from vatt_tf.media import errors, timeline
+from vatt_tf.media import errors, timeline, timeline_measurement
 
 _SECOND = 1_000_000
 _MILLISECOND = Fraction(1, 1000)
@@ -36,7 +36,7 @@ def _recording(start, seconds, step=40, kinds=('video', 'audio')):
 
 
 def _measure(packets, **kwargs):
-  return timeline.measure(
+  return timeline_measurement.measure(
     [
       timeline.Packet(
         *(kind, one.pts, one.dts, one.duration, 10, 0),
@@ -74,7 +74,9 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(0, 2, 3.5, 3600, 5 * 3600)
   def test_the_second_part_follows_the_first(self, start):
     packets = _recording(0, 4) + _recording(start, 4)
-    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
+    line = _measure(
+      packets, max_gap=timeline_measurement.MAX_GAP_OF_LIVE_STREAMS
+    )
     times = _times(line, packets)
     expected = [i * 0.04 for i in range(200)]
     self.assertAllClose(times['video'], expected)
@@ -154,7 +156,9 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
       25, 2, kinds=('audio',)
     )
     packets = sorted(packets + sound, key=lambda one: one[1].pts)
-    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
+    line = _measure(
+      packets, max_gap=timeline_measurement.MAX_GAP_OF_LIVE_STREAMS
+    )
     times = _times(line, packets)
     self.assertAllClose(times['video'], [i * 0.04 for i in range(750)])
     self.assertAlmostEqual(times['audio'][50], 25.0)
@@ -164,7 +168,9 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
     packets = _recording(0, 10)
     places = [i for i, (kind, _) in enumerate(packets) if kind == 'video']
     packets[places[100]] = ('video', _packet(wrong))
-    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
+    line = _measure(
+      packets, max_gap=timeline_measurement.MAX_GAP_OF_LIVE_STREAMS
+    )
     times = _times(line, packets)
     self.assertIsNone(times['video'][100])
     expected = [i * 0.04 for i in range(250)]
@@ -179,7 +185,9 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
       if kind == 'video' and 8000 <= packet.pts < 8500:
         packet.pts += 1000 * wrong
         packet.dts += 1000 * wrong
-    line = _measure(packets, max_gap=timeline.MAX_GAP_OF_LIVE_STREAMS)
+    line = _measure(
+      packets, max_gap=timeline_measurement.MAX_GAP_OF_LIVE_STREAMS
+    )
     times = _times(line, packets)
     expected = [i * 0.04 for i in range(500)]
     self.assertEqual(times['video'][200:213], [None] * 13)
@@ -190,7 +198,10 @@ class TimelineTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_a_still_picture_with_many_gaps(self):
     packets = [('video', _packet(5000 * i)) for i in range(3000)]
-    for max_gap in (timeline.MAX_GAP, timeline.MAX_GAP_OF_LIVE_STREAMS):
+    for max_gap in (
+      timeline_measurement.MAX_GAP,
+      timeline_measurement.MAX_GAP_OF_LIVE_STREAMS,
+    ):
       line = _measure(packets, max_gap=max_gap)
       self.assertEqual(line.shifts, {})
 

@@ -9,12 +9,13 @@ import tensorflow as tf
 
 from tests import sample_media
 from vatt_tf.input_pipeline.records import reading, schema
-from vatt_tf.media import errors, official_ingest
+from vatt_tf.media import errors
+from vatt_tf.media.datasets import ingestion
 
 _UCF = 'v_{}_g0{}_c01'
 
 
-class OfficialIngestTest(tf.test.TestCase):
+class IngestionTest(tf.test.TestCase):
   def setUp(self):
     super().setUp()
     self.lists = self.create_tempdir('lists')
@@ -27,7 +28,7 @@ class OfficialIngestTest(tf.test.TestCase):
     sample_media.write(path, **{'seconds': 1.0, **kwargs})
 
   def ingest(self, dataset, split='', **kwargs):
-    return official_ingest.ingest_dataset(
+    return ingestion.ingest_dataset(
       dataset,
       self.lists.full_path,
       self.media,
@@ -118,7 +119,7 @@ class OfficialIngestTest(tf.test.TestCase):
         'file': 'v3.mp4',
         'start': '3',
         'end': '4',
-        'reason': 'the file is not there',
+        'reason': 'the file does not exist',
       },
     )
 
@@ -134,7 +135,7 @@ class OfficialIngestTest(tf.test.TestCase):
     self.assertEqual(os.listdir(self.out), ['train.skipped.csv'])
     self.assertEqual(
       self.text('train.skipped.csv').splitlines()[:2],
-      ['file,start,end,reason', 'v1.mp4,1,2,the file is not there'],
+      ['file,start,end,reason', 'v1.mp4,1,2,the file does not exist'],
     )
 
   def test_list_of_another_data_set_makes_nothing(self):
@@ -176,7 +177,7 @@ class OfficialIngestTest(tf.test.TestCase):
 
   def test_folders_must_be_given(self):
     with self.assertRaisesRegex(ValueError, "media_root=''"):
-      official_ingest.ingest_dataset('ucf101', 'x', '', self.out)
+      ingestion.ingest_dataset('ucf101', 'x', '', self.out)
 
 
 if __name__ == '__main__':

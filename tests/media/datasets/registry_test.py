@@ -8,7 +8,8 @@ from absl.testing import parameterized
 import tensorflow as tf
 
 from tests import shared_data
-from vatt_tf.media import errors, manifest, official_lists
+from vatt_tf.media import errors, manifest
+from vatt_tf.media.datasets import registry
 
 _KINETICS = (
   'label,youtube_id,time_start,time_end,split,is_cc\n'
@@ -54,7 +55,7 @@ _MSRVTT = {
 }
 
 
-class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
+class RegistryTest(parameterized.TestCase, tf.test.TestCase):
   def setUp(self):
     super().setUp()
     self.lists = self.create_tempdir('lists')
@@ -66,7 +67,7 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
       self.lists.create_file(name, content=text)
     for name in media:
       self.media.create_file(name)
-    return official_lists.read(
+    return registry.read(
       dataset, self.lists.full_path, self.media.full_path, split, **kwargs
     )
 
@@ -305,7 +306,7 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
   def test_youcook2_validation_captions(self):
     path = shared_data.path('media', 'misc', 'captions')
     self.media.create_file('xHr8X2Wpmno.mp4')
-    found = official_lists.read(
+    found = registry.read(
       'youcook2', str(path), self.media.full_path, 'validation'
     )
     # 3,350 lines, of which two are one segment with two captions.
@@ -327,9 +328,7 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
   def test_msrvtt_1k_captions(self):
     path = shared_data.path('media', 'misc', 'captions')
     self.media.create_file('TestVideo/video7020.mp4')
-    found = official_lists.read(
-      'msrvtt', str(path), self.media.full_path, 'test_1k'
-    )
+    found = registry.read('msrvtt', str(path), self.media.full_path, 'test_1k')
     self.assertEqual(len(found.segments), 1000)
     self.assertEqual(len(found.missing), 999)
     self.assertEqual(
@@ -402,7 +401,7 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
     ):
       self.media.create_file(name)
     folder = self.media.full_path
-    found = official_lists.read('imagenet', folder, folder, 'train')
+    found = registry.read('imagenet', folder, folder, 'train')
     self.assertEqual(found.label_names, ['n01440764', 'n01443537'])
     self.assertEqual(
       found.segments,
@@ -472,9 +471,9 @@ class OfficialListsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_folders_that_are_not_there(self):
     with self.assertRaisesRegex(ValueError, '`annotations` must be a folder'):
-      official_lists.read('ucf101', 'nowhere', self.media.full_path)
+      registry.read('ucf101', 'nowhere', self.media.full_path)
     with self.assertRaisesRegex(ValueError, '`media_root` must be a folder'):
-      official_lists.read('ucf101', self.lists.full_path, 'nowhere')
+      registry.read('ucf101', self.lists.full_path, 'nowhere')
 
 
 if __name__ == '__main__':

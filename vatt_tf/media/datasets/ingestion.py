@@ -6,23 +6,26 @@ from absl import logging
 
 from vatt_tf.core import file_utils
 from vatt_tf.media import (
+  caption_sources,
   errors,
   ingest,
+  ingest_report,
+  label_files,
   manifest,
-  official_lists,
-  planning,
+  skip_lines,
 )
+from vatt_tf.media.datasets import official_lists, registry
 
 
 def _write_labels(output_dir: str, names: list[str], title: str) -> None:
-  """Writes `labels.txt` in the official order, or checks the one there."""
-  path = os.path.join(output_dir, ingest.LABELS_FILE)
+  """Writes `labels.txt` in the official order, or checks an existing one."""
+  path = os.path.join(output_dir, label_files.LABELS_FILE)
   if not os.path.exists(path):
     file_utils.write_text(path, ''.join(f'{name}\n' for name in names))
-  elif ingest.read_labels(path) != names:
+  elif label_files.read_labels(path) != names:
     raise ValueError(
       f'{path} has other classes than the lists of {title}. Give another '
-      '`output_dir`, or the lists that the records there were made with.'
+      '`output_dir`, or the lists of its records.'
     )
 
 
@@ -32,8 +35,10 @@ def _check_missing(
   report: str,
   max_failed_share: float,
 ) -> None:
-  """Raises before any work if too many of the listed clips are not there."""
-  missing = [one for one in lists.segments if one.path in lists.missing]
+  """Raises before any work if too many of the listed files are missing."""
+  missing = [
+    segment for segment in lists.segments if segment.path in lists.missing
+  ]
   count, total = len(missing), len(lists.segments)
   if not count:
     return
@@ -44,23 +49,23 @@ def _check_missing(
   if count <= max_failed_share * total:
     logging.warning('%s: they become lines of %s.', text, report)
     return
-  ingest.write_skip_report(
+  ingest_report.write_skip_report(
     report,
     [
-      planning.skip_of(
-        one,
-        one.start,
-        one.end,
-        errors.MediaError('the file is not there'),
+      skip_lines.skip_of(
+        segment,
+        segment.start,
+        segment.end,
+        errors.MediaError('the file does not exist'),
         True,
       )
-      for one in missing
+      for segment in missing
     ],
   )
-  examples = '\n'.join(f'  {one.path}' for one in missing[:5])
+  examples = '\n'.join(f'  {segment.path}' for segment in missing[:5])
   raise errors.MediaError(
     f'{text}, more than `max_failed_share`={max_failed_share:g} allows. '
-    'Nothing was made yet. Complete the folder, or allow a larger share '
+    'Nothing has been written. Complete the folder, or allow a larger share '
     f'(--max_failed_share). {report} names them all:\n{examples}'
   )
 
@@ -74,48 +79,47 @@ def ingest_dataset(
   is_cut: bool = False,
   name: str = '',
   max_failed_share: float = 0.1,
-  captions: str = planning.AUTO,
+  captions: str = caption_sources.AUTO,
   clip_seconds: float | None = None,
   dataset_name: str = '',
-  **options,
-) -> ingest.Result:
-  """Makes the records of a public data set.
+  **options: object,
+) -> ingest_report.Result:
+  """Writes the records of a public data set.
 
-  What the lists say is written as `NAME.manifest.csv` beside the records, and
-  ingested. The classes are in the official order. Data sets with several
-  splits of the same videos get one set of records, and lists of ids in
-  `splits/`.
+  The lists become `NAME.manifest.csv` beside the records, which is ingested.
+  The classes are in the official order. Data sets with several splits of the
+  same videos get one set of records, and lists of ids in `splits/`.
 
   Args:
-    dataset: One of `official_lists.DATASETS`.
-    annotations: The folder with its lists; '' if it is `media_root`.
-    media_root: Folder of its media.
+    dataset: Name of the data set, one of `registry.DATASETS`.
+    annotations: Folder with its lists; '' if that is `media_root`.
+    media_root: Folder with its media.
     output_dir: Folder of the shards.
-    split: See `official_lists.read`.
-    is_cut: See `official_lists.read`.
-    name: What the shards' names begin with; by default the split, or `all`.
-    max_failed_share: Of the listed clips. When more of them have no file, an
-      error is raised at once; when more of them have no file or fail, after
-      all others are written.
+    split: See `registry.read`.
+    is_cut: See `registry.read`.
+    name: Beginning of the shards' names; by default the split, or `all`.
+    max_failed_share: Share of the listed clips that may fail. When more of them
+      have no file, an error is raised at once; when more of them have no file
+      or fail, after all others are written.
     captions: See `ingest.ingest`; by default those of the data set.
-    clip_seconds: See `ingest.ingest`; by default what suits the data set.
-    dataset_name: For `example/dataset_name`; by default `dataset`.
-    **options: Of `ingest.ingest`.
+    clip_seconds: See `ingest.ingest`; by default that of the data set.
+    dataset_name: Value of `example/dataset_name`; by default `dataset`.
+    **options: Further arguments of `ingest.ingest`.
 
   Returns:
-    What was made.
+    Counts and paths of the records.
 
   Raises:
-    ValueError: As `official_lists.read` and `ingest.ingest` do, and if too many
-      of the listed clips are not there.
-    errors.TooManyFailedError: As `ingest.ingest` does.
+    ValueError: See `registry.read` and `ingest.ingest`; or too many of the
+      listed files are missing.
+    errors.TooManyFailedError: See `ingest.ingest`.
   """
   if not media_root or not output_dir:
     raise ValueError(
       '`media_root` and `output_dir` must be given. Received: '
       f'media_root={media_root!r}, output_dir={output_dir!r}'
     )
-  lists = official_lists.read(
+  lists = registry.read(
     dataset, annotations or media_root, media_root, split, is_cut
   )
   name = name or split or 'all'
@@ -127,12 +131,12 @@ def ingest_dataset(
     max_failed_share,
   )
   if lists.label_names:
-    title = official_lists.DATASETS[dataset].title
+    title = registry.DATASETS[dataset].title
     _write_labels(output_dir, lists.label_names, title)
   manifest_path = os.path.join(output_dir, f'{name}.manifest.csv')
   manifest.write_manifest(manifest_path, lists.segments)
-  if captions == planning.AUTO:
-    captions = lists.captions or planning.AUTO
+  if captions == caption_sources.AUTO:
+    captions = lists.captions or caption_sources.AUTO
   return ingest.ingest(
     output_dir,
     manifest_path=manifest_path,

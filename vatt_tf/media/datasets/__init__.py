@@ -1,0 +1,1 @@
+"""Public data sets: one file for each, which reads the lists of its owner."""

@@ -1,0 +1,1 @@
+"""Sample media: coloured shapes that move, sound and have captions."""
