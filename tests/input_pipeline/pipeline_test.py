@@ -16,12 +16,12 @@ from vatt_tf.input_pipeline import (
   audio_config,
   class_balance,
   clip_cache,
+  crop_windows,
   fake_batches,
   frame_ops,
   order,
   pipeline,
   text,
-  video,
   video_config,
 )
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
@@ -128,7 +128,7 @@ class ContentTest(_Case):
       first['audio'][2, :, 0], clips[4].waveform[80:320], atol=1e-6
     )
     frames = tf.stack([tf.io.decode_jpeg(f) for f in clips[4].frames[1:4]])
-    window = video.central_window(12, 16, _VIDEO).numpy()
+    window = crop_windows.central_window(12, 16, _VIDEO).numpy()
     self.assertAllEqual(window, [1, 3, 10, 10])
     # The window is decoded alone: chroma at its edge differs a little.
     expected = frame_ops.resize(frames[:, 1:11, 3:13], (8, 8))

@@ -5,7 +5,13 @@ import numpy as np
 import tensorflow as tf
 
 from tests import fake_clips
-from vatt_tf.input_pipeline import colors, frame_ops, video, video_config
+from vatt_tf.input_pipeline import (
+  colors,
+  crop_windows,
+  frame_ops,
+  video,
+  video_config,
+)
 from vatt_tf.input_pipeline.records import schema
 
 
@@ -70,7 +76,9 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
   def test_default_window_of_the_paper_needs_no_resizing(self):
     config = video_config.VideoConfig()
     for number in range(5):
-      window = video.random_window(256, 320, config, _seed(number)).numpy()
+      window = crop_windows.random_window(
+        256, 320, config, _seed(number)
+      ).numpy()
       self.assertAllEqual(window[2:], [224, 224])
       self.assertBetween(window[0], 0, 32)
       self.assertBetween(window[1], 0, 96)
@@ -78,7 +86,7 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
   def test_every_place_is_reached(self):
     config = video_config.VideoConfig(frame_size=6, scale=0.75)
     windows = {
-      tuple(video.random_window(8, 9, config, _seed(n)).numpy())
+      tuple(crop_windows.random_window(8, 9, config, _seed(n)).numpy())
       for n in range(200)
     }
     self.assertEqual(
@@ -92,7 +100,7 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
       video_config.VideoConfig(frame_size=(32, 64), area_range=(0.08, 1.0)),
     ):
       for number in range(20):
-        top, left, rows, columns = video.random_window(
+        top, left, rows, columns = crop_windows.random_window(
           height, width, config, _seed(number)
         ).numpy()
         self.assertGreaterEqual(min(top, left), 0)
@@ -106,7 +114,9 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
     )
     areas, ratios = [], []
     for number in range(60):
-      window = video.random_window(200, 200, config, _seed(number)).numpy()
+      window = crop_windows.random_window(
+        200, 200, config, _seed(number)
+      ).numpy()
       areas.append(window[2] * window[3] / 200**2)
       ratios.append(window[3] / window[2])
     self.assertBetween(min(areas), 0.19, 0.23)
@@ -116,11 +126,13 @@ class WindowTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_central_windows(self):
     one = video_config.VideoConfig(scale=1.0)
-    self.assertAllEqual(video.central_window(256, 320, one), [0, 32, 256, 256])
+    self.assertAllEqual(
+      crop_windows.central_window(256, 320, one), [0, 32, 256, 256]
+    )
     three = video_config.VideoConfig(scale=1.0, num_crops=3)
-    wide = [video.central_window(256, 320, three, c) for c in range(3)]
+    wide = [crop_windows.central_window(256, 320, three, c) for c in range(3)]
     self.assertAllEqual([window[1] for window in wide], [0, 32, 64])
-    tall = [video.central_window(320, 256, three, c) for c in range(3)]
+    tall = [crop_windows.central_window(320, 256, three, c) for c in range(3)]
     self.assertAllEqual([window[0] for window in tall], [0, 32, 64])
     self.assertAllEqual([window[1] for window in tall], [0, 0, 0])
 

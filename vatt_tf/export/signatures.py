@@ -10,7 +10,12 @@ import tf_keras
 
 from vatt_tf.core import modalities
 from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import audio_config, frame_ops, video_config
+from vatt_tf.input_pipeline import (
+  audio_config,
+  crop_windows,
+  frame_ops,
+  video_config,
+)
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
 from vatt_tf.models import classification
@@ -92,7 +97,7 @@ def finish_raw_frames(
     (B, T, H, W, 3) float32 in [-1, 1].
   """
   shape = tf.shape(frames)
-  window = video_lib.central_window(shape[2], shape[3], config)
+  window = crop_windows.central_window(shape[2], shape[3], config)
   flat = tf.reshape(frames, tf.concat([[-1], shape[2:4], [3]], axis=0))
   branches = []
   for ratio in frame_ops.JPEG_RATIOS:

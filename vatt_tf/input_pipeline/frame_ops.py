@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import video, video_config
+from vatt_tf.input_pipeline import crop_windows, video_config
 
 # The scales at which a JPEG can be decoded directly from its coefficients.
 JPEG_RATIOS = (1, 2, 4, 8)
@@ -92,7 +92,7 @@ def decode_whole(
   height, width = frame_shape(frames)
   low, high = (
     jpeg_ratio(window, config.size)
-    for window in video.extreme_windows(height, width, config)
+    for window in crop_windows.extreme_windows(height, width, config)
   )
   spec = tf.TensorSpec([None, None, 3], tf.uint8)
   decoded = []
@@ -132,7 +132,9 @@ def take_frames(
   Returns:
     (T, h, w, 3) uint8, what `load_frames` gives for the same seed.
   """
-  window = video.random_window(frame_size[0], frame_size[1], config, seed)
+  window = crop_windows.random_window(
+    frame_size[0], frame_size[1], config, seed
+  )
   branches = []
   for frames, ratio in zip(decoded, JPEG_RATIOS, strict=True):
 

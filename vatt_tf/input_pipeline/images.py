@@ -12,9 +12,9 @@ import gin
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
+from vatt_tf.input_pipeline import crop_windows, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import video as video_lib
-from vatt_tf.input_pipeline import video_config
 
 _IMAGE = 'image'
 _LABEL = 'label'
@@ -76,9 +76,9 @@ def load_image(
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     if seed is None:
-      window = video_lib.central_window(height, width, config)
+      window = crop_windows.central_window(height, width, config)
     else:
-      window = video_lib.random_window(height, width, config, window_seed)
+      window = crop_windows.random_window(height, width, config, window_seed)
     top, left, rows, columns = tf.unstack(window)
     return image[None, top : top + rows, left : left + columns]
 

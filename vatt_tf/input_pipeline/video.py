@@ -1,4 +1,4 @@
-"""Frames of a clip: which of them, which window, and the model's input.
+"""Frames of a clip: which of them, and the model's input.
 
 Each step is a pure function in TensorFlow ops, so that a served model can hold
 it. What is random takes a `seed`, a (2,) integer tensor.
@@ -6,7 +6,7 @@ it. What is random takes a `seed`, a (2,) integer tensor.
 
 import tensorflow as tf
 
-from vatt_tf.input_pipeline import colors, frame_ops, video_config
+from vatt_tf.input_pipeline import colors, crop_windows, frame_ops, video_config
 
 # Which frames.
 
@@ -42,133 +42,6 @@ def sample_indices(
   return tf.searchsorted(middles, times, side='right', out_type=tf.int32)
 
 
-# Which window.
-
-
-def window_of(
-  height: tf.Tensor, width: tf.Tensor, size: tuple[int, int], scale: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-  """The largest window of the output's aspect ratio, times `scale`.
-
-  Args:
-    height: () int32, of the frames.
-    width: () int32, of the frames.
-    size: Height and width of the output.
-    scale: () float32; above 1 is taken as 1.
-
-  Returns:
-    Height and width of the window, () int32, at least 1.
-  """
-  height_f, width_f = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-  unit = tf.minimum(height_f / size[0], width_f / size[1])
-  unit *= tf.minimum(scale, 1.0)
-  window_height = tf.cast(tf.round(unit * size[0]), tf.int32)
-  window_width = tf.cast(tf.round(unit * size[1]), tf.int32)
-  return (
-    tf.clip_by_value(window_height, 1, height),
-    tf.clip_by_value(window_width, 1, width),
-  )
-
-
-def random_window(
-  height: tf.Tensor,
-  width: tf.Tensor,
-  config: video_config.VideoConfig,
-  seed: tf.Tensor,
-) -> tf.Tensor:
-  """The window of a training clip.
-
-  Args:
-    height: () int32, of the frames.
-    width: () int32, of the frames.
-    config: See `VideoConfig`.
-    seed: (2,) integer.
-
-  Returns:
-    (4,) int32: top, left, height, width.
-  """
-  draws = tf.random.stateless_uniform([4], seed)
-  if config.area_range is None:
-    jitter = 1.0 + config.scale_jitter * (2.0 * draws[0] - 1.0)
-    window_height, window_width = window_of(
-      height, width, config.size, config.scale / jitter
-    )
-  else:
-    low, high = config.area_range
-    area = low + (high - low) * draws[0]
-    area *= tf.cast(height * width, tf.float32)
-    low, high = (tf.math.log(r) for r in config.aspect_ratio_range)
-    ratio = tf.exp(low + (high - low) * draws[1])
-    # What does not fit is cut to the frame.
-    window_height = tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32)
-    window_width = tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32)
-    window_height = tf.clip_by_value(window_height, 1, height)
-    window_width = tf.clip_by_value(window_width, 1, width)
-
-  def place(free, draw):
-    moved = draw * tf.cast(free + 1, tf.float32)
-    return tf.minimum(tf.cast(moved, tf.int32), free)
-
-  top = place(height - window_height, draws[2])
-  left = place(width - window_width, draws[3])
-  return tf.stack([top, left, window_height, window_width])
-
-
-def extreme_windows(
-  height: tf.Tensor, width: tf.Tensor, config: video_config.VideoConfig
-) -> tuple[tf.Tensor, tf.Tensor]:
-  """Windows, (4,) int32, that no one of training is smaller or larger than."""
-  height_f, width_f = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-  if config.area_range is None:
-    jitter = config.scale_jitter
-    sizes = [
-      window_of(height, width, config.size, tf.constant(config.scale / factor))
-      for factor in (1.0 + jitter, 1.0 - jitter)
-    ]
-  else:
-    (small, large), ratios = config.area_range, config.aspect_ratio_range
-    sizes = []
-    for share, ratio in ((small, ratios), (large, ratios[::-1])):
-      area = share * height_f * width_f
-      sides = tf.sqrt(area / ratio[1]), tf.sqrt(area * ratio[0])
-      sizes.append([tf.cast(tf.round(side), tf.int32) for side in sides])
-  # A pixel to spare, for what rounding may do in another order.
-  (low, narrow), (high, wide) = sizes
-  return (
-    tf.stack([0, 0, tf.maximum(low - 1, 1), tf.maximum(narrow - 1, 1)]),
-    tf.stack([0, 0, tf.minimum(high + 1, height), tf.minimum(wide + 1, width)]),
-  )
-
-
-def central_window(
-  height: tf.Tensor,
-  width: tf.Tensor,
-  config: video_config.VideoConfig,
-  crop: int = 0,
-) -> tf.Tensor:
-  """The window of an evaluation clip.
-
-  Args:
-    height: () int32, of the frames.
-    width: () int32, of the frames.
-    config: See `VideoConfig`.
-    crop: With three crops: 0 is the left or upper one, 1 the middle, 2 the
-      right or lower one.
-
-  Returns:
-    (4,) int32: top, left, height, width.
-  """
-  window_height, window_width = window_of(
-    height, width, config.size, tf.constant(config.scale)
-  )
-  free_height, free_width = height - window_height, width - window_width
-  top, left = free_height // 2, free_width // 2
-  if config.num_crops == 3:
-    top = tf.where(free_height > free_width, free_height * crop // 2, top)
-    left = tf.where(free_height > free_width, left, free_width * crop // 2)
-  return tf.stack([top, left, window_height, window_width])
-
-
 def load_frames(
   frames: tf.Tensor,
   indices: tf.Tensor,
@@ -195,9 +68,9 @@ def load_frames(
   frames = tf.gather(frames, wanted)
   height, width = frame_ops.frame_shape(frames)
   if seed is None:
-    window = central_window(height, width, config, crop)
+    window = crop_windows.central_window(height, width, config, crop)
   else:
-    window = random_window(height, width, config, seed)
+    window = crop_windows.random_window(height, width, config, seed)
   frames = frame_ops.decode_frames(frames, window, config.size)
   return tf.gather(frames, places)
 
