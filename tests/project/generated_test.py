@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from absl.testing import absltest, parameterized
 
 from tests.project import regenerate, sources
-from tests.project.generate import svg
+from tests.project.generate import imports_figure, svg
 
 
 class GeneratedTest(parameterized.TestCase):
@@ -30,6 +30,32 @@ class GeneratedTest(parameterized.TestCase):
           x, y = float(shape.get('x', 0)), float(shape.get('y', 0))
           self.assertLessEqual(x + float(shape.get('width')), width, path)
           self.assertLessEqual(y + float(shape.get('height')), height, path)
+
+
+class ImportsFigureTest(absltest.TestCase):
+  def test_no_arrow_goes_up(self):
+    rows = {
+      name: row
+      for row, names in enumerate(imports_figure.rows())
+      for name in names
+    }
+    graph = imports_figure.imports()
+    self.assertIn('core', graph['models'])
+    for importer, imported in graph.items():
+      for name in imported:
+        self.assertLessEqual(rows[importer], rows[name], (importer, name))
+
+  def test_no_circle(self):
+    self.assertIsNone(imports_figure.find_circle(imports_figure.imports()))
+
+  def test_a_circle_is_found(self):
+    graph = {'a': {'b'}, 'b': {'c'}, 'c': {'b'}}
+    self.assertEqual(imports_figure.find_circle(graph), ['b', 'c', 'b'])
+
+  def test_arrows_that_follow_from_others_are_left_out(self):
+    graph = {'a': {'b', 'c', 'd'}, 'b': {'c'}, 'c': set(), 'd': set()}
+    expected = {'a': {'b', 'd'}, 'b': {'c'}, 'c': set(), 'd': set()}
+    self.assertEqual(imports_figure.reduce(graph), expected)
 
 
 class SvgTest(absltest.TestCase):
