@@ -15,9 +15,9 @@ PAGES = tuple(
   path
   for path in sources.files()
   if path in ('README.md', 'CONTRIBUTING.md', 'data/README.md')
-  or re.fullmatch(r'docs/.*\.md', path)
+  or (re.fullmatch(r'docs/.*\.md', path) and path != 'docs/api.md')
 )
-# What is written from the code is worded there.
+# What is generated from the code, like docs/api.md, is worded in the code.
 GENERATED = re.compile(r'<!-- records -->.*?<!-- /records -->', re.DOTALL)
 
 

@@ -9,13 +9,14 @@ if __name__ == '__main__':
 
 from tests.project import sources
 from tests.project.generate import (
+  api_page,
   architecture_figure,
   imports_figure,
   record_table,
 )
 
 # Each has the `PATH` that it writes and `render()`, which returns the text.
-GENERATORS = (architecture_figure, imports_figure, record_table)
+GENERATORS = (api_page, architecture_figure, imports_figure, record_table)
 
 
 def main():
