@@ -1,5 +1,6 @@
 """Tests that what README.md and the pages of docs/ name exists."""
 
+import ast
 import re
 
 from absl.testing import absltest, parameterized
@@ -44,7 +45,7 @@ class ReadmeTest(parameterized.TestCase):
     text = _read(page)
     # A page may tell the reader to write a file, under its name in backticks
     # and a colon: `gin/models/mine.gin`:
-    written = set(re.findall(r'^`([\w/.]+)`:$', text, re.MULTILINE))
+    written = set(re.findall(r'^ *`([\w/.]+)`:$', text, re.MULTILINE))
     named = re.findall(
       r'(?<![\w/.-])(?:gin|docs|benchmarks|tests|vatt_tf|data)/[\w/]+'
       r'\.(?:gin|py|md)\b',
@@ -62,6 +63,11 @@ class ReadmeTest(parameterized.TestCase):
       self.assertTrue(target.exists(), link)
       if anchor:
         self.assertIn(anchor, _anchors(target.read_text('utf-8')), link)
+
+  @parameterized.parameters(*PAGES)
+  def test_python_parses(self, page):
+    for block in re.findall(r'(?ms)^```python\n(.*?)^```$', _read(page)):
+      ast.parse(block, page)
 
   def test_every_page_is_in_the_index(self):
     links = {
