@@ -169,6 +169,16 @@ WORDINGS = (
     'Ten steps in a row are no search for a scale.',
   ),
   Wording(
+    r'\bare multiplied by and shifted by\b',
+    'learned temperature and bias',
+    'What the similarities are multiplied by and shifted by, learned.',
+  ),
+  Wording(
+    r'\bof all that is random\b',
+    'seed of every random choice',
+    'Seed: of all that is random.',
+  ),
+  Wording(
     r'\bshows another combination\b|\bin other words than\b',
     'combinations and phrasings that never occur in training',
     'A clip shows another combination.',
@@ -240,6 +250,25 @@ class EnglishTest(parameterized.TestCase):
   def test_each_pattern_matches_its_sentence(self, pattern, instead, bad):
     del pattern
     self.assertIn(instead, [suggestion for _, _, suggestion in find(bad)])
+
+  @parameterized.parameters(
+    'It shows another combination, in other words than any training clip.',
+    'It learns by telling which of them belong together.',
+    'the version for which alone the pinned packages all have wheels',
+    'A file that cannot be used is a line of the skip report.',
+    'A run that goes on is followed with `--follow`.',
+    'The file tells `grpcurl` the messages.',
+    'It prints what becomes of every variable.',
+    'Records are dealt out to so many pipelines.',
+    'The records of every so many-th batch are kept.',
+    'So many steps in a row without an update are no search.',
+    'Only the first so many tokens ask (and get an output).',
+    'Once that is mended the same command goes on from there.',
+    'Those of an earlier run are there, and are written anew.',
+    'It gives 98 examples a second as it stands.',
+  )
+  def test_these_sentences_are_found(self, sentence):
+    self.assertNotEmpty(find(sentence))
 
   def test_lines_are_counted_and_may_break_inside_a_wording(self):
     found = find('One.\nThe run goes\non, and is\npassed over.\n')

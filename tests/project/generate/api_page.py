@@ -126,7 +126,7 @@ def _rows(module):
     for base in node.bases:  # a private base class of the same module
       methods += _functions(private.get(ast.unparse(base), ()))
     for method in methods:
-      if method.name in _COMMON or isinstance(method, ast.ClassDef):
+      if method.name in _COMMON or not ast.get_docstring(method):
         continue
       name = f'{node.name}.{method.name}'
       if not _is_property(method):
