@@ -225,6 +225,11 @@ def find(text: str) -> list[tuple[int, str, str]]:
   return sorted(found)
 
 
+def find_beginnings(text: str) -> list[str]:
+  """Finds paragraphs that begin in lower case: their first words."""
+  return re.findall(r'(?m)(?:\A|^$\n)^([a-z][\w-]*)', text)
+
+
 def _prose(text):
   """Blanks code blocks, inline code and generated parts; lines stay."""
 
@@ -245,6 +250,16 @@ class EnglishTest(parameterized.TestCase):
       for line, wording, instead in find(text)
     ]
     self.assertEmpty(found, '\n'.join(found))
+
+  @parameterized.parameters(*PAGES)
+  def test_paragraphs_begin_with_a_subject(self, page):
+    text = _prose((sources.ROOT / page).read_text(encoding='utf-8'))
+    found = [line for line in find_beginnings(text) if line != 'vatt_tf']
+    self.assertEmpty(found, f'{page}: write "This command ..." or the like.')
+
+  def test_a_paragraph_without_a_subject_is_found(self):
+    text = '```\nls\n```\n\nprints names.\n\nIt does so\nfast.\n'
+    self.assertEqual(find_beginnings(_prose(text)), ['prints'])
 
   @parameterized.parameters(*WORDINGS)
   def test_each_pattern_matches_its_sentence(self, pattern, instead, bad):
