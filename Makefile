@@ -33,7 +33,7 @@ help:
 	@echo 'make lint        style, layout, and BUILD against the imports'
 	@echo 'make verify      the long checks, verify_*.py and device_check.py'
 	@echo 'make fuzz        ten minutes of damaged and odd inputs'
-	@echo 'make regenerate  writes the table of README.md anew'
+	@echo 'make regenerate  writes the generated pages and figures'
 	@echo 'make lock        writes requirements-*.txt anew from setup.cfg'
 	@echo 'make python      says which Python makes the environment'
 	@echo 'make clean       removes what these commands made'
@@ -214,7 +214,7 @@ fuzz: venv-test
 
 .PHONY: regenerate
 regenerate: venv-test
-	$(BIN)/python tests/project/regenerate_readme.py
+	$(BIN)/python tests/project/regenerate.py
 
 # $(call lock,VERSION): the locks of a Python, which need not be here. All are
 # held to the first, so that they name the same versions.

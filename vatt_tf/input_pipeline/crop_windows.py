@@ -7,8 +7,6 @@ import tensorflow as tf
 
 from vatt_tf.input_pipeline import video_config
 
-# Which window.
-
 
 def window_of(
   height: tf.Tensor, width: tf.Tensor, size: tuple[int, int], scale: tf.Tensor

@@ -1,15 +1,9 @@
-"""Writes the record table of README.md from `records.FEATURE_SPEC`."""
-
-import pathlib
-import sys
-
-if __name__ == '__main__':
-  # Run by its path, the file finds the folder `tests` in the root.
-  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+"""Writes the table of docs/records.md from `schema.FEATURE_SPEC`."""
 
 from tests.project import sources
 from vatt_tf.input_pipeline.records import schema
 
+PATH = 'docs/records.md'
 BEGIN = '<!-- records -->\n'
 END = '<!-- /records -->\n'
 
@@ -30,19 +24,8 @@ def render_table() -> str:
 
 
 def render() -> str:
-  """Returns README.md with the table of now."""
-  text = (sources.ROOT / 'README.md').read_text(encoding='utf-8')
+  """Returns the page with its table as the package has it now."""
+  text = (sources.ROOT / PATH).read_text(encoding='utf-8')
   before, rest = text.split(BEGIN)
   _, after = rest.split(END)
   return ''.join([before, BEGIN, render_table(), END, after])
-
-
-def main():
-  """Writes README.md."""
-  text = render()
-  (sources.ROOT / 'README.md').write_text(text, encoding='utf-8')
-  print(f'README.md: {len(schema.FEATURE_SPEC)} features')
-
-
-if __name__ == '__main__':
-  main()
