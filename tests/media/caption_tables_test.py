@@ -118,7 +118,7 @@ class CaptionTablesTest(parameterized.TestCase, tf.test.TestCase):
     reasons = [note.reason for note in notes.as_list()]
     self.assertLen(reasons, 4)
     self.assertRegex(reasons[0], "'b', entry 1: it ends before it starts")
-    self.assertRegex(reasons[1], "'d': .*one length")
+    self.assertRegex(reasons[1], "'d': .*the same length")
     self.assertRegex(reasons[2], "'e' holds no captions")
 
   def test_rows_of_a_table_cost_themselves_alone(self):
