@@ -9,6 +9,13 @@ import pkgutil
 
 from vatt_tf import models
 from vatt_tf.analysis import report  # noqa: F401
+from vatt_tf.evaluation import (
+  classification,  # noqa: F401
+  linear_probe,  # noqa: F401
+  runner,  # noqa: F401
+  splits,  # noqa: F401
+  zero_shot,  # noqa: F401
+)
 from vatt_tf.input_pipeline import (
   fake_batches,  # noqa: F401
   images,  # noqa: F401

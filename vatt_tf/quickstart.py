@@ -20,7 +20,11 @@ import time
 from absl import app
 import gin
 
-from vatt_tf import export_saved_model, search
+from vatt_tf import (
+  configurables,  # noqa: F401
+  export_saved_model,
+  search,
+)
 from vatt_tf.analysis import report
 from vatt_tf.core import (
   command_line,

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from vatt_tf.core import command_line
 
-# The import of text registers the ops of the tokenizers.
-from vatt_tf.input_pipeline import encoded_audio, service
+# The import of tokenizers registers their ops.
+from vatt_tf.input_pipeline import encoded_audio, service, tokenizers  # noqa: F401
 
 _PORT = flags.DEFINE_integer(
   'port', 5050, 'Port to listen at; the worker listens at the one after it.'

@@ -19,7 +19,11 @@ from vatt_tf.core import file_utils
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
 from vatt_tf.input_pipeline import audio as audio_lib
-from vatt_tf.input_pipeline import audio_config, video_config
+from vatt_tf.input_pipeline import (
+  audio_config,
+  tokenizers,  # noqa: F401, registers their ops
+  video_config,
+)
 from vatt_tf.input_pipeline import video as video_lib
 from vatt_tf.input_pipeline.records import schema
 
