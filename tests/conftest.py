@@ -35,6 +35,11 @@ def pytest_collection_finish():
     importlib.import_module('tests.logical_devices').make()
 
 
+def pytest_collection_modifyitems(items):
+  """Drops `test_session`, which `tf.test.TestCase` has and is no test."""
+  items[:] = [item for item in items if item.name != 'test_session']
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
   """Frees the graphs of a test.

@@ -227,7 +227,7 @@ class KnnTest(tf.test.TestCase):
   def test_chunks(self):
     train, test = _videos(noise=2.0), _videos(30, noise=2.0, seed=1)
     whole, _ = probe_classifiers.knn(train, test, 3)
-    with mock.patch.object(linear_probe, '_MAX_COSINES', 100):
+    with mock.patch.object(probe_classifiers, '_MAX_COSINES', 100):
       parts, _ = probe_classifiers.knn(train, test, 3)
     self.assertAllClose(whole, parts, atol=1e-9)
 

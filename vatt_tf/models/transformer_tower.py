@@ -91,7 +91,7 @@ class TransformerTower(tower.Tower):
     if (size is None) == (encoder is None):
       raise ValueError(
         f'Give either `size`, of the {self.modality} encoder, or a shared '
-        '`encoder`; a model file such as gin/models/ms_mbs.gin has the size. '
+        '`encoder`; a model file such as gin/models/specific.gin has the size. '
         f'Received: size={size}, encoder={encoder}'
       )
     self.size = size
