@@ -64,29 +64,16 @@ def _draw_towers(canvas):
     ('text', '5 captions', 'of 16 words'),
   )
   tokenizers = (
-    ('patches 4 × 16 × 16', 'projection + position'),
-    ('patches of 128', 'projection + position'),
-    ('word table', 'projection + position'),
+    ('patches 4 × 16 × 16', 'DropToken keeps half', 'projection + position'),
+    ('patches of 128', 'DropToken keeps half', 'projection + position'),
+    ('word table', 'projection'),
   )
   for i, (top, fill, stroke) in enumerate(zip(_ROWS, _FILLS, _STROKES)):
     style = {'fill': fill, 'stroke': stroke}
     middle = top + _HEIGHT / 2
     canvas.box(_INPUTS[0], top, _INPUTS[1], _HEIGHT, inputs[i], **style)
     x, width = _TOKENIZERS
-    has_drop_token = i < 2
-    height = _HEIGHT - 34 if has_drop_token else _HEIGHT
-    canvas.box(x, top, width, height, tokenizers[i], **style)
-    if has_drop_token:
-      canvas.rectangle(
-        x, top + height + 6, width, 28, stroke=stroke, stroke_dasharray='4 3'
-      )
-      canvas.text(
-        x + width / 2,
-        top + height + 20,
-        'DropToken drops half',
-        size=12,
-        max_width=width - 8,
-      )
+    canvas.box(x, top, width, _HEIGHT, tokenizers[i], **style)
     x, width = _TOWERS
     canvas.box(
       x,
@@ -109,8 +96,8 @@ def _draw_spaces(canvas):
   right = _right(_TOWERS)
   x, width = _SPACES
   spaces = (
-    (video - 12, audio + 12, ('video-audio space', 'fine: 512 numbers')),
-    (text - 42, text + 42, ('video-text space', 'coarse: 256 numbers')),
+    (video - 12, audio + 12, ('video-audio space', 'fine, 512-d')),
+    (text - 42, text + 42, ('video-text space', 'coarse, 256-d')),
   )
   losses = (
     ('NCE', 'video with audio'),
@@ -134,7 +121,7 @@ def _draw_spaces(canvas):
     )
   for height, stroke in zip((video, audio, text), _STROKES):
     canvas.arrow((right, height), (x, height), colour=stroke)
-  # Video goes on from the fine space to the coarse one.
+  # Video is projected from the fine space into the coarse one.
   canvas.arrow(
     (x + width / 2, spaces[0][1]),
     (x + width / 2, spaces[1][0]),

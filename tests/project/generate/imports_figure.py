@@ -20,7 +20,7 @@ _NOTES = (
   'uses of a model',
   'towers',
   'independent parts',
-  'helpers of all',
+  'shared helpers',
 )
 # Order in a row: neighbours are joined by the shortest arrows.
 _ORDER = (
