@@ -62,6 +62,9 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
       self._check('embed_audio', found, 4)
     texts = [text.decode() for text in inputs['embed_text']['text']]
     self._check('embed_text', asked.embed_text(texts), 8)
+    self._check('embed_text', asked.predict('embed_text', text=texts), 8)
+    as_array = np.array(texts)
+    self._check('embed_text', asked.predict('embed_text', text=as_array), 8)
 
   @parameterized.parameters('grpc', 'rest')
   def test_metadata_and_status(self, kind):

@@ -118,11 +118,14 @@ class _Client:
 
 def _array(value):
   """Returns an array; bytes are objects, which keeps trailing zeros."""
-  if isinstance(value, np.ndarray) and value.dtype.kind != 'S':
+  if isinstance(value, np.ndarray) and value.dtype.kind not in 'SU':
     return value
   first = value
   while isinstance(first, (list, tuple, np.ndarray)) and len(first):
     first = first[0]
+  if isinstance(first, str):
+    texts = np.array(value, object)
+    return np.vectorize(str.encode, otypes=[object])(texts)
   if not isinstance(first, bytes):
     return np.array(value)
   array = np.array(value, object)
@@ -202,7 +205,7 @@ class GrpcClient(_Client):
 
     Args:
       signature: Name of the signature, such as `classify_video`.
-      **inputs: Arrays, or nested lists; strings are bytes.
+      **inputs: Arrays, or nested lists; strings are sent as UTF-8.
 
     Returns:
       Arrays by name, of the types of the outputs.
@@ -310,7 +313,7 @@ class RestClient(_Client):
 
     Args:
       signature: Name of the signature, such as `classify_video`.
-      **inputs: Arrays, or nested lists; strings are bytes.
+      **inputs: Arrays, or nested lists; strings are sent as UTF-8.
 
     Returns:
       Arrays by name. JSON has no types, so that integers are int64, and other
