@@ -35,7 +35,7 @@ def collect(
     ValueError: the data set is empty, or too many of its records are bad.
   """
 
-  @tf.function(reduce_retracing=True)
+  @tf.function(reduce_retracing=True, autograph=False)
   def run(features):
     outputs = model(features, training=False)
     return {

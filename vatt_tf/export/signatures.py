@@ -312,7 +312,9 @@ class ServedModel(tf.Module):
         tf.TensorSpec(spec.shape, spec.dtype, name=key)
         for key, spec in specs.items()
       ]
-      signatures[name] = tf.function(function, input_signature=named)
+      signatures[name] = tf.function(
+        function, input_signature=named, autograph=False
+      )
       signatures.setdefault(DEFAULT, signatures[name])
     return signatures
 

@@ -9,7 +9,7 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import collectives, randomness, strategies
+from vatt_tf.core import collectives, randomness, strategies, tensor_utils
 from vatt_tf.training import gradient_caching
 
 # What a loop of steps waited for data, among its metrics.
@@ -118,7 +118,9 @@ class Trainer(orbit.AbstractTrainer):
     # its own must not hold what replicas exchange.
     self._gradients = self.compute_gradients
     if jit_compile and not is_tpu:
-      self._gradients = tf.function(self.compute_gradients, jit_compile=True)
+      self._gradients = tf.function(
+        self.compute_gradients, jit_compile=True, autograph=False
+      )
     self._loop = tf.function(self._run_loop)
 
   def compute_gradients(
@@ -173,6 +175,7 @@ class Trainer(orbit.AbstractTrainer):
       gradients = self._optimizer.get_unscaled_gradients(gradients)
     return gradients, metrics
 
+  @tensor_utils.as_graph
   def _replica_step(self, features):
     step = tf.identity(self._optimizer.iterations)
     if self._repeat_draws:
