@@ -92,7 +92,7 @@ def _relative_error(values, expected):
 def _on(device, function, jit_compile=False):
   """A function as a graph on a device."""
 
-  @tf.function(jit_compile=jit_compile)
+  @tf.function(autograph=False, jit_compile=jit_compile)
   def run(*arguments):
     with tf.device(device):
       return function(*arguments)
@@ -179,7 +179,7 @@ def _case_peak(size):
   peaks = []
   # On a CPU XLA multiplies bfloat16 at half the speed of TensorFlow's library.
   for jit_compile in (False, True):
-    compiled = tf.function(multiply, jit_compile=jit_compile)
+    compiled = tf.function(multiply, jit_compile=jit_compile, autograph=False)
     compiled()
     times = []
     for _ in range(10):
@@ -241,7 +241,7 @@ def _case_records(batch_size, num_batches):
   strategy = strategies.make_strategy('one_device')
   batches = iter(strategy.experimental_distribute_dataset(dataset))
 
-  @tf.function
+  @tf.function(autograph=False)
   def touch(batch):
     return tf.add_n(
       [

@@ -123,7 +123,7 @@ def _measure_here(objective, batch_size, chunk_size, num_calls):
   """Measures a case in this process."""
   inputs = make_inputs(batch_size)
 
-  @tf.function
+  @tf.function(autograph=False)
   def step(*inputs):
     with tf.GradientTape() as tape:
       tape.watch(inputs)

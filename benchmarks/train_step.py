@@ -164,7 +164,7 @@ def _make_video_steps(workload, arguments, rates):
   video_input = batch[feature_names.VIDEO]
   upstream = tf.random.normal([workload.batch_size, workload.size.d_model])
 
-  @tf.function(jit_compile=arguments.jit_compile)
+  @tf.function(autograph=False, jit_compile=arguments.jit_compile)
   def step(index):
     with tf.GradientTape() as tape:
       feature, _ = tower(
@@ -197,7 +197,7 @@ def _make_peak():
   """A function that measures the float32 matmul peak in GFLOP/s."""
   a = tf.random.normal([_PEAK_SIZE, _PEAK_SIZE])
 
-  @tf.function
+  @tf.function(autograph=False)
   def multiply():
     # The first row depends on all of the product, so that none is left out.
     return tf.reduce_sum(tf.matmul(a, a)[0])

@@ -126,7 +126,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
         super().__init__()
         self.model = model
 
-      @tf.function
+      @tf.function(autograph=False)
       def __call__(self, features):
         return self.model(features)
 

@@ -157,7 +157,7 @@ def run(strategy, kind='agnostic', denominator='joint', chunk_size=None):
       }
     )
 
-  @tf.function
+  @tf.function(autograph=False)
   def step_fn(features, step):
     return strategy.run(replica_step, args=(features, step))
 

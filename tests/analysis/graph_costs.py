@@ -23,7 +23,7 @@ def trace(model, features, training, with_gradients=False):
   """
   ends, numbers = [], []
 
-  @tf.function
+  @tf.function(autograph=False)
   def run(features):
     graph = tf.compat.v1.get_default_graph()
     if not with_gradients:

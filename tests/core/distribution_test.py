@@ -33,7 +33,7 @@ def _run(strategy, function, *arrays):
   """Runs a function of row shares in every replica; lists of local results."""
   arguments = [_share(strategy, array) for array in arrays]
 
-  @tf.function
+  @tf.function(autograph=False)
   def step(*arguments):
     return strategy.run(function, args=arguments)
 

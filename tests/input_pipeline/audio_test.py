@@ -38,7 +38,7 @@ class ResampleTest(tf.test.TestCase, parameterized.TestCase):
   def test_values(self, rate_in, rate_out):
     highest = 0.38 * min(rate_in, rate_out)
     sound = _tones(rate_in, 0.5, highest)
-    result = tf.function(resampling.resample)(
+    result = tf.function(resampling.resample, autograph=False)(
       tf.constant(sound), tf.constant(rate_in), tf.constant(rate_out)
     )
     self.assertLen(result, math.ceil(len(sound) * rate_out / rate_in))
@@ -96,7 +96,7 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
   def test_same_rate_takes_the_samples(self, offset):
     config = audio_config.AudioConfig(num_samples=160, sample_rate=1000)
     sound = np.arange(1000, dtype=np.float32) / 1000
-    result = tf.function(audio.slice_waveform)(
+    result = tf.function(audio.slice_waveform, autograph=False)(
       sound, tf.constant(1000), _int64(offset), _int64(1_000_000), config
     )
     self.assertAllEqual(result, sound[offset // 1000 :][:160])
@@ -134,7 +134,7 @@ class SliceTest(tf.test.TestCase, parameterized.TestCase):
   def test_each_sample_is_that_of_its_time(self, offset, duration, is_looped):
     config = audio_config.AudioConfig(num_samples=150, sample_rate=1000)
     sound = np.random.default_rng(0).uniform(-1, 1, 100).astype(np.float32)
-    result = tf.function(audio.slice_waveform)(
+    result = tf.function(audio.slice_waveform, autograph=False)(
       sound,
       tf.constant(1000),
       _int64(offset * 1000),
@@ -189,7 +189,7 @@ class FaultTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_channels(self):
     sound = tf.constant([0.0, 1.0, 0.5, 0.5, 9.0])
-    mix = tf.function(audio.mix_channels)
+    mix = tf.function(audio.mix_channels, autograph=False)
     self.assertAllClose(mix(sound, tf.constant(2)), [0.5, 0.5])
     self.assertAllClose(mix(sound, tf.constant(1)), sound)
 

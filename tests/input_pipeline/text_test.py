@@ -42,7 +42,7 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
     config = text.TextConfig(**arguments)
     tokenizer = text.make_tokenizer(config)
 
-    @tf.function
+    @tf.function(autograph=False)
     def encode(texts):
       return text.encode_captions(texts, tokenizer, config)
 
@@ -242,7 +242,9 @@ class TextTest(tf.test.TestCase, parameterized.TestCase):
         super().__init__()
         self.tokenizer = tokenizer
 
-      @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+      @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None], tf.string)]
+      )
       def tokenize(self, texts):
         return self.tokenizer.tokenize(texts).to_tensor(-1)
 
@@ -328,7 +330,7 @@ class NearestCaptionsTest(tf.test.TestCase, parameterized.TestCase):
 
     expected = sorted(range(6), key=distance)
     for count in (1, 3, 9):
-      result = tf.function(text.nearest_captions)(
+      result = tf.function(text.nearest_captions, autograph=False)(
         _int64(starts), _int64(ends), tf.constant(6), _int64(center), count
       )
       self.assertAllEqual(result, expected[:count])

@@ -47,7 +47,7 @@ class SampleTest(tf.test.TestCase, parameterized.TestCase):
         time %= duration
       distances = [abs(time - stored) for stored in times]
       expected.append(distances)
-    indices = tf.function(video.sample_indices)(
+    indices = tf.function(video.sample_indices, autograph=False)(
       _int64(times), _int64(offset), _int64(duration), 20, 10.0, short_clip
     )
     self.assertEqual(indices.shape, [20])
@@ -151,7 +151,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
       ]
     )
     whole = tf.stack([tf.io.decode_jpeg(f, ratio=ratio) for f in frames])
-    decode = tf.function(frame_ops.decode_frames)
+    decode = tf.function(frame_ops.decode_frames, autograph=False)
     windows = [(0, 0, 205, 243), (16, 32, 160, 176), (33, 63, 172, 180)]
     windows += [(100, 203, 40, 40), (44, 19, 161, 1)]
     for top, left, height, width in windows:
@@ -179,12 +179,14 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
     config = video_config.VideoConfig(num_frames=5, **changes)
     clip = fake_clips.fake_clip(1, num_frames=6, height=46, width=60)
     frames = tf.constant(clip.frames)
-    decoded, size = tf.function(frame_ops.decode_whole)(frames, config)
+    decoded, size = tf.function(frame_ops.decode_whole, autograph=False)(
+      frames, config
+    )
     self.assertAllEqual(size, [46, 60])
     self.assertEqual([i for i in range(4) if tf.size(decoded[i])], scales)
     take, load = (
-      tf.function(frame_ops.take_frames),
-      tf.function(video.load_frames),
+      tf.function(frame_ops.take_frames, autograph=False),
+      tf.function(video.load_frames, autograph=False),
     )
     shapes = set()
     for number in range(40):
@@ -197,7 +199,7 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(len(shapes) > 1, is_random)
 
   def test_never_fewer_pixels_than_the_output_needs(self):
-    ratio_of = tf.function(frame_ops.jpeg_ratio)
+    ratio_of = tf.function(frame_ops.jpeg_ratio, autograph=False)
     for height in (*range(1, 70, 3), 223, 224, 447, 448, 2000):
       for width in (7, 48, 96, 191, 192, 400):
         for size in ((24, 24), (7, 48), (224, 224)):
@@ -244,9 +246,9 @@ class DecodeTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(8, 48, 200)
   def test_resizes_up_and_down(self, size):
     config = video_config.VideoConfig(num_frames=4, frame_size=size)
-    load = tf.function(video.load_frames)
+    load = tf.function(video.load_frames, autograph=False)
     frames = load(_frames(), tf.range(4), config)
-    finished = tf.function(video.finish_frames)(frames, config)
+    finished = tf.function(video.finish_frames, autograph=False)(frames, config)
     self.assertEqual(finished.shape, [4, size, size, 3])
     self.assertAllInRange(finished, -1.0, 1.0)
     self.assertBetween(tf.reduce_mean(finished), -0.3, 0.3)

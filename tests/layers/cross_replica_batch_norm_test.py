@@ -68,7 +68,7 @@ def _run(strategy, x, upstream, mask, steps=1):
       lambda context: tf.constant(parts[context.replica_id_in_sync_group])
     )
 
-  @tf.function
+  @tf.function(autograph=False)
   def step(x, upstream, mask):
     with tf.GradientTape() as tape:
       tape.watch(x)
@@ -236,7 +236,7 @@ class CrossReplicaBatchNormalizationTest(
     x, mask = _rows(3, 2, [6, 4]), np.arange(6) < 4
     layer, eager = _Layer(), _Layer()
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def step(x, mask):
       with tf.GradientTape() as tape:
         tape.watch(x)

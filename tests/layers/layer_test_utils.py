@@ -77,7 +77,7 @@ def run_layer_test(
   test.assertAllClose(copy(inputs, **call_arguments), outputs)
 
   # Inside a function.
-  function = tf.function(lambda x: layer(x, **call_arguments))
+  function = tf.function(lambda x: layer(x, **call_arguments), autograph=False)
   test.assertAllClose(function(inputs), outputs, atol=1e-5, rtol=1e-5)
 
   # Symbolic.

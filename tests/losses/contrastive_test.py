@@ -135,7 +135,7 @@ class ContrastiveTest(tf.test.TestCase, parameterized.TestCase):
     square = num_clips**2 * num_captions
     for size, limit in ((None, None), (chunk_size, 2 * square // 32)):
 
-      @tf.function
+      @tf.function(autograph=False)
       def step(*inputs, size=size):
         return _loss_and_gradients(*inputs, chunk_size=size)
 
@@ -150,7 +150,7 @@ class ContrastiveTest(tf.test.TestCase, parameterized.TestCase):
     products = []
     for size in (None, 4):
 
-      @tf.function
+      @tf.function(autograph=False)
       def step(*inputs, size=size):
         return _loss_and_gradients(*inputs, chunk_size=size)
 
@@ -165,7 +165,7 @@ class ContrastiveTest(tf.test.TestCase, parameterized.TestCase):
   def test_runs_compiled(self, denominator, chunk_size, jit_compile):
     inputs = [tf.constant(x) for x in _inputs(10)]
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def step(*inputs):
       return _loss_and_gradients(
         *inputs, denominator=denominator, chunk_size=chunk_size
@@ -183,12 +183,13 @@ class ContrastiveTest(tf.test.TestCase, parameterized.TestCase):
     video, text, video_mask, text_mask = _inputs(7)
 
     @tf.function(
+      autograph=False,
       input_signature=[
         tf.TensorSpec([None, 16]),
         tf.TensorSpec([None, 3, 16]),
         tf.TensorSpec([None], tf.bool),
         tf.TensorSpec([None, 3], tf.bool),
-      ]
+      ],
     )
     def step(*inputs):
       return _loss_and_gradients(*inputs, chunk_size=chunk_size)

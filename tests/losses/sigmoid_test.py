@@ -187,7 +187,7 @@ class SigmoidTest(tf.test.TestCase, parameterized.TestCase):
     square = 256**2 * 3
     for chunk_size in (None, 8):
 
-      @tf.function
+      @tf.function(autograph=False)
       def step(video, text, chunk_size=chunk_size):
         return _loss_and_gradients(video, text, chunk_size=chunk_size)
 
@@ -213,7 +213,7 @@ class SigmoidTest(tf.test.TestCase, parameterized.TestCase):
   def test_runs_compiled(self, chunk_size):
     inputs = [tf.constant(x) for x in _inputs()]
 
-    @tf.function(jit_compile=True)
+    @tf.function(autograph=False, jit_compile=True)
     def step(*inputs):
       return _loss_and_gradients(*inputs, chunk_size=chunk_size)
 
@@ -231,9 +231,10 @@ class SigmoidTest(tf.test.TestCase, parameterized.TestCase):
     ]
 
     @tf.function(
+      autograph=False,
       input_signature=[
         tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in inputs
-      ]
+      ],
     )
     def step(*inputs):
       return _loss_and_gradients(*inputs, chunk_size=chunk_size)
@@ -292,7 +293,7 @@ def _run(num_replicas, loss_fn, arrays, scalars):
       collectives.cross_replica_concat([video, text]),
     )
 
-  @tf.function
+  @tf.function(autograph=False)
   def step(*arguments):
     return strategy.run(replica_step, args=arguments)
 

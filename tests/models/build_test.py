@@ -145,7 +145,7 @@ class BuildTest(parameterized.TestCase, tf.test.TestCase):
       'text_mask': tf.TensorSpec([batch, captions], tf.bool),
     }
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(features, index):
       with tf.GradientTape() as tape:
         outputs = model(features, training=True, rng=randomness.make(1, index))

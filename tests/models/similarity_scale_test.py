@@ -90,7 +90,7 @@ class SimilarityScaleTest(tf.test.TestCase, parameterized.TestCase):
     weight.assign(4.0)
     optimizer = schedules.make_optimizer(3.0)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(gradient):
       optimizer.apply_gradients([(gradient, weight)])
       return layer.values()['video_text_inverse_temperature']
@@ -166,7 +166,7 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     for weight in model.similarity_scale.trainable_weights:
       # Not representable in half precision.
       weight.assign(1.0001)
-    outputs = tf.function(model)(_features(), training=True)
+    outputs = tf.function(model, autograph=False)(_features(), training=True)
     for pair in ('video_audio', 'video_text'):
       for name, expected in (
         (f'{pair}_inverse_temperature', math.exp(1.0001)),

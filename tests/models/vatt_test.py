@@ -226,13 +226,17 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
         model.set_weights(weights)
       weights = model.get_weights()
       results.append(
-        tf.function(_loss_and_gradients)(model, _features(), tf.constant(1))
+        tf.function(_loss_and_gradients, autograph=False)(
+          model, _features(), tf.constant(1)
+        )
       )
     self.assertAllClose(results[0], results[1], atol=1e-5, rtol=1e-4)
 
   def test_compiles(self):
     model, features = _model(False), _features()
-    compiled = tf.function(_loss_and_gradients, jit_compile=True)
+    compiled = tf.function(
+      _loss_and_gradients, jit_compile=True, autograph=False
+    )
     loss, gradients = compiled(model, features, tf.constant(1))
     self.assertTrue(np.isfinite(loss))
     for gradient in gradients:
@@ -243,7 +247,9 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     model = _model(drop_token_rate=0.0, dropout_rate=0.0)
     features = _features()
     weights = model.get_weights()
-    compiled = tf.function(_loss_and_gradients, jit_compile=True)
+    compiled = tf.function(
+      _loss_and_gradients, jit_compile=True, autograph=False
+    )
     loss, gradients = compiled(model, features, tf.constant(1))
     model.set_weights(weights)
     expected_loss, expected = _loss_and_gradients(model, features, 1)
@@ -310,7 +316,8 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
     expected = model.embed('video', features['video'])
 
     @tf.function(
-      input_signature=[tf.TensorSpec([None, 4, 16, 16, 3], name='video')]
+      autograph=False,
+      input_signature=[tf.TensorSpec([None, 4, 16, 16, 3], name='video')],
     )
     def embed_video(video):
       return model.embed('video', video)

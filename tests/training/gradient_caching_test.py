@@ -112,7 +112,7 @@ def _step(strategy, *args, **kwargs):
     gradients, metrics = one._gradients(features, tf.constant(5, tf.int64))
     return collectives.all_reduce_sum((gradients, metrics))
 
-  @tf.function
+  @tf.function(autograph=False)
   def step(features):
     return strategy.run(replica_step, args=(features,))
 

@@ -351,7 +351,7 @@ class ReplicasTest(tf.test.TestCase):
           experimental_aggregate_gradients=False,
         )
 
-      @tf.function
+      @tf.function(autograph=False)
       def step(x, strategy=strategy, replica_step=replica_step):
         strategy.run(replica_step, args=(x,))
 
