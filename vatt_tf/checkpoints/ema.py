@@ -152,7 +152,7 @@ def restore_average(model: tf_keras.Model, path: str) -> bool:
     Whether the checkpoint has averages.
 
   Raises:
-    ValueError: an average belongs to no weight of the model.
+    ValueError: An average belongs to no weight of the model.
   """
   reader = tf.train.load_checkpoint(file_utils.literal_path(path))
   keys = reader.get_variable_to_shape_map()

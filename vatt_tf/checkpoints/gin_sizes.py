@@ -19,7 +19,7 @@ def check(
       end the message.
 
   Raises:
-    ValueError: naming the first that differs, and the others.
+    ValueError: Naming the first that differs, and the others.
   """
   different = [name for name in theirs if theirs[name] != ours[name]]
   if different:

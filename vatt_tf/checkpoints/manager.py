@@ -36,7 +36,7 @@ def restore(
     expect_optimizer: False to take the model alone from a training checkpoint.
 
   Raises:
-    ValueError: when the file cannot be read, or a variable is missing or has
+    ValueError: When the file cannot be read, or a variable is missing or has
       another shape: the checkpoint is another model's.
   """
   try:
@@ -80,7 +80,7 @@ def restore_model(
     Whether averages were taken.
 
   Raises:
-    ValueError: as `restore`, or as `released_vatt.load`; or a classifier is
+    ValueError: As `restore`, or as `released_vatt.load`; or a classifier is
       asked of a checkpoint without classes.
   """
   source = weight_sources.open_source(path)
@@ -116,7 +116,7 @@ def initialize(
     initial values, with the number of their weights and why.
 
   Raises:
-    ValueError: as `restore_model`, or a part of the tower is not there or has
+    ValueError: As `restore_model`, or a part of the tower is not there or has
       another shape, naming the first.
   """
   is_classifier = isinstance(model, classification.Classifier)
@@ -162,8 +162,8 @@ def latest(model_dir: str) -> str | None:
     `model_dir/best`; None where there is neither.
 
   Raises:
-    ValueError: there are checkpoints, and none that is whole.
-    OSError: the directory cannot be read or reached.
+    ValueError: There are checkpoints, and none that is whole.
+    OSError: The directory cannot be read or reached.
   """
   path = folders.newest(model_dir)
   if path is None:
@@ -192,8 +192,8 @@ def resolve(path: str) -> str:
     The prefix.
 
   Raises:
-    ValueError: when there is no whole checkpoint there.
-    OSError: what holds it cannot be read or reached.
+    ValueError: When there is no whole checkpoint there.
+    OSError: What holds it cannot be read or reached.
   """
   path = file_utils.expand(path)
   if tf.io.gfile.isdir(path):
@@ -291,7 +291,7 @@ class Manager(tf.train.CheckpointManager):
       already.
 
     Raises:
-      OSError: the disk is full, say. The checkpoint before stays.
+      OSError: The disk is full, say. The checkpoint before stays.
     """
     step = int(self._counter.numpy())
     if step == self._saved_step:
@@ -330,7 +330,7 @@ class Manager(tf.train.CheckpointManager):
       The checkpoint's prefix, or None where there was none.
 
     Raises:
-      ValueError: when the checkpoint is another model's.
+      ValueError: When the checkpoint is another model's.
     """
     if self._restore_path is not None:
       restore(self.checkpoint, self._restore_path)
@@ -386,7 +386,7 @@ class BestCheckpoint:
       metrics: Dictionary of floats.
 
     Raises:
-      ValueError: when the metric is not among them.
+      ValueError: When the metric is not among them.
     """
     if self._metric not in metrics:
       raise ValueError(

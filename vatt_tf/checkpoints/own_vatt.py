@@ -37,7 +37,7 @@ def _weights(source):
     Dictionary of strings.
 
   Raises:
-    ValueError: it holds no model.
+    ValueError: It holds no model.
   """
   reader = tf.train.load_checkpoint(file_utils.literal_path(source.path))
   graph = trackable_object_graph_pb2.TrackableObjectGraph()
@@ -77,7 +77,7 @@ def plan(
     or one to another number of classes.
 
   Raises:
-    ValueError: the file is no checkpoint of vatt_tf.
+    ValueError: The file is no checkpoint of vatt_tf.
   """
   names = _weights(source)
   made = plans.Plan([])
@@ -124,7 +124,7 @@ def load(
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or lacks a part of the tower.
+    ValueError: The checkpoint cannot be read, or lacks a part of the tower.
   """
   return reports.apply(
     plan(source, model, use_ema), model, source, advise=_advise

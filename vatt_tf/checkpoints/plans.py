@@ -92,7 +92,7 @@ def target_variables(model: tf_keras.Model) -> dict[str, tf.Variable]:
     Dictionary from `target_name` to the variable.
 
   Raises:
-    ValueError: two variables have one name.
+    ValueError: Two variables have one name.
   """
   found = {}
   for variable in model.variables:

@@ -50,11 +50,11 @@ def short_names(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     names: Iterable of names in a checkpoint.
 
   Returns:
-    short: dictionary from a short name to the whole one.
+    Short: dictionary from a short name to the whole one.
     others: dictionary from a whole name to what it is.
 
   Raises:
-    ValueError: two names have the same short one.
+    ValueError: Two names have the same short one.
   """
   short, others = {}, {}
   for name in names:
@@ -78,7 +78,7 @@ def is_released(names: Iterable[str]) -> bool:
     names: Iterable of strings.
 
   Returns:
-    bool.
+    Bool.
   """
   return any(
     re.search(

@@ -207,7 +207,7 @@ def detect(
     `Released`.
 
   Raises:
-    ValueError: it is none of the release, or a part of one.
+    ValueError: It is none of the release, or a part of one.
   """
   del config
   if not released_names.is_released(shapes):
@@ -254,7 +254,7 @@ def gin_config(
     (files, bindings), two lists of strings for `gin_utils.parse`.
 
   Raises:
-    ValueError: the checkpoint does not tell the number of heads, and nobody
+    ValueError: The checkpoint does not tell the number of heads, and nobody
       else does.
   """
   values = given if isinstance(given, dict) else {}
@@ -353,7 +353,7 @@ def _bind_heads(sizes, given):
     The same dictionary, but for the heads.
 
   Raises:
-    ValueError: the number of heads does not divide the width of the attention.
+    ValueError: The number of heads does not divide the width of the attention.
   """
   sizes = dict(sizes)
   for scope in [n.removesuffix('.d_kv') for n in sizes if n.endswith('.d_kv')]:
@@ -466,7 +466,7 @@ def plan(
     `plans.Plan`.
 
   Raises:
-    ValueError: the checkpoint is none of the release or of the other family
+    ValueError: The checkpoint is none of the release or of the other family
       (modality-agnostic or modality-specific) than the model; or the sizes
       differ.
   """
@@ -567,7 +567,7 @@ def load(
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+    ValueError: The checkpoint cannot be read, or does not fit; see `plan`.
   """
   made = plan(source.shapes, model, allow_partial, allow_new_classes)
   return reports.apply(made, model, source, allow_partial)

@@ -13,11 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.checkpoints import (
-  folders,
-  plans,
-  weight_sources,
-)
+from vatt_tf.checkpoints import folders, plans, weight_sources
 from vatt_tf.core import file_utils
 from vatt_tf.layers import text_embedding
 
@@ -121,7 +117,7 @@ def check(
     error.
 
   Raises:
-    ValueError: the plan names what neither has, or one target twice.
+    ValueError: The plan names what neither has, or one target twice.
   """
   variables = plans.target_variables(model)
   rows, used, named = [], set(), collections.Counter()
@@ -210,8 +206,8 @@ def apply(
     `Report`.
 
   Raises:
-    ConversionError: something is missing, misshapen or unused.
-    ValueError: the source cannot be read; values before the damage are the
+    ConversionError: Something is missing, misshapen or unused.
+    ValueError: The source cannot be read; values before the damage are the
       model's already.
   """
   report = check(plan, model, source.shapes)
@@ -296,7 +292,7 @@ def write_checkpoint(
     The prefix of the checkpoint.
 
   Raises:
-    ValueError: there is a checkpoint already.
+    ValueError: There is a checkpoint already.
   """
   check_output(output)
   for name, text in (

@@ -115,7 +115,7 @@ def detect(
     `T5`.
 
   Raises:
-    ValueError: it is no T5, a part of one, or one of another form.
+    ValueError: It is no T5, a part of one, or one of another form.
   """
   config = config or {}
   names = _sources(shapes)
@@ -223,7 +223,7 @@ def check_tokenizer(path: str, found: T5) -> None:
     found: `T5`, from `detect`.
 
   Raises:
-    ValueError: it is no SentencePiece model, or one of another vocabulary.
+    ValueError: It is no SentencePiece model, or one of another vocabulary.
   """
   size = tokenizers.SentencepieceTokenizer(path).vocabulary_size
   if not 0 <= found.vocabulary_size - size <= _MAX_EXTRA_ROWS:
@@ -346,7 +346,7 @@ def plan(
     `plans.Plan`.
 
   Raises:
-    ValueError: it is no T5, the model has no such tower, or the sizes differ.
+    ValueError: It is no T5, the model has no such tower, or the sizes differ.
   """
   found = detect(shapes, config)
   _check_sizes(found, _get_tower(model), allow_partial)
@@ -453,7 +453,7 @@ def load(
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+    ValueError: The checkpoint cannot be read, or does not fit; see `plan`.
   """
   made = plan(source.shapes, model, source.config, allow_partial)
   return reports.apply(made, model, source, allow_partial)
@@ -472,7 +472,7 @@ def export(model: tf_keras.Model, directory: str) -> list[str]:
     directory: Gets `model.safetensors` and `config.json`.
 
   Raises:
-    ValueError: the model has no text tower that is a T5 encoder.
+    ValueError: The model has no text tower that is a T5 encoder.
   """
   tower = _get_tower(model)
   encoder, embedding = tower.encoder, tower.embedding

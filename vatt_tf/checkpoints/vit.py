@@ -42,7 +42,7 @@ def detect(
     `ViT`.
 
   Raises:
-    ValueError: it is no ViT, a part of one, or one of another form.
+    ValueError: It is no ViT, a part of one, or one of another form.
   """
   kind, prefix = vit_names.kind_and_prefix(shapes)
   parts = vit_names.PARTS[kind]
@@ -224,7 +224,7 @@ def plan(
     `plans.Plan`.
 
   Raises:
-    ValueError: it is no ViT, the model has no such tower, or the sizes differ.
+    ValueError: It is no ViT, the model has no such tower, or the sizes differ.
   """
   found = detect(shapes, config)
   tower = _get_tower(model)
@@ -372,7 +372,7 @@ def _factorize(positions, layer):
     layer: The `PositionEmbedding` that the tables are for.
 
   Returns:
-    tables: dictionary of `temporal`, `vertical`, `horizontal`, and `gamma` and
+    Tables: dictionary of `temporal`, `vertical`, `horizontal`, and `gamma` and
       `beta` for a norm.
     residual: root mean square of what is left, relative to that of
       `positions`; None where these are all 0.
@@ -465,7 +465,7 @@ def load(
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+    ValueError: The checkpoint cannot be read, or does not fit; see `plan`.
   """
   made = plan(
     source.shapes, model, source.config, allow_partial, factorize_positions
@@ -486,7 +486,7 @@ def export(model: tf_keras.Model, directory: str) -> list[str]:
     directory: Gets `model.safetensors` and `config.json`.
 
   Raises:
-    ValueError: the model has no video tower that is a ViT.
+    ValueError: The model has no video tower that is a ViT.
   """
   tower = _get_tower(model)
   encoder, embedding = tower.encoder, tower.embedding

@@ -83,7 +83,7 @@ class Source:
       NumPy array.
 
     Raises:
-      ValueError: the file is damaged or incomplete.
+      ValueError: The file is damaged or incomplete.
     """
     try:
       return self._read(name)
@@ -120,7 +120,7 @@ def open_source(path: str) -> Source:
     A `Source`.
 
   Raises:
-    ValueError: there is nothing, no checkpoint, or a part of one.
+    ValueError: There is nothing, no checkpoint, or a part of one.
   """
   path = os.fspath(path)
   prefix = folders.strip_file(path)

@@ -56,7 +56,7 @@ def classify_dataset(
     `Clips`.
 
   Raises:
-    ValueError: the data set is empty or has no labels, its rows do not make
+    ValueError: The data set is empty or has no labels, its rows do not make
       clips of so many views, or a clip has no label.
   """
   mask_name = f'{model.modality}_mask'
@@ -107,7 +107,7 @@ def check_views(
     num_views: Views of a clip.
 
   Raises:
-    ValueError: they are not, as the number of rows or the ids tell.
+    ValueError: They are not, as the number of rows or the ids tell.
   """
   ids = rows.get(names.EXAMPLE_ID)
   is_mixed = False
@@ -134,7 +134,7 @@ def check_labels(
     num_classes: Number of classes.
 
   Raises:
-    ValueError: one has not; the message names the clips.
+    ValueError: One has not; the message names the clips.
   """
   wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
   if wrong.size:
@@ -159,7 +159,7 @@ def check_missing(
     max_share: Share of the clips, above which it is an error.
 
   Raises:
-    ValueError: more than that share; the message names the clips.
+    ValueError: More than that share; the message names the clips.
   """
   missing = np.flatnonzero(is_missing)
   if len(missing) > max_share * len(ids):
@@ -187,7 +187,7 @@ def single_label_metrics(
     lists of right class, predicted class, and number of clips.
 
   Raises:
-    ValueError: as `metrics.top_k_accuracy`.
+    ValueError: As `metrics.top_k_accuracy`.
   """
   scores = np.asarray(scores)
   num_classes = scores.shape[-1]
@@ -226,7 +226,7 @@ def multi_label_metrics(
     `without_positives` and `without_negatives`.
 
   Raises:
-    ValueError: as `metrics.multi_label_metrics`.
+    ValueError: As `metrics.multi_label_metrics`.
   """
   found = metrics_lib.multi_label_metrics(scores, labels)
   positives = found['num_positives']
@@ -272,7 +272,7 @@ def read_label_names(
     A list of strings.
 
   Raises:
-    ValueError: there is no such file, it is empty, or it has not `num_classes`
+    ValueError: There is no such file, it is empty, or it has not `num_classes`
       lines.
   """
   if label_names is None:

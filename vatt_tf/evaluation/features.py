@@ -60,7 +60,7 @@ def extract(
     `Features`.
 
   Raises:
-    ValueError: an unknown feature, or one that the model has not; a record
+    ValueError: An unknown feature, or one that the model has not; a record
       without an id, records of one id with different labels; the data set is
       empty, or a feature is not finite.
   """
@@ -122,7 +122,7 @@ def concatenate(first: Features, second: Features) -> Features:
     `Features`.
 
   Raises:
-    ValueError: a video has different labels in the two.
+    ValueError: A video has different labels in the two.
   """
   numbers = {name: i for i, name in enumerate(first.ids)}
   ids = list(first.ids)

@@ -23,9 +23,7 @@ from vatt_tf.evaluation import (
   probe_classifiers,
 )
 from vatt_tf.evaluation import features as features_lib
-from vatt_tf.evaluation import (
-  splits as splits_lib,
-)
+from vatt_tf.evaluation import splits as splits_lib
 
 
 @gin.register

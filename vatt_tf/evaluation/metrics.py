@@ -26,7 +26,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     A float. A class with the same score as the right one is ahead of it.
 
   Raises:
-    ValueError: the shapes do not fit, a score is not finite, or a label is
+    ValueError: The shapes do not fit, a score is not finite, or a label is
       out of range.
   """
   scores = _check_scores(scores, 2)
@@ -50,7 +50,7 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     A float, or NaN where there is no positive.
 
   Raises:
-    ValueError: the shapes differ, or a score is not finite.
+    ValueError: The shapes differ, or a score is not finite.
   """
   scores, labels = _check_binary(scores, labels)
   num_positives = np.sum(labels)
@@ -73,7 +73,7 @@ def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
     or no negatives.
 
   Raises:
-    ValueError: the shapes differ, or a score is not finite.
+    ValueError: The shapes differ, or a score is not finite.
   """
   scores, labels = _check_binary(scores, labels)
   num_positives = int(np.sum(labels))
@@ -121,7 +121,7 @@ def multi_label_metrics(
     without negatives; `num_positives`, int64.
 
   Raises:
-    ValueError: the shapes differ, or a score is not finite.
+    ValueError: The shapes differ, or a score is not finite.
   """
   scores = _check_scores(scores, 2)
   labels = np.asarray(labels)
@@ -161,7 +161,7 @@ def confusion_matrix(
     (num_classes, num_classes) int64 array; a row is a class that is right.
 
   Raises:
-    ValueError: a number is out of range.
+    ValueError: A number is out of range.
   """
   shape = (len(labels), num_classes)
   labels = check_labels(labels, shape)
@@ -186,7 +186,7 @@ def check_labels(
     (N,) int64 array.
 
   Raises:
-    ValueError: there are not N of them, or one is not in [0, C).
+    ValueError: There are not N of them, or one is not in [0, C).
   """
   labels = np.asarray(labels, np.int64)
   if labels.shape != tuple(shape[:1]):

@@ -32,7 +32,7 @@ def collect(
     they are.
 
   Raises:
-    ValueError: the data set is empty, or too many of its records are bad.
+    ValueError: The data set is empty, or too many of its records are bad.
   """
 
   @tf.function(reduce_retracing=True)

@@ -9,10 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.evaluation import (
-  metrics,
-  retrieval,
-)
+from vatt_tf.evaluation import metrics, retrieval
 
 # Values of C that the SVM chooses from, the most regularised first.
 C_VALUES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -93,7 +90,7 @@ def validation_split(
     Two int64 arrays, the numbers of the videos to train on and to validate on.
 
   Raises:
-    ValueError: there is no class of two groups.
+    ValueError: There is no class of two groups.
   """
   _, first, group = np.unique(groups, return_index=True, return_inverse=True)
   class_of_group = labels[first]
@@ -151,7 +148,7 @@ def lrc(
     is to be said: `loss`, the mean loss of the last epoch.
 
   Raises:
-    ValueError: the loss is not finite.
+    ValueError: The loss is not finite.
   """
   values = tf.constant(train.values)
   labels = tf.constant(train.labels[train.videos])
@@ -248,7 +245,7 @@ def svm(
     `converged`.
 
   Raises:
-    ValueError: the training videos do not allow a validation split.
+    ValueError: The training videos do not allow a validation split.
   """
   accuracies = None
   best = c_values[0]

@@ -85,7 +85,7 @@ def rank_of_matches(
     query and are at least as similar as the best that does.
 
   Raises:
-    ValueError: a similarity is not finite, a query has no match, or the shapes
+    ValueError: A similarity is not finite, a query has no match, or the shapes
       differ.
   """
   similarity = np.asarray(similarity)
@@ -131,7 +131,7 @@ def embedding_ranks(
     (Q,) int64 array of ranks from 1.
 
   Raises:
-    ValueError: as `rank_of_matches`.
+    ValueError: As `rank_of_matches`.
   """
   chunk_size = max(1, max_similarities // max(1, len(pool)))
   ranks = [np.zeros([0], np.int64)]
@@ -249,7 +249,7 @@ def retrieval_metrics(
     A direction with no query that has a match is absent.
 
   Raises:
-    ValueError: an unknown combination, an embedding that is not finite, or
+    ValueError: An unknown combination, an embedding that is not finite, or
       arrays whose shapes do not fit.
   """
   if combination not in COMBINATIONS:
@@ -411,7 +411,7 @@ def embed_dataset(
     set has them.
 
   Raises:
-    ValueError: the data set is empty.
+    ValueError: The data set is empty.
   """
   kept = (*_MASKS.values(), names.EXAMPLE_ID, names.TEXT)
   return outputs.collect(model, dataset, _EMBEDDINGS, kept)
@@ -435,7 +435,7 @@ def evaluate_retrieval(
     `format_table` prints it.
 
   Raises:
-    ValueError: the data set is empty, an embedding is not finite, or
+    ValueError: The data set is empty, an embedding is not finite, or
       `combination` is unknown.
   """
   counted = outputs.CountedRows(dataset)

@@ -152,8 +152,8 @@ def evaluate(
     evaluations a dictionary by their names), and the checkpoint's prefix.
 
   Raises:
-    ValueError: no checkpoint, a checkpoint of another model, or no records.
-    TimeoutError: a run that is followed writes no more checkpoints.
+    ValueError: No checkpoint, a checkpoint of another model, or no records.
+    TimeoutError: A run that is followed writes no more checkpoints.
   """
   if evaluation is None:
     evaluation = retrieval.RetrievalEvaluation()
@@ -245,7 +245,7 @@ def checkpoints_of(directory: str) -> list[str]:
     List of prefixes `…/ckpt-N` in the order of their steps.
 
   Raises:
-    OSError: the directory cannot be read or reached.
+    OSError: The directory cannot be read or reached.
   """
   return [
     path
@@ -295,7 +295,7 @@ def wait_for(
     What `find` returned.
 
   Raises:
-    TimeoutError: it took too long.
+    TimeoutError: It took too long.
   """
   start, due = time.monotonic(), 0.0
   while not (found := find()):

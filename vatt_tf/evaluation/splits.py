@@ -70,7 +70,7 @@ class ListedSplits:
       List of `Split`.
 
     Raises:
-      ValueError: a list is missing, empty, names an id twice in one split, or
+      ValueError: A list is missing, empty, names an id twice in one split, or
         too many ids that have no record.
     """
     names = self._found_names()

@@ -41,7 +41,7 @@ def make_prompts(
     List of C lists of T strings.
 
   Raises:
-    ValueError: a template has no place for the name, or there is none.
+    ValueError: A template has no place for the name, or there is none.
   """
   if isinstance(templates, str) or not templates:
     raise ValueError(
@@ -77,7 +77,7 @@ def embed_prompts(
     L) int32, the token ids.
 
   Raises:
-    ValueError: a prompt has no token, or the model has no such space.
+    ValueError: A prompt has no token, or the model has no such space.
   """
   tokenizer = text_lib.make_tokenizer(config)
   texts = [text for of_class in prompts for text in of_class]

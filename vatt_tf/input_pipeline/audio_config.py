@@ -5,9 +5,7 @@ import math
 
 import gin
 
-from vatt_tf.core import (
-  feature_names,
-)
+from vatt_tf.core import feature_names
 
 WAVEFORM = 'waveform'
 

@@ -53,7 +53,7 @@ class Clip(Protocol):
       crop: Which window of evaluation.
 
     Returns:
-      video (T, H, W, 3) float32, mask () bool, fault () int32.
+      Video (T, H, W, 3) float32, mask () bool, fault () int32.
     """
 
   def num_captions(self) -> tf.Tensor:
@@ -272,7 +272,7 @@ def clip_offsets(
     seed: (2,) int64, or None in evaluation.
 
   Returns:
-    offsets (num_clips,) int64 µs, and the duration of the record, () int64 µs.
+    Offsets (num_clips,) int64 µs, and the duration of the record, () int64 µs.
   """
   duration = tf.zeros([], tf.int64)
   if plan.video is not None:
@@ -320,7 +320,7 @@ def load_video(
     crop: Which window of evaluation.
 
   Returns:
-    video (T, H, W, 3) float32, mask () bool, and fault () int32.
+    Video (T, H, W, 3) float32, mask () bool, and fault () int32.
   """
   config = plan.video
   times = clip.features['image_timestamp']
@@ -399,7 +399,7 @@ def load_text(
     seed: (2,) int64, or None in evaluation.
 
   Returns:
-    ids (C, L) int32, mask (C,) bool.
+    Ids (C, L) int32, mask (C,) bool.
   """
   span = round(plan.span * schema.MICROSECONDS)
   center = offset + tf.minimum(tf.constant(span, tf.int64), duration) // 2

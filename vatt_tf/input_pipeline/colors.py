@@ -35,7 +35,7 @@ def color_transform(
     seed: (2,) integer.
 
   Returns:
-    matrix (3, 3) and bias (3,), float32: the new colour is
+    Matrix (3, 3) and bias (3,), float32: the new colour is
     `color @ matrix + bias`, to be cut to [0, 1].
   """
   draws = tf.random.stateless_uniform([6], seed)

@@ -4,11 +4,7 @@ import gin
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import (
-  audio_config,
-  order,
-  video_config,
-)
+from vatt_tf.input_pipeline import audio_config, order, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 

@@ -7,9 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.core import (
-  tensor_utils,
-)
+from vatt_tf.core import tensor_utils
 from vatt_tf.input_pipeline import audio_config
 
 # Spectrogram.

@@ -153,7 +153,7 @@ def encode_texts(
     config: See `TextConfig`.
 
   Returns:
-    ids (m, L) int32, 0 where there is nothing; mask (m,) bool, true for the
+    Ids (m, L) int32, 0 where there is nothing; mask (m,) bool, true for the
     texts that have at least one token.
   """
   ids = tokenizer.tokenize(texts)  # (m, None)
@@ -182,7 +182,7 @@ def encode_captions(
     config: See `TextConfig`.
 
   Returns:
-    ids (C, L) int32, 0 where there is nothing; mask (C,) bool, true for the
+    Ids (C, L) int32, 0 where there is nothing; mask (C,) bool, true for the
     captions that have at least one token.
   """
   ids, mask = encode_texts(texts, tokenizer, config)  # (m, L), (m,)

@@ -13,10 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from vatt_tf.core import (
-  file_utils,
-  plain_text,
-)
+from vatt_tf.core import file_utils, plain_text
 
 PAD_TOKEN = '<pad>'
 

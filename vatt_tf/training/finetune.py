@@ -81,7 +81,7 @@ class FinetuneTask:
       (of mixed clips, that of the larger share); `examples` counts the clips.
 
     Raises:
-      ValueError: there are no labels, or of the wrong shape.
+      ValueError: There are no labels, or of the wrong shape.
     """
     logits = outputs[classification.LOGITS]  # (B, num_classes)
     labels, is_used = self._labels(features, logits.shape[-1])

@@ -37,7 +37,7 @@ def num_micro_batches(batch_size: int, micro_batch_size: int | None) -> int:
     An int.
 
   Raises:
-    ValueError: they do not divide the batch.
+    ValueError: They do not divide the batch.
   """
   if micro_batch_size < 1 or batch_size % micro_batch_size:
     divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]

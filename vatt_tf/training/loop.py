@@ -210,8 +210,8 @@ def train(
     `eval_dataset`, or when stopped before one.
 
   Raises:
-    ValueError: bad arguments, no records, a checkpoint of another model.
-    NonFiniteError: a loss or gradient is not finite.
+    ValueError: Bad arguments, no records, a checkpoint of another model.
+    NonFiniteError: A loss or gradient is not finite.
   """
   if eval_dataset is not None and evaluation is None:
     raise ValueError(

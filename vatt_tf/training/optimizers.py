@@ -74,7 +74,7 @@ class _Options:
       no option is used.
 
     Raises:
-      ValueError: a pattern fits no trainable weight, or nothing is left to
+      ValueError: A pattern fits no trainable weight, or nothing is left to
         train.
     """
     weights = model.trainable_variables
@@ -145,7 +145,7 @@ class _Options:
     """Updates weights; see `tf_keras.optimizers.legacy.Optimizer`.
 
     Raises:
-      ValueError: an option needs `prepare`, which was not called.
+      ValueError: An option needs `prepare`, which was not called.
     """
     if (self._frozen or self._ema_decay is not None) and not self._is_prepared:
       raise ValueError(
@@ -209,7 +209,7 @@ class Adam(_Options, legacy_adamw.AdamWeightDecay):
     **options: Of `schedules.make_optimizer`.
 
   Raises:
-    ValueError: an option is out of range.
+    ValueError: An option is out of range.
   """
 
   def __init__(
@@ -248,7 +248,7 @@ class Sgd(_Options, tf_keras.optimizers.legacy.SGD):
     **options: Of `schedules.make_optimizer`.
 
   Raises:
-    ValueError: an option is out of range.
+    ValueError: An option is out of range.
   """
 
   def __init__(

@@ -42,7 +42,7 @@ class PretrainTask:
     chunk_size: Rows of the similarity matrix made at a time.
 
   Raises:
-    ValueError: when a weight is negative or all are 0, or the objective is
+    ValueError: When a weight is negative or all are 0, or the objective is
       unknown.
   """
 

@@ -31,7 +31,7 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
     shape: One of the names above.
 
   Raises:
-    ValueError: for an unknown shape, or a warm-up as long as the training.
+    ValueError: For an unknown shape, or a warm-up as long as the training.
   """
 
   def __init__(
@@ -67,7 +67,7 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
       step: Scalar integer tensor, 0 at the first update.
 
     Returns:
-      scalar float32 tensor.
+      Scalar float32 tensor.
     """
     step = tf.cast(step, tf.float32)
     peak, final = self.peak_learning_rate, self.final_learning_rate
@@ -146,7 +146,7 @@ def make_optimizer(
     attribute for the trainer, which clips the summed gradients.
 
   Raises:
-    ValueError: an argument is out of range.
+    ValueError: An argument is out of range.
   """
   options = {
     'clip_norm': clip_norm,

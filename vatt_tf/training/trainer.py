@@ -135,7 +135,7 @@ class Trainer(orbit.AbstractTrainer):
       variables, and a dictionary of scalar shares; both sum over the replicas.
 
     Raises:
-      ValueError: when a variable has no gradient.
+      ValueError: When a variable has no gradient.
     """
     rows = next(iter(features.values())).shape[0]
     rng = randomness.make(self._seed, step, collectives.first_row(rows))
@@ -256,7 +256,7 @@ class Trainer(orbit.AbstractTrainer):
       they do not count in the means of gradient norms.
 
     Raises:
-      NonFiniteError: when a metric is not finite; it names metric and step.
+      NonFiniteError: When a metric is not finite; it names metric and step.
         Gradients may be so for some steps where a loss scale is looked for.
     """
     first = int(self._optimizer.iterations.numpy())
