@@ -317,7 +317,7 @@ class RetrievalMetricsTest(parameterized.TestCase):
     self.assertIn('R@10 (chance)', lines[0])
     self.assertLen({len(line) for line in lines[:7]}, 1)
     self.assertIn('text -> video', lines[1])
-    self.assertIn('Captions a video: 1 to 3', table)
+    self.assertIn('Captions per video: 1 to 3', table)
     self.assertIn('rows without video', table)
     self.assertIn('no pair', retrieval.format_table({}))
 
