@@ -409,7 +409,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     model.modalities = ('audio',)
     with self.assertRaisesRegex(ValueError, 'the modalities audio alone'):
       self._evaluation()(model, self.test_dataset)
-    with self.assertRaisesRegex(ValueError, 'does not give video_vt'):
+    with self.assertRaisesRegex(ValueError, 'does not compute video_vt'):
       self._evaluation(features=['video_vt'])(_Model(), self.test_dataset)
     with self.assertRaisesRegex(ValueError, 'train_dataset'):
       self._evaluation(train_dataset=None)
@@ -474,7 +474,7 @@ class FeaturesTest(tf.test.TestCase):
         _Model(), dataset(example_id=['b', 'a', 'b']), ['video_feature']
       )
     video = np.asarray([[1.0], [np.nan], [0.0]], np.float32)
-    with self.assertRaisesRegex(ValueError, '1 of 3 are not, those of a'):
+    with self.assertRaisesRegex(ValueError, '1 of 3 are not, from a'):
       features.extract(
         _Model(),
         dataset(video=video, example_id=['b', 'a', 'c']),

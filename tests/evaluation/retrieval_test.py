@@ -298,7 +298,7 @@ class RetrievalMetricsTest(parameterized.TestCase):
     data = _embeddings()
     with self.assertRaisesRegex(ValueError, 'mean_embedding, mean_normalized'):
       retrieval.retrieval_metrics(data, 'mean')
-    with self.assertRaisesRegex(ValueError, 'equally many rows'):
+    with self.assertRaisesRegex(ValueError, 'the same number of rows'):
       retrieval.retrieval_metrics({**data, names.AUDIO_VA: np.ones([3, 8])})
     with self.assertRaisesRegex(ValueError, 'one width'):
       retrieval.retrieval_metrics({**data, names.AUDIO_VA: np.ones([40, 4])})

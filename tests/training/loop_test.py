@@ -135,7 +135,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     for name in os.listdir(self.model_dir):
       if name.endswith('.index'):
         os.remove(os.path.join(self.model_dir, name))
-    with self.assertRaisesRegex(ValueError, 'No checkpoint in .* is whole'):
+    with self.assertRaisesRegex(ValueError, 'No checkpoint in .* is complete'):
       self._train('TRAIN_STEPS=4', _NO_EVALUATION)
 
   def test_step_of_a_checkpoint_under_another_name(self):
