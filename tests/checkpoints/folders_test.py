@@ -106,7 +106,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     self._save(2)
     for path in self.dir.glob('ckpt-*'):
       path.unlink()
-    with self.assertRaisesRegex(ValueError, 'names ckpt-2, and no checkpoint'):
+    with self.assertRaisesRegex(ValueError, 'names ckpt-2, but no checkpoint'):
       folders.newest(str(self.dir))
 
   @parameterized.named_parameters(
@@ -114,7 +114,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     (
       'data_cut',
       lambda folder: os.truncate(folder / _DATA, 100),
-      'only a part',
+      'are incomplete',
     ),
     (
       'end_of_data_cut',
@@ -148,7 +148,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
       lambda folder: os.rename(
         folder / _DATA, folder / 'ckpt-4.data-00000-of-00002'
       ),
-      'all parts of it',
+      'expected all parts of',
     ),
   )
   def test_newest_that_is_not_whole(self, damage, message):

@@ -154,7 +154,7 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
       'video',
       {'size': sizes.Size(2, 8, 16, 2, 4)},
       'vatt/encoder/layer_1/.* has no source: the checkpoint has no such weight'
-      '.*The checkpoint must have the whole towerkpoint',
+      '.*The checkpoint must have the whole tower',
     ),
     (
       'video',

@@ -418,7 +418,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     shapes = {**source.shapes, 'shared.weight': (rows, 32)}
     found = t5.detect(shapes, source.config)
     with self.assertRaisesRegex(
-      ValueError, rf'table has {rows} rows.*of_t5.model of \d+ pieces'
+      ValueError, rf'table has {rows} rows.*of_t5.model with \d+ pieces'
     ):
       t5.check_tokenizer(path, found)
 

@@ -315,7 +315,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     model = vatt.VATT({'video': tower}, head=None)
     model.build()
     report = _load(model, folder, factorize_positions=True)
-    self.assertEndsWith(report.notes[0], 'left 0.0000.')
+    self.assertEndsWith(report.notes[0], 'residual 0.0000.')
     self.assertAllClose(
       model.video_tower.embedding.position_embedding.positions((1, 2, 2)),
       positions,

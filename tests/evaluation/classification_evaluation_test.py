@@ -92,7 +92,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     )
     table = evaluation.format_table(found)
     self.assertRegex(table, r'top_1 +0\.500 +0\.333')
-    self.assertIn('4 clips, 1 view a clip', table)
+    self.assertIn('4 clips, 1 view per clip', table)
     self.assertIn('0 clips dropped (0.0%)', table)
 
   def test_multi_label(self):

@@ -227,7 +227,7 @@ class KnnTest(tf.test.TestCase):
   def test_chunks(self):
     train, test = _videos(noise=2.0), _videos(30, noise=2.0, seed=1)
     whole, _ = probe_classifiers.knn(train, test, 3)
-    with mock.patch.object(linear_probe, '_MAX_COSINES', 100):
+    with mock.patch.object(probe_classifiers, '_MAX_COSINES', 100):
       parts, _ = probe_classifiers.knn(train, test, 3)
     self.assertAllClose(whole, parts, atol=1e-9)
 
@@ -378,7 +378,9 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     mask = np.ones([45], bool)
     mask[:3] = False
     dataset = _dataset(self.test, 'test', mask=mask)(8)
-    with self.assertRaisesRegex(ValueError, '1 of 45 .* no vid.*test000'):
+    with self.assertRaisesRegex(
+      ValueError, '1 of 45 .* no readable vid.*test000'
+    ):
       self._evaluation(max_missing_share=0.0)(_Model(), dataset)
     found = self._evaluation()(_Model(), dataset)
     self.assertEqual(found['splits']['test']['num_test'], 15)
@@ -397,7 +399,9 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, '1 of 45 have none: test000'):
       dataset = _dataset(self.test, 'test', labels=labels)(8)
       self._evaluation()(_Model(), dataset)
-    with self.assertRaisesRegex(ValueError, 'not be in the training.*test000'):
+    with self.assertRaisesRegex(
+      ValueError, 'not be in both the training.*test000'
+    ):
       self._evaluation(train_dataset=_dataset(self.test, 'test'))(
         _Model(), self.test_dataset
       )

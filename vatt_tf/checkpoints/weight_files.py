@@ -104,7 +104,7 @@ def write_model(directory: str, arrays: dict, config: dict) -> None:
 
   Args:
     directory: Folder to write to, which is created if it does not exist.
-    arrays: float32 arrays by name.
+    arrays: Arrays in float32 by name.
     config: Content of `config.json`.
   """
   os.makedirs(directory, exist_ok=True)
