@@ -28,10 +28,7 @@ from benchmarks import ingest as ingest_benchmark
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.core import (
-  file_utils,
-  gin_utils,
-)
+from vatt_tf.core import file_utils, gin_utils
 from vatt_tf.embedding import journal
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import audio_config, text, video_config

@@ -69,7 +69,7 @@ def main():
     )
     found.check(
       'goes on where it stopped',
-      f'Going on at step {step} of' in text,
+      f'Resuming at step {step} of' in text,
       equal=True,
     )
     found.check('exit code after the second Ctrl-C', code, equal=0)

@@ -190,7 +190,7 @@ def _check_one_process(found, folder, strategy):
   found.check(f'{strategy}: exit code after that', code, equal=0)
   found.check(
     f'{strategy}: goes on from the checkpoint before',
-    re.findall(r'Going on at step (\d+)', text),
+    re.findall(r'Resuming at step (\d+)', text),
     equal=['10'],
   )
   found.check(

@@ -98,7 +98,9 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
       )
     self.assertNotIn('Waiting', result.stdout)  # TRAIN_STEPS is 2
     self.assertIn('16 clips, 0 dropped (0.0%)', result.stdout)
-    self.assertIn('Clips a video: 2, combined by mean_embedding', result.stdout)
+    self.assertIn(
+      'Clips per video: 2, combined by mean_embedding', result.stdout
+    )
     with open(output, encoding='utf-8') as file:
       found = json.load(file)['checkpoints']
     self.assertEqual([one['step'] for one in found], [1, 2])

@@ -94,7 +94,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
       '--gin_param=TRAIN_STEPS=100000', number=signal.SIGKILL
     )
     self.assertEqual(codes, [75, -9], texts)
-    self.assertIn(f'Going on at step {step} of', texts[0])
+    self.assertIn(f'Resuming at step {step} of', texts[0])
     self.assertRegex(texts[0], r'Error: Worker 1 \(localhost:\d+\) is gone')
 
   def test_killed_while_it_writes_a_checkpoint(self):
@@ -121,7 +121,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     with self.start(*arguments) as process:
       text = process.stdout.read()
     self.assertEqual(process.returncode, 0, text)
-    self.assertIn('Going on at step 2 of 4', text)
+    self.assertIn('Resuming at step 2 of 4', text)
     self.assertEmpty(list(folder.glob('*_temp*')))
     values = checkpoint_files.trained_values(self.model_dir)
     self.assertEqual(values.keys(), whole.keys())
@@ -145,7 +145,7 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     with self.start(f'--gin_param=TRAIN_STEPS={end}') as process:
       text = process.stdout.read()
     self.assertEqual(process.returncode, 0, text)
-    self.assertIn(f'Going on at step {step} of {end}', text)
+    self.assertIn(f'Resuming at step {step} of {end}', text)
     self.assertIn(f'Done: step {end}', text)
 
   @parameterized.parameters(

@@ -106,7 +106,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     self._save(2)
     for path in self.dir.glob('ckpt-*'):
       path.unlink()
-    with self.assertRaisesRegex(ValueError, 'names ckpt-2, and no checkpoint'):
+    with self.assertRaisesRegex(ValueError, 'names ckpt-2, but no checkpoint'):
       folders.newest(str(self.dir))
 
   @parameterized.named_parameters(
@@ -114,19 +114,19 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     (
       'data_cut',
       lambda folder: os.truncate(folder / _DATA, 100),
-      'only a part',
+      'are incomplete',
     ),
     (
       'end_of_data_cut',
       lambda folder: os.truncate(
         folder / _DATA, os.path.getsize(folder / _DATA) - 1
       ),
-      'ckpt-4 is not whole',
+      'ckpt-4 is not complete',
     ),
     (
       'block_of_zeros',
       lambda folder: _overwrite(folder / _DATA, bytes(512)),
-      'ckpt-4 is not whole',
+      'ckpt-4 is not complete',
     ),
     (
       'index_gone',
@@ -148,7 +148,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
       lambda folder: os.rename(
         folder / _DATA, folder / 'ckpt-4.data-00000-of-00002'
       ),
-      'all parts of it',
+      'expected all parts of',
     ),
   )
   def test_newest_that_is_not_whole(self, damage, message):
@@ -158,7 +158,9 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(name, 'ckpt-2')
     self.assertRegex(warning, message)
     folders.remove(str(self.dir / 'ckpt-2'))
-    with self.assertRaisesRegex(ValueError, 'No checkpoint in .* is whole. .*'):
+    with self.assertRaisesRegex(
+      ValueError, 'No checkpoint in .* is complete. .*'
+    ):
       folders.newest(str(self.dir))
 
   def test_folder_that_cannot_be_read_is_not_empty(self):
@@ -179,7 +181,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     (self.dir / 'checkpoint').write_text('model_checkpoint_path: "final"\n')
     self.assertEqual(self._newest()[0], 'final')
     (self.dir / 'final.data-00000-of-00001').unlink()
-    with self.assertRaisesRegex(ValueError, 'final, which .* is not whole'):
+    with self.assertRaisesRegex(ValueError, 'final, which .* is not complete'):
       folders.newest(str(self.dir))
 
   @parameterized.parameters(1, 2, 3)

@@ -123,7 +123,7 @@ class CheckpointsTest(tf.test.TestCase):
     # ignores the signal that comes with it.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, limits[1]))
     try:
-      with self.assertRaisesRegex(OSError, 'cannot be written.*ckpt-1 stays'):
+      with self.assertRaisesRegex(OSError, 'cannot be written.*ckpt-1 is kept'):
         writer.save(self.step)
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)

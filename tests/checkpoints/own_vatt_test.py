@@ -154,7 +154,7 @@ class ClassifierTest(parameterized.TestCase, tf.test.TestCase):
       'video',
       {'size': sizes.Size(2, 8, 16, 2, 4)},
       'vatt/encoder/layer_1/.* has no source: the checkpoint has no such weight'
-      '.*All of the tower must be in the checkpoint',
+      '.*The checkpoint must have the whole tower',
     ),
     (
       'video',
@@ -292,7 +292,9 @@ class ReleasedTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_evaluation_wants_classes(self):
     path = manager.resolve(str(shared_data.path('fixtures', 'ut_fac')))
-    with self.assertRaisesRegex(ValueError, 'pre-trained, and has no classes'):
+    with self.assertRaisesRegex(
+      ValueError, 'pre-trained checkpoint and has no classes'
+    ):
       manager.restore_model(self._model(5, 40), path)
 
 

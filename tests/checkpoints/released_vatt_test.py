@@ -270,7 +270,7 @@ class PlanTest(parameterized.TestCase, tf.test.TestCase):
     path = tf.train.Checkpoint(a=tf.Variable(1.0)).save(
       os.path.join(self.get_temp_dir(), 'ckpt')
     )
-    with self.assertRaisesRegex(ValueError, 'no checkpoint of the released'):
+    with self.assertRaisesRegex(ValueError, 'not a checkpoint of the released'):
       released_vatt.detect(weight_sources.open_source(path).shapes)
 
   def test_a_part_of_a_checkpoint(self):

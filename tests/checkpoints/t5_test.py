@@ -188,7 +188,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
       model.text_tower.embedding.table.embeddings,
       weight_files.open_weights(_fixture('t5_v1_0')).read('shared.weight'),
     )
-    decoder = 'the decoder, of which the text tower has none'
+    decoder = 'the decoder, which the text tower does not have'
     table = f'{prefix}shared.weight'
     self.assertEqual(
       {
@@ -331,7 +331,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     path = os.path.join(folder, 'model.safetensors')
     with open(path, 'r+b') as file:
       file.truncate(os.path.getsize(path) // 2)
-    with self.assertRaisesRegex(ValueError, 'no whole safetensors file'):
+    with self.assertRaisesRegex(ValueError, 'no complete safetensors file'):
       _load(_tower('t5_v1_0'), folder)
 
   def test_partial(self):
@@ -418,7 +418,7 @@ class T5Test(parameterized.TestCase, tf.test.TestCase):
     shapes = {**source.shapes, 'shared.weight': (rows, 32)}
     found = t5.detect(shapes, source.config)
     with self.assertRaisesRegex(
-      ValueError, rf'table has {rows} rows.*of_t5.model of \d+ pieces'
+      ValueError, rf'table has {rows} rows.*of_t5.model with \d+ pieces'
     ):
       t5.check_tokenizer(path, found)
 

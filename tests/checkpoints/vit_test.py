@@ -297,7 +297,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     self.assertGreater(residual, 0.1)
     self.assertEqual(
       report.notes,
-      [f'Positions factorized: relative RMS of what is left {residual:.4f}.'],
+      [f'Positions factorized: relative RMS of the residual {residual:.4f}.'],
     )
 
   def test_separable_positions_are_factorized_exactly(self):
@@ -315,7 +315,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     model = vatt.VATT({'video': tower}, head=None)
     model.build()
     report = _load(model, folder, factorize_positions=True)
-    self.assertEndsWith(report.notes[0], 'left 0.0000.')
+    self.assertEndsWith(report.notes[0], 'residual 0.0000.')
     self.assertAllClose(
       model.video_tower.embedding.position_embedding.positions((1, 2, 2)),
       positions,
@@ -448,7 +448,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
     path = self._npz()
     with open(path, 'r+b') as file:
       file.truncate(os.path.getsize(path) // 2)
-    with self.assertRaisesRegex(ValueError, 'no whole npz file'):
+    with self.assertRaisesRegex(ValueError, 'no complete npz file'):
       _load(_tower(), path)
 
   def test_partial(self):
@@ -491,7 +491,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
       vatt_models.build_vatt(_SMALL, vocabulary_size=10, video_form='vit')
 
   def test_factorizing_what_is_exact(self):
-    with self.assertRaisesRegex(ValueError, 'takes them exactly'):
+    with self.assertRaisesRegex(ValueError, 'holds them exactly'):
       _load(_tower(), _fixture(), factorize_positions=True)
 
   def test_models_without_such_a_tower(self):

@@ -96,7 +96,7 @@ class WeightFilesTest(parameterized.TestCase, tf.test.TestCase):
       with open(path, 'wb') as file:
         file.write(content[:size])
       with self.assertRaisesRegex(
-        ValueError, rf'no whole {kind} file \({size} bytes\).*Download'
+        ValueError, rf'no complete {kind} file \({size} bytes\).*Download'
       ):
         weight_files.open_weights(path)
 

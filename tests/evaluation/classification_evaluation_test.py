@@ -92,7 +92,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     )
     table = evaluation.format_table(found)
     self.assertRegex(table, r'top_1 +0\.500 +0\.333')
-    self.assertIn('4 clips, 1 view a clip', table)
+    self.assertIn('4 clips, 1 view per clip', table)
     self.assertIn('0 clips dropped (0.0%)', table)
 
   def test_multi_label(self):
@@ -161,7 +161,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
     ({'labels': [0, -1, 5, 1]}, {}, r'\[0, 3\).*2 of 4.*clip 1, clip 2'),
     ({}, {'num_views': 3}, '`num_views`.*num_views=3 for 4 rows'),
-    ({}, {'num_views': 2}, 'clips of several names would mix'),
+    ({}, {'num_views': 2}, 'would mix clips with different ids'),
     ({}, {'num_views': 0}, 'num_views=0'),
     ({'labels': np.zeros([4, 3])}, {}, 'is_multi_label'),
     ({'logits': np.full([4, 3], np.nan)}, {}, 'finite'),
@@ -174,7 +174,7 @@ class ClassificationEvaluationTest(tf.test.TestCase, parameterized.TestCase):
       )
 
   def test_multi_label_model_needs_such_labels(self):
-    with self.assertRaisesRegex(ValueError, 'is_multi_label` True and of the'):
+    with self.assertRaisesRegex(ValueError, 'is_multi_label` = True and the'):
       classification.ClassificationEvaluation()(
         _Model(3, True), _batches(4, np.zeros([4, 3]), [0, 1, 2, 0])
       )

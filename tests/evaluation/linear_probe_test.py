@@ -378,7 +378,9 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     mask = np.ones([45], bool)
     mask[:3] = False
     dataset = _dataset(self.test, 'test', mask=mask)(8)
-    with self.assertRaisesRegex(ValueError, '1 of 45 .* no vid.*test000'):
+    with self.assertRaisesRegex(
+      ValueError, '1 of 45 .* no readable vid.*test000'
+    ):
       self._evaluation(max_missing_share=0.0)(_Model(), dataset)
     found = self._evaluation()(_Model(), dataset)
     self.assertEqual(found['splits']['test']['num_test'], 15)
@@ -397,7 +399,9 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, '1 of 45 have none: test000'):
       dataset = _dataset(self.test, 'test', labels=labels)(8)
       self._evaluation()(_Model(), dataset)
-    with self.assertRaisesRegex(ValueError, 'not be in the training.*test000'):
+    with self.assertRaisesRegex(
+      ValueError, 'not be in both the training.*test000'
+    ):
       self._evaluation(train_dataset=_dataset(self.test, 'test'))(
         _Model(), self.test_dataset
       )
@@ -409,7 +413,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
     model.modalities = ('audio',)
     with self.assertRaisesRegex(ValueError, 'the modalities audio alone'):
       self._evaluation()(model, self.test_dataset)
-    with self.assertRaisesRegex(ValueError, 'does not give video_vt'):
+    with self.assertRaisesRegex(ValueError, 'does not compute video_vt'):
       self._evaluation(features=['video_vt'])(_Model(), self.test_dataset)
     with self.assertRaisesRegex(ValueError, 'train_dataset'):
       self._evaluation(train_dataset=None)
@@ -474,7 +478,7 @@ class FeaturesTest(tf.test.TestCase):
         _Model(), dataset(example_id=['b', 'a', 'b']), ['video_feature']
       )
     video = np.asarray([[1.0], [np.nan], [0.0]], np.float32)
-    with self.assertRaisesRegex(ValueError, '1 of 3 are not, those of a'):
+    with self.assertRaisesRegex(ValueError, '1 of 3 are not, from a'):
       features.extract(
         _Model(),
         dataset(video=video, example_id=['b', 'a', 'c']),

@@ -298,7 +298,7 @@ class RetrievalMetricsTest(parameterized.TestCase):
     data = _embeddings()
     with self.assertRaisesRegex(ValueError, 'mean_embedding, mean_normalized'):
       retrieval.retrieval_metrics(data, 'mean')
-    with self.assertRaisesRegex(ValueError, 'equally many rows'):
+    with self.assertRaisesRegex(ValueError, 'the same number of rows'):
       retrieval.retrieval_metrics({**data, names.AUDIO_VA: np.ones([3, 8])})
     with self.assertRaisesRegex(ValueError, 'one width'):
       retrieval.retrieval_metrics({**data, names.AUDIO_VA: np.ones([40, 4])})
@@ -317,7 +317,7 @@ class RetrievalMetricsTest(parameterized.TestCase):
     self.assertIn('R@10 (chance)', lines[0])
     self.assertLen({len(line) for line in lines[:7]}, 1)
     self.assertIn('text -> video', lines[1])
-    self.assertIn('Captions a video: 1 to 3', table)
+    self.assertIn('Captions per video: 1 to 3', table)
     self.assertIn('rows without video', table)
     self.assertIn('no pair', retrieval.format_table({}))
 

@@ -147,7 +147,7 @@ class RunnerTest(tf.test.TestCase, parameterized.TestCase):
   def test_bad_input(self):
     with self.assertRaisesRegex(ValueError, 'no checkpoint in'):
       self._evaluate()
-    with self.assertRaisesRegex(ValueError, 'no whole checkpoints ckpt-N'):
+    with self.assertRaisesRegex(ValueError, 'no complete checkpoints ckpt-N'):
       self._evaluate(which='all')
     with self.assertRaisesRegex(ValueError, '`which`.*newest, all'):
       self._evaluate(which='some')

@@ -118,7 +118,9 @@ class ZeroShotTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_video_without_input_is_wrong(self):
     dataset = self._dataset(['dog', 'rain'], [0, 1], mask=[True, False])
-    with self.assertRaisesRegex(ValueError, '1 of 2 .*no video.*clip 1'):
+    with self.assertRaisesRegex(
+      ValueError, '1 of 2 .*no readable video.*clip 1'
+    ):
       self._evaluation()(_Model(), dataset)
     evaluation = self._evaluation(max_missing_share=0.5)
     found = evaluation(_Model(), dataset)

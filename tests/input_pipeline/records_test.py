@@ -279,7 +279,7 @@ class ShardTest(tf.test.TestCase):
     with self.assertRaisesRegex(
       ValueError,
       rf'Record {num_good} of the shard .*odd\.tfrecord is damaged: its 11 '
-      'bytes are no tf.train.SequenceExample',
+      'bytes are not a tf.train.SequenceExample',
     ):
       next(clips)
 
@@ -500,7 +500,7 @@ class CompressedShardTest(parameterized.TestCase, tf.test.TestCase):
       shard_files.count_records(path)
     info = {'splits': {'x': {'shards': 'my [1]-?????-of-00002.tfrecord'}}}
     (self.dir / 'dataset_info.json').write_text(json.dumps(info))
-    with self.assertRaisesRegex(ValueError, 'truncated.* Remove it and make'):
+    with self.assertRaisesRegex(ValueError, 'truncated.* Remove it, and rerun'):
       shard_files.count_records(path)
     other = self._write(self.content[:-9], 'my [1]-00001-of-00003.tfrecord')
     with self.assertRaisesRegex(ValueError, 'truncated.* Copy or download'):

@@ -61,7 +61,7 @@ class InspectionTest(tf.test.TestCase):
     record = b'\x07 no record'
     report = inspection.report_record('shard', record)
     self.assertLen(report.faults, 1)
-    self.assertIn('no tf.train.SequenceExample', report.faults[0])
+    self.assertIn('not a tf.train.SequenceExample', report.faults[0])
     self.assertIn(report.faults[0], inspection.describe(['a'], 1, [report]))
     path = os.path.join(self.create_tempdir().full_path, 'sheet.png')
     contact_sheet.draw_contact_sheet(path, [report], [record])

@@ -111,7 +111,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     os.remove(state)
     options = ('train.keep_checkpoints=2', 'CHECKPOINT_INTERVAL=1')
     self._train('TRAIN_STEPS=4', *options, _NO_EVALUATION)
-    self.assertIn('Going on at step 2 of 4', self.out)
+    self.assertIn('Resuming at step 2 of 4', self.out)
     names = [name for name in os.listdir(self.model_dir) if 'index' in name]
     self.assertCountEqual(names, ['ckpt-3.index', 'ckpt-4.index'])
     # A power cut, that is.
@@ -121,7 +121,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       os.path.join(self.model_dir, 'ckpt-4.data-00000-of-00001')
     )
     self._train('TRAIN_STEPS=4', *options, _NO_EVALUATION)
-    self.assertIn('Going on at step 3 of 4', self.out)
+    self.assertIn('Resuming at step 3 of 4', self.out)
     whole = manager.latest(self.model_dir)
     self.assertEndsWith(whole, 'ckpt-4')
     # Nothing is left but the best.
@@ -130,12 +130,12 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         os.remove(os.path.join(self.model_dir, name))
     os.remove(state)
     self._train('TRAIN_STEPS=3', _NO_EVALUATION)
-    self.assertIn('Going on at step 2 of 3', self.out)
+    self.assertIn('Resuming at step 2 of 3', self.out)
     # Nothing that is whole.
     for name in os.listdir(self.model_dir):
       if name.endswith('.index'):
         os.remove(os.path.join(self.model_dir, name))
-    with self.assertRaisesRegex(ValueError, 'No checkpoint in .* is whole'):
+    with self.assertRaisesRegex(ValueError, 'No checkpoint in .* is complete'):
       self._train('TRAIN_STEPS=4', _NO_EVALUATION)
 
   def test_step_of_a_checkpoint_under_another_name(self):
@@ -149,7 +149,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
   def test_without_records_to_evaluate(self):
     metrics = self._train('TRAIN_STEPS=1', 'EVAL_RECORDS=None')
     self.assertEmpty(metrics)
-    self.assertIn('Without an evaluation: EVAL_RECORDS is None.', self.out)
+    self.assertIn('No evaluation: EVAL_RECORDS is None.', self.out)
     self.assertIn('Done: step 1', self.out)
     with self.assertRaisesRegex(ValueError, 'TRAIN_RECORDS must be a pattern'):
       self._train('TRAIN_RECORDS=None', model_dir=f'{self.model_dir}2')
@@ -197,7 +197,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       tags,
     )
     self._train('TRAIN_STEPS=4')
-    self.assertIn('Going on at step 2 of 4', self.out)
+    self.assertIn('Resuming at step 2 of 4', self.out)
     self.assertEndsWith(manager.latest(self.model_dir), 'ckpt-4')
     self._train('TRAIN_STEPS=4')
     self.assertIn('Done: step 4', self.out)
@@ -289,7 +289,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.addCleanup(tf_keras.mixed_precision.set_global_policy, 'float32')
     self._train('TRAIN_STEPS=1', _NO_EVALUATION, *options)
     self._train('TRAIN_STEPS=2', _NO_EVALUATION, *options)
-    self.assertIn('Going on at step 1', self.out)
+    self.assertIn('Resuming at step 1', self.out)
     self.assertIn('Done: step 2', self.out)
 
   def test_two_devices_train_as_one(self):

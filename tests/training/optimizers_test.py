@@ -381,7 +381,10 @@ class BadArgumentsTest(tf.test.TestCase, parameterized.TestCase):
     ({'weight_decay': -1.0}, '`weight_decay`'),
     ({'ema_decay': 1.0}, '`ema_decay`'),
     ({'ema_decay': 0.0}, '`ema_decay`'),
-    ({'learning_rate_multipliers': [('lower', 0.0)]}, 'named in `frozen`'),
+    (
+      {'learning_rate_multipliers': [('lower', 0.0)]},
+      'Use `frozen` for weights',
+    ),
     (
       {'learning_rate_multipliers': [('lower', 0.5), ('lowest', 0.5)]},
       "`learning_rate_multipliers`.*'lowest'.*model/lower/dense/kernel",

@@ -53,9 +53,9 @@ class ProgressTest(tf.test.TestCase):
     log.warning.assert_called_once()
     template, *values = log.warning.call_args.args
     message = template % tuple(values)
-    self.assertIn('input is the slower side', message)
+    self.assertIn('input is too slow', message)
     self.assertIn('40 % of the last 10 steps', message)
-    self.assertIn('gives 8.0 examples a second', message)
+    self.assertIn('yields 8.0 examples per second', message)
     self.assertIn('could take 13.3', message)
     self.assertIn('40% of it waiting for data', stream.getvalue())
 

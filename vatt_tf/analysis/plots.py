@@ -31,7 +31,7 @@ def embed_in_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
     (N, 2) float32 array.
 
   Raises:
-    ValueError: there are fewer than 4 rows, or one is not finite.
+    ValueError: There are fewer than 4 rows, or one is not finite.
   """
   features = np.asarray(features, np.float32)
   if features.ndim != 2 or len(features) < 4:

@@ -80,7 +80,7 @@ class Report:
       The path of the page.
 
     Raises:
-      ValueError: the data set is empty, or a feature is not finite.
+      ValueError: The data set is empty, or a feature is not finite.
     """
     clips = self._collect(result.model, result.dataset)
     parts = [

@@ -52,7 +52,7 @@ def summarize(
     `step`; memory is in bytes.
 
   Raises:
-    ValueError: an input is missing or does not fit, or a number is not
+    ValueError: An input is missing or does not fit, or a number is not
       positive.
   """
   for name, value in (

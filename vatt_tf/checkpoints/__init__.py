@@ -1,1 +1,1 @@
-"""Checkpoints: of runs, and of other implementations."""
+"""Checkpoints of runs and of other implementations."""

@@ -2,8 +2,8 @@
 
 The exponential moving average of the weights usually evaluates better than the
 weights of the last step (Polyak and Juditsky 1992). It is kept beside the
-model and the optimizer, as `ema` of the training checkpoint, so that whoever
-reads one can take either.
+model and the optimizer, as `ema` of the training checkpoint, so that a reader
+of the checkpoint can use either.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ _KEY = 'ema/{}/.ATTRIBUTES/VARIABLE_VALUE'
 
 
 def weight_name(name: str) -> str:
-  """The name of a weight, the same for its copy on every device.
+  """Returns the name of a weight, which its copies on all devices share.
 
   Args:
-    name: A `tf.Variable`'s name, such as
+    name: Name of a `tf.Variable`, such as
       `vatt/encoder/layer_0/attention/q/kernel/replica_1:0`.
 
   Returns:
@@ -32,22 +32,22 @@ def weight_name(name: str) -> str:
 
 
 class WeightAverage:
-  """Exponential moving average of the weights that training moves.
+  """Exponential moving average of the weights that training updates.
 
   After update t the average is d·average + (1 - d)·weight, with
-  d = min(`decay`, (1 + t) / (10 + t)): the first updates, which leave the
-  initial weights behind, count little in the end. Trainable weights are
-  averaged, and the statistics of batch normalisation, which belong to them.
-  What is frozen has no average.
+  d = min(`decay`, (1 + t) / (10 + t)): early weights, which are close to the
+  initial weights, count little in the end. The average covers trainable weights
+  and the statistics of batch normalisation that belong to them, but not frozen
+  weights.
 
   Attributes:
-    values: List of `tf.Variable`, the averages.
-    checkpoint: `tf.train.Checkpoint` of them, which a training checkpoint holds
-      under the name `ema`.
+    values: Variables that hold the averages.
+    checkpoint: `tf.train.Checkpoint` of the averages, which a training
+      checkpoint holds under the name `ema`.
 
   Args:
     model: A built `tf_keras.Model`; call this in the strategy's scope.
-    decay: In (0, 1).
+    decay: Decay d of the average, in (0, 1).
 
   Raises:
     ValueError: `decay` is out of range, or two weights have one name.
@@ -75,8 +75,8 @@ class WeightAverage:
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
       raise ValueError(
-        'Averaged weights need names of their own. Received several of: '
-        f'{", ".join(sorted(repeated))}. Name the layers apart.'
+        'Averaged weights must have unique names. Received several of: '
+        f'{", ".join(sorted(repeated))}. Give the layers different names.'
       )
     self.values = [
       tf.Variable(
@@ -88,7 +88,7 @@ class WeightAverage:
       for name, weight in zip(names, weights, strict=True)
     ]
     self._pairs = [*zip(self.values, weights, strict=True)]
-    # A tree like the names, so that they are the keys of the checkpoint.
+    # The tree follows the names, which makes them the keys of the checkpoint.
     tree = {}
     for name, average in zip(names, self.values, strict=True):
       *parents, leaf = name.split('/')
@@ -99,7 +99,7 @@ class WeightAverage:
     self.checkpoint = tf.train.Checkpoint(**tree)
 
   def reset(self) -> None:
-    """Makes the present weights the average, as before the first step."""
+    """Sets the average to the current weights, as before the first step."""
     with self._strategy.scope():
       for average, weight in self._pairs:
         average.assign(weight)
@@ -110,8 +110,8 @@ class WeightAverage:
     """Moves the average towards the weights.
 
     Args:
-      strategy: The strategy in whose context an optimizer applies gradients.
-      num_updates: Scalar integer tensor, updates of the weights so far.
+      strategy: Strategy in whose context an optimizer applies gradients.
+      num_updates: () integer: updates of the weights so far.
     """
     t = tf.cast(num_updates, tf.float32)
     rate = 1.0 - tf.minimum(self._decay, (1.0 + t) / (10.0 + t))
@@ -125,7 +125,7 @@ class WeightAverage:
 
   @contextlib.contextmanager
   def as_weights(self) -> Iterator[None]:
-    """Within the context, the model's weights are the average."""
+    """Returns a context in which the model's weights are the average."""
     self._swap()
     try:
       yield
@@ -141,32 +141,32 @@ class WeightAverage:
 
 
 def restore_average(model: tf_keras.Model, path: str) -> bool:
-  """Fills a model's weights with their averages, where a checkpoint has some.
+  """Sets a model's weights to their averages, if a checkpoint has averages.
 
   Args:
-    model: A built `tf_keras.Model` that holds the checkpoint's weights; call
-      this in the strategy's scope, if it was made in one.
-    path: The checkpoint's prefix, `…/ckpt-N`.
+    model: A built `tf_keras.Model` that holds the checkpoint's weights. Call
+      this in the strategy's scope, if the model was built in one.
+    path: Prefix of the checkpoint, `…/ckpt-N`.
 
   Returns:
     Whether the checkpoint has averages.
 
   Raises:
-    ValueError: an average belongs to no weight of the model.
+    ValueError: An average belongs to no weight of the model.
   """
   reader = tf.train.load_checkpoint(file_utils.literal_path(path))
   keys = reader.get_variable_to_shape_map()
-  left = {key for key in keys if key.startswith('ema/')}
-  has_average = bool(left)
+  unused_keys = {key for key in keys if key.startswith('ema/')}
+  has_average = bool(unused_keys)
   for variable in model.variables:
     key = _KEY.format(weight_name(variable.name))
-    if key in left:
+    if key in unused_keys:
       variable.assign(reader.get_tensor(key))
-      left.remove(key)
-  if left:
+      unused_keys.remove(key)
+  if unused_keys:
     raise ValueError(
       f'The checkpoint {path} has averages of weights that the model lacks: '
-      f'{", ".join(sorted(left))}. Use the gin file that wrote it (config.gin '
-      'beside it), or the weights of the last step (use_ema=False).'
+      f'{", ".join(sorted(unused_keys))}. Use the gin file that wrote it '
+      '(config.gin beside it), or the weights of the last step (use_ema=False).'
     )
   return has_average

@@ -1,7 +1,8 @@
-"""Checkpoints in a folder: which there are, which are whole, the newest one.
+"""Checkpoints in a folder: all of them, the complete ones, and the newest.
 
-What a folder holds is told by its files. TensorFlow's file `checkpoint` only
-mentions them: after a power cut it is empty or behind, and a copy may lack it.
+The files in a folder decide which checkpoints it holds. TensorFlow's file
+`checkpoint` only mentions them: after a power cut it may be empty or outdated,
+and a copy may lack it.
 """
 
 from collections.abc import Iterable
@@ -23,35 +24,35 @@ _DATA = re.compile(r'\.data-(\d+)-of-(\d+)$')
 _FILE = re.compile(r'(.+)(\.index|\.data-\d+-of-\d+)')
 _STEP = re.compile(r'-(\d+)$')
 _OWN = re.compile(r'ckpt-\d+')
-# `ckpt-N_temp` holds parts until they are whole.
+# `ckpt-N_temp` holds the parts of a checkpoint until it is complete.
 _LEFTOVER = re.compile(r'.*ckpt-\d+_temp(_.*)?|checkpoint\.tmp[0-9a-f]+')
 _DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
 
 
 def step_of(prefix: str) -> int | None:
-  """The step in the name of a checkpoint `…-N`, or None."""
+  """Returns the step in the name of a checkpoint `…-N`, or None."""
   match = _STEP.search(prefix)
   return int(match.group(1)) if match else None
 
 
 def strip_file(path: str) -> str:
-  """The prefix of the checkpoint that a file is a part of."""
+  """Returns the prefix of the checkpoint that a file is a part of."""
   return _DATA.sub('', path).removesuffix(INDEX)
 
 
 def is_data(path: str) -> bool:
-  """Whether a file holds arrays of a checkpoint."""
+  """Returns whether a file holds arrays of a checkpoint."""
   return _DATA.search(path) is not None
 
 
 def find(folder: str) -> list[str]:
-  """All checkpoints in a folder, whole or not.
+  """Returns all checkpoints in a folder, complete or not.
 
   Args:
-    folder: A path; the folder need not exist.
+    folder: Path of a folder, which need not exist.
 
   Returns:
-    Their prefixes, in the order of their steps; those without one come first.
+    Their prefixes in the order of their steps; those without a step come first.
 
   Raises:
     OSError: The folder cannot be read.
@@ -66,7 +67,7 @@ def find(folder: str) -> list[str]:
 
 
 def files_of(prefix: str) -> list[str]:
-  """The files of a checkpoint, its index first."""
+  """Returns the files of a checkpoint, with the index first."""
   folder, prefix_name = os.path.split(prefix)
   names = [
     name
@@ -78,13 +79,13 @@ def files_of(prefix: str) -> list[str]:
 
 
 def open_reader(prefix: str) -> Any:
-  """Opens a checkpoint all of whose files have their full lengths.
+  """Opens a checkpoint, after a check that its files have their full length.
 
   Args:
-    prefix: Of the checkpoint.
+    prefix: Prefix of the checkpoint.
 
   Returns:
-    What `tf.train.load_checkpoint` returns.
+    The reader that `tf.train.load_checkpoint` returns.
 
   Raises:
     ValueError: A part of it is missing or damaged.
@@ -93,7 +94,7 @@ def open_reader(prefix: str) -> Any:
   files = files_of(prefix)
   if index not in files:
     raise ValueError(
-      f'There is no {index}, without which the data beside it are of no use. '
+      f'There is no {index}, without which the data files cannot be read. '
       f'{_DOWNLOAD_AGAIN}'
     )
   try:
@@ -110,9 +111,9 @@ def open_reader(prefix: str) -> Any:
   expected = {int(path.rsplit('-', 1)[1]) for path in data}
   if not data or expected != {len(data)}:
     raise ValueError(
-      f'The data of {index} are not beside it: expected {prefix}.data-00000-of-'
-      f'00001 or its like, all parts of it. Received: {data}. Copy all files '
-      'of the checkpoint into one folder.'
+      f'The data of {index} are not beside it: expected all parts of '
+      f'{prefix}.data-00000-of-00001 or alike. Received: {data}. Copy all '
+      'files of the checkpoint into one folder.'
     )
   expected = sum(
     math.prod(shape) * types[name].size
@@ -122,20 +123,20 @@ def open_reader(prefix: str) -> Any:
   size = sum(tf.io.gfile.stat(path).length for path in data)
   if size < expected:
     raise ValueError(
-      f'The data of {index} are {size:,} bytes, and its arrays take '
-      f'{expected:,}: they are only a part. {_DOWNLOAD_AGAIN}'
+      f'The data of {index} are incomplete: {size:,} bytes, where its arrays '
+      f'take {expected:,}. {_DOWNLOAD_AGAIN}'
     )
   return reader
 
 
 def find_fault(prefix: str, read: bool = True) -> str | None:
-  """What is wrong with a checkpoint, or None: it is whole.
+  """Returns what is wrong with a checkpoint, or None if it is complete.
 
   Args:
-    prefix: Of the checkpoint.
+    prefix: Prefix of the checkpoint.
     read: Whether to read all of it, which compares its checksums: a power cut
       may leave blocks of zeros in files of the right length. Remote files are
-      written whole or not at all, and not read.
+      not read, because they are written completely or not at all.
   """
   try:
     reader = open_reader(prefix)
@@ -154,21 +155,23 @@ def find_fault(prefix: str, read: bool = True) -> str | None:
 
 
 def newest(folder: str) -> str | None:
-  """The newest whole checkpoint of a folder.
+  """Returns the newest complete checkpoint of a folder.
 
-  That is the one of the last step; or, where the file `checkpoint` lists all
-  that are there, the one that it names as written last. What is passed over is
-  warned of, and so is a file `checkpoint` that is missing, damaged or behind.
+  The newest checkpoint is that with the highest step; or, where the file
+  `checkpoint` lists all checkpoints in the folder, the one that it names as the
+  last. A warning is logged for each checkpoint that is skipped, and for a file
+  `checkpoint` that is missing, damaged or outdated.
 
   Args:
-    folder: A path; the folder need not exist.
+    folder: Path of a folder, which need not exist.
 
   Returns:
-    Its prefix; None where the folder has nothing of a checkpoint.
+    The prefix; None if the folder has no file of a checkpoint.
 
   Raises:
-    ValueError: There are parts of checkpoints and none is whole; only the file
-      `checkpoint` is there; or several have no number that tells the newest.
+    ValueError: There are parts of checkpoints but no complete one; there is
+      only the file `checkpoint`; or there are several without a step, so that
+      the newest is unknown.
     OSError: The folder cannot be read.
   """
   prefixes = find(folder)
@@ -176,7 +179,7 @@ def newest(folder: str) -> str | None:
     if _STATE in file_utils.list_folder(folder):
       raise ValueError(
         f'The folder {folder} has a file `{_STATE}`'
-        f'{_mentioned(folder)}, and no checkpoint. Copy the files ckpt-N.index '
+        f'{_mentioned(folder)}, but no checkpoint. Copy the files ckpt-N.index '
         f'and ckpt-N.data-… of the run to it, or delete the file `{_STATE}` to '
         'start without them.'
       )
@@ -194,19 +197,19 @@ def newest(folder: str) -> str | None:
     fault = find_fault(prefix)
     if fault is None:
       for name, text in faults:
-        logging.warning('%s is not whole and is passed over: %s', name, text)
+        logging.warning('%s is not complete and is skipped: %s', name, text)
       _warn_of_state(folder, prefix, bool(faults))
       return prefix
     faults.append((prefix, fault))
   raise ValueError(
-    f'No checkpoint in {folder} is whole. '
+    f'No checkpoint in {folder} is complete. '
     + ' '.join(f'{name}: {text}' for name, text in faults)
     + ' Copy their files to it again, or delete them to start without them.'
   )
 
 
 def _named(folder, prefixes):
-  """The one of several unnumbered checkpoints that the state file names."""
+  """The checkpoint, of several without a step, that the state file names."""
   last, _ = _read_state(folder)
   why = f'The file `{_STATE}` must name one of the checkpoints in {folder}'
   for prefix in prefixes:
@@ -214,31 +217,33 @@ def _named(folder, prefixes):
       fault = find_fault(prefix)
       if fault is None:
         return prefix
-      why = f'{prefix}, which the file `{_STATE}` names, is not whole: {fault}'
+      why = (
+        f'{prefix}, which the file `{_STATE}` names, is not complete: {fault}'
+      )
   raise ValueError(
-    f'{why.rstrip(".")}. The names of the checkpoints do not tell which is the '
-    'newest. Name one of them itself. Received: '
+    f'{why.rstrip(".")}. The names of the checkpoints do not show which is the '
+    'newest. Give the prefix of one of them. Received: '
     f'{", ".join(prefix + INDEX for prefix in prefixes)}'
   )
 
 
 def _read_state(folder):
-  """What the file `checkpoint` says.
+  """Reads the file `checkpoint`.
 
   Args:
-    folder: That it lies in.
+    folder: Folder of the file.
 
   Returns:
-    The name of the checkpoint that was written last, or None; and the names of
-    all that it lists, a set. Names are without the folders that they had when
-    it was written.
+    The name of the checkpoint that was written last, or None; and the set of
+    the names of all that the file lists. Names do not contain the folder that
+    they had when the file was written.
   """
   try:
     with tf.io.gfile.GFile(os.path.join(folder, _STATE), 'rb') as file:
       text = file.read().decode('utf-8', errors='replace')
   except (OSError, tf.errors.OpError):
     return None, set()
-  # As they are written, to the letter: half of a line must not pass for one.
+  # Match whole lines only: a truncated line must not pass for a name.
   last, listed = (
     [
       os.path.basename(path)
@@ -250,42 +255,42 @@ def _read_state(folder):
 
 
 def _mentioned(folder):
-  """What the file `checkpoint` names, for a message."""
+  """The checkpoint that the file `checkpoint` names, for a message."""
   last, _ = _read_state(folder)
   return '' if last is None else f', which names {last}'
 
 
-def _warn_of_state(folder, prefix, has_passed_over):
-  """Says that the file `checkpoint` is missing, damaged or behind."""
+def _warn_of_state(folder, prefix, has_skipped):
+  """Warns if the file `checkpoint` is missing, damaged or outdated."""
   name = os.path.basename(prefix)
   if not _OWN.fullmatch(name):
-    return  # of another program, which need not write one
+    return  # written by another program, which need not write the file
   if _STATE not in file_utils.list_folder(folder):
-    what = 'is missing'
+    fault = 'is missing'
   else:
     last, _ = _read_state(folder)
     if last is None:
-      what = 'is damaged'
-    elif last != name and not has_passed_over:
-      what = f'names {last}'
+      fault = 'is damaged'
+    elif last != name and not has_skipped:
+      fault = f'names {last}'
     else:
       return
   logging.warning(
-    'The file `%s` in %s %s. The newest whole checkpoint there is taken: %s',
+    'The file `%s` in %s %s. The newest complete checkpoint is used: %s',
     _STATE,
     folder,
-    what,
+    fault,
     name,
   )
 
 
 def write_state(folder: str, names: Iterable[str]) -> None:
-  """Writes the file `checkpoint`, by which TensorFlow's own tools find them.
+  """Writes the file `checkpoint`, which TensorFlow's own tools read.
 
   Args:
-    folder: Where the checkpoints lie.
-    names: Of the checkpoints, from the oldest to the newest; if there are none,
-      the file goes.
+    folder: Folder of the checkpoints.
+    names: Names of the checkpoints, from the oldest to the newest. Without
+      names, the file is deleted.
   """
   path, names = os.path.join(folder, _STATE), list(names)
   if names:
@@ -297,12 +302,12 @@ def write_state(folder: str, names: Iterable[str]) -> None:
 
 
 def repair_state(folder: str, newest: str | None) -> None:
-  """Makes the file `checkpoint` name what is there.
+  """Makes the file `checkpoint` name the checkpoints that exist.
 
   Args:
-    folder: Of the checkpoints.
-    newest: Prefix of the newest whole one, if it lies in the folder; what is
-      newer is not mentioned.
+    folder: Folder of the checkpoints.
+    newest: Prefix of the newest complete checkpoint, if it is in the folder;
+      newer ones are not mentioned.
   """
   names = [os.path.basename(prefix) for prefix in _find_own(folder)]
   if newest is not None and os.path.dirname(newest) == folder.rstrip('/'):
@@ -311,7 +316,7 @@ def repair_state(folder: str, newest: str | None) -> None:
 
 
 def _find_own(folder):
-  """The prefixes of those that training wrote: `ckpt-N`."""
+  """The prefixes of the checkpoints that training wrote: `ckpt-N`."""
   return [
     prefix
     for prefix in find(folder)
@@ -326,17 +331,17 @@ def save(
   max_to_keep: int,
   options: tf.train.CheckpointOptions | None = None,
 ) -> str:
-  """Writes a checkpoint of the training, and deletes the oldest.
+  """Writes a checkpoint of a training run, and deletes the oldest.
 
-  The checkpoints of a later step are those of a run that was taken back; they
-  go before the others.
+  Checkpoints of a later step come from a run that was set back to an earlier
+  one; they are deleted before the others.
 
   Args:
-    checkpoint: What to write.
-    folder: Where to.
-    step: Its number.
-    max_to_keep: How many stay, with this one.
-    options: How TensorFlow is to write it.
+    checkpoint: Checkpoint to write.
+    folder: Folder of the checkpoints.
+    step: Step of the checkpoint.
+    max_to_keep: Number of checkpoints to keep, including this one.
+    options: Options of TensorFlow for writing it.
 
   Returns:
     The prefix.
@@ -344,18 +349,18 @@ def save(
   name = f'ckpt-{step}'
   checkpoint.save_counter.assign_add(1)
   prefix = checkpoint.write(os.path.join(folder, name), options)
-  others = [other for other in _find_own(folder) if step_of(other) != step]
-  others.sort(key=lambda other: (step_of(other) < step, step_of(other)))
-  num_removed = max(len(others) - max_to_keep + 1, 0)
-  kept = [*others[num_removed:], name]
-  write_state(folder, map(os.path.basename, kept))
-  for other in others[:num_removed]:
-    remove(other)
+  previous = [path for path in _find_own(folder) if step_of(path) != step]
+  previous.sort(key=lambda path: (step_of(path) < step, step_of(path)))
+  num_removed = max(len(previous) - max_to_keep + 1, 0)
+  remaining = [*previous[num_removed:], name]
+  write_state(folder, map(os.path.basename, remaining))
+  for path in previous[:num_removed]:
+    remove(path)
   return prefix
 
 
 def remove(prefix: str) -> None:
-  """Deletes a checkpoint; what is gone already does not matter."""
+  """Deletes a checkpoint, whose files may already be gone."""
   for path in files_of(prefix):
     try:
       tf.io.gfile.remove(path)
@@ -366,12 +371,12 @@ def remove(prefix: str) -> None:
 def remove_leftovers(folder: str, log: bool = True) -> None:
   """Removes the files of unfinished checkpoints from a folder.
 
-  A checkpoint is written to `ckpt-N_temp` and then renamed, so that such a
-  name is never part of a complete checkpoint.
+  A checkpoint is written to `ckpt-N_temp` and then renamed, so such a name is
+  never part of a complete checkpoint.
 
   Args:
-    folder: Where a run writes its checkpoints; it need not exist.
-    log: Whether to warn of each.
+    folder: Folder of a run's checkpoints, which need not exist.
+    log: Whether to log a warning for each.
   """
   for name in file_utils.list_folder(folder):
     if _LEFTOVER.fullmatch(name):

@@ -1,4 +1,4 @@
-"""Sizes of a model by the names of gin parameters: compared, and written."""
+"""Compares the sizes of models, and writes them as gin bindings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,14 +12,13 @@ def check(
   """Raises unless a checkpoint and a model have the same sizes.
 
   Args:
-    theirs: Dictionary from names, gin parameters where there is one, to the
-      checkpoint's values, in the order in which differences are named.
-    ours: Likewise the model's, with at least the same names.
-    advice: Function of the first name that differs; returns the sentences that
-      end the message.
+    theirs: Sizes of the checkpoint by name, a gin parameter where one exists,
+      in the order in which differences are reported.
+    ours: Sizes of the model, with at least the same names.
+    advice: Function from the first name that differs to the end of the message.
 
   Raises:
-    ValueError: naming the first that differs, and the others.
+    ValueError: A size differs; the message names all that differ.
   """
   different = [name for name in theirs if theirs[name] != ours[name]]
   if different:
@@ -33,15 +32,15 @@ def check(
 
 
 def advise(bindings: Sequence[str]) -> Callable[[str], str]:
-  """The advice of `check` that lists the gin bindings of a model that fits."""
+  """Returns advice for `check` that lists the bindings of a fitting model."""
   return lambda _: f'A model that fits has: {", ".join(bindings)}'
 
 
 def bindings(sizes: Mapping[str, Any]) -> list[str]:
-  """Gin bindings of sizes.
+  """Returns the gin bindings of sizes.
 
   Args:
-    sizes: Dictionary from gin parameters or macros to values.
+    sizes: Values by gin parameter or macro.
 
   Returns:
     List of strings.

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: restored whole or refused, kept last N and best."""
+"""Saves and restores the checkpoints of a run, the last N and the best."""
 
 import collections
 import math
@@ -22,22 +22,23 @@ from vatt_tf.checkpoints import (
 from vatt_tf.core import file_utils
 from vatt_tf.models import classification
 
-_HEAD = 'logits'  # of a classifier: the part that a fine-tuning begins anew
+_HEAD = 'logits'  # the part of a classifier that fine-tuning initializes
 
 
 def restore(
   checkpoint: tf.train.Checkpoint, path: str, expect_optimizer: bool = True
 ) -> None:
-  """Restores every variable, or says what does not fit.
+  """Restores every variable, or raises an error that names what does not fit.
 
   Args:
-    checkpoint: `tf.train.Checkpoint` over objects whose variables exist.
-    path: The checkpoint's prefix, `…/ckpt-N`.
-    expect_optimizer: False to take the model alone from a training checkpoint.
+    checkpoint: `tf.train.Checkpoint` of objects whose variables exist.
+    path: Prefix of the checkpoint, `…/ckpt-N`.
+    expect_optimizer: Whether all of the checkpoint must be restored, not only
+      the model.
 
   Raises:
-    ValueError: when the file cannot be read, or a variable is missing or has
-      another shape: the checkpoint is another model's.
+    ValueError: The file cannot be read; or a variable is missing or has another
+      shape, because the checkpoint belongs to another model.
   """
   try:
     status = checkpoint.restore(file_utils.literal_path(path))
@@ -57,8 +58,8 @@ def restore(
     # The C++ reader's out-of-range status arrives as an IndexError.
     raise ValueError(
       f'The checkpoint {path} cannot be read: {file_utils.reason(error)}. '
-      'If the file is damaged, delete the files of this checkpoint: the one '
-      'before is used then.'
+      'If the file is damaged, delete the files of this checkpoint, and the '
+      'previous one is used.'
     ) from error
   if hasattr(checkpoint, 'model'):
     reports.mark_tables_filled(checkpoint.model)
@@ -67,29 +68,29 @@ def restore(
 def restore_model(
   model: tf_keras.Model, path: str, use_ema: bool = True
 ) -> list[str]:
-  """Restores a model from a checkpoint, for whatever uses one.
+  """Restores a model from a checkpoint, for evaluation, export and the like.
 
   Args:
-    model: A built `tf_keras.Model`; call this in its strategy's scope.
-    path: The prefix of a training checkpoint, `…/ckpt-N`, or of one of the
+    model: A built `tf_keras.Model`. Call this in its strategy's scope.
+    path: Prefix of a training checkpoint, `…/ckpt-N`, or of a checkpoint of the
       released VATT.
-    use_ema: Take the averages of the weights, where the checkpoint has some;
-      False for the weights of the last step.
+    use_ema: Whether to use the averages of the weights where the checkpoint has
+      them, not the weights of the last step.
 
   Returns:
-    Whether averages were taken.
+    Whether averages were used.
 
   Raises:
-    ValueError: as `restore`, or as `released_vatt.load`; or a classifier is
-      asked of a checkpoint without classes.
+    ValueError: `restore` or `released_vatt.load` raises it; or the model is a
+      classifier and the checkpoint has no classes.
   """
   source = weight_sources.open_source(path)
   if released_names.is_released(source.shapes):
     report = released_vatt.load(model, source)
     if _new_parts(report).get(_HEAD):
       raise ValueError(
-        f'{path} is pre-trained, and has no classes: a classifier of it would '
-        'guess. Fine-tune one first, from this file as INIT_CHECKPOINT.'
+        f'{path} is a pre-trained checkpoint and has no classes. Fine-tune a '
+        'classifier first, with this file as INIT_CHECKPOINT.'
       )
     return False
   restore(tf.train.Checkpoint(model=model), path, expect_optimizer=False)
@@ -99,25 +100,25 @@ def restore_model(
 def initialize(
   model: tf_keras.Model, path: str, use_ema: bool = True
 ) -> list[str]:
-  """Starts a model from a checkpoint, which may be another model's.
+  """Initializes a model from a checkpoint, which may be of another model.
 
-  As `restore_model`, but a classifier also starts from what was pre-trained,
-  or from a classifier of other classes. All of its tower must be there; then
-  its map to classes alone keeps its initial values.
+  This works like `restore_model`, but a classifier may also start from a
+  pre-trained model or from a classifier of other classes. The checkpoint must
+  have the whole tower; only the map to classes then keeps its initial values.
 
   Args:
-    model: A built `vatt.VATT` or `classification.Classifier`; call this in its
+    model: A built `vatt.VATT` or `classification.Classifier`. Call this in its
       strategy's scope.
-    path: As of `restore_model`.
-    use_ema: As of `restore_model`.
+    path: See `restore_model`.
+    use_ema: See `restore_model`.
 
   Returns:
-    List of strings, lines for the user: the parts of the model that keep their
-    initial values, with the number of their weights and why.
+    Lines for the user: the parts of the model that keep their initial values,
+    with the number of their weights and the reason.
 
   Raises:
-    ValueError: as `restore_model`, or a part of the tower is not there or has
-      another shape, naming the first.
+    ValueError: `restore_model` raises it, or a part of the tower is missing or
+      has another shape; the message names the first.
   """
   is_classifier = isinstance(model, classification.Classifier)
   source = weight_sources.open_source(path)
@@ -141,7 +142,7 @@ def initialize(
 
 
 def _new_parts(report):
-  """Parts that keep their initial values: name to number of weights and why."""
+  """The number of weights, and the reason, of parts with initial values."""
   counts, reasons = collections.Counter(), {}
   for row in report.rows:
     if row.status == 'new':
@@ -152,48 +153,48 @@ def _new_parts(report):
 
 
 def latest(model_dir: str) -> str | None:
-  """The checkpoint that a run goes on from.
+  """Returns the checkpoint that a run resumes from.
 
   Args:
-    model_dir: A run's directory; it need not exist.
+    model_dir: A run's directory, which need not exist.
 
   Returns:
-    The prefix of its newest whole checkpoint `…/ckpt-N`, or else of the one in
-    `model_dir/best`; None where there is neither.
+    The prefix of its newest complete checkpoint `…/ckpt-N`, or else of the one
+    in `model_dir/best`; None without either.
 
   Raises:
-    ValueError: there are checkpoints, and none that is whole.
-    OSError: the directory cannot be read or reached.
+    ValueError: There are checkpoints, but no complete one.
+    OSError: The directory cannot be read or reached.
   """
   path = folders.newest(model_dir)
   if path is None:
     path = folders.newest(best_directory(model_dir))
     if path is not None:
       logging.warning(
-        'There is no checkpoint in %s but the best one: %s', model_dir, path
+        'The only checkpoint in %s is the best one: %s', model_dir, path
       )
   return path
 
 
 def best_directory(model_dir: str) -> str:
-  """Where the checkpoint of a run's best evaluation lies."""
+  """Returns the folder of the checkpoint of a run's best evaluation."""
   return os.path.join(model_dir, 'best')
 
 
 def resolve(path: str) -> str:
-  """The checkpoint that a user means.
+  """Returns the checkpoint that a path refers to.
 
   Args:
-    path: A `model_dir` (its newest whole checkpoint is taken), a folder that
-      holds one checkpoint of the released VATT, or a checkpoint's prefix
-      `…/ckpt-N` or one of its files.
+    path: A `model_dir` (for its newest complete checkpoint), a folder with one
+      checkpoint of the released VATT, or a checkpoint's prefix `…/ckpt-N` or
+      one of its files.
 
   Returns:
     The prefix.
 
   Raises:
-    ValueError: when there is no whole checkpoint there.
-    OSError: what holds it cannot be read or reached.
+    ValueError: There is no complete checkpoint at the path.
+    OSError: The path cannot be read or reached.
   """
   path = file_utils.expand(path)
   if tf.io.gfile.isdir(path):
@@ -201,7 +202,7 @@ def resolve(path: str) -> str:
     if prefix is None:
       raise ValueError(
         f'There is no checkpoint in {path}. Train first with `python -m '
-        'vatt_tf.train --gin_file=… --model_dir=…`, or name the directory of a '
+        'vatt_tf.train --gin_file=… --model_dir=…`, or give the directory of a '
         'run that has one.'
       )
     return prefix
@@ -209,25 +210,26 @@ def resolve(path: str) -> str:
   if file_utils.exists(prefix + folders.INDEX):
     return prefix
   raise ValueError(
-    f'There is no checkpoint at {path}: neither a directory nor a prefix '
+    f'There is no checkpoint at {path}: it is neither a directory nor a prefix '
     'such as runs/NAME/ckpt-1000 (the name without .index).'
   )
 
 
 class Manager(tf.train.CheckpointManager):
-  """A checkpoint manager that writes and restores whole or not at all.
+  """A checkpoint manager that saves and restores completely or not at all.
 
-  It is one of TensorFlow's since orbit wants one. That would take the names of
-  directories for patterns when it deletes, and know of no checkpoint that the
-  file `checkpoint` does not name; `folders` does both here.
+  It extends TensorFlow's manager, which orbit requires. TensorFlow's own would
+  treat the names of directories as patterns when it deletes, and would not know
+  a checkpoint that the file `checkpoint` does not name; `folders` does both
+  here.
 
   Args:
-    checkpoint: `tf.train.Checkpoint`.
-    directory: Where this process writes.
-    max_to_keep: How many of the newest stay.
-    step_counter: The `tf.Variable` that counts the steps.
-    checkpoint_interval: A checkpoint is due when the steps pass a multiple of
-      it; None: whenever it is asked for.
+    checkpoint: Checkpoint to save and restore.
+    directory: Folder that this process writes to.
+    max_to_keep: Number of the newest checkpoints to keep.
+    step_counter: Variable that counts the steps.
+    checkpoint_interval: Number of steps; a checkpoint is due when the steps
+      pass a multiple of it. None means that every call saves.
     restore_path: Prefix of the checkpoint to restore, or None.
 
   Raises:
@@ -248,7 +250,7 @@ class Manager(tf.train.CheckpointManager):
         '`keep_checkpoints` must be at least 1. '
         f'Received: keep_checkpoints={max_to_keep}'
       )
-    # TensorFlow reads the file `checkpoint` now, and stops at a damaged one.
+    # TensorFlow reads the file `checkpoint` now, and fails if it is damaged.
     folders.repair_state(directory, newest=restore_path)
     super().__init__(
       checkpoint,
@@ -265,12 +267,12 @@ class Manager(tf.train.CheckpointManager):
 
   @property
   def latest_checkpoint(self) -> str | None:
-    """The prefix of what was saved or restored last, or None."""
+    """Prefix of the checkpoint that was saved or restored last, or None."""
     return self._saved_path
 
   @property
   def checkpoints(self) -> list[str]:
-    """The prefixes of all that are there, from the oldest to the newest."""
+    """Prefixes of all checkpoints, from the oldest to the newest."""
     return folders.find(self.directory)
 
   def save(
@@ -279,19 +281,20 @@ class Manager(tf.train.CheckpointManager):
     check_interval: bool = True,
     options: Any = None,
   ) -> str | None:
-    """Saves a checkpoint; one that cannot be written leaves nothing behind.
+    """Saves a checkpoint, and leaves no partial files if that fails.
 
     Args:
-      checkpoint_number: Int or scalar, the N of `ckpt-N`.
-      check_interval: Whether to save only where one is due.
+      checkpoint_number: The N of `ckpt-N`.
+      check_interval: Whether to save only when a checkpoint is due.
       options: `tf.train.CheckpointOptions` or None.
 
     Returns:
-      The checkpoint's prefix, or None where none was due or the step is saved
-      already.
+      The checkpoint's prefix; None if none was due or the step is already
+      saved.
 
     Raises:
-      OSError: the disk is full, say. The checkpoint before stays.
+      OSError: The checkpoint cannot be written, for example because the disk is
+        full. The previous checkpoint is kept.
     """
     step = int(self._counter.numpy())
     if step == self._saved_step:
@@ -313,24 +316,27 @@ class Manager(tf.train.CheckpointManager):
     except (tf.errors.OpError, OSError) as error:
       folders.remove_leftovers(self.directory, log=False)
       last = self.latest_checkpoint
-      stays = f'{last} stays' if last else 'There is none from before'
+      previous = (
+        f'{last} is kept' if last else 'There is no previous checkpoint'
+      )
       raise OSError(
         f'A checkpoint cannot be written to {self.directory}: '
-        f'{file_utils.reason(error)}. {stays}. Make room there (a '
+        f'{file_utils.reason(error)}. {previous}. Free some space (a '
         'checkpoint is written before the oldest is deleted), or keep fewer '
-        'of them (`train.keep_checkpoints`); then the same command goes on.'
+        'checkpoints (`train.keep_checkpoints`); then rerun the same command '
+        'to resume.'
       ) from error
     self._saved_step, self._saved_path = step, path
     return path
 
   def restore_or_initialize(self) -> str | None:
-    """Restores the checkpoint to go on from, if there is one.
+    """Restores the checkpoint to resume from, if there is one.
 
     Returns:
-      The checkpoint's prefix, or None where there was none.
+      The checkpoint's prefix, or None without one.
 
     Raises:
-      ValueError: when the checkpoint is another model's.
+      ValueError: The checkpoint belongs to another model.
     """
     if self._restore_path is not None:
       restore(self.checkpoint, self._restore_path)
@@ -342,12 +348,12 @@ class BestCheckpoint:
   """An orbit action that keeps the checkpoint of the best evaluation.
 
   Args:
-    checkpoint: `tf.train.Checkpoint`.
+    checkpoint: Checkpoint to save.
     model_dir: The run's directory; the best goes to `model_dir/best`.
     metric: Name of the metric, higher is better.
-    global_step: `tf.Variable`.
+    global_step: Variable that counts the steps.
     worker_dir: Name of the directory that this process writes to beside the
-      chief's checkpoint; '': this is the chief, which writes the score too.
+      chief's checkpoint; empty for the chief, which also writes the score.
   """
 
   def __init__(
@@ -369,8 +375,8 @@ class BestCheckpoint:
     except ValueError as e:
       raise ValueError(
         f'{score_path}, the score of the best checkpoint, is damaged: {e}. '
-        'Write the score to it, a number, or delete it: the next evaluation is '
-        'the best then.'
+        'Write the score, a number, to it; or delete it, and the next '
+        'evaluation counts as the best.'
       ) from e
     self._manager = Manager(
       checkpoint,
@@ -386,7 +392,7 @@ class BestCheckpoint:
       metrics: Dictionary of floats.
 
     Raises:
-      ValueError: when the metric is not among them.
+      ValueError: The metric is not among them.
     """
     if self._metric not in metrics:
       raise ValueError(

@@ -1,7 +1,7 @@
-"""Our own checkpoints, for a classifier that starts from them.
+"""Initializes a classifier from a checkpoint that this library wrote.
 
-Fine-tuning takes one tower of a model that was pre-trained, whose weights have
-the same names there, or goes on with a classifier, whose classes may be others.
+Fine-tuning takes one tower of a pre-trained model, whose weights have the same
+names there, or continues from a classifier, which may have other classes.
 """
 
 import tensorflow as tf
@@ -15,20 +15,19 @@ _MODEL = 'model/'
 _LOGITS = 'classifier/logits/'
 _TABLE_ADVICE = (
   'Larger inputs need no larger tables of positions, which are interpolated: '
-  'give the classifier the sizes for which they were made (`input_size` of the '
-  'tower, as config.gin beside the checkpoint has it; the TABLE_ macros of the '
-  'gin files), and the sizes of the inputs to the data alone (VideoConfig, '
+  'give the classifier the sizes of the tables in the checkpoint (`input_size` '
+  'of the tower, in config.gin beside the checkpoint; the TABLE_ macros of the '
+  'gin files), and set the sizes of the inputs only for the data (VideoConfig, '
   'AudioConfig).'
 )
 _ADVICE = (
-  'All of the tower must be in the checkpoint: give the classifier the '
-  'modality and the model file of the model that was trained (config.gin '
-  'beside the checkpoint).'
+  'The checkpoint must have the whole tower: give the classifier the modality '
+  'and the model file of the trained model (config.gin beside the checkpoint).'
 )
 
 
 def _weights(source):
-  """From the names of a model's variables to those of their arrays.
+  """Maps the names of a model's variables to the names of their arrays.
 
   Args:
     source: `weight_sources.Source` of a checkpoint that training wrote.
@@ -37,7 +36,7 @@ def _weights(source):
     Dictionary of strings.
 
   Raises:
-    ValueError: it holds no model.
+    ValueError: The checkpoint holds no model.
   """
   reader = tf.train.load_checkpoint(file_utils.literal_path(source.path))
   graph = trackable_object_graph_pb2.TrackableObjectGraph()
@@ -68,24 +67,25 @@ def plan(
   """Plans how one of our checkpoints fills a classifier.
 
   Args:
-    source: `weight_sources.Source`.
+    source: The opened checkpoint.
     model: A built `classification.Classifier`.
-    use_ema: Take the averages of the weights, where the checkpoint has some.
+    use_ema: Whether to use the averages of the weights where the checkpoint has
+      them.
 
   Returns:
-    `plans.Plan`. The map to classes is `new` if the checkpoint has none,
-    or one to another number of classes.
+    `plans.Plan`. The map to classes is `new` if the checkpoint has none, or has
+    another number of classes.
 
   Raises:
-    ValueError: the file is no checkpoint of vatt_tf.
+    ValueError: The file is not a checkpoint of vatt_tf.
   """
   names = _weights(source)
-  made = plans.Plan([])
+  mapping = plans.Plan([])
   classes = source.shapes.get(names.get(f'{_LOGITS}bias'), (0,))[0]
   used = set()
   for target in plans.target_variables(model):
     if target.startswith(_LOGITS) and classes != model.num_classes:
-      made.new[target] = (
+      mapping.new[target] = (
         f'the checkpoint has {classes} classes'
         if classes
         else 'the checkpoint has no classes'
@@ -93,20 +93,20 @@ def plan(
       continue
     average = f'ema/{target}'
     if use_ema and average in source.shapes:
-      name, how = average, 'average over the steps'
+      name, note = average, 'average over the steps'
     else:
-      name, how = names.get(target), ''
+      name, note = names.get(target), ''
     if name is None:
-      made.missing[target] = 'the checkpoint has no such weight'
+      mapping.missing[target] = 'the checkpoint has no such weight'
     else:
-      made.assignments.append(plans.copy(target, name, how, change=None))
+      mapping.assignments.append(plans.copy(target, name, note, change=None))
       used.add(name)
-  made.ignored.update(
+  mapping.ignored.update(
     (name, 'not of the classifier')
     for name in source.shapes
     if name not in used
   )
-  return made
+  return mapping
 
 
 def load(
@@ -117,14 +117,15 @@ def load(
   Args:
     model: A built `classification.Classifier`; call this in its strategy's
       scope.
-    source: `weight_sources.Source`, the opened checkpoint.
-    use_ema: Take the averages of the weights, where the checkpoint has some.
+    source: The opened checkpoint.
+    use_ema: Whether to use the averages of the weights where the checkpoint has
+      them.
 
   Returns:
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or lacks a part of the tower.
+    ValueError: The checkpoint cannot be read, or lacks a part of the tower.
   """
   return reports.apply(
     plan(source, model, use_ema), model, source, advise=_advise

@@ -1,4 +1,4 @@
-"""Which variable of a model gets which array of a file."""
+"""Plans that map the arrays of a file to the variables of a model."""
 
 from collections.abc import Callable
 import dataclasses
@@ -15,14 +15,14 @@ class Assignment:
   """How one variable of the model gets its value.
 
   Attributes:
-    target: `variable.name` without `:0`, as `target_name` gives it, such as
+    target: Name of the variable, as `target_name` returns it, such as
       `vatt/text_encoder/layer_0/attention/q/kernel`.
-    sources: Names of the arrays that make it.
-    how: Empty where the array is taken as it is; else what happens to it, in
-      words: `transposed`, `kernel inflated from 16x16 to 4x16x16`.
-    make: Takes `read`, a function from a source's name to its array, and
-      returns the value. Called when its turn comes, and before that once with a
-      `read` that gives zeros, to learn the shape.
+    sources: Names of the arrays that the value is computed from.
+    how: Description of the change to the array, such as `transposed` or `kernel
+      inflated from 16x16 to 4x16x16`; empty without one.
+    make: Function from `read`, which maps a source's name to its array, to the
+      value. It is called once with a `read` that returns zeros, to get the
+      shape, and later for the value.
   """
 
   target: str
@@ -33,16 +33,15 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What becomes of every array of a source and every variable of a model.
+  """How every array of a source and every variable of a model is mapped.
 
   Attributes:
-    assignments: List of `Assignment`.
-    ignored: Dictionary, name of an array → why nothing takes it.
-    missing: Dictionary, target → why it has no source. An error, unless parts
-      are allowed.
-    new: Dictionary, target → why it keeps its initial value, by design.
-    notes: List of strings that the report shows. A `make` may append to it what
-      it measured.
+    assignments: Assignments of arrays to variables.
+    ignored: Name of each unused array → why it is not used.
+    missing: Target → why it has no source. This is an error, unless a partial
+      import is allowed.
+    new: Target → why it keeps its initial value, by design.
+    notes: Lines for the report. A `make` may append its measurements.
   """
 
   assignments: list[Assignment]
@@ -58,13 +57,13 @@ def copy(
   how: str = '',
   change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Assignment:
-  """An `Assignment` of one array to one variable.
+  """Returns an `Assignment` of one array to one variable.
 
   Args:
     target: Name of the variable.
     source: Name of the array.
-    how: Empty without `change`.
-    change: Function from the array to the value, or None: as it is.
+    how: Description of the change; empty without `change`.
+    change: Function from the array to the value. None means no change.
 
   Returns:
     `Assignment`.
@@ -78,12 +77,12 @@ def copy(
 
 
 def target_name(variable: tf.Variable) -> str:
-  """The name of a model's variable: `variable.name` without `:0`."""
+  """Returns the name of a model's variable, without `:0`."""
   return ema.weight_name(variable.name)
 
 
 def target_variables(model: tf_keras.Model) -> dict[str, tf.Variable]:
-  """The variables of a model that a plan must account for.
+  """Returns the variables of a model that a plan must account for.
 
   Args:
     model: A built model or layer.
@@ -92,14 +91,15 @@ def target_variables(model: tf_keras.Model) -> dict[str, tf.Variable]:
     Dictionary from `target_name` to the variable.
 
   Raises:
-    ValueError: two variables have one name.
+    ValueError: Two variables have one name.
   """
-  found = {}
+  variables = {}
   for variable in model.variables:
     name = target_name(variable)
-    if name in found:
+    if name in variables:
       raise ValueError(
-        f'Two variables of the model are named {name}. Name its layers apart.'
+        f'Two variables of the model are named {name}. Give its layers '
+        'different names.'
       )
-    found[name] = variable
-  return found
+    variables[name] = variable
+  return variables

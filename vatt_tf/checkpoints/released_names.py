@@ -11,13 +11,13 @@ MODALITIES = {'video': 'vid', 'audio': 'aud', 'text': 'txt'}
 
 _TOKENIZERS = {'video': 'voxel_to_patch', 'audio': 'wave_to_patch'}
 
-# What stands before these parts of a name does not matter.
 _UNIFIED = 'unified_transformer/'
 
 HEAD = '_bridge_heads/0/'
 
 CLASSES = 'cls/'
 
+# The prefix before these parts of a name varies and is dropped.
 _ROOTS = re.compile(
   r'(?:^|/)(unified_transformer/.+|(?:vid|aud|txt)_backbone/.+'
   r'|_bridge_heads/0/.+|cls/(?:kernel|bias)|agg_embedding'
@@ -44,42 +44,35 @@ HEADS = {
 
 
 def short_names(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-  """Names without what stands before them, and what is not the model's.
+  """Returns the names without their prefixes, and those outside the model.
 
   Args:
-    names: Iterable of names in a checkpoint.
+    names: Names of the variables in a checkpoint.
 
   Returns:
-    short: dictionary from a short name to the whole one.
-    others: dictionary from a whole name to what it is.
+    (short, ignored): a dictionary from short to full names, and a dictionary
+    from the full names of variables outside the model to what they are.
 
   Raises:
-    ValueError: two names have the same short one.
+    ValueError: Two names have the same short name.
   """
-  short, others = {}, {}
+  short, ignored = {}, {}
   for name in names:
-    what = [w for pattern, w in _BESIDE_THE_MODEL if re.search(pattern, name)]
-    if what:
-      others[name] = what[0]
+    kinds = [k for pattern, k in _BESIDE_THE_MODEL if re.search(pattern, name)]
+    if kinds:
+      ignored[name] = kinds[0]
     elif root := _ROOTS.search(name):
       if root[1] in short:
         raise ValueError(
           f'The checkpoint holds two models: {short[root[1]]} and {name}. Save '
-          'one of them by itself.'
+          'one of them alone.'
         )
       short[root[1]] = name
-  return short, others
+  return short, ignored
 
 
 def is_released(names: Iterable[str]) -> bool:
-  """Whether a checkpoint is one of the release, by the names it holds.
-
-  Args:
-    names: Iterable of strings.
-
-  Returns:
-    bool.
-  """
+  """Returns whether variable names belong to a checkpoint of the release."""
   return any(
     re.search(
       r'(^|/)(unified_transformer|(vid|aud|txt)_backbone|voxel_to_patch'
@@ -91,7 +84,7 @@ def is_released(names: Iterable[str]) -> bool:
 
 
 def kind_of(short: Iterable[str]) -> str:
-  """Whether short names are of `ut_fac`, `tx_fac` or a `classifier`."""
+  """Returns the kind of short names: `ut_fac`, `tx_fac` or `classifier`."""
   if any(name.startswith(_UNIFIED) for name in short):
     return 'ut_fac'
   if any('_backbone/' in name for name in short):
@@ -100,7 +93,7 @@ def kind_of(short: Iterable[str]) -> str:
 
 
 def tower_roots(kind: str, modality: str) -> dict[str, str]:
-  """What the short names of a tower's parts begin with (`agg`: the name)."""
+  """Returns the prefix of each part's short names (for `agg`, its name)."""
   if kind == 'ut_fac':
     return {
       'encoder': f'{_UNIFIED}tx/',
@@ -152,7 +145,7 @@ def _encoder_name(name, is_t5):
 
 
 def _short_name(target, kind, modalities, head_form):
-  """The short name for a weight of the model; None if the release has none."""
+  """The short name of a weight of the model; None if the release has none."""
   _, part, name = target.split('/', 2)
   if target.startswith('classifier/logits/'):
     return CLASSES + name if kind == 'classifier' else None
@@ -188,7 +181,7 @@ def _short_name(target, kind, modalities, head_form):
 
 
 def short_names_of(model: tf_keras.Model, kind: str) -> dict[str, str | None]:
-  """From each target of a model to the release's short name, or None."""
+  """Maps each target of a model to the release's short name, or to None."""
   form = getattr(model.head, 'form', None)
   return {
     target: _short_name(target, kind, model.modalities, form)
@@ -197,7 +190,7 @@ def short_names_of(model: tf_keras.Model, kind: str) -> dict[str, str | None]:
 
 
 def is_agnostic(names: Iterable[str], kind: str, modality: str) -> bool:
-  """Whether a tower is of a modality-agnostic model, by the short names."""
+  """Returns whether short names belong to a modality-agnostic model."""
   root = tower_roots(kind, modality)['pre_projection']
   return kind == 'ut_fac' or (
     kind == 'classifier' and any(name.startswith(root) for name in names)

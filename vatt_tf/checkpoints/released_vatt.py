@@ -1,9 +1,10 @@
-"""The checkpoints that the authors of VATT released, for our models.
+"""Imports the checkpoints that the authors of VATT released.
 
-Pre-trained: modality-agnostic (`ut_fac`) and modality-specific (`tx_fac`), with
-the heads of the fine-and-coarse common space. Fine-tuned: one tower of either,
-and a linear map to classes. All are TensorFlow object checkpoints. What kind
-one is, and its sizes, are told by the names and shapes of its variables.
+Pre-trained checkpoints are modality-agnostic (`ut_fac`) or modality-specific
+(`tx_fac`), with the heads of the fine-and-coarse common space. Fine-tuned ones
+have one tower of either, and a linear map to classes. All are TensorFlow object
+checkpoints, whose kind and sizes follow from the names and shapes of their
+variables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +24,14 @@ from vatt_tf.checkpoints import (
 )
 from vatt_tf.models import transformer_tower
 
-# Heads of attention are this wide in all released models; the shapes of the
-# variables do not tell.
+# Width of an attention head in all released models, which does not follow from
+# the shapes of the variables.
 D_KV = 64
 
 _HEAD_SIZES = ('num_heads', 'd_kv')
 
-# (num_layers, d_model, d_ff) of Small, Base, Medium and Large. The heads of
-# other models are those that gin files state.
+# (num_layers, d_model, d_ff) of Small, Base, Medium and Large. For models of
+# other sizes, the gin files state the heads.
 _RELEASED_SIZES = (
   (6, 512, 2048),
   (12, 768, 3072),
@@ -39,7 +40,7 @@ _RELEASED_SIZES = (
 )
 
 # Macros of the gin files for the parts of a size, so that inputs are as large
-# as the tables, unless the user says otherwise.
+# as the tables, unless the user sets the macros.
 _MACROS = {
   'video/PatchTower.input_size': (('NUM_FRAMES',), ('FRAME_SIZE',)),
   'audio/PatchTower.input_size': (('NUM_AUDIO_SAMPLES',),),
@@ -47,7 +48,7 @@ _MACROS = {
   'TextTower.vocabulary_size': (('VOCABULARY_SIZE',),),
 }
 
-# What the recipes of sound add to gin/runs/finetune.gin, whose clips are video.
+# Bindings that audio recipes add to gin/runs/finetune.gin, which is for video.
 _AUDIO_CLASSIFIER = (
   "MODALITY = 'audio'",
   'VIDEO_INPUT = None',
@@ -69,14 +70,14 @@ _CLASSIFIER_MACROS = {
 
 @dataclasses.dataclass(frozen=True)
 class Released:
-  """What a released checkpoint is.
+  """Kind and sizes of a released checkpoint.
 
   Attributes:
     kind: `ut_fac`, `tx_fac`, or `classifier`.
-    modalities: Tuple of those whose towers it has.
-    is_agnostic: Whether they share an encoder.
-    sizes: Dictionary from a gin parameter, such as `ProjectionHead.d_va`, to
-      its value. `num_heads * d_kv` stands for both.
+    modalities: Modalities whose towers it has.
+    is_agnostic: Whether the modalities share an encoder.
+    sizes: Values by gin parameter, such as `ProjectionHead.d_va`. The key
+      `num_heads * d_kv` holds the product of both.
   """
 
   kind: str
@@ -90,27 +91,27 @@ class Released:
     return 'agnostic' if self.is_agnostic else 'specific'
 
   def __str__(self):
-    what = f'pre-trained, modality-{self.family}'
+    title = f'pre-trained, modality-{self.family}'
     if self.kind == 'classifier':
-      what = f'fine-tuned on {self.modalities[0]}, modality-{self.family}'
+      title = f'fine-tuned on {self.modalities[0]}, modality-{self.family}'
     sizes = ', '.join(
-      f'{name} = {"not told" if size is None else size}'
+      f'{name} = {"unknown" if size is None else size}'
       for name, size in self.sizes.items()
     )
-    return f'Released VATT, {what}: {sizes}'
+    return f'Released VATT, {title}: {sizes}'
 
 
 def _sizes(shapes, kind, modalities):
-  """The sizes that the shapes of variables tell.
+  """The sizes that follow from the shapes of variables.
 
   Args:
-    shapes: Dictionary from short names to shapes.
-    kind: As `Released.kind`.
-    modalities: Whose sizes are wanted.
+    shapes: Shapes by short name.
+    kind: See `Released.kind`.
+    modalities: Modalities of the towers.
 
   Returns:
-    Dictionary from gin parameters to values; None where a variable is missing,
-    or does not tell.
+    Values by gin parameter; None where a variable is missing, or the size does
+    not follow from it.
   """
   sizes = {}
 
@@ -120,9 +121,9 @@ def _sizes(shapes, kind, modalities):
 
   def encoder(scope, root, attention):
     numbers = [
-      int(found[1])
+      int(match[1])
       for name in shapes
-      if (found := re.match(rf'{re.escape(root)}layers/(\d+)/', name))
+      if (match := re.match(rf'{re.escape(root)}layers/(\d+)/', name))
     ]
     sizes[f'{scope}.num_layers'] = max(numbers) + 1 if numbers else None
     layer = f'{root}layers/0/'
@@ -171,11 +172,11 @@ def _sizes(shapes, kind, modalities):
     rows = (table['temporal'],)
     if modality == 'video':
       rows = (table['temporal'], table['vertical'], table['horizontal'])
-    whole = None
+    input_size = None
     if len(patch) == len(rows) and None not in rows:
-      whole = tuple(size * number for size, number in zip(patch, rows))
+      input_size = tuple(size * number for size, number in zip(patch, rows))
     sizes[f'{modality}/PatchTower.patch_size'] = tuple(patch) or None
-    sizes[f'{modality}/PatchTower.input_size'] = whole
+    sizes[f'{modality}/PatchTower.input_size'] = input_size
   if released_names.is_agnostic(shapes, kind, modalities[0]):
     sizes['share_encoder.d_post_projection'] = axis(
       released_names.tower_roots(kind, modalities[0])['post_projection']
@@ -197,23 +198,23 @@ def _sizes(shapes, kind, modalities):
 def detect(
   shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None
 ) -> Released:
-  """Says what a released checkpoint is.
+  """Detects the kind and sizes of a released checkpoint.
 
   Args:
-    shapes: Dictionary from the names of all its variables to their shapes.
-    config: What `config.json` says; the release has none.
+    shapes: Shapes of all its variables by name.
+    config: Content of `config.json`, which the release does not have.
 
   Returns:
     `Released`.
 
   Raises:
-    ValueError: it is none of the release, or a part of one.
+    ValueError: The checkpoint is not a released one, or only a part of one.
   """
   del config
   if not released_names.is_released(shapes):
     raise ValueError(
-      'This is no checkpoint of the released VATT: expected variables such as '
-      '…/unified_transformer/…, …/vid_backbone/… or …/voxel_to_patch/…. '
+      'This is not a checkpoint of the released VATT: expected variables such '
+      'as …/unified_transformer/…, …/vid_backbone/… or …/voxel_to_patch/…. '
       f'Received {len(shapes)} variables: {", ".join(list(shapes)[:4])}, …'
     )
   short, _ = released_names.short_names(shapes)
@@ -225,15 +226,15 @@ def detect(
   sizes = _sizes(
     {name: shapes[full] for name, full in short.items()}, kind, modalities
   )
-  missing = [
+  missing_sizes = [
     name
     for name, size in sizes.items()
     if size is None and not name.endswith(('.num_heads', '.d_kv'))
   ]
-  if missing:
+  if missing_sizes:
     raise ValueError(
-      'This is only a part of a released checkpoint: the variables are missing '
-      f'that tell {", ".join(missing)}. Copy the whole file again.'
+      'This is only a part of a released checkpoint: it lacks the variables '
+      f'with the sizes {", ".join(missing_sizes)}. Copy the whole file again.'
     )
   is_agnostic = released_names.is_agnostic(short, kind, modalities[0])
   return Released(kind, modalities, is_agnostic, sizes)
@@ -242,20 +243,20 @@ def detect(
 def gin_config(
   released: Released, given: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-  """The gin files and bindings that build the model of a checkpoint.
+  """Returns the gin files and bindings that build the model of a checkpoint.
 
   Args:
     released: `Released`, from `detect`.
-    given: The gin parameters that the user binds, such as `Size.num_heads`, so
-      that the checkpoint need not tell them: names, or a dictionary from them
-      to values. Heads that are given win over the guess that they are 64 wide.
+    given: Gin parameters that the user binds, such as `Size.num_heads`, which
+      need not follow from the checkpoint: names, or a dictionary with their
+      values. Heads that are given override the assumption of 64 wide heads.
 
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
 
   Raises:
-    ValueError: the checkpoint does not tell the number of heads, and nobody
-      else does.
+    ValueError: The number of heads is neither given nor known from the
+      checkpoint.
   """
   values = given if isinstance(given, dict) else {}
   sizes = {
@@ -267,8 +268,8 @@ def gin_config(
   if unknown:
     raise ValueError(
       f'The checkpoint does not tell {", ".join(unknown)}: the width of its '
-      f'attention is no multiple of {D_KV}, as in all released models. Give '
-      f'them, such as --gin_param={unknown[0]}=4, or a `gin_file` that says it.'
+      f'attention is not a multiple of {D_KV}, as in all released models. Bind '
+      f'them, such as --gin_param={unknown[0]}=4, or in a `gin_file`.'
     )
   macros = _CLASSIFIER_MACROS if released.kind == 'classifier' else _MACROS
   for name, parts in macros.items():
@@ -312,7 +313,7 @@ def gin_config(
     files = [
       f'gin/pretrain_{"ma_medium" if released.is_agnostic else "ms_mbs"}.gin'
     ]
-    # The release's table holds word2vec vectors that it never trained.
+    # The release's table holds word2vec vectors that were never trained.
     sizes['TextTower.is_table_frozen'] = True
   if released.is_agnostic:
     bindings.append('share_encoder.size = @Size()')
@@ -331,38 +332,38 @@ def gin_config(
 
 def _scope(modality, sizes):
   """The name of the `Size` that a modality's encoder has."""
-  own = f'{modality}/Size'
-  return own if f'{own}.d_kv' in sizes else 'Size'
+  own_scope = f'{modality}/Size'
+  return own_scope if f'{own_scope}.d_kv' in sizes else 'Size'
 
 
 def _is_released_size(sizes, scope):
-  """Whether an encoder is of a size whose heads are known."""
+  """Whether an encoder has a released size, whose heads are known."""
   numbers = ('num_layers', 'd_model', 'd_ff')
   size = tuple(sizes.get(f'{scope}.{name}') for name in numbers)
   return size in _RELEASED_SIZES
 
 
-def _bind_heads(sizes, given):
-  """Sizes with the heads that the user states, instead of guessed ones.
+def _bind_heads(sizes, user_values):
+  """The sizes with the heads that the user states, not the assumed ones.
 
   Args:
-    sizes: Dictionary from gin parameters to values.
-    given: Dictionary from the gin parameters that the user binds to values.
+    sizes: Values by gin parameter.
+    user_values: Values by gin parameter that the user binds.
 
   Returns:
-    The same dictionary, but for the heads.
+    The sizes, with other heads.
 
   Raises:
-    ValueError: the number of heads does not divide the width of the attention.
+    ValueError: The number of heads does not divide the width of the attention.
   """
   sizes = dict(sizes)
   for scope in [n.removesuffix('.d_kv') for n in sizes if n.endswith('.d_kv')]:
     names = [f'{scope}.{name}' for name in _HEAD_SIZES]
-    stated = [given.get(name) for name in names]
+    stated = [user_values.get(name) for name in names]
     if None in (sizes[names[0]], sizes[names[1]]) or stated == [None, None]:
       continue
     width = sizes[names[0]] * sizes[names[1]]
-    for name, value, other in zip(names, stated, reversed(names)):
+    for name, value, other_name in zip(names, stated, reversed(names)):
       if value is None:
         continue
       if not isinstance(value, int) or value < 1 or width % value:
@@ -370,14 +371,14 @@ def _bind_heads(sizes, given):
           f'`{name}` must divide {width}, the width of the attention in the '
           f'checkpoint. Received: {name}={value!r}'
         )
-      sizes.update({name: value, other: width // value})
+      sizes.update({name: value, other_name: width // value})
   return sizes
 
 
 def _check_sizes(shapes, kind, model, names):
   """Raises ValueError if the sizes of checkpoint and model differ."""
-  # What the model's shapes would be in the release's form.
-  ours = {}
+  # The shapes of the model's variables in the release's form.
+  model_shapes = {}
   for target, variable in plans.target_variables(model).items():
     if names[target] is None:
       continue
@@ -387,34 +388,36 @@ def _check_sizes(shapes, kind, model, names):
       patch = model.towers[modality].patch_size
       num_values = int(np.prod(patch))
       shape = (*patch, shape[0] // num_values, shape[1])
-    ours[names[target]] = shape
-  theirs, ours = (
-    _sizes(found, kind, model.modalities) for found in (shapes, ours)
+    model_shapes[names[target]] = shape
+  checkpoint_sizes, model_sizes = (
+    _sizes(s, kind, model.modalities) for s in (shapes, model_shapes)
   )
   for modality, tower in model.towers.items():
     encoder = tower.encoder
-    scope = _scope(modality, ours)
-    ours[f'{scope}.num_heads'] = encoder.num_heads
-    ours[f'{scope}.d_kv'] = encoder.d_kv
-    is_told = kind == 'tx_fac' and scope == 'text/Size'
-    if not is_told and not _is_released_size(theirs, scope):
-      # The model says what the shapes do not, as far as it fits them.
-      both = f'{scope}.num_heads * {scope}.d_kv'
-      heads = [theirs.pop(f'{scope}.{name}', None) for name in _HEAD_SIZES]
+    scope = _scope(modality, model_sizes)
+    model_sizes[f'{scope}.num_heads'] = encoder.num_heads
+    model_sizes[f'{scope}.d_kv'] = encoder.d_kv
+    has_known_heads = kind == 'tx_fac' and scope == 'text/Size'
+    if not has_known_heads and not _is_released_size(checkpoint_sizes, scope):
+      # The heads do not follow from the shapes: compare only their product.
+      product = f'{scope}.num_heads * {scope}.d_kv'
+      heads = [
+        checkpoint_sizes.pop(f'{scope}.{name}', None) for name in _HEAD_SIZES
+      ]
       if None not in heads:
-        theirs[both] = heads[0] * heads[1]
-        ours[both] = encoder.num_heads * encoder.d_kv
-  # What only one of the two has is no size that differs.
+        checkpoint_sizes[product] = heads[0] * heads[1]
+        model_sizes[product] = encoder.num_heads * encoder.d_kv
+  # A size that only one of the two has does not differ.
   common = {
     name: size
-    for name, size in theirs.items()
-    if None not in (size, ours[name])
+    for name, size in checkpoint_sizes.items()
+    if None not in (size, model_sizes[name])
   }
-  gin_sizes.check(common, ours, _advise)
+  gin_sizes.check(common, model_sizes, _advise)
 
 
 def _advise(name):
-  """What to do where a size differs."""
+  """The advice for a size that differs."""
   advice = _ADVICE.get(name.split('.')[-1], '')
   return f'Use the gin file of this model. {advice}'
 
@@ -422,26 +425,26 @@ def _advise(name):
 _ADVICE = {
   'input_size': (
     'Larger inputs need no larger table, which is interpolated: bind '
-    '`input_size` of the tower to the size in the checkpoint, and the size of '
-    'the inputs in the data alone.'
+    '`input_size` of the tower to the size in the checkpoint, and set the size '
+    'of the inputs only for the data.'
   ),
   'vocabulary_size': (
-    'The word table belongs to one vocabulary: use that of the checkpoint.'
+    'The word table belongs to one vocabulary: use the one of the checkpoint.'
   ),
 }
 
 
 def _flatten_kernel(value):
-  """(patch..., channels, d) as (values of a patch, d)."""
+  """Reshapes (patch..., channels, d) to (values of a patch, d)."""
   return np.reshape(value, [-1, value.shape[-1]])
 
 
 def _check_towers(model):
-  """Raises ValueError unless all towers are those that were released."""
+  """Raises ValueError unless all towers are Transformers, as released."""
   for modality, tower in model.towers.items():
     if not isinstance(tower, transformer_tower.TransformerTower):
       raise ValueError(
-        'The release has Transformer towers alone, and the model has a '
+        'The release has only Transformer towers, and the model has a '
         f'{type(tower).__name__} for {modality}. Use a gin file such as '
         'gin/pretrain_ma_medium.gin.'
       )
@@ -456,19 +459,18 @@ def plan(
   """Plans how a released checkpoint fills a model.
 
   Args:
-    shapes: Dictionary from the names of all its variables to their shapes.
+    shapes: Shapes of all its variables by name.
     model: A built `vatt.VATT` or `classification.Classifier`.
-    allow_partial: Go on where sizes differ.
-    allow_new_classes: Of a `Classifier`: if the checkpoint has another number
-      of classes, the map to the model's keeps its initial values.
+    allow_partial: Whether to continue where sizes differ.
+    allow_new_classes: Whether a `Classifier` may have another number of classes
+      than the checkpoint, so that its map to classes keeps its initial values.
 
   Returns:
     `plans.Plan`.
 
   Raises:
-    ValueError: the checkpoint is none of the release or of the other family
-      (modality-agnostic or modality-specific) than the model; or the sizes
-      differ.
+    ValueError: The checkpoint is not a released one, it is modality-agnostic
+      and the model is not or the reverse, or the sizes differ.
   """
   released = detect(shapes)
   kind = released.kind
@@ -476,7 +478,7 @@ def plan(
   if released.is_agnostic != bool(model.shared_layers):
     raise ValueError(
       f'The checkpoint is of a modality-{released.family} model, and the model '
-      'that the gin files describe is not. Use such a gin file, as '
+      'that the gin files describe is not. Use a gin file such as '
       f'gin/pretrain_m{released.family[0]}_….gin.'
     )
   if kind == 'classifier' and model.modalities != released.modalities:
@@ -484,11 +486,11 @@ def plan(
     raise ValueError(
       f'The checkpoint classifies {modality}, and the model has '
       f'{", ".join(model.modalities)}. Use a gin file with '
-      f"MODALITY = '{modality}', or none."
+      f"MODALITY = '{modality}', or no gin file."
     )
-  short, others = released_names.short_names(shapes)
+  short, ignored = released_names.short_names(shapes)
   names = released_names.short_names_of(model, kind)
-  made = plans.Plan([], ignored=others)
+  mapping = plans.Plan([], ignored=ignored)
   why_new_classes = None
   classes = released.sizes.get('Classifier.num_classes')
   if kind != 'classifier':
@@ -498,41 +500,43 @@ def plan(
     for name in [
       name for name in short if name.startswith(released_names.CLASSES)
     ]:
-      made.ignored[short.pop(name)] = f'of the {classes} classes'
+      mapping.ignored[short.pop(name)] = f'of the {classes} classes'
   if not allow_partial:
     _check_sizes(
       {name: shapes[full] for name, full in short.items()}, kind, model, names
     )
   for target, name in names.items():
     if name in short:
-      how, change = '', None
+      note, change = '', None
       if target.endswith('/tokenizer/kernel'):
-        how, change = 'kernel of the patches as a matrix', _flatten_kernel
-      made.assignments.append(plans.copy(target, short.pop(name), how, change))
+        note, change = 'kernel of the patches as a matrix', _flatten_kernel
+      mapping.assignments.append(
+        plans.copy(target, short.pop(name), note, change)
+      )
     elif why_new_classes and target.startswith('classifier/logits/'):
-      made.new[target] = why_new_classes
+      mapping.new[target] = why_new_classes
     elif '/similarity_scale/' in target:
-      made.new[target] = 'the release learns no temperature'
+      mapping.new[target] = 'the release learns no temperature'
     else:
-      made.missing[target] = f'the checkpoint has no {name or "such part"}'
+      mapping.missing[target] = f'the checkpoint has no {name or "such part"}'
   for name, full in short.items():
     why = _why_unused(name, kind, model)
     if why is not None:
-      made.ignored[full] = why
-  return made
+      mapping.ignored[full] = why
+  return mapping
 
 
 def _why_unused(name, kind, model):
-  """Why a model does not take a variable; None if it should."""
+  """The reason why a model does not use a variable; None if it should."""
   if name.startswith(released_names.HEAD):
     head = model.head
     if head is None:
       return 'the model has no heads'
     absent = [
-      ours
-      for ours, theirs in released_names.HEADS.items()
-      if name.startswith(f'{released_names.HEAD}{theirs}/')
-      and not hasattr(head, ours)
+      layer
+      for layer, released_layer in released_names.HEADS.items()
+      if name.startswith(f'{released_names.HEAD}{released_layer}/')
+      and not hasattr(head, layer)
     ]
     return f'the model has no head {absent[0]}' if absent else None
   if kind == 'classifier':
@@ -559,15 +563,15 @@ def load(
   Args:
     model: A built `vatt.VATT` or `classification.Classifier`; call this in its
       strategy's scope.
-    source: `weight_sources.Source`, the opened checkpoint.
-    allow_partial: Take what fits.
-    allow_new_classes: As `plan`.
+    source: The opened checkpoint.
+    allow_partial: Whether to import only the parts that fit.
+    allow_new_classes: See `plan`.
 
   Returns:
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+    ValueError: The checkpoint cannot be read, or does not fit; see `plan`.
   """
-  made = plan(source.shapes, model, allow_partial, allow_new_classes)
-  return reports.apply(made, model, source, allow_partial)
+  mapping = plan(source.shapes, model, allow_partial, allow_new_classes)
+  return reports.apply(mapping, model, source, allow_partial)

@@ -1,4 +1,4 @@
-"""Carries a plan out, and reports what became of every variable."""
+"""Applies a plan to a model, and reports how every variable was mapped."""
 
 import collections
 from collections.abc import Callable, Mapping
@@ -13,24 +13,20 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.checkpoints import (
-  folders,
-  plans,
-  weight_sources,
-)
+from vatt_tf.checkpoints import folders, plans, weight_sources
 from vatt_tf.core import file_utils
 from vatt_tf.layers import text_embedding
 
 
 class ConversionError(ValueError):
-  """A plan does not fit; `report` says all that is wrong."""
+  """A plan does not fit a model; `report` lists everything that is wrong."""
 
   def __init__(self, message: str, report: 'Report | None'):
     super().__init__(message)
     self.report = report
 
 
-# What can be wrong with a row of the report, in the order of the message.
+# The errors of a row, in the order in which the message counts them.
 _ERRORS = ('misshapen', 'missing', 'unused')
 
 
@@ -40,13 +36,13 @@ class Row:
 
   Attributes:
     status: `matched`, `transformed`, `new`, `ignored`, or an error: `missing`
-      (a variable without a source), `misshapen`, `unused` (an array that
-      nothing takes).
+      (a variable without a source), `misshapen`, `unused` (an array that no
+      variable uses).
     target: Name of the model's variable, or None.
-    shape: Of it, or None.
-    sources: Tuple of names.
-    source_shapes: Tuple of shapes.
-    how: What was done, or why nothing was.
+    shape: Shape of the variable, or None.
+    sources: Names of the arrays.
+    source_shapes: Shapes of the arrays.
+    how: Description of the change, or the reason for the status.
   """
 
   status: str
@@ -59,22 +55,22 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What became of every array and every variable.
+  """How every array and every variable was mapped.
 
   Attributes:
-    rows: List of `Row`.
-    notes: List of strings.
+    rows: A row for each variable and each unused array.
+    notes: Lines for the user.
   """
 
   rows: list[Row]
   notes: list[str]
 
   def count(self, status: str) -> int:
-    """How many rows have a status."""
+    """Returns the number of rows that have a status."""
     return sum(row.status == status for row in self.rows)
 
   def as_json(self) -> dict[str, Any]:
-    """The report as a dictionary that json takes."""
+    """Returns the report as a dictionary for JSON."""
     return {
       'counts': dict(collections.Counter(row.status for row in self.rows)),
       'notes': self.notes,
@@ -82,7 +78,7 @@ class Report:
     }
 
   def format(self) -> str:
-    """The report as text; layers that differ in their number share a line."""
+    """Returns the report as text; layers that differ in number share a line."""
     lines = {}
     for row in self.rows:
       sources = ', '.join(
@@ -112,16 +108,16 @@ def check(
   """Compares a plan with the source and the model, without reading anything.
 
   Args:
-    plan: `Plan`.
+    plan: Plan of the mapping.
     model: A built model or layer.
-    shapes: Dictionary from the source's names to shapes.
+    shapes: Shapes of the source's arrays by name.
 
   Returns:
     `Report`; a row of the status `missing`, `misshapen` or `unused` is an
     error.
 
   Raises:
-    ValueError: the plan names what neither has, or one target twice.
+    ValueError: The plan has an unknown name, or one target twice.
   """
   variables = plans.target_variables(model)
   rows, used, named = [], set(), collections.Counter()
@@ -132,15 +128,17 @@ def check(
   for assignment in plan.assignments:
     target, sources = assignment.target, assignment.sources
     if target not in variables or not set(sources) <= set(shapes):
-      raise ValueError(f'The plan names what is not there: {assignment}')
+      raise ValueError(
+        f'The plan has an unknown target or source: {assignment}'
+      )
     named[target] += 1
     used.update(sources)
     expected = tuple(variables[target].shape)
-    got = np.shape(assignment.make(zeros))
+    made_shape = np.shape(assignment.make(zeros))
     status = 'transformed' if assignment.how else 'matched'
     how = assignment.how
-    if got != expected:
-      status, how = 'misshapen', f'comes {_shape(got)}'
+    if made_shape != expected:
+      status, how = 'misshapen', f'comes {_shape(made_shape)}'
     rows.append(
       Row(
         status,
@@ -158,13 +156,18 @@ def check(
   for status, reasons in (('new', plan.new), ('missing', without)):
     for target, why in reasons.items():
       if target not in variables or target in named:
-        raise ValueError(f'The plan has {target} twice, or it is not there.')
+        raise ValueError(
+          f'The plan has the target {target} twice, or it does not exist.'
+        )
       if status == 'new' or target not in plan.new:
         shape = tuple(variables[target].shape)
         rows.append(Row(status, target, shape, (), (), why))
   repeated = [target for target, times in named.items() if times > 1]
   if repeated or not set(plan.ignored) <= set(shapes):
-    raise ValueError(f'The plan has targets twice, or unknown: {repeated}')
+    raise ValueError(
+      f'The plan has the targets {repeated} twice, or ignores arrays that do '
+      'not exist.'
+    )
   for name, shape in shapes.items():
     if name not in used:
       why = plan.ignored.get(name)
@@ -172,16 +175,16 @@ def check(
       rows.append(
         Row(status, None, None, (name,), (shape,), why or 'nothing takes it')
       )
-  # The plan's list goes on growing while values are made.
+  # This is the plan's own list, to which `make` may append notes later.
   return Report(rows, plan.notes)
 
 
 def _advise(row):
-  """The end of the message of `apply`, without its `advise`."""
+  """The default advice at the end of the message of `apply`."""
   del row
   return (
-    'Use the gin file of this model, or --allow_partial to take what fits and '
-    'leave the rest at its initial values.'
+    'Use the gin file of this model, or --allow_partial to import only the '
+    'parts that fit and leave the rest at their initial values.'
   )
 
 
@@ -192,35 +195,35 @@ def apply(
   allow_partial: bool = False,
   advise: Callable[[Row], str] = _advise,
 ) -> Report:
-  """Gives a model the values of a source.
+  """Assigns the values of a source to a model.
 
-  All names and shapes are compared first. One array is in memory at a time,
-  beside the model.
+  All names and shapes are compared first. Besides the model, only one array is
+  in memory at a time.
 
   Args:
-    plan: `Plan`.
-    model: A built model or layer; call this in its strategy's scope.
-    source: `Source`.
-    allow_partial: Leave variables that are missing or misshapen as they are,
-      and arrays that nothing takes unused.
-    advise: Function from the first `Row` that is wrong to the sentence that
-      says what to do.
+    plan: Plan of the mapping.
+    model: A built model or layer. Call this in its strategy's scope.
+    source: The opened checkpoint.
+    allow_partial: Whether to leave variables that are missing or misshapen
+      unchanged, and to allow unused arrays.
+    advise: Function from the first `Row` that is wrong to a sentence that tells
+      what to do.
 
   Returns:
     `Report`.
 
   Raises:
-    ConversionError: something is missing, misshapen or unused.
-    ValueError: the source cannot be read; values before the damage are the
-      model's already.
+    ConversionError: Something is missing, misshapen or unused.
+    ValueError: The source cannot be read. Values before the damage are already
+      assigned.
   """
   report = check(plan, model, source.shapes)
-  wrong = [
+  faulty_rows = [
     row for status in _ERRORS for row in report.rows if row.status == status
   ]
-  if wrong and not allow_partial:
-    raise ConversionError(_describe(wrong, source, advise), report)
-  skipped = {row.target for row in wrong}
+  if faulty_rows and not allow_partial:
+    raise ConversionError(_describe(faulty_rows, source, advise), report)
+  skipped = {row.target for row in faulty_rows}
   variables, filled = plans.target_variables(model), set()
   for assignment in plan.assignments:
     if assignment.target in skipped:
@@ -241,11 +244,11 @@ def apply(
 def mark_tables_filled(
   model: tf_keras.Model, targets: set[str] | None = None
 ) -> None:
-  """Lets word tables that got their values be frozen from now on.
+  """Marks word tables that were assigned values, so that they can be frozen.
 
   Args:
     model: A built model or layer.
-    targets: Set of the names of variables that got values; None: all did.
+    targets: Names of the variables that were assigned. None means all.
   """
   for layer in model.submodules:
     if isinstance(layer, text_embedding.TextEmbedding):
@@ -253,9 +256,9 @@ def mark_tables_filled(
         layer.mark_filled()
 
 
-def _describe(wrong, source, advise):
-  """The message of an error: the first row, and how many others there are."""
-  row = wrong[0]
+def _describe(faulty_rows, source, advise):
+  """The message of an error: the first row, and the number of others."""
+  row = faulty_rows[0]
   if row.status == 'misshapen':
     first = (
       f'{row.target} is {_shape(row.shape)}, and of {", ".join(row.sources)} '
@@ -265,13 +268,13 @@ def _describe(wrong, source, advise):
     first = f'{row.target} ({_shape(row.shape)}) has no source: {row.how}'
   else:
     first = f'nothing takes {row.sources[0]} ({_shape(row.source_shapes[0])})'
-  counts = collections.Counter(row.status for row in wrong)
+  counts = collections.Counter(row.status for row in faulty_rows)
   total = ', '.join(
     f'{counts[status]} {status}' for status in _ERRORS if counts[status]
   )
   return (
-    f'{source.path} does not fit the model: {first}; {len(wrong) - 1} others '
-    f'({total} in all). {advise(row)}'
+    f'{source.path} does not fit the model: {first}; '
+    f'{len(faulty_rows) - 1} others ({total} in all). {advise(row)}'
   )
 
 
@@ -282,21 +285,22 @@ def write_checkpoint(
   config: str,
   report: Report,
 ) -> str:
-  """Writes a checkpoint as training does, and where it comes from.
+  """Writes a checkpoint as training does, with a description of its origin.
 
   Args:
     model: A built `tf_keras.Model`.
-    output: A folder. `ckpt-0` is written last, so that a folder with a
-      checkpoint has all the rest: `origin.json`, `config.gin`, `report.json`.
-    origin: Dictionary for json.
-    config: The gin bindings that describe the model.
-    report: `Report`.
+    output: Folder to write to. `ckpt-0` is written last, so that a folder with
+      a checkpoint has all other files: `origin.json`, `config.gin`,
+      `report.json`.
+    origin: Content of `origin.json`.
+    config: Gin bindings that describe the model.
+    report: Report of the conversion.
 
   Returns:
     The prefix of the checkpoint.
 
   Raises:
-    ValueError: there is a checkpoint already.
+    ValueError: The folder already has a checkpoint.
   """
   check_output(output)
   for name, text in (
@@ -315,23 +319,23 @@ def check_output(output: str) -> None:
   prefixes = folders.find(output)
   if prefixes:
     raise ValueError(
-      f'`output` must be a folder without a checkpoint, so that none is lost. '
-      f'Received: output={output}, with {", ".join(prefixes)}'
+      f'`output` must be a folder without a checkpoint, because none is '
+      f'overwritten. Received: output={output}, with {", ".join(prefixes)}'
     )
 
 
 def origin_of(
   source: weight_sources.Source, kind: str, report: Report
 ) -> dict[str, Any]:
-  """What a converted checkpoint says of its origin.
+  """Returns the content of `origin.json` of a converted checkpoint.
 
   Args:
-    source: `Source`.
+    source: The opened checkpoint.
     kind: Kind of the weights.
-    report: `Report`.
+    report: Report of the conversion.
 
   Returns:
-    Dictionary for json.
+    Dictionary for JSON.
   """
   return {
     'source': kind,

@@ -1,8 +1,9 @@
-"""T5's encoder (v1.0 and v1.1) from Hugging Face's files, and back.
+"""Imports and exports T5's encoder (v1.0 and v1.1) as Hugging Face's files.
 
-It becomes the text tower of the modality-specific model: the table as wide as
-the encoder, no map between, and an AGG vector in front that T5 does not have.
-An exported tower keeps that vector as one more row of the table.
+The encoder becomes the text tower of the modality-specific model. Its table is
+as wide as the encoder, without a map between them, and an AGG vector, which T5
+does not have, comes first. An exported tower keeps that vector as an additional
+row of the table.
 """
 
 from collections.abc import Mapping
@@ -29,18 +30,18 @@ _FEED_FORWARDS = {'t5_v1_0': 'relu', 't5_v1_1': 'gated-gelu'}
 _QUERY = 'encoder.block.0.layer.0.SelfAttention.q.weight'
 _TABLE = 'shared.weight'
 _TIED_TABLE = 'encoder.embed_tokens.weight'
-# In config.json of what `export` writes: the row of the table that is AGG.
+# Key in the config.json of an export: the row of the table that is AGG.
 _AGG_ID = 'agg_token_id'
 # The name of the SentencePiece model beside a converted checkpoint.
 TOKENIZER = 'spiece.model'
-# T5's table has 100 rows for masked spans, and is filled up to a multiple of
-# 128 rows; more than this are of another vocabulary.
+# T5's table has 100 rows for masked spans, and is padded to a multiple of 128
+# rows. More extra rows than this mean another vocabulary.
 _MAX_EXTRA_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class T5:
-  """What a T5 checkpoint is.
+  """Kind and sizes of a T5 checkpoint.
 
   Attributes:
     kind: `t5_v1_0` (ReLU) or `t5_v1_1` (gated GeLU).
@@ -78,14 +79,14 @@ class T5:
 
 
 def _strip_prefix(shapes):
-  """Names without what stands before `encoder.block`, to whole names."""
-  found = [name for name in shapes if name.endswith(_QUERY)]
-  if len(found) != 1:
+  """Maps names without the prefix before `encoder.block` to full names."""
+  queries = [name for name in shapes if name.endswith(_QUERY)]
+  if len(queries) != 1:
     raise ValueError(
       f'This is no T5 encoder: expected one array named {_QUERY}. Received '
       f'{len(shapes)} arrays: {", ".join(list(shapes)[:4])}, …'
     )
-  prefix = found[0].removesuffix(_QUERY)
+  prefix = queries[0].removesuffix(_QUERY)
   return {
     name.removeprefix(prefix): name
     for name in shapes
@@ -94,7 +95,7 @@ def _strip_prefix(shapes):
 
 
 def _sources(shapes):
-  """From T5's names to those of a file; `shared.weight` is the table."""
+  """Maps T5's names to the names in a file; `shared.weight` is the table."""
   names = _strip_prefix(shapes)
   if _TABLE not in names and _TIED_TABLE in names:
     names[_TABLE] = names.pop(_TIED_TABLE)
@@ -104,18 +105,19 @@ def _sources(shapes):
 def detect(
   shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None
 ) -> T5:
-  """Says what a T5 checkpoint is.
+  """Detects the kind and sizes of a T5 checkpoint.
 
   Args:
-    shapes: Dictionary from the names of its arrays to their shapes.
-    config: Dictionary, its `config.json`. Without it the values that no shape
-      tells are those of all published T5.
+    shapes: Shapes of its arrays by name.
+    config: Content of its `config.json`. Without it, values that do not follow
+      from the shapes are set as in all published T5.
 
   Returns:
     `T5`.
 
   Raises:
-    ValueError: it is no T5, a part of one, or one of another form.
+    ValueError: The checkpoint is not a T5, only a part of one, or has another
+      form.
   """
   config = config or {}
   names = _sources(shapes)
@@ -155,9 +157,9 @@ def detect(
     kind=kind,
     num_layers=1
     + max(
-      int(found[1])
+      int(match[1])
       for name in names
-      if (found := re.match(r'encoder\.block\.(\d+)\.', name))
+      if (match := re.match(r'encoder\.block\.(\d+)\.', name))
     ),
     d_model=d_model,
     d_ff=shapes[names[wi]][0],
@@ -172,7 +174,7 @@ def detect(
 
 
 def gin_config(found: T5) -> tuple[list[str], list[str]]:
-  """The gin files and bindings of a model whose text tower is a T5's.
+  """Returns the gin files and bindings of a model with a T5 as text tower.
 
   Args:
     found: `T5`, from `detect`.
@@ -198,10 +200,10 @@ def gin_config(found: T5) -> tuple[list[str], list[str]]:
 
 
 def tokenizer_bindings(path: str) -> list[str]:
-  """Gin bindings with which captions become T5's ids.
+  """Returns gin bindings that tokenize captions to T5's ids.
 
   Args:
-    path: Of T5's SentencePiece model.
+    path: Path of T5's SentencePiece model.
 
   Returns:
     List of strings.
@@ -216,32 +218,34 @@ def tokenizer_bindings(path: str) -> list[str]:
 
 
 def check_tokenizer(path: str, found: T5) -> None:
-  """Raises unless a SentencePiece model is that of a T5.
+  """Raises unless a SentencePiece model belongs to a T5.
 
   Args:
-    path: Of its `spiece.model`.
+    path: Path of its `spiece.model`.
     found: `T5`, from `detect`.
 
   Raises:
-    ValueError: it is no SentencePiece model, or one of another vocabulary.
+    ValueError: The file is not a SentencePiece model, or has another
+      vocabulary.
   """
   size = tokenizers.SentencepieceTokenizer(path).vocabulary_size
   if not 0 <= found.vocabulary_size - size <= _MAX_EXTRA_ROWS:
     raise ValueError(
-      f'`tokenizer` must be that of the checkpoint, whose table has '
-      f'{found.vocabulary_size} rows: at most as many pieces, and up to '
-      f'{_MAX_EXTRA_ROWS} fewer. Received: {path} of {size} pieces'
+      f'`tokenizer` must belong to the checkpoint, whose table has '
+      f'{found.vocabulary_size} rows: at most as many pieces, and at most '
+      f'{_MAX_EXTRA_ROWS} fewer. Received: {path} with {size} pieces'
     )
 
 
 def build_encoder(found: T5) -> tf_keras.Model:
-  """Builds T5's encoder alone: no AGG, the outputs are states of the tokens.
+  """Builds T5's encoder alone, without AGG.
 
   Args:
     found: `T5`, from `detect`.
 
   Returns:
-    A built `vatt.VATT`, whose text tower gives no feature, and states.
+    A built `vatt.VATT`, whose text tower returns the states of the tokens and
+    no feature.
   """
   tower = text_tower.TextTower(
     size=sizes.Size(
@@ -262,25 +266,25 @@ def build_encoder(found: T5) -> tf_keras.Model:
 
 
 def _form(encoder):
-  """Which of T5's forms an encoder has, or None."""
+  """The form of T5 that an encoder has, or None."""
   config = encoder.get_config()
   for form in (*_FORMS, 'release'):
-    wanted = transformer_encoder.t5_arguments(form)
-    # Sizes, which need not be as they were published; and what only matters
+    arguments = transformer_encoder.t5_arguments(form)
+    # Sizes may differ from the published ones, and the initializer matters only
     # at the start of training.
     for name in (
       'num_relative_buckets',
       'max_relative_distance',
       'initializer',
     ):
-      del wanted[name]
-    if all(config[name] == value for name, value in wanted.items()):
+      del arguments[name]
+    if all(config[name] == value for name, value in arguments.items()):
       return form
   return None
 
 
 def _get_tower(model):
-  """The text tower of a model; ValueError unless it is one of T5's kind."""
+  """The text tower of a model; a ValueError unless T5 can fill it."""
   tower = model.towers.get('text')
   if tower is None:
     raise ValueError(
@@ -290,16 +294,16 @@ def _get_tower(model):
   if not isinstance(tower, text_tower.TextTower) or tower.shared_layers:
     raise ValueError(
       'T5 is the text tower of a modality-specific model, and this model is '
-      'modality-agnostic: its one encoder has no relative positions. Use a '
+      'modality-agnostic: its shared encoder has no relative positions. Use a '
       'gin file such as gin/pretrain_ms_mbs.gin.'
     )
   return tower
 
 
 def _names(model):
-  """From targets of the text tower to T5's names and `is_transposed`.
+  """Maps targets of the text tower to T5's names and `is_transposed`.
 
-  Only what T5 has too: the AGG vector is not there.
+  The AGG vector, which T5 does not have, is not among them.
   """
   names = {}
   is_gated = _get_tower(model).encoder.is_gated
@@ -314,17 +318,17 @@ def _names(model):
     block = f'encoder.block.{layer.removeprefix("layer_")}.layer.'
     sublayer = name.split('/')[0]
     if layer == 'norm':
-      theirs = 'encoder.final_layer_norm'
+      t5_name = 'encoder.final_layer_norm'
     elif layer == 'position_bias':
-      theirs = 'encoder.block.0.layer.0.SelfAttention.relative_attention_bias'
+      t5_name = 'encoder.block.0.layer.0.SelfAttention.relative_attention_bias'
     elif sublayer == 'attention':
-      theirs = f'{block}0.SelfAttention.{name.split("/")[1]}'
+      t5_name = f'{block}0.SelfAttention.{name.split("/")[1]}'
     elif sublayer == 'feed_forward':
       dense = name.split('/')[1]
-      theirs = f'{block}1.DenseReluDense.{inner.get(dense, dense)}'
+      t5_name = f'{block}1.DenseReluDense.{inner.get(dense, dense)}'
     else:
-      theirs = f'{block}{int(sublayer == "feed_forward_norm")}.layer_norm'
-    names[target] = (f'{theirs}.weight', name.endswith('/kernel'))
+      t5_name = f'{block}{int(sublayer == "feed_forward_norm")}.layer_norm'
+    names[target] = (f'{t5_name}.weight', name.endswith('/kernel'))
   return names
 
 
@@ -337,26 +341,27 @@ def plan(
   """Plans how a T5 checkpoint fills the text tower of a model.
 
   Args:
-    shapes: Dictionary from the names of its arrays to their shapes.
+    shapes: Shapes of its arrays by name.
     model: A built `vatt.VATT`, modality-specific.
-    config: Dictionary, its `config.json`; see `detect`.
-    allow_partial: Go on where shapes differ.
+    config: Content of its `config.json`; see `detect`.
+    allow_partial: Whether to continue where shapes differ.
 
   Returns:
     `plans.Plan`.
 
   Raises:
-    ValueError: it is no T5, the model has no such tower, or the sizes differ.
+    ValueError: The checkpoint is not a T5, the model has no such tower, or the
+      sizes differ.
   """
-  found = detect(shapes, config)
-  _check_sizes(found, _get_tower(model), allow_partial)
+  t5 = detect(shapes, config)
+  _check_sizes(t5, _get_tower(model), allow_partial)
   sources = _sources(shapes)
-  made = plans.Plan([])
+  mapping = plans.Plan([])
   if not config:
-    made.notes.append(
+    mapping.notes.append(
       'There is no config.json beside the weights: the norms have the epsilon '
-      f'{found.epsilon}, and relative distances count up to '
-      f'{found.max_relative_distance}, as in all published T5.'
+      f'{t5.epsilon}, and relative distances count up to '
+      f'{t5.max_relative_distance}, as in all published T5.'
     )
   names = _names(model)
   for target in plans.target_variables(model):
@@ -364,60 +369,63 @@ def plan(
     if target in names:
       name, is_transposed = names[target]
       if name not in sources:
-        made.missing[target] = f'the checkpoint has no {name}'
+        mapping.missing[target] = f'the checkpoint has no {name}'
         continue
-      how, change = '', None
+      note, change = '', None
       if is_transposed:
-        how, change = 'transposed', np.transpose
-      if name == _TABLE and found.agg_id is not None:
-        how, change = 'without the row of AGG', lambda table: table[:-1]
-      made.assignments.append(plans.copy(target, sources[name], how, change))
+        note, change = 'transposed', np.transpose
+      if name == _TABLE and t5.agg_id is not None:
+        note, change = 'without the row of AGG', lambda table: table[:-1]
+      mapping.assignments.append(
+        plans.copy(target, sources[name], note, change)
+      )
     elif part == 'text_embedding/agg':
-      if found.agg_id is None:
-        made.new[target] = 'T5 has no AGG vector'
+      if t5.agg_id is None:
+        mapping.new[target] = 'T5 has no AGG vector'
       else:
-        made.assignments.append(
+        mapping.assignments.append(
           plans.copy(
             target, sources[_TABLE], 'the last row', lambda table: table[-1]
           )
         )
     elif part.startswith('text_'):
-      made.missing[target] = 'T5 has no such part'
+      mapping.missing[target] = 'T5 has no such part'
     else:
-      made.new[target] = 'not of the text tower'
+      mapping.new[target] = 'not of the text tower'
   for name in shapes:
     if re.search(r'(^|\.)decoder\.', name):
-      made.ignored[name] = 'the decoder, of which the text tower has none'
+      mapping.ignored[name] = 'the decoder, which the text tower does not have'
     elif name.endswith('lm_head.weight'):
-      made.ignored[name] = 'output layer of the decoder'
+      mapping.ignored[name] = 'output layer of the decoder'
     elif name.endswith(_TIED_TABLE) and name != sources[_TABLE]:
-      made.ignored[name] = f'tied: the same as {sources[_TABLE]}'
-  return made
+      mapping.ignored[name] = f'tied: the same as {sources[_TABLE]}'
+  return mapping
 
 
-def _check_sizes(found, tower, allow_partial):
+def _check_sizes(t5, tower, allow_partial):
   """Raises ValueError, naming the first size that differs."""
   encoder, embedding = tower.encoder, tower.embedding
-  # With `allow_partial`, only what makes other sense of arrays that fit.
-  theirs = {
-    'text/Size.num_heads': found.num_heads,
-    'text/Size.d_kv': found.d_kv,
-    'TextTower.form': found.kind,
+  # With `allow_partial`, compare only values that change what arrays that fit
+  # compute.
+  checkpoint_sizes = {
+    'text/Size.num_heads': t5.num_heads,
+    'text/Size.d_kv': t5.d_kv,
+    'TextTower.form': t5.kind,
     'TextTower.d_embedding': None,
-    'TextTower.max_relative_distance': found.max_relative_distance,
-    'epsilon': found.epsilon,
+    'TextTower.max_relative_distance': t5.max_relative_distance,
+    'epsilon': t5.epsilon,
   }
   if not allow_partial:
-    theirs = {
-      'text/Size.num_layers': found.num_layers,
-      'text/Size.d_model': found.d_model,
-      'text/Size.d_ff': found.d_ff,
-      **theirs,
-      'TextTower.vocabulary_size': found.vocabulary_size,
-      'TextTower.num_relative_buckets': found.num_relative_buckets,
+    checkpoint_sizes = {
+      'text/Size.num_layers': t5.num_layers,
+      'text/Size.d_model': t5.d_model,
+      'text/Size.d_ff': t5.d_ff,
+      **checkpoint_sizes,
+      'TextTower.vocabulary_size': t5.vocabulary_size,
+      'TextTower.num_relative_buckets': t5.num_relative_buckets,
     }
   form = _form(encoder)
-  ours = {
+  model_sizes = {
     'text/Size.num_layers': encoder.num_layers,
     'text/Size.d_model': encoder.d_model,
     'text/Size.d_ff': encoder.d_ff,
@@ -430,11 +438,13 @@ def _check_sizes(found, tower, allow_partial):
     'TextTower.max_relative_distance': encoder.max_relative_distance,
     'epsilon': encoder.epsilon,
   }
-  if form != found.kind:
-    # Its own values are those of the other form.
+  if form != t5.kind:
+    # The encoder has the values of its own form.
     for name in ('TextTower.max_relative_distance', 'epsilon'):
-      theirs.pop(name)
-  gin_sizes.check(theirs, ours, gin_sizes.advise(gin_config(found)[1]))
+      checkpoint_sizes.pop(name)
+  gin_sizes.check(
+    checkpoint_sizes, model_sizes, gin_sizes.advise(gin_config(t5)[1])
+  )
 
 
 def load(
@@ -446,17 +456,17 @@ def load(
 
   Args:
     model: A built `vatt.VATT`; call this in its strategy's scope.
-    source: `weight_sources.Source`, the opened checkpoint.
-    allow_partial: Take what fits.
+    source: The opened checkpoint.
+    allow_partial: Whether to import only the parts that fit.
 
   Returns:
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+    ValueError: The checkpoint cannot be read, or does not fit; see `plan`.
   """
-  made = plan(source.shapes, model, source.config, allow_partial)
-  return reports.apply(made, model, source, allow_partial)
+  mapping = plan(source.shapes, model, source.config, allow_partial)
+  return reports.apply(mapping, model, source, allow_partial)
 
 
 def export(model: tf_keras.Model, directory: str) -> list[str]:
@@ -464,15 +474,15 @@ def export(model: tf_keras.Model, directory: str) -> list[str]:
 
   The AGG vector becomes the last row of the table: with its id (`agg_token_id`
   of config.json) in front of the ids and 1 in front of the attention mask, the
-  states are those of the tower, its feature first. A map between the table and
-  the encoder is applied to the rows of the table.
+  states equal the states of the tower, with its feature first. A map between
+  the table and the encoder is applied to the rows of the table.
 
   Args:
     model: A built `vatt.VATT`, modality-specific.
-    directory: Gets `model.safetensors` and `config.json`.
+    directory: Folder to write `model.safetensors` and `config.json` to.
 
   Raises:
-    ValueError: the model has no text tower that is a T5 encoder.
+    ValueError: The model has no text tower that is a T5 encoder.
   """
   tower = _get_tower(model)
   encoder, embedding = tower.encoder, tower.embedding
@@ -480,8 +490,8 @@ def export(model: tf_keras.Model, directory: str) -> list[str]:
   if form not in _FORMS:
     raise ValueError(
       'Only text encoders of the forms t5_v1_0 and t5_v1_1 can be exported '
-      f'exactly: T5 has RMS norms alone, and ReLU or gated GeLU. Received: '
-      f'an encoder of the form {form or "of none of T5"}. Train with '
+      'exactly: T5 has only RMS norms, and ReLU or gated GeLU. Received: an '
+      f'encoder of the form {form or "(none of T5)"}. Train with '
       "TextTower.form = 't5_v1_0' or 't5_v1_1'."
     )
   if tower.post_projection is not None:

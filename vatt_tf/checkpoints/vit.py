@@ -1,8 +1,8 @@
-"""ViT from Hugging Face's files and from Google's npz files, and back.
+"""Imports ViT from Hugging Face's and Google's npz files, and exports it.
 
 An image model becomes the video tower of the modality-specific model. Its
-patches become voxels, such that a still image, repeated, makes the tokens that
-the image makes; CLS and its position become AGG.
+patches become voxels, such that a video of one repeated image has the same
+tokens as the image; CLS and its position become AGG.
 """
 
 from collections.abc import Mapping
@@ -31,18 +31,19 @@ def _pair(value):
 def detect(
   shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None
 ) -> vit_names.ViT:
-  """Says what a ViT checkpoint is.
+  """Detects the kind and sizes of a ViT checkpoint.
 
   Args:
-    shapes: Dictionary from the names of its arrays to their shapes.
-    config: Dictionary, its `config.json`; Hugging Face's files need it, since
-      no shape tells the number of heads.
+    shapes: Shapes of its arrays by name.
+    config: Content of its `config.json`. Hugging Face's files need it, because
+      the number of heads does not follow from the shapes.
 
   Returns:
     `ViT`.
 
   Raises:
-    ValueError: it is no ViT, a part of one, or one of another form.
+    ValueError: The checkpoint is not a ViT, only a part of one, or has another
+      form.
   """
   kind, prefix = vit_names.kind_and_prefix(shapes)
   parts = vit_names.PARTS[kind]
@@ -57,11 +58,11 @@ def detect(
   ranks = {'kernel': 4, 'cls': 3, 'positions': 3, 'query': 2, 'wi': 2}
   if kind == 'npz':
     ranks['query'] = 3  # the heads are an axis
-  for name, theirs in needed.items():
-    if len(shapes.get(theirs, ())) != ranks[name]:
+  for name, source in needed.items():
+    if len(shapes.get(source, ())) != ranks[name]:
       raise ValueError(
-        f'This is no ViT, or only a part of one: expected {theirs} of '
-        f'{ranks[name]} axes. Received: {shapes.get(theirs, "no such array")}'
+        f'This is no ViT, or only a part of one: expected {source} of '
+        f'{ranks[name]} axes. Received: {shapes.get(source, "no such array")}'
       )
   kernel = shapes[needed['kernel']]
   query = shapes[needed['query']]
@@ -85,8 +86,8 @@ def detect(
     grid = tuple(n // p for n, p in zip(_pair(image_size), patch_size))
   if math.prod(grid) != num_positions:
     raise ValueError(
-      'The positions must be those of one CLS and the patches of an image of '
-      f'`image_size` (config.json) or of a square. Received: {num_positions} '
+      'There must be a position for CLS and for each patch of an image, which '
+      f'has `image_size` (config.json) or is square. Received: {num_positions} '
       f'patches, image_size={image_size}, patches of {tuple(patch_size)}'
     )
   return vit_names.ViT(
@@ -94,10 +95,10 @@ def detect(
     prefix=prefix,
     num_layers=1
     + max(
-      int(found[1])
+      int(match[1])
       for name in shapes
       if (
-        found := re.match(
+        match := re.match(
           re.escape(prefix + parts['layer']).replace(r'\{\}', r'(\d+)'), name
         )
       )
@@ -111,25 +112,25 @@ def detect(
   )
 
 
-def _gin_sizes(found):
+def _gin_sizes(vit):
   return {
-    'video/Size.num_layers': found.num_layers,
-    'video/Size.d_model': found.d_model,
-    'video/Size.d_ff': found.d_ff,
-    'video/Size.num_heads': found.num_heads,
-    'video/Size.d_kv': found.d_model // found.num_heads,
+    'video/Size.num_layers': vit.num_layers,
+    'video/Size.d_model': vit.d_model,
+    'video/Size.d_ff': vit.d_ff,
+    'video/Size.num_heads': vit.num_heads,
+    'video/Size.d_kv': vit.d_model // vit.num_heads,
   }
 
 
 def gin_config(
   found: vit_names.ViT, factorize_positions: bool = False, patch_frames: int = 4
 ) -> tuple[list[str], list[str]]:
-  """The gin files and bindings of a model whose video tower is a ViT's.
+  """Returns the gin files and bindings of a model with a ViT as video tower.
 
   Args:
     found: `ViT`, from `detect`.
-    factorize_positions: The position tables of the release.
-    patch_frames: Frames of a voxel.
+    factorize_positions: Whether to use the position tables of the release.
+    patch_frames: Frames per voxel.
 
   Returns:
     (files, bindings), two lists of strings for `gin_utils.parse`.
@@ -178,7 +179,7 @@ def build_image_model(found: vit_names.ViT) -> tf_keras.Model:
 
 
 def _get_tower(model):
-  """The video tower of a model, checked to be one of ViT's form."""
+  """The video tower of a model; a ValueError unless it has ViT's form."""
   tower = model.towers.get('video')
   if tower is None:
     raise ValueError(
@@ -187,9 +188,9 @@ def _get_tower(model):
     )
   if not isinstance(tower, patch_tower.PatchTower) or tower.shared_layers:
     raise ValueError(
-      'ViT is the video tower of a modality-specific model, and this one is '
-      'of a modality-agnostic model, with Dense layers before and after the '
-      'encoder that ViT does not have. Use a gin file such as '
+      'ViT is the video tower of a modality-specific model, and this model is '
+      'modality-agnostic: it has Dense layers before and after the encoder, '
+      'which ViT does not have. Use a gin file such as '
       'gin/pretrain_ms_mbs.gin.'
     )
   config = tower.encoder.get_config()
@@ -212,33 +213,34 @@ def plan(
   """Plans how a ViT checkpoint fills the video tower of a model.
 
   Args:
-    shapes: Dictionary from the names of its arrays to their shapes.
+    shapes: Shapes of its arrays by name.
     model: A built `vatt.VATT`, modality-specific, or a classifier with one.
-    config: Dictionary, its `config.json`; see `detect`.
-    allow_partial: Go on where shapes differ.
-    factorize_positions: Fit a table for each axis to the table of positions, by
-      least squares; a note says how much is left. Otherwise the model must have
-      one table, without a norm.
+    config: Content of its `config.json`; see `detect`.
+    allow_partial: Whether to continue where shapes differ.
+    factorize_positions: Whether to fit a table for each axis to the table of
+      positions by least squares, with a note on the residual. Otherwise the
+      model must have one table, without a norm.
 
   Returns:
     `plans.Plan`.
 
   Raises:
-    ValueError: it is no ViT, the model has no such tower, or the sizes differ.
+    ValueError: The checkpoint is not a ViT, the model has no such tower, or the
+      sizes differ.
   """
-  found = detect(shapes, config)
+  vit = detect(shapes, config)
   tower = _get_tower(model)
-  _check_sizes(found, tower, allow_partial, factorize_positions)
-  made = plans.Plan([])
-  if found.kind == 'npz':
-    made.notes.append(
-      "An npz file does not say which GeLU and epsilon it needs. The model's "
-      'are the exact GeLU, not its tanh form, and '
-      f'{tower.encoder.epsilon}: look up whether the code that trained '
-      'it has the same.'
+  _check_sizes(vit, tower, allow_partial, factorize_positions)
+  mapping = plans.Plan([])
+  if vit.kind == 'npz':
+    mapping.notes.append(
+      'An npz file does not tell which GeLU and epsilon it needs. The model '
+      'uses the exact GeLU, not its tanh form, and the epsilon '
+      f'{tower.encoder.epsilon}: check that the code that trained it does so '
+      'too.'
     )
   special = _embedding_assignments(
-    found, tower, factorize_positions, made.notes
+    vit, tower, factorize_positions, mapping.notes
   )
   variables = plans.target_variables(model)
   prefix = 'vatt/'
@@ -247,46 +249,49 @@ def plan(
     if part == 'video_embedding':
       assignment = special[name](target)
     elif part == 'video_encoder':
-      assignment = _encoder_assignment(target, name, found, variables[target])
+      assignment = _encoder_assignment(target, name, vit, variables[target])
     else:
-      made.new[target] = 'not of the video tower'
+      mapping.new[target] = 'not of the video tower'
       continue
-    lost = [name for name in assignment.sources if name not in shapes]
-    if lost:
-      made.missing[target] = f'the checkpoint has no {lost[0]}'
+    missing_sources = [
+      name for name in assignment.sources if name not in shapes
+    ]
+    if missing_sources:
+      mapping.missing[target] = f'the checkpoint has no {missing_sources[0]}'
     else:
-      made.assignments.append(assignment)
+      mapping.assignments.append(assignment)
   for name in shapes:
     for pattern, why in vit_names.IGNORED:
       if re.search(pattern, name):
-        made.ignored[name] = why
-  return made
+        mapping.ignored[name] = why
+  return mapping
 
 
-def _encoder_assignment(target, name, found, variable):
-  source = found.prefix + vit_names.encoder_name(name, found.kind)
-  if found.kind == 'safetensors':
+def _encoder_assignment(target, name, vit, variable):
+  source = vit.prefix + vit_names.encoder_name(name, vit.kind)
+  if vit.kind == 'safetensors':
     if name.endswith('/kernel'):
       return plans.copy(target, source, 'transposed', np.transpose)
     return plans.copy(target, source)
   if not re.search(r'/attention/[qkvo]/', name):
     return plans.copy(target, source)
-  # Heads are an axis of their own: the first two of `o`, the last of q, k, v.
+  # Heads are a separate axis: the first two axes of `o` and the last two of q,
+  # k and v are joined.
   if name.endswith('/o/bias'):
     return plans.copy(target, source)
 
   def join_heads(value):
     if value.size != variable.shape.num_elements():
-      return value  # which does not fit, and is reported
+      return value  # does not fit, which the report shows
     return np.reshape(value, variable.shape)
 
   return plans.copy(target, source, 'heads joined', join_heads)
 
 
-def _embedding_assignments(found, tower, factorize_positions, notes):
-  """From names below `video_embedding/` to makers of assignments."""
+def _embedding_assignments(vit, tower, factorize_positions, notes):
+  """Maps names below `video_embedding/` to functions that make assignments."""
   parts = {
-    name: found.prefix + vit_names.PARTS[found.kind][name]
+    name: vit.prefix + vit_names.PARTS[vit.kind][name]
     for name in ('cls', 'positions', 'tokenizer/kernel', 'tokenizer/bias')
   }
   embedding = tower.embedding
@@ -303,7 +308,7 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
 
   def kernel(target):
     def inflate(value):
-      if found.kind == 'safetensors':
+      if vit.kind == 'safetensors':
         value = value.transpose(2, 3, 1, 0)  # (height, width, channels, d)
       value = np.reshape(value, [-1, value.shape[-1]])
       return np.tile(value / np.float32(frames), [frames, 1])
@@ -328,11 +333,11 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
 
   def factorized(name):
     def make(value):
-      grid = value[0, 1:].reshape(*found.grid, -1).astype(np.float64)
+      grid = value[0, 1:].reshape(*vit.grid, -1).astype(np.float64)
       tables, residual = _factorize(grid, embedding.position_embedding)
       if name == 'temporal' and residual is not None:
         notes.append(
-          f'Positions factorized: relative RMS of what is left {residual:.4f}.'
+          f'Positions factorized: relative RMS of the residual {residual:.4f}.'
         )
       return tables[name].astype(np.float32)
 
@@ -356,26 +361,25 @@ def _embedding_assignments(found, tower, factorize_positions, notes):
     'norm/beta': 'beta',
   }
   return makers | {
-    f'position_embedding/{ours}': factorized(name)
-    for ours, name in names.items()
+    f'position_embedding/{weight}': factorized(name)
+    for weight, name in names.items()
   }
 
 
 def _factorize(positions, layer):
-  """Tables for each axis whose sums are nearest to a table of positions.
+  """Fits a table for each axis, so that their sums match a table of positions.
 
-  The sums are fitted by least squares; where a norm follows, then its scale
-  and shift, to what comes out of it.
+  The sums are fitted by least squares; where a norm follows, its scale and
+  shift are then fitted to its output.
 
   Args:
-    positions: Float64 (vertical, horizontal, D).
-    layer: The `PositionEmbedding` that the tables are for.
+    positions: (vertical, horizontal, D) float64: table of positions.
+    layer: `PositionEmbedding` that the tables are for.
 
   Returns:
-    tables: dictionary of `temporal`, `vertical`, `horizontal`, and `gamma` and
-      `beta` for a norm.
-    residual: root mean square of what is left, relative to that of
-      `positions`; None where these are all 0.
+    (tables, residual): a dictionary of `temporal`, `vertical`, `horizontal`,
+    and `gamma` and `beta` for a norm; and the root mean square of the residual,
+    relative to the root mean square of `positions`, or None if these are all 0.
   """
   mean = positions.mean((0, 1))
   tables = {
@@ -401,36 +405,37 @@ def _factorize(positions, layer):
   return tables, np.sqrt(np.square(positions - fitted).mean()) / size
 
 
-def _check_sizes(found, tower, allow_partial, factorize_positions):
+def _check_sizes(vit, tower, allow_partial, factorize_positions):
   """Raises ValueError, naming the first size that differs."""
   encoder, embedding = tower.encoder, tower.embedding
   positions = embedding.position_embedding
   is_exact = positions.form == 'full' and not positions.use_layer_norm
   if factorize_positions and positions.form != 'separable':
     raise ValueError(
-      '`factorize_positions` is for position tables of the release, and the '
-      'model has one for all positions, which takes them exactly. Leave it '
-      "out, or set video/PatchTower.form = 'release'."
+      '`factorize_positions` is for the position tables of the release, and '
+      'the model has one table of all positions, which holds them exactly. '
+      "Leave it out, or set video/PatchTower.form = 'release'."
     )
   if not factorize_positions and not is_exact:
     raise ValueError(
-      "The model has position tables of the release, which cannot hold ViT's "
-      "exactly. Set video/PatchTower.form = 'vit', or give "
-      '`--factorize_positions` for the nearest that they can hold.'
+      'The model has the position tables of the release, which cannot hold '
+      "ViT's exactly. Set video/PatchTower.form = 'vit', or give "
+      '`--factorize_positions` for the closest approximation.'
     )
-  # With `allow_partial`, only what makes other sense of arrays that fit.
+  # With `allow_partial`, compare only values that change what arrays that fit
+  # compute.
   frames, *patch = embedding.patch_size
-  theirs = {
-    **_gin_sizes(found),
-    'video/PatchTower.patch_size': (frames, *found.patch_size),
-    'FRAME_SIZE': found.frame_size,
+  checkpoint_sizes = {
+    **_gin_sizes(vit),
+    'video/PatchTower.patch_size': (frames, *vit.patch_size),
+    'FRAME_SIZE': vit.frame_size,
   }
-  if found.epsilon is not None and not factorize_positions:
-    theirs['epsilon'] = found.epsilon
+  if vit.epsilon is not None and not factorize_positions:
+    checkpoint_sizes['epsilon'] = vit.epsilon
   if allow_partial:
     for name in ('num_layers', 'd_model', 'd_ff'):
-      theirs.pop(f'video/Size.{name}')
-  ours = {
+      checkpoint_sizes.pop(f'video/Size.{name}')
+  model_sizes = {
     'video/Size.num_layers': encoder.num_layers,
     'video/Size.d_model': encoder.d_model,
     'video/Size.d_ff': encoder.d_ff,
@@ -442,8 +447,8 @@ def _check_sizes(found, tower, allow_partial, factorize_positions):
     ),
     'epsilon': encoder.epsilon,
   }
-  bindings = gin_config(found, factorize_positions, frames)[1]
-  gin_sizes.check(theirs, ours, gin_sizes.advise(bindings))
+  bindings = gin_config(vit, factorize_positions, frames)[1]
+  gin_sizes.check(checkpoint_sizes, model_sizes, gin_sizes.advise(bindings))
 
 
 def load(
@@ -455,38 +460,38 @@ def load(
   """Fills the video tower of a model from a ViT checkpoint.
 
   Args:
-    model: A built `vatt.VATT` or a classifier; call this in its strategy's
+    model: A built `vatt.VATT` or a classifier. Call this in its strategy's
       scope.
-    source: `weight_sources.Source`, the opened checkpoint.
-    allow_partial: Take what fits.
+    source: The opened checkpoint.
+    allow_partial: Whether to import only the parts that fit.
     factorize_positions: See `plan`.
 
   Returns:
     `reports.Report`.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or does not fit; see `plan`.
+    ValueError: The checkpoint cannot be read, or does not fit; see `plan`.
   """
-  made = plan(
+  mapping = plan(
     source.shapes, model, source.config, allow_partial, factorize_positions
   )
-  return reports.apply(made, model, source, allow_partial)
+  return reports.apply(mapping, model, source, allow_partial)
 
 
 def export(model: tf_keras.Model, directory: str) -> list[str]:
   """Writes a video tower as `transformers.ViTModel` loads it.
 
-  The image model computes what the tower does with the image repeated for the
-  frames of one voxel. Kernels are summed over these frames; the positions of
-  the first slot of time, norm included, become its table; AGG becomes CLS,
-  whose position is 0.
+  For an image, the image model computes the same as the tower does for the
+  image repeated for the frames of one voxel. Kernels are summed over these
+  frames; the positions of the first time slot, after the norm, become its
+  table; AGG becomes CLS, whose position is 0.
 
   Args:
     model: A built `vatt.VATT`, modality-specific.
-    directory: Gets `model.safetensors` and `config.json`.
+    directory: Folder to write `model.safetensors` and `config.json` to.
 
   Raises:
-    ValueError: the model has no video tower that is a ViT.
+    ValueError: The model has no video tower that is a ViT.
   """
   tower = _get_tower(model)
   encoder, embedding = tower.encoder, tower.embedding

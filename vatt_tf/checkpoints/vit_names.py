@@ -1,4 +1,4 @@
-"""The names and shapes of a ViT's weights in the files of others."""
+"""The names and shapes of a ViT's weights in its two file formats."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -6,8 +6,8 @@ from typing import Any
 
 NUM_CHANNELS = 3
 
-# What stands for `encoder`, a layer, the parts of a layer, and the kinds of
-# weights. The two formats have the same things in them.
+# Names of the encoder, a layer, the parts of a layer, and the kinds of weights
+# in each format. Both formats hold the same weights.
 PARTS = {
   'safetensors': {
     'cls': 'embeddings.cls_token',
@@ -55,7 +55,7 @@ IGNORED = (
   (r'(^|\.)pooler\.', 'the pooler: the feature is the output of CLS itself'),
   (r'^classifier\.|^head/', 'classes of the task that it was trained for'),
   (r'^pre_logits/', 'a map of the classes that it was trained for'),
-  (r'mask_token$', 'of its training with masked patches'),
+  (r'mask_token$', 'used only in training with masked patches'),
 )
 
 ENCODER = {
@@ -72,18 +72,18 @@ ENCODER = {
 
 @dataclasses.dataclass(frozen=True)
 class ViT:
-  """What a ViT checkpoint is.
+  """Kind and sizes of a ViT checkpoint.
 
   Attributes:
     kind: `safetensors` (Hugging Face's names) or `npz` (Google's).
-    prefix: What stands before the names, such as `vit.`.
+    prefix: Prefix of the names, such as `vit.`.
     num_layers: Number of layers.
     d_model: Width D of the tokens.
     d_ff: Inner width of the feed-forward.
     num_heads: Number of attention heads.
-    patch_size: (height, width).
-    grid: (vertical, horizontal), patches of an image.
-    epsilon: Or None where the file does not say.
+    patch_size: (height, width) of a patch in pixels.
+    grid: (vertical, horizontal): number of patches of an image.
+    epsilon: Number added to the variance, or None if the file does not tell.
   """
 
   kind: str
@@ -110,12 +110,12 @@ class ViT:
 
 
 def kind_and_prefix(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:
-  """The naming that the weights follow, and what their names begin with."""
+  """Returns the format whose names the weights have, and their prefix."""
   for kind, parts in PARTS.items():
     anchor = parts['layer'].format(0) + parts['attention/q'] + parts['kernel']
-    found = [name for name in shapes if name.endswith(anchor)]
-    if len(found) == 1:
-      return kind, found[0].removesuffix(anchor)
+    anchors = [name for name in shapes if name.endswith(anchor)]
+    if len(anchors) == 1:
+      return kind, anchors[0].removesuffix(anchor)
   raise ValueError(
     'This is no ViT: expected arrays such as embeddings.cls_token and '
     'encoder.layer.0.… (Hugging Face) or cls and Transformer/encoderblock_0/… '
@@ -124,11 +124,11 @@ def kind_and_prefix(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:
 
 
 def heads(config: Mapping[str, Any] | None) -> int:
-  """The number of heads from config.json, whose form is checked too."""
+  """Returns the number of heads in config.json, after a check of its form."""
   if not config or 'num_attention_heads' not in config:
     raise ValueError(
       'A ViT of Hugging Face needs its config.json beside the weights, with '
-      '`num_attention_heads`, which no weight tells. Download it too.'
+      '`num_attention_heads`, which the weights do not show. Download it too.'
     )
   for name, expected in (('hidden_act', 'gelu'), ('qkv_bias', True)):
     value = config.get(name, expected)
@@ -141,7 +141,7 @@ def heads(config: Mapping[str, Any] | None) -> int:
 
 
 def encoder_name(name: str, kind: str) -> str:
-  """ViT's name for a weight inside the encoder."""
+  """Returns ViT's name for a weight inside the encoder."""
   parts = PARTS[kind]
   path, _, weight = name.rpartition('/')
   if path == 'norm':

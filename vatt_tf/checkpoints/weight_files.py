@@ -1,4 +1,4 @@
-"""Files of named arrays: safetensors of Hugging Face, npz of Google's ViT.
+"""Files of named arrays: Hugging Face's safetensors and npz of Google's ViT.
 
 Arrays are read one at a time, so that a large file needs no more memory than
 its largest array.
@@ -26,9 +26,10 @@ class WeightFile:
   """A file of named arrays.
 
   Attributes:
-    shapes: The shape of each array, by name.
-    read: Reads the array of a name; float32, whatever the file holds.
-    config: What `config.json` beside it says; empty where there is none.
+    shapes: Shape of each array by name.
+    read: Function from a name to the array, in float32 for any type in the
+      file.
+    config: Content of `config.json` beside the file; empty without one.
   """
 
   shapes: dict[str, tuple[int, ...]]
@@ -40,25 +41,25 @@ def open_weights(path: str) -> WeightFile:
   """Opens a file of weights.
 
   Args:
-    path: A `.safetensors` or `.npz` file; or a folder as Hugging Face has
-      them, with `model.safetensors`, or with `model.safetensors.index.json`
-      and the parts that it names.
+    path: A `.safetensors` or `.npz` file; or a folder as on Hugging Face, with
+      `model.safetensors`, or with `model.safetensors.index.json` and the parts
+      that it names.
 
   Raises:
-    ValueError: There is no such file, it is of another kind, or only a part of
-      it is there.
+    ValueError: The file does not exist, is of another kind, or is incomplete.
   """
   path = os.fspath(path)
   if os.path.isdir(path):
-    found = [n for n in (_WEIGHTS, _INDEX) if os.path.exists(f'{path}/{n}')]
-    if not found:
+    names = [n for n in (_WEIGHTS, _INDEX) if os.path.exists(f'{path}/{n}')]
+    if not names:
       raise ValueError(
         f'The folder {path} must hold `{_WEIGHTS}`, or `{_INDEX}` and its '
-        'parts; name another file itself. A `pytorch_model.bin` becomes one by '
-        '`save_pretrained` of a current transformers. Received: '
+        'parts; give the path of a file with another name. To convert a '
+        '`pytorch_model.bin`, load it with a current transformers and call '
+        '`save_pretrained`. Received: '
         f'{", ".join(sorted(os.listdir(path))[:8]) or "an empty folder"}'
       )
-    path = os.path.join(path, found[0])
+    path = os.path.join(path, names[0])
   folder = os.path.dirname(path)
   if not os.path.isfile(path):
     raise ValueError(f'There is no file {path}.')
@@ -102,14 +103,14 @@ def write_model(directory: str, arrays: dict, config: dict) -> None:
   """Writes `model.safetensors` and `config.json`, as Hugging Face names them.
 
   Args:
-    directory: Made where it is not there.
-    arrays: From names to float32 arrays.
-    config: What `config.json` is to say.
+    directory: Folder to write to, which is created if it does not exist.
+    arrays: Arrays in float32 by name.
+    config: Content of `config.json`.
   """
   os.makedirs(directory, exist_ok=True)
   path = os.path.join(directory, _WEIGHTS)
   temporary_path = os.path.join(directory, f'.{_WEIGHTS}.{os.getpid()}.part')
-  # The order matters: safetensors writes the memory of an array as it lies.
+  # The order matters: safetensors writes the memory of an array unchanged.
   safetensors_numpy.save_file(
     {name: np.asarray(value, order='C') for name, value in arrays.items()},
     temporary_path,
@@ -127,12 +128,12 @@ def _read_json(path):
       return json.load(file)
     except ValueError as e:
       raise ValueError(
-        f'The file {path} cannot be read as json: {e}. Download it again.'
+        f'The file {path} cannot be read as JSON: {e}. Download it again.'
       ) from e
 
 
 def _as_float32(value, name, path):
-  # bfloat16 is no kind of NumPy's own.
+  # bfloat16 is not a type of NumPy, so its kind is not 'f'.
   if value.dtype.kind != 'f' and value.dtype.name != 'bfloat16':
     raise ValueError(
       f'{name!r} of {path} must hold floating point numbers. Received: '
@@ -142,7 +143,7 @@ def _as_float32(value, name, path):
 
 
 def _open_safetensors(path):
-  """Opens a file, or says what is wrong with it."""
+  """Opens a file, or raises an error that tells what is wrong with it."""
   if not os.path.exists(path):
     raise ValueError(f'There is no file {path}. Download all parts.')
   with open(path, 'rb') as file:
@@ -150,19 +151,19 @@ def _open_safetensors(path):
     if start == b'version ':
       raise ValueError(
         f'{path} is a pointer of Git LFS, not the weights themselves. Fetch '
-        'them with `git lfs pull`, or download the file by its own link.'
+        'them with `git lfs pull`, or download the file from its own link.'
       )
   try:
     return safetensors.safe_open(path, framework='numpy')
   except safetensors.SafetensorError as e:
     raise ValueError(
-      f'{path} is no whole safetensors file ({os.path.getsize(path)} bytes): '
-      f'{e}. Download it again.'
+      f'{path} is no complete safetensors file ({os.path.getsize(path)} '
+      f'bytes): {e}. Download it again.'
     ) from e
 
 
 def _open_npz(path):
-  """Reads the shapes of an npz file alone."""
+  """Reads only the shapes of an npz file."""
 
   def read(name):
     with np.load(path) as file:
@@ -182,7 +183,7 @@ def _open_npz(path):
           shapes[entry.removesuffix('.npy')] = read_header(file)[0]
   except (zipfile.BadZipFile, EOFError, ValueError) as e:
     raise ValueError(
-      f'{path} is no whole npz file ({os.path.getsize(path)} bytes): {e}. '
+      f'{path} is no complete npz file ({os.path.getsize(path)} bytes): {e}. '
       'Download it again.'
     ) from e
   return WeightFile(shapes, read, {})

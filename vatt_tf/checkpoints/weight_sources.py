@@ -1,4 +1,4 @@
-"""Files of weights, opened as one mapping of names to arrays."""
+"""Opens files of weights as one mapping from names to arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
 import hashlib
@@ -20,22 +20,20 @@ DOWNLOAD_AGAIN = 'Download or copy it again, and compare its size.'
 
 
 class Source:
-  """An opened file of arrays, of which none has been read.
+  """An opened file of arrays, which are read one at a time.
 
   Attributes:
-    path: As given.
-    shapes: As given.
-    config: As given.
+    path: Path of the file.
+    shapes: Shapes of the arrays by name.
+    config: Content of `config.json`.
 
   Args:
-    path: Where it lies.
-    shapes: Dictionary from the name of each array to its shape. Names of
-      TensorFlow's object checkpoints come without
-      `/.ATTRIBUTES/VARIABLE_VALUE`.
-    read: Maps the name of an array to its values.
-    config: What `config.json` beside it says; empty without one.
-    files: Paths of all files that it consists of.
-
+    path: Path of the file.
+    shapes: Shape of each array by name. Names in TensorFlow's object
+      checkpoints do not have `/.ATTRIBUTES/VARIABLE_VALUE`.
+    read: Function from the name of an array to its values.
+    config: Content of `config.json` beside the file; empty without one.
+    files: Paths of all files of the checkpoint.
   """
 
   def __init__(
@@ -53,9 +51,9 @@ class Source:
     self._files = files
 
   def describe_files(self) -> list[dict[str, Any]]:
-    """What the files are: list of dictionaries of name, size and SHA-256.
+    """Returns the name, size and SHA-256 of each file.
 
-    Of a TensorFlow checkpoint the index alone is hashed, since it holds a
+    For a TensorFlow checkpoint only the index is hashed, because it holds a
     checksum of each array.
     """
     described = []
@@ -77,13 +75,13 @@ class Source:
     """Reads one array.
 
     Args:
-      name: One of `shapes`.
+      name: Name of an array, a key of `shapes`.
 
     Returns:
       NumPy array.
 
     Raises:
-      ValueError: the file is damaged or incomplete.
+      ValueError: The file is damaged or incomplete.
     """
     try:
       return self._read(name)
@@ -103,7 +101,7 @@ class Source:
 
 
 def strip_attribute(name: str) -> str:
-  """A name in a TensorFlow object checkpoint, as `Source.shapes` has it."""
+  """Returns the key in `Source.shapes` of a name in a TensorFlow checkpoint."""
   return name.removesuffix(_ATTRIBUTE)
 
 
@@ -111,16 +109,16 @@ def open_source(path: str) -> Source:
   """Opens a checkpoint of any of the formats, without reading its arrays.
 
   Args:
-    path: The prefix of a TensorFlow checkpoint (`…/ckpt-500000`, or the name of
-      one of its files), or a folder with one; or what
-      `weight_files.open_weights` takes: a `.safetensors` or `.npz` file, or a
-      folder of Hugging Face's.
+    path: Prefix of a TensorFlow checkpoint (`…/ckpt-500000`, or the name of one
+      of its files), or a folder with one; or a path for
+      `weight_files.open_weights`: a `.safetensors` or `.npz` file, or a folder
+      as on Hugging Face.
 
   Returns:
     A `Source`.
 
   Raises:
-    ValueError: there is nothing, no checkpoint, or a part of one.
+    ValueError: The path does not exist, or holds no complete checkpoint.
   """
   path = os.fspath(path)
   prefix = folders.strip_file(path)
@@ -131,15 +129,15 @@ def open_source(path: str) -> Source:
     return _open_tensorflow(prefix)
   if not is_folder and not path.endswith(_WEIGHT_FILES):
     folder, name = os.path.split(prefix)
-    others = [
-      os.path.join(folder, other)
-      for other in file_utils.list_folder(folder)
-      if other.startswith(name)
+    similar_paths = [
+      os.path.join(folder, file_name)
+      for file_name in file_utils.list_folder(folder)
+      if file_name.startswith(name)
     ]
     raise ValueError(
       f'There is no checkpoint at {path}: expected {prefix}{folders.INDEX} '
       'with its data beside it, a .safetensors or a .npz file. '
-      f'There is: {", ".join(others) or "nothing of this name"}.'
+      f'Received: {", ".join(similar_paths) or "no file of this name"}.'
     )
   opened = weight_files.open_weights(path)
   files = (

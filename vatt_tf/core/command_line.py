@@ -13,10 +13,7 @@ from typing import Any
 from absl import app, flags, logging
 import tensorflow as tf
 
-from vatt_tf.core import (
-  devices,
-  file_utils,
-)
+from vatt_tf.core import devices, file_utils
 
 # The flags that are defined here are those of the mains.
 flags.disclaim_key_flags()

@@ -20,10 +20,7 @@ from absl import flags, logging
 import gin
 import tensorflow as tf
 
-from vatt_tf.core import (
-  file_utils,
-  old_config,
-)
+from vatt_tf.core import file_utils, old_config
 
 # What holds the folder `gin`: in a checkout by a link to its root.
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
@@ -71,7 +68,7 @@ def find_file(name: str) -> str:
     The path as a string.
 
   Raises:
-    ValueError: when there is no such file; the message lists the top files.
+    ValueError: When there is no such file; the message lists the top files.
   """
   name = file_utils.expand(name)
   for candidate in [name, *(str(root / name) for root in _search_roots())]:
@@ -95,7 +92,7 @@ def get_task() -> Any:
     model.
 
   Raises:
-    ValueError: the files describe no run.
+    ValueError: The files describe no run.
   """
   try:
     reference = gin.query_parameter('evaluate.task')
@@ -117,7 +114,7 @@ def config_beside(checkpoint: str) -> str | None:
     The path of its `config.gin`.
 
   Raises:
-    ValueError: when there is none.
+    ValueError: When there is none.
   """
   directory = file_utils.expand(checkpoint).rstrip('/')
   if not tf.io.gfile.isdir(directory):
@@ -218,7 +215,7 @@ def parse(
       defines or `[scope/]configurable.parameter=value`.
 
   Raises:
-    ValueError: for a file that does not exist, or a name that nothing has;
+    ValueError: For a file that does not exist, or a name that nothing has;
       the message lists the valid ones.
   """
   gin_files, gin_params = list(gin_files or []), list(gin_params or [])

@@ -152,7 +152,7 @@ def uniform(
     num_rows: Number of rows, which may be a () int32 tensor.
 
   Returns:
-    float32 tensor (num_rows, *row_shape) in [0, 1), in steps of 2^-24.
+    Float32 tensor (num_rows, *row_shape) in [0, 1), in steps of 2^-24.
   """
   size = math.prod(row_shape)
   padded = _round_up(size, _WORDS_PER_COUNT)
@@ -191,7 +191,7 @@ def dropout(x: tf.Tensor, rate: float, rng: Rng | None = None) -> tf.Tensor:
     A tensor like `x`.
 
   Raises:
-    ValueError: when `rate` is not in [0, 1) or an inner axis is not static.
+    ValueError: When `rate` is not in [0, 1) or an inner axis is not static.
   """
   if not 0 <= rate < 1:
     raise ValueError(f'`rate` must be in [0, 1). Received: rate={rate}')

@@ -29,7 +29,7 @@ def check_batch_divisible(
     The rows of each replica, an int.
 
   Raises:
-    ValueError: the batch is empty or does not divide.
+    ValueError: The batch is empty or does not divide.
   """
   replicas = strategy.num_replicas_in_sync
   if global_batch_size < 1 or global_batch_size % replicas:
@@ -70,7 +70,7 @@ def make_strategy(
     A `tf.distribute.Strategy`.
 
   Raises:
-    ValueError: an unknown name, too few devices, an argument that the strategy
+    ValueError: An unknown name, too few devices, an argument that the strategy
       does not take, or TF_CONFIG missing or unfit.
     RuntimeError: TensorFlow has already started, or there is no TPU.
   """

@@ -20,7 +20,7 @@ def shape_list(x: tf.Tensor) -> list[int | tf.Tensor]:
     otherwise a scalar int32 tensor.
 
   Raises:
-    ValueError: the rank of `x` is not known.
+    ValueError: The rank of `x` is not known.
   """
   x = tf.convert_to_tensor(x)
   if x.shape.rank is None:

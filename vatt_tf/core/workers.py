@@ -57,7 +57,7 @@ def lost_workers_named() -> Iterator[None]:
   at once; one that no longer answers is given up after half a minute.
 
   Raises:
-    WorkerLostError: it names the worker and says how to go on.
+    WorkerLostError: It names the worker and says how to go on.
   """
   try:
     yield

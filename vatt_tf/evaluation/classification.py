@@ -24,14 +24,14 @@ TOP = (1, 5)
 
 
 class Clips(NamedTuple):
-  """What a classifier says of the clips of a data set.
+  """Outputs of a classifier for the clips of a data set.
 
   Attributes:
-    logits: (N, num_classes) float64 array, the means over the views.
+    logits: (N, num_classes) float64: means over the views.
     labels: (N,) integers, or (N, num_classes) zeros and ones.
-    ids: N strings, the names of the clips.
-    is_missing: (N,) bool array, the clip has no input: its record has not the
-      modality, or it cannot be decoded.
+    ids: Names of the N clips.
+    is_missing: (N,) bool: whether the clip has no input, because its record
+      lacks the modality or cannot be decoded.
   """
 
   logits: np.ndarray
@@ -47,21 +47,21 @@ def classify_dataset(
 
   Args:
     model: A `models.classification.Classifier`.
-    dataset: Iterable of dictionaries of batches, as the input pipeline gives
-      them, with `label`. The rows of a clip follow each other, and may go on in
-      the next batch. Rows whose `valid` is false are padding.
-    num_views: Rows of a clip: `num_clips * num_crops` of the pipeline.
+    dataset: Batches as dictionaries, as the input pipeline yields them, with
+      `label`. The rows of a clip are consecutive, and may continue in the next
+      batch. Rows whose `valid` is false are padding.
+    num_views: Rows per clip: `num_clips * num_crops` of the pipeline.
 
   Returns:
     `Clips`.
 
   Raises:
-    ValueError: the data set is empty or has no labels, its rows do not make
-      clips of so many views, or a clip has no label.
+    ValueError: The data set is empty or has no labels, its rows do not form
+      clips of `num_views` rows, or a clip has no label.
   """
   mask_name = f'{model.modality}_mask'
-  kept = (names.LABEL, names.EXAMPLE_ID, mask_name)
-  rows = outputs.collect(model, dataset, (LOGITS,), kept)
+  entry_names = (names.LABEL, names.EXAMPLE_ID, mask_name)
+  rows = outputs.collect(model, dataset, (LOGITS,), entry_names)
   if names.LABEL not in rows:
     raise ValueError(
       '`dataset` must have labels: set `make_dataset.label = @LabelConfig()`. '
@@ -76,13 +76,13 @@ def classify_dataset(
   if not model.is_multi_label:
     if labels.ndim != 1:
       raise ValueError(
-        '`LabelConfig.is_multi_label` must be that of the model, False. '
+        '`LabelConfig.is_multi_label` must be False, as it is for the model. '
         f'Received: labels of shape {labels.shape}'
       )
     check_labels(labels, ids, num_classes)
   elif labels.shape != (len(ids), num_classes):
     raise ValueError(
-      '`LabelConfig` must be of `is_multi_label` True and of the '
+      '`LabelConfig` must have `is_multi_label` = True and the '
       f'{num_classes} classes of the model. Received: labels of shape '
       f'{labels.shape}'
     )
@@ -104,10 +104,10 @@ def check_views(
   Args:
     rows: Dictionary that `outputs.collect` returned.
     num_rows: Number of rows.
-    num_views: Views of a clip.
+    num_views: Views per clip.
 
   Raises:
-    ValueError: they are not, as the number of rows or the ids tell.
+    ValueError: The number of rows or the ids show that they are not.
   """
   ids = rows.get(names.EXAMPLE_ID)
   is_mixed = False
@@ -115,10 +115,10 @@ def check_views(
     ids = ids.reshape([-1, num_views])
     is_mixed = bool((ids != ids[:, :1]).any())
   if num_views < 1 or num_rows % num_views or is_mixed:
-    text = ', so that clips of several names would mix' if is_mixed else ''
+    text = ', which would mix clips with different ids' if is_mixed else ''
     raise ValueError(
-      '`num_views` must be the rows that the input pipeline gives for a clip, '
-      '`VideoConfig.num_clips` times `num_crops`. Received: '
+      '`num_views` must be the number of rows that the input pipeline yields '
+      'per clip, `VideoConfig.num_clips` times `num_crops`. Received: '
       f'num_views={num_views} for {num_rows} rows{text}'
     )
 
@@ -130,18 +130,18 @@ def check_labels(
 
   Args:
     labels: (N,) integer array.
-    ids: N names.
+    ids: Names of the N clips.
     num_classes: Number of classes.
 
   Raises:
-    ValueError: one has not; the message names the clips.
+    ValueError: A label is out of range; the message names the clips.
   """
-  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-  if wrong.size:
+  invalid = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if invalid.size:
     raise ValueError(
       f'Every clip must have a label in [0, {num_classes}). Received: '
-      f'{len(wrong)} of {len(labels)} have none: '
-      f'{outputs.enumerate_names([ids[i] for i in wrong])}. Labels outside '
+      f'{len(invalid)} of {len(labels)} have none: '
+      f'{outputs.enumerate_names([ids[i] for i in invalid])}. Labels outside '
       'the range are named in the log above; make the records again with the '
       'labels.txt of these classes, or set the number of classes.'
     )
@@ -150,23 +150,23 @@ def check_labels(
 def check_missing(
   is_missing: np.ndarray, ids: Sequence[str], modality: str, max_share: float
 ) -> None:
-  """Raises when too many clips lack what is classified.
+  """Raises when too many clips lack the modality to classify.
 
   Args:
     is_missing: (N,) bool array.
-    ids: N names.
-    modality: The one that is missing.
-    max_share: Share of the clips, above which it is an error.
+    ids: Names of the N clips.
+    modality: The modality that is missing.
+    max_share: Largest share of such clips that is allowed.
 
   Raises:
-    ValueError: more than that share; the message names the clips.
+    ValueError: More clips lack the modality; the message names them.
   """
-  missing = np.flatnonzero(is_missing)
-  if len(missing) > max_share * len(ids):
+  rows = np.flatnonzero(is_missing)
+  if len(rows) > max_share * len(ids):
     raise ValueError(
-      f'{len(missing)} of {len(ids)} clips have no {modality} that can be '
-      f'read, more than `max_missing_share`={max_share} allows: '
-      f'{outputs.enumerate_names([ids[i] for i in missing])}. Look at them '
+      f'{len(rows)} of {len(ids)} clips have no readable {modality}, more than '
+      f'`max_missing_share`={max_share} allows: '
+      f'{outputs.enumerate_names([ids[i] for i in rows])}. Look at them '
       'with `python -m vatt_tf.inspect_records`.'
     )
 
@@ -174,7 +174,7 @@ def check_missing(
 def single_label_metrics(
   scores: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-  """Top-1 and top-5, each beside what chance gives, and the confusions.
+  """Returns top-1 and top-5, each with its chance level, and the confusions.
 
   Args:
     scores: (N, C) float array.
@@ -184,35 +184,35 @@ def single_label_metrics(
     A dictionary: `top_1`, `top_5`, `chance_top_1`, `chance_top_5` (a random
     order of the classes), `class_accuracy` (C values, None for a class without
     clips), and `confusion`, the cells of the confusion matrix that are not 0:
-    lists of right class, predicted class, and number of clips.
+    lists of true class, predicted class, and number of clips.
 
   Raises:
-    ValueError: as `metrics.top_k_accuracy`.
+    ValueError: As `metrics.top_k_accuracy`.
   """
   scores = np.asarray(scores)
   num_classes = scores.shape[-1]
-  result = {}
+  metrics = {}
   for k in TOP:
-    result[f'top_{k}'] = metrics_lib.top_k_accuracy(scores, labels, k)
-    result[f'chance_top_{k}'] = min(1.0, k / num_classes)
+    metrics[f'top_{k}'] = metrics_lib.top_k_accuracy(scores, labels, k)
+    metrics[f'chance_top_{k}'] = min(1.0, k / num_classes)
   matrix = metrics_lib.confusion_matrix(labels, scores.argmax(1), num_classes)
   counts = matrix.sum(axis=1)
-  result['class_accuracy'] = [
+  metrics['class_accuracy'] = [
     float(matrix[i, i] / counts[i]) if counts[i] else None
     for i in range(num_classes)
   ]
-  result['confusion'] = [
+  metrics['confusion'] = [
     [int(i), int(j), int(matrix[i, j])] for i, j in np.argwhere(matrix)
   ]
-  return result
+  return metrics
 
 
 def multi_label_metrics(
   scores: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-  """mAP, AUC and d-prime: means over the classes, and of each class.
+  """Returns mAP, AUC and d-prime: means over the classes, and per class.
 
-  A class without positives is left out of all three means, a class without
+  A class without positives is left out of all three means, and a class without
   negatives out of AUC and d-prime; both are listed.
 
   Args:
@@ -226,19 +226,19 @@ def multi_label_metrics(
     `without_positives` and `without_negatives`.
 
   Raises:
-    ValueError: as `metrics.multi_label_metrics`.
+    ValueError: As `metrics.multi_label_metrics`.
   """
-  found = metrics_lib.multi_label_metrics(scores, labels)
-  positives = found['num_positives']
+  class_metrics = metrics_lib.multi_label_metrics(scores, labels)
+  positives = class_metrics['num_positives']
   num_clips = len(labels)
-  defined = np.isfinite(found['average_precision'])
-  share = positives / num_clips  # what average precision is by chance
-  result = {
-    'mAP': _mean(found['average_precision']),
+  defined = np.isfinite(class_metrics['average_precision'])
+  share = positives / num_clips  # the average precision of a random order
+  metrics = {
+    'mAP': _mean(class_metrics['average_precision']),
     'chance_mAP': _mean(np.where(defined, share, math.nan)),
-    'AUC': _mean(found['auc']),
+    'AUC': _mean(class_metrics['auc']),
     'chance_AUC': 0.5,
-    'd_prime': _mean(found['d_prime']),
+    'd_prime': _mean(class_metrics['d_prime']),
     'chance_d_prime': 0.0,
     'without_positives': np.flatnonzero(positives == 0).tolist(),
     'without_negatives': np.flatnonzero(positives == num_clips).tolist(),
@@ -248,12 +248,14 @@ def multi_label_metrics(
     ('class_AUC', 'auc'),
     ('class_d_prime', 'd_prime'),
   ):
-    result[name] = [None if math.isnan(x) else x for x in found[key].tolist()]
-  return result
+    metrics[name] = [
+      None if math.isnan(x) else x for x in class_metrics[key].tolist()
+    ]
+  return metrics
 
 
 def _mean(values):
-  """The mean of the values that are no NaN, or None."""
+  """The mean of the values that are not NaN, or None."""
   values = values[~np.isnan(values)]
   return float(values.mean()) if values.size else None
 
@@ -261,23 +263,23 @@ def _mean(values):
 def read_label_names(
   label_names: Sequence[str] | str | None, num_classes: int
 ) -> list[str] | None:
-  """The names of the classes.
+  """Returns the names of the classes.
 
   Args:
     label_names: Path of a `labels.txt` (line i names class i), a list of names,
-      or None: their numbers.
-    num_classes: None: as many as there are names.
+      or None to name the classes by their numbers.
+    num_classes: Number of classes. None means one for each name.
 
   Returns:
     A list of strings.
 
   Raises:
-    ValueError: there is no such file, it is empty, or it has not `num_classes`
-      lines.
+    ValueError: The file does not exist, is empty, or does not have
+      `num_classes` lines.
   """
   if label_names is None:
     return [str(i) for i in range(num_classes)]
-  found = label_names
+  lines = label_names
   if isinstance(label_names, str):
     if not tf.io.gfile.exists(label_names):
       raise ValueError(
@@ -286,13 +288,13 @@ def read_label_names(
         f'Received: label_names={label_names!r}'
       )
     with tf.io.gfile.GFile(label_names) as file:
-      found = file.read().splitlines()
-  if not len(found) or (num_classes or len(found)) != len(found):
+      lines = file.read().splitlines()
+  if not len(lines) or (num_classes or len(lines)) != len(lines):
     raise ValueError(
       f'`label_names` must name the {num_classes or ""} classes. Received: '
-      f'{len(found)} names in label_names={label_names!r}'
+      f'{len(lines)} names in label_names={label_names!r}'
     )
-  return list(found)
+  return list(lines)
 
 
 @gin.register
@@ -302,14 +304,13 @@ class ClassificationEvaluation:
   Calling it with a `models.classification.Classifier` and a data set returns
   metrics: those of `single_label_metrics` or `multi_label_metrics`, and
   `num_clips`, `num_views`, `num_classes`, `label_names`, `num_dropped` and
-  `share_dropped` (clips of the data set that are in no figure), `num_missing`
-  (clips without the input, which are classified as they are: zeros).
+  `share_dropped` (clips of the data set that no metric includes), and
+  `num_missing` (clips without the input, which are classified as zeros).
 
   Args:
-    num_views: Rows of a clip, see `classify_dataset`.
+    num_views: Rows per clip, see `classify_dataset`.
     label_names: See `read_label_names`.
-    max_missing_share: The share of clips without the input above which the
-      evaluation is an error.
+    max_missing_share: Largest share of clips without the input that is allowed.
   """
 
   name = 'classification'
@@ -329,8 +330,8 @@ class ClassificationEvaluation:
     """Evaluates; see the class."""
     if not hasattr(model, 'num_classes'):
       raise ValueError(
-        'Classification needs a fine-tuned model, a `Classifier`. One that was '
-        'pre-trained can be probed (gin/eval/linear_probe.gin), or told the '
+        'Classification needs a fine-tuned model, a `Classifier`. Evaluate a '
+        'pre-trained model with probes (gin/eval/linear_probe.gin) or by the '
         f'names of the classes (gin/eval/zero_shot.gin). Received: {model!r}'
       )
     label_names = read_label_names(self._label_names, model.num_classes)
@@ -357,7 +358,7 @@ class ClassificationEvaluation:
     }
 
   def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures by name, such as `top_1` or `mAP`: a dictionary of floats."""
+    """Returns the scalar metrics by name, such as `top_1` or `mAP`."""
     return {
       name: value
       for name, value in metrics.items()
@@ -365,15 +366,15 @@ class ClassificationEvaluation:
     }
 
   def format_table(self, metrics: Mapping[str, Any]) -> str:
-    """The metrics as text for people, without a newline at the end."""
+    """Returns the metrics as text for people, without a newline at the end."""
     return format_table(metrics)
 
 
 def format_table(metrics: Mapping[str, Any]) -> str:
-  """A table of the metrics of classification for people.
+  """Returns a table of the metrics of classification for people.
 
   Args:
-    metrics: What `ClassificationEvaluation` returned.
+    metrics: Metrics that `ClassificationEvaluation` returned.
 
   Returns:
     Text of several lines, without a newline at the end.
@@ -382,7 +383,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
   lines = format_figures(metrics)
   lines.append(
     f'{count(metrics["num_clips"], "clip")}, '
-    f'{count(metrics["num_views"], "view")} a clip (logits averaged), '
+    f'{count(metrics["num_views"], "view")} per clip (logits averaged), '
     f'{count(metrics["num_classes"], "class")}; '
     f'{count(metrics["num_dropped"], "clip")} dropped '
     f'({metrics["share_dropped"]:.1%}).'
@@ -396,44 +397,45 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 
 def format_figures(metrics: Mapping[str, Any]) -> str:
-  """The rows of the figures, each beside chance.
+  """Returns a table row for each metric, with its chance level.
 
   Args:
-    metrics: With what `single_label_metrics` or `multi_label_metrics` returned.
+    metrics: Metrics with those that `single_label_metrics` or
+      `multi_label_metrics` returned.
 
   Returns:
     List of lines.
   """
-  figures = [f'top_{k}' for k in TOP]
+  metric_names = [f'top_{k}' for k in TOP]
   if 'mAP' in metrics:
-    figures = ['mAP', 'AUC', 'd_prime']
-  lines = [f'{"figure":<10}{"measured":>10}{"chance":>10}']
-  for figure in figures:
-    values = (metrics[figure], metrics[f'chance_{figure}'])
+    metric_names = ['mAP', 'AUC', 'd_prime']
+  lines = [f'{"metric":<10}{"measured":>10}{"chance":>10}']
+  for name in metric_names:
+    values = (metrics[name], metrics[f'chance_{name}'])
     cells = ['none' if v is None else f'{v:.3f}' for v in values]
-    lines.append(f'{figure:<10}{cells[0]:>10}{cells[1]:>10}')
+    lines.append(f'{name:<10}{cells[0]:>10}{cells[1]:>10}')
   return lines
 
 
 def notes_on_classes(metrics: Mapping[str, Any]) -> list[str]:
-  """Lines that name the classes that are left out of a mean.
+  """Returns lines that name the classes that are left out of a mean.
 
   Args:
-    metrics: With what `multi_label_metrics` returned, and `label_names`.
+    metrics: Metrics that `multi_label_metrics` returned, and `label_names`.
 
   Returns:
     List of lines.
   """
   lines = []
-  for what, means in (
+  for key, means in (
     ('without_positives', 'all means'),
     ('without_negatives', 'AUC and d-prime'),
   ):
-    classes = metrics.get(what)
+    classes = metrics.get(key)
     if classes:
       named = [metrics['label_names'][i] for i in classes]
       lines.append(
-        f'Left out of {means}, {what.replace("_", " ")}: '
+        f'Left out of {means}, {key.replace("_", " ")}: '
         f'{outputs.enumerate_names(named)}.'
       )
   return lines

@@ -1,7 +1,7 @@
-"""Frozen features of all clips of a data set, for probes and pictures.
+"""Frozen features of all clips of a data set, for probes and plots.
 
-The clips of a video, the windows that the input pipeline takes of one record
-and the records that have one id, are rows of one video.
+The windows that the input pipeline takes from one record, and the records that
+have one id, are rows of one video.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
 from vatt_tf.evaluation import outputs
 
-# Which tower gives what; captions are no clips.
+# The tower that computes each feature. Captions are not clips.
 MODALITY_OF = {
   key: modality
   for modality, row in modality_table.MODALITIES.items()
@@ -28,12 +28,12 @@ class Features(NamedTuple):
   """Features of the clips of N videos.
 
   Attributes:
-    values: Dictionary from the name of a feature to (V, D) float32, a row for
-      each clip. Clips without the modality have rows too, of no meaning.
-    videos: (V,) int64 array, in [0, N): the video of each clip.
-    has_input: Dictionary from modality to (V,) bool: the clip has it.
-    ids: List of N strings, in the order of the data set.
-    labels: (N,) int64, (N, num_classes) float32, or None without labels.
+    values: (V, D) float32 for each feature name: a row for each clip. Rows of
+      clips without the modality have no meaning.
+    videos: (V,) int64: the video of each clip, in [0, N).
+    has_input: (V,) bool for each modality: whether the clip has it.
+    ids: Ids of the N videos, in the order of the data set.
+    labels: (N,) int64 or (N, num_classes) float32, or None without labels.
   """
 
   values: dict[str, np.ndarray]
@@ -50,19 +50,19 @@ def extract(
 
   Args:
     model: A `models.vatt.VATT`, or a `models.classification.Classifier`, whose
-      tower is taken.
-    dataset: Iterable of dictionaries of batches, as the input pipeline gives
-      them in evaluation, with `example_id`; `label` is optional.
-    feature_names: Names, keys of `MODALITY_OF`: pooled features of the towers
+      tower is used.
+    dataset: Batches as dictionaries, as the input pipeline yields them in
+      evaluation, with `example_id`; `label` is optional.
+    feature_names: Keys of `MODALITY_OF`: pooled features of the towers
       (`video_feature`) and embeddings (`video_vt`), not normalised.
 
   Returns:
     `Features`.
 
   Raises:
-    ValueError: an unknown feature, or one that the model has not; a record
-      without an id, records of one id with different labels; the data set is
-      empty, or a feature is not finite.
+    ValueError: A feature is unknown, not finite, or not an output of the model;
+      a record has no id, or records of one id have different labels; or the
+      data set is empty.
   """
   unknown = [name for name in feature_names if name not in MODALITY_OF]
   if unknown or not feature_names:
@@ -73,13 +73,13 @@ def extract(
   modalities = sorted({MODALITY_OF[name] for name in feature_names})
   if not set(modalities) <= set(model.modalities):
     raise ValueError(
-      f'The model has the modalities {", ".join(model.modalities)} alone. '
+      f'The model has only the modalities {", ".join(model.modalities)}. '
       f'Received: features={list(feature_names)}'
     )
 
   def run(features, training):
-    del training  # of frozen features
-    found = {}
+    del training  # the features are frozen
+    embeddings = {}
     for modality in modalities:
       key = model.towers[modality].input_name
       if key not in features:
@@ -87,17 +87,18 @@ def extract(
           f'`dataset` must have the input {key!r} of the {modality} tower, '
           f'such as `make_dataset.{modality}`. Received: {sorted(features)}'
         )
-      found.update(model.embed(modality, features[key]))
-    return found
+      embeddings.update(model.embed(modality, features[key]))
+    return embeddings
 
-  kept = [f'{modality}_mask' for modality in modalities]
-  kept += [names.LABEL, names.EXAMPLE_ID]
-  rows = outputs.collect(run, dataset, feature_names, kept)
+  entry_names = [f'{modality}_mask' for modality in modalities]
+  entry_names += [names.LABEL, names.EXAMPLE_ID]
+  rows = outputs.collect(run, dataset, feature_names, entry_names)
   absent = [name for name in feature_names if name not in rows]
   if absent:
     raise ValueError(
-      f'The model does not give {", ".join(absent)}: its loss has no term for '
-      'that. Choose other `features`, such as video_feature.'
+      f'The model does not compute {", ".join(absent)}, because its loss has '
+      'no such term. Choose other `features`, such as video_feature. '
+      f'Received: features={list(feature_names)}'
     )
   num_rows = len(rows[feature_names[0]])
   ids, videos = _videos(rows, num_rows)
@@ -112,17 +113,17 @@ def extract(
 
 
 def concatenate(first: Features, second: Features) -> Features:
-  """Features of two data sets as one; a video that both have is one video.
+  """Concatenates the features of two data sets, and merges shared videos.
 
   Args:
-    first: `Features`.
-    second: `Features` of the same names.
+    first: Features of the first data set.
+    second: Features of the second data set, with the same names.
 
   Returns:
     `Features`.
 
   Raises:
-    ValueError: a video has different labels in the two.
+    ValueError: A video has different labels in the two.
   """
   numbers = {name: i for i, name in enumerate(first.ids)}
   ids = list(first.ids)
@@ -142,8 +143,11 @@ def concatenate(first: Features, second: Features) -> Features:
   if differs.size:
     raise ValueError(_two_labels([second.ids[i] for i in differs]))
 
-  def joined(one, other):
-    return {key: np.concatenate([one[key], other[key]]) for key in one}
+  def joined(arrays, more_arrays):
+    return {
+      key: np.concatenate([value, more_arrays[key]])
+      for key, value in arrays.items()
+    }
 
   return Features(
     joined(first.values, second.values),
@@ -155,7 +159,7 @@ def concatenate(first: Features, second: Features) -> Features:
 
 
 def _videos(rows, num_rows):
-  """The names of the videos, and the number of each row's: (V,) int64."""
+  """The names of the videos, and (V,) int64, the number of each row's video."""
   values = rows.get(names.EXAMPLE_ID)
   if values is None:
     values = np.full([num_rows], b'')
@@ -163,9 +167,9 @@ def _videos(rows, num_rows):
   unnamed = [i for i, value in enumerate(row_ids) if not value]
   if unnamed:
     raise ValueError(
-      'Every record must have an `example/id`, which says which clips are of '
-      f'one video. Received: {len(unnamed)} of {num_rows} rows have none, the '
-      f'first is row {unnamed[0]}. `vatt_tf.ingest` writes them.'
+      'Every record must have an `example/id`, which tells the clips of one '
+      f'video. Received: {len(unnamed)} of {num_rows} rows have none, the '
+      f'first is row {unnamed[0]}. `vatt_tf.ingest` writes the ids.'
     )
   ids = list(dict.fromkeys(row_ids))
   numbers = {name: i for i, name in enumerate(ids)}
@@ -183,25 +187,26 @@ def _labels(rows, videos, ids):
   labels = values[first]
   differs = (labels[videos] != values).reshape([len(videos), -1]).any(axis=1)
   if differs.any():
-    found = dict.fromkeys(ids[i] for i in videos[differs])
-    raise ValueError(_two_labels(found))
+    video_ids = dict.fromkeys(ids[i] for i in videos[differs])
+    raise ValueError(_two_labels(video_ids))
   return labels
 
 
-def _two_labels(found):
+def _two_labels(video_ids):
   return (
     'Records of one `example/id` must have one label. Received: several for '
-    f'{outputs.enumerate_names(found)}. Give each clip its own id, or mend '
-    'the labels.'
+    f'{outputs.enumerate_names(video_ids)}. Give each clip its own id, or '
+    'correct the labels.'
   )
 
 
 def _check_finite(name, value, has_input, videos, ids):
-  is_wrong = ~np.isfinite(value).all(axis=1) & has_input
-  if is_wrong.any():
-    found = dict.fromkeys(ids[i] for i in videos[is_wrong])
+  is_invalid = ~np.isfinite(value).all(axis=1) & has_input
+  if is_invalid.any():
+    video_ids = dict.fromkeys(ids[i] for i in videos[is_invalid])
     raise ValueError(
-      f'`{name}` must be finite. Received: {np.sum(is_wrong)} of {len(value)} '
-      f'are not, those of {outputs.enumerate_names(found)}. Look at the '
-      'checkpoint that made them.'
+      f'`{name}` must be finite. Received: {np.sum(is_invalid)} of '
+      f'{len(value)} are not, from {outputs.enumerate_names(video_ids)}. Look '
+      'at the '
+      'checkpoint that computed them.'
     )

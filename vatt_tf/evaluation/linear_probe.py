@@ -1,10 +1,11 @@
 """Classifiers of frozen features: a linear head, an SVM, nearest neighbours.
 
-`ProbeEvaluation` says how well they tell classes apart, over several splits.
+`ProbeEvaluation` measures how well they distinguish classes, over several
+splits.
 
-What they learn from and are tested on are videos, of several clips each. All
-clips of a training video are examples with its label; of a test video the
-scores of the clips are averaged (the nearest neighbours are those of the mean).
+They learn from, and are tested on, videos of several clips each. All clips of a
+training video are examples with its label; the scores of a test video's clips
+are averaged (nearest neighbours are found for the mean of its clips).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +24,18 @@ from vatt_tf.evaluation import (
   probe_classifiers,
 )
 from vatt_tf.evaluation import features as features_lib
-from vatt_tf.evaluation import (
-  splits as splits_lib,
-)
+from vatt_tf.evaluation import splits as splits_lib
 
 
 @gin.register
 class ProbeEvaluation:
-  """How well classifiers of frozen features do, over one or several splits.
+  """Accuracy of classifiers of frozen features, over one or several splits.
 
-  Calling it with a `models.vatt.VATT` and a data set (of evaluation, with
+  Calling it with a `models.vatt.VATT` and a data set (for evaluation, with
   single labels and ids) returns metrics: `features`, from the name of a feature
   to the name of a probe to `top_1` and `top_5`, the means over the splits,
   `top_1_spread` and `top_5_spread`, their standard deviations (None for one
-  split), and `splits`, what each gave; `splits`, the sizes of each split;
+  split), and `splits`, the metrics of each; `splits`, the sizes of each split;
   `num_videos`, `num_classes`, `label_names`, `chance_top_1`, `chance_top_5`,
   `min_clips_per_video` and `max_clips_per_video`.
 
@@ -44,20 +43,21 @@ class ProbeEvaluation:
   counts as wrong; a training video without the input is left out.
 
   Args:
-    probes: List of functions such as `lrc`, `svm` and `knn`.
-    features: List of names, see `features.extract`.
+    probes: Functions such as `lrc`, `svm` and `knn`.
+    features: Names of features, see `features.extract`.
     train_dataset: `make_dataset` for the videos to learn from, in evaluation
-      form; None: they are in the data set too, and `splits` says which.
-    splits: Callable from the list of all ids to a list of `splits.Split`, such
-      as `ListedSplits`; None: one split, which learns from `train_dataset` and
-      is tested on the data set.
-    label_names: See `classification.read_label_names`; None: as many classes as
-      the labels have.
-    group_pattern: Regular expression with one group, found in ids: videos with
-      equal finds are of one recording, and never parted where a probe chooses a
-      hyper-parameter. None: every video is of its own.
-    max_missing_share: The share of the videos without the input above which it
-      is an error.
+      form. None means that the data set holds them too, as `splits` lists them.
+    splits: Function from the list of all ids to a list of `splits.Split`, such
+      as `ListedSplits`. None means one split, which learns from `train_dataset`
+      and is tested on the data set.
+    label_names: See `classification.read_label_names`. None means as many
+      classes as the labels have.
+    group_pattern: Regular expression with one group, which is searched in the
+      ids. Videos whose group matches the same text come from one recording, and
+      are never split where a probe chooses a hyper-parameter. None means that
+      every video is a recording.
+    max_missing_share: Largest share of videos without the input that is
+      allowed.
   """
 
   name = 'probe'
@@ -90,98 +90,106 @@ class ProbeEvaluation:
 
   def __call__(self, model, dataset):
     """Evaluates; see the class."""
-    found = features_lib.extract(model, dataset, self._features)
-    _check_single_labels(found.labels)
-    found, splits = self._split(model, dataset, found)
-    num_classes = int(found.labels.max(initial=0)) + 1
+    features = features_lib.extract(model, dataset, self._features)
+    _check_single_labels(features.labels)
+    features, splits = self._split(model, dataset, features)
+    num_classes = int(features.labels.max(initial=0)) + 1
     if self._label_names is not None:
       label_names = classification.read_label_names(self._label_names, None)
       num_classes = len(label_names)
     else:
       label_names = [str(i) for i in range(num_classes)]
-    classification.check_labels(found.labels, found.ids, num_classes)
-    groups = _groups(found.ids, self._group_pattern)
-    clips = np.bincount(found.videos)
-    result = {
+    classification.check_labels(features.labels, features.ids, num_classes)
+    groups = _groups(features.ids, self._group_pattern)
+    clips = np.bincount(features.videos)
+    summary = {
       'features': {},
       'splits': {
-        split.name: self._sizes(split, found, label_names) for split in splits
+        split.name: self._sizes(split, features, label_names)
+        for split in splits
       },
-      'num_videos': len(found.ids),
+      'num_videos': len(features.ids),
       'num_classes': num_classes,
       'label_names': label_names,
       'min_clips_per_video': int(clips.min()),
       'max_clips_per_video': int(clips.max()),
     }
     for k in classification.TOP:
-      result[f'chance_top_{k}'] = min(1.0, k / num_classes)
+      summary[f'chance_top_{k}'] = min(1.0, k / num_classes)
     for name in self._features:
-      videos = self._videos(found, name, groups)
-      result['features'][name] = {
+      videos = self._videos(features, name, groups)
+      summary['features'][name] = {
         probe.__name__: _over_splits(probe, videos, splits, num_classes)
         for probe in self._probes
       }
-    return result
+    return summary
 
-  def _split(self, model, dataset, found):
-    """All features, and the splits of their videos."""
-    num_test = len(found.ids)
+  def _split(self, model, dataset, features):
+    """The features of all videos, and the splits of the videos."""
+    num_test = len(features.ids)
     if self._train_dataset is not None:
       batch_size = next(iter(dataset.element_spec.values())).shape[0]
       train = features_lib.extract(
         model, self._train_dataset(global_batch_size=batch_size), self._features
       )
       _check_single_labels(train.labels)
-      both = sorted(set(train.ids) & set(found.ids))
-      if both:
+      shared = sorted(set(train.ids) & set(features.ids))
+      if shared:
         raise ValueError(
-          'A video must not be in the training records and in the test records '
-          f'of a probe. Received: {outputs.enumerate_names(both)}'
+          'A video must not be in both the training records and the test '
+          f'records of a probe. Received: {outputs.enumerate_names(shared)}'
         )
-      found = features_lib.concatenate(found, train)
+      features = features_lib.concatenate(features, train)
     if self._splits is not None:
-      return found, self._splits(found.ids)
-    numbers = np.arange(len(found.ids))
+      return features, self._splits(features.ids)
+    numbers = np.arange(len(features.ids))
     split = splits_lib.Split('test', numbers[num_test:], numbers[:num_test], 0)
-    return found, [split]
+    return features, [split]
 
-  def _videos(self, found, name, groups):
+  def _videos(self, features, name, groups):
     """The clips that have a feature, as `Videos`."""
     modality = features_lib.MODALITY_OF[name]
-    used = found.has_input[modality]
-    is_missing = np.bincount(found.videos[used], minlength=len(found.ids)) == 0
+    used = features.has_input[modality]
+    is_missing = (
+      np.bincount(features.videos[used], minlength=len(features.ids)) == 0
+    )
     classification.check_missing(
-      is_missing, found.ids, modality, self._max_missing_share
+      is_missing, features.ids, modality, self._max_missing_share
     )
     return probe_classifiers.Videos(
-      found.values[name][used], found.videos[used], found.labels, groups
+      features.values[name][used],
+      features.videos[used],
+      features.labels,
+      groups,
     )
 
-  def _sizes(self, split, found, label_names):
-    """What is said of a split, whatever the probe."""
-    unseen = np.setdiff1d(found.labels[split.test], found.labels[split.train])
+  def _sizes(self, split, features, label_names):
+    """The sizes of a split, which all probes share."""
+    unseen = np.setdiff1d(
+      features.labels[split.test], features.labels[split.train]
+    )
     listed = len(split.test) + split.num_without_record
     return {
       'num_train': len(split.train),
       'num_test': len(split.test),
       'num_dropped': split.num_without_record,
       'share_dropped': split.num_without_record / listed,
-      'num_in_no_list': len(found.ids) - len(split.train) - len(split.test),
+      'num_in_no_list': len(features.ids) - len(split.train) - len(split.test),
       'classes_not_learned': [label_names[i] for i in unseen],
     }
 
   def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures by name, such as `video_feature/svm/top_1`: floats."""
+    """Returns the scalar metrics by name, such as `video_feature/svm/top_1`."""
     return {
-      f'{feature}/{probe}/{figure}': float(result[figure])
+      f'{feature}/{probe}/{name}': float(probe_metrics[name])
       for feature, probes in metrics['features'].items()
-      for probe, result in probes.items()
-      for figure in ('top_1', 'top_5', 'top_1_spread', 'top_5_spread')
-      if result[figure] is not None
+      for probe, probe_metrics in probes.items()
+      for name in ('top_1', 'top_5', 'top_1_spread', 'top_5_spread')
+      if probe_metrics[name] is not None
     }
 
   def format_table(self, metrics: Mapping[str, Any]) -> str:
-    """The metrics as text for people, without a newline at the end."""
+    """Returns the metrics as text for people, without a newline at the end."""
     return format_table(metrics)
 
 
@@ -189,13 +197,13 @@ def _check_single_labels(labels):
   if labels is None or labels.ndim != 1:
     received = 'no labels' if labels is None else 'labels of several classes'
     raise ValueError(
-      'Probes need one label a video: `make_dataset.label = @LabelConfig()` '
+      'Probes need one label per video: `make_dataset.label = @LabelConfig()` '
       f'with `is_multi_label` False. Received: {received}'
     )
 
 
 def _groups(ids, pattern):
-  """(N,) array of strings: the recording of each video."""
+  """The recording of each video: (N,) strings."""
   if pattern is None:
     return np.asarray(ids)
   matches = [re.search(pattern, name) for name in ids]
@@ -210,8 +218,8 @@ def _groups(ids, pattern):
 
 
 def _over_splits(probe, videos, splits, num_classes):
-  """What a probe gives on each split, and over them."""
-  results = {}
+  """The metrics of a probe on each split, and their means and spreads."""
+  split_metrics = {}
   has_clips = np.bincount(videos.videos, minlength=len(videos.labels)) > 0
   for split in splits:
     train = split.train[has_clips[split.train]]
@@ -220,51 +228,52 @@ def _over_splits(probe, videos, splits, num_classes):
         f'Split {split.name!r} must have videos to learn from and to test on. '
         f'Received: {len(train)} and {len(split.test)}'
       )
-    scores, said = probe(
+    scores, details = probe(
       videos.take(train), videos.take(split.test), num_classes
     )
     labels = videos.labels[split.test]
-    results[split.name] = {
+    split_metrics[split.name] = {
       **{
         f'top_{k}': metrics.top_k_accuracy(scores, labels, k)
         for k in classification.TOP
       },
-      **said,
+      **details,
     }
-  over = {'splits': results}
+  summary = {'splits': split_metrics}
   for k in classification.TOP:
-    values = [result[f'top_{k}'] for result in results.values()]
-    over[f'top_{k}'] = float(np.mean(values))
+    values = [row[f'top_{k}'] for row in split_metrics.values()]
+    summary[f'top_{k}'] = float(np.mean(values))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    over[f'top_{k}_spread'] = spread
-  return over
+    summary[f'top_{k}_spread'] = spread
+  return summary
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-  """A table of the metrics of probes for people.
+  """Returns a table of the metrics of probes for people.
 
   Args:
-    results: What `ProbeEvaluation` returned.
+    results: Metrics that `ProbeEvaluation` returned.
 
   Returns:
     Text of several lines, without a newline at the end: a row for each feature
     and probe, chance in brackets, then the splits and what was left out.
   """
-  figures = [f'top_{k}' for k in classification.TOP]
-  rows = [['feature', 'probe', *(f'{figure} (chance)' for figure in figures)]]
+  metric_names = [f'top_{k}' for k in classification.TOP]
+  rows = [['feature', 'probe', *(f'{name} (chance)' for name in metric_names)]]
   names = list(results['splits'])
   if len(names) > 1:
     rows[0] += [f'top_1 of {name}' for name in names]
   for feature, probes in results['features'].items():
-    for probe, result in probes.items():
+    for probe, probe_metrics in probes.items():
       row = [feature, probe]
-      for figure in figures:
-        spread = result[f'{figure}_spread']
+      for metric in metric_names:
+        spread = probe_metrics[f'{metric}_spread']
         text = '' if spread is None else f' ± {spread:.3f}'
-        chance = results[f'chance_{figure}']
-        row.append(f'{result[figure]:.3f}{text} ({chance:.3f})')
+        chance = results[f'chance_{metric}']
+        row.append(f'{probe_metrics[metric]:.3f}{text} ({chance:.3f})')
       if len(names) > 1:
-        row += [f'{result["splits"][name]["top_1"]:.3f}' for name in names]
+        splits = probe_metrics['splits']
+        row += [f'{splits[name]["top_1"]:.3f}' for name in names]
       rows.append(row)
   widths = [max(len(cell) for cell in column) for column in zip(*rows)]
   lines = [
@@ -278,7 +287,7 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def _notes(results):
-  """Lines that say what the figures of a table were computed from."""
+  """Lines that tell what the metrics of a table were computed from."""
   count = command_line.count
   low, high = results['min_clips_per_video'], results['max_clips_per_video']
   clips = str(low) if low == high else f'{low} to {high}'
@@ -305,15 +314,12 @@ def _notes(results):
         'videos of these classes count as wrong.'
       )
   for feature, probes in results['features'].items():
-    for probe, result in probes.items():
-      chosen = [
-        f'{one["C"]:g}' for one in result['splits'].values() if 'C' in one
-      ]
+    for probe, probe_metrics in probes.items():
+      split_metrics = probe_metrics['splits'].values()
+      chosen = [f'{row["C"]:g}' for row in split_metrics if 'C' in row]
       if chosen:
         lines.append(f'{feature}, {probe}: C = {", ".join(chosen)}.')
-      if not all(
-        one.get('converged', True) for one in result['splits'].values()
-      ):
+      if not all(row.get('converged', True) for row in split_metrics):
         lines.append(
           f'{feature}, {probe}: the solver did not converge; raise '
           '`svm.max_iter`.'

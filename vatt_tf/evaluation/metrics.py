@@ -1,10 +1,10 @@
 """Measures of classification: top-k, average precision, ROC AUC, d-prime.
 
 All of them are computed in float64 from plain arrays. Equal scores carry no
-order: for top-k the right class comes last of them, and the curves behind
-average precision and AUC take them in one step, so that a constant score gives
-a top-k of 0, an average precision of the share of positives, an AUC of 0.5 and
-a d-prime of 0. The order of the examples does not matter.
+order: for top-k the true class ranks last among them, and the curves behind
+average precision and AUC take them in one step. A constant score therefore
+gives a top-k of 0, an average precision of the share of positives, an AUC of
+0.5 and a d-prime of 0. The order of the examples does not matter.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-  """The share of examples whose class is among the `k` best.
+  """Returns the share of examples whose class is among the `k` best.
 
   Args:
     scores: (N, C) float array, N at least 1.
@@ -23,34 +23,36 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     k: Number of classes among which the label must be.
 
   Returns:
-    A float. A class with the same score as the right one is ahead of it.
+    A float. A class with the same score as the true class ranks ahead of it.
 
   Raises:
-    ValueError: the shapes do not fit, a score is not finite, or a label is
+    ValueError: The shapes do not fit, a score is not finite, or a label is
       out of range.
   """
   scores = _check_scores(scores, 2)
   labels = check_labels(labels, scores.shape)
-  own = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)  # (N, 1)
-  ranks = np.sum(scores >= own, axis=1)  # from 1: the class itself is counted
+  # (N, 1)
+  true_scores = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)
+  ranks = np.sum(scores >= true_scores, axis=1)  # from 1: counts the true class
   return float(np.mean(ranks <= k))
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-  """The area under the steps of precision over recall.
+  """Returns the area under the steps of precision over recall.
 
-  AP = Σ (R_n - R_(n-1)) P_n over the distinct scores from the highest, P_n and
-  R_n being precision and recall of what scores at least that much.
+  AP = Σ (R_n - R_(n-1)) P_n over the distinct scores from the highest, where
+  P_n and R_n are the precision and recall of the examples that score at least
+  as high.
 
   Args:
     scores: (N,) float array.
     labels: (N,) bool array.
 
   Returns:
-    A float, or NaN where there is no positive.
+    A float, or NaN without positives.
 
   Raises:
-    ValueError: the shapes differ, or a score is not finite.
+    ValueError: The shapes differ, or a score is not finite.
   """
   scores, labels = _check_binary(scores, labels)
   num_positives = np.sum(labels)
@@ -62,18 +64,18 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-  """The probability that a positive scores higher than a negative.
+  """Returns the probability that a positive scores higher than a negative.
 
   Args:
     scores: (N,) float array.
     labels: (N,) bool array.
 
   Returns:
-    A float, equal scores counting one half; NaN where there are no positives
-    or no negatives.
+    A float, equal scores counting one half; NaN without positives or without
+    negatives.
 
   Raises:
-    ValueError: the shapes differ, or a score is not finite.
+    ValueError: The shapes differ, or a score is not finite.
   """
   scores, labels = _check_binary(scores, labels)
   num_positives = int(np.sum(labels))
@@ -83,23 +85,23 @@ def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
   true, total = _cumulative(scores, labels)
   false = total - true
   # Trapezoids: the positives of a step beat the negatives of later steps, and
-  # half of those of their own.
+  # half of the negatives of their own step.
   gained = np.diff(true, prepend=0)
   beaten = num_negatives - false + np.diff(false, prepend=0) / 2
   return float(np.sum(gained * beaten) / num_positives / num_negatives)
 
 
 def d_prime(auc: float, num_positives: int, num_negatives: int) -> float:
-  """√2 · Φ⁻¹(AUC), the distance of two normal distributions with that AUC.
+  """Returns √2 · Φ⁻¹(AUC), the distance of two normals with that AUC.
 
   Args:
-    auc: In [0, 1].
-    num_positives: Positives that `auc` was measured on.
-    num_negatives: Clips without the class.
+    auc: Area under the ROC curve, in [0, 1].
+    num_positives: Number P of positives that `auc` was measured on.
+    num_negatives: Number N of negatives that `auc` was measured on.
 
   Returns:
-    A float. An AUC of 0 or 1, which would be infinitely far, is moved by half
-    of the least step that so many examples allow, 1 / (2 · P · N).
+    A float. An AUC of 0 or 1, whose distance would be infinite, is moved by
+    half of the smallest step that P and N allow, 1 / (2 · P · N).
   """
   least = 0.5 / (num_positives * num_negatives)
   auc = min(max(auc, least), 1 - least)
@@ -109,7 +111,7 @@ def d_prime(auc: float, num_positives: int, num_negatives: int) -> float:
 def multi_label_metrics(
   scores: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """Average precision, AUC and d-prime of each class.
+  """Returns average precision, AUC and d-prime of each class.
 
   Args:
     scores: (N, C) float array.
@@ -121,7 +123,7 @@ def multi_label_metrics(
     without negatives; `num_positives`, int64.
 
   Raises:
-    ValueError: the shapes differ, or a score is not finite.
+    ValueError: The shapes differ, or a score is not finite.
   """
   scores = _check_scores(scores, 2)
   labels = np.asarray(labels)
@@ -150,18 +152,18 @@ def multi_label_metrics(
 def confusion_matrix(
   labels: np.ndarray, predictions: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """How often each class was taken for each.
+  """Counts how often each class was predicted for each true class.
 
   Args:
-    labels: (N,) integer array, what is right.
-    predictions: (N,) integer array, what was said.
+    labels: (N,) integer: true classes.
+    predictions: (N,) integer: predicted classes.
     num_classes: Number of classes.
 
   Returns:
-    (num_classes, num_classes) int64 array; a row is a class that is right.
+    (num_classes, num_classes) int64 array; a row for each true class.
 
   Raises:
-    ValueError: a number is out of range.
+    ValueError: A number is out of range.
   """
   shape = (len(labels), num_classes)
   labels = check_labels(labels, shape)
@@ -175,18 +177,18 @@ def confusion_matrix(
 def check_labels(
   labels: np.ndarray, shape: Sequence[int], name: str = 'labels'
 ) -> np.ndarray:
-  """Checks the numbers of classes.
+  """Returns class numbers as int64, after a check of their shape and range.
 
   Args:
     labels: (N,) integer array.
-    shape: N and C.
-    name: Of the argument, for messages.
+    shape: Number of rows N and of classes C.
+    name: Name of the argument, for messages.
 
   Returns:
     (N,) int64 array.
 
   Raises:
-    ValueError: there are not N of them, or one is not in [0, C).
+    ValueError: There are not N labels, or one is not in [0, C).
   """
   labels = np.asarray(labels, np.int64)
   if labels.shape != tuple(shape[:1]):
@@ -194,11 +196,11 @@ def check_labels(
       f'`{name}` must have one number for each of {shape[0]} rows. '
       f'Received: {name}.shape={labels.shape}'
     )
-  is_wrong = (labels < 0) | (labels >= shape[1])
-  if is_wrong.any():
-    row = int(np.argmax(is_wrong))
+  is_invalid = (labels < 0) | (labels >= shape[1])
+  if is_invalid.any():
+    row = int(np.argmax(is_invalid))
     raise ValueError(
-      f'`{name}` must be in [0, {shape[1]}). Received: {np.sum(is_wrong)} of '
+      f'`{name}` must be in [0, {shape[1]}). Received: {np.sum(is_invalid)} of '
       f'{len(labels)} are not, the first in row {row}: {labels[row]}'
     )
   return labels
@@ -231,8 +233,8 @@ def _check_binary(scores, labels):
 
 
 def _cumulative(scores, labels):
-  """Positives, and all examples, that score at least each distinct score,
-  from the highest: two (n,) float64 arrays."""
+  """Counts the positives, and all examples, that score at least each distinct
+  score, from the highest: two (n,) float64 arrays."""
   order = np.argsort(-scores, kind='stable')
   scores, labels = scores[order], labels[order]
   ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)

@@ -1,4 +1,4 @@
-"""What a model gives for all rows of a data set, collected on the host."""
+"""Collects the outputs of a model for all rows of a data set on the host."""
 
 from collections.abc import Mapping, Sequence
 import re
@@ -17,22 +17,22 @@ def collect(
   output_names: Sequence[str],
   kept: Sequence[str],
 ) -> dict[str, np.ndarray]:
-  """Runs a model over a data set, and keeps what is asked for of every row.
+  """Runs a model over a data set and keeps the named outputs of every row.
 
   Args:
     model: Callable `model(features, training=False)` that returns a dictionary
       of tensors, a row for each row of the batch.
-    dataset: Iterable of dictionaries of batches, as the input pipeline gives
-      them. Rows whose `valid` is false are padding and dropped.
-    output_names: Names of the outputs to keep, those that the model has.
-    kept: Names of the entries of the batches to keep, those that they have.
+    dataset: Batches as dictionaries, as the input pipeline yields them. Rows
+      whose `valid` is false are padding and dropped.
+    output_names: Names of the outputs to keep, where the model has them.
+    kept: Names of the batch entries to keep, where the batches have them.
 
   Returns:
     A dictionary of NumPy arrays over all rows: outputs in float32, entries as
     they are.
 
   Raises:
-    ValueError: the data set is empty, or too many of its records are bad.
+    ValueError: The data set is empty, or too many of its records are bad.
   """
 
   @tf.function(reduce_retracing=True, autograph=False)
@@ -70,26 +70,25 @@ def collect(
 
 
 def _readable(dataset):
-  """The batches of a data set, whose errors are those of Python again."""
+  """The batches of a data set, with the Python errors of the pipeline."""
   try:
     yield from dataset
   except tf.errors.InvalidArgumentError as error:
-    # What Python raises inside the pipeline comes with the trace of its graph.
-    found = re.search('ValueError: (.+)', error.message)
-    if not found:
+    # TensorFlow wraps a Python error of the pipeline in the trace of its graph.
+    match = re.search('ValueError: (.+)', error.message)
+    if not match:
       raise
-    raise ValueError(found.group(1)) from error
+    raise ValueError(match.group(1)) from error
 
 
 class CountedRows:
-  """A data set that counts the rows that go by and are no padding.
+  """A data set that counts its rows as they pass, without padding.
 
   Attributes:
     num_rows: Rows of the last pass.
 
   Args:
-    dataset: Iterable of dictionaries of batches.
-
+    dataset: Batches as dictionaries.
   """
 
   def __init__(self, dataset: tf.data.Dataset):
@@ -107,7 +106,7 @@ class CountedRows:
 
 
 def row_names(rows: Mapping[str, Any], num_rows: int) -> list[str]:
-  """What to call each row in messages: its example id, or its number.
+  """Returns a name of each row for messages: its example id, or its number.
 
   Args:
     rows: Dictionary that `collect` returned.
@@ -123,12 +122,12 @@ def row_names(rows: Mapping[str, Any], num_rows: int) -> list[str]:
 
 
 def as_text(value: bytes | str) -> str:
-  """A string, from a string or from UTF-8 bytes."""
+  """Returns a string from a string or from UTF-8 bytes."""
   return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
 
 
 def enumerate_names(values: Sequence[str], limit: int = 5) -> str:
-  """Names for a message, the first few of them: `a, b, … (7 in all)`."""
+  """Returns the first few names for a message: `a, b, … (7 in all)`."""
   values = list(values)
   text = ', '.join(str(value) for value in values[:limit])
   return text if len(values) <= limit else f'{text}, … ({len(values)} in all)'

@@ -9,10 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.evaluation import (
-  metrics,
-  retrieval,
-)
+from vatt_tf.evaluation import metrics, retrieval
 
 # Values of C that the SVM chooses from, the most regularised first.
 C_VALUES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -27,8 +24,8 @@ class Videos(NamedTuple):
     values: (V, D) float32 array, a row for each clip.
     videos: (V,) int64 array, in [0, N): the video of each clip.
     labels: (N,) int64 array.
-    groups: (N,) array: videos with one value are never parted, as clips of one
-      recording.
+    groups: (N,) array: videos with the same value come from one recording, and
+      are never split between training and validation.
   """
 
   values: np.ndarray
@@ -37,10 +34,10 @@ class Videos(NamedTuple):
   groups: np.ndarray
 
   def take(self, chosen: np.ndarray) -> 'Videos':
-    """Some of the videos.
+    """Returns some of the videos.
 
     Args:
-      chosen: (n,) int64 array, their numbers.
+      chosen: (n,) int64: numbers of the videos.
 
     Returns:
       `Videos`, numbered in the order of `chosen`.
@@ -59,7 +56,7 @@ class Videos(NamedTuple):
 def mean_over_clips(
   scores: np.ndarray, videos: np.ndarray, num_videos: int
 ) -> np.ndarray:
-  """The mean of the rows of each video.
+  """Returns the mean of the rows of each video.
 
   Args:
     scores: (V, C) array.
@@ -78,40 +75,40 @@ def mean_over_clips(
 def validation_split(
   labels: np.ndarray, groups: np.ndarray, share: float = 0.2, seed: int = 0
 ) -> np.ndarray:
-  """Parts videos for the choice of a hyper-parameter, group by group.
+  """Splits videos by group to choose a hyper-parameter.
 
-  Of the groups of each class (that of a group's first video) a share is drawn
-  for validation, at least one of two or more.
+  A share of the groups of each class is drawn for validation, at least one
+  where a class has two or more. A group has the class of its first video.
 
   Args:
     labels: (N,) int64 array.
     groups: (N,) array.
-    share: Share of the groups that validate.
+    share: Share of the groups that are drawn for validation.
     seed: Seed of every random choice.
 
   Returns:
     Two int64 arrays, the numbers of the videos to train on and to validate on.
 
   Raises:
-    ValueError: there is no class of two groups.
+    ValueError: No class has two groups.
   """
   _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-  class_of_group = labels[first]
+  group_classes = labels[first]
   rng = np.random.default_rng(seed)
-  held_out = np.zeros([len(first)], bool)
-  for label in np.unique(class_of_group):
-    members = rng.permutation(np.flatnonzero(class_of_group == label))
+  is_group_held_out = np.zeros([len(first)], bool)
+  for label in np.unique(group_classes):
+    members = rng.permutation(np.flatnonzero(group_classes == label))
     if len(members) > 1:
-      held_out[members[: max(1, round(share * len(members)))]] = True
-  if not held_out.any():
+      is_group_held_out[members[: max(1, round(share * len(members)))]] = True
+  if not is_group_held_out.any():
     raise ValueError(
       'A validation split needs a class with two videos (groups, with a '
       f'`group_pattern`). Received: {len(labels)} training videos in '
-      f'{len(first)} groups of {len(np.unique(class_of_group))} classes. Give '
+      f'{len(first)} groups of {len(np.unique(group_classes))} classes. Give '
       'more, or fix C: `svm.c_values = (1.0,)`.'
     )
-  is_held_out = held_out[group]
-  return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+  is_video_held_out = is_group_held_out[group]
+  return np.flatnonzero(~is_video_held_out), np.flatnonzero(is_video_held_out)
 
 
 @gin.register
@@ -128,30 +125,30 @@ def lrc(
   | tf_keras.optimizers.schedules.LearningRateSchedule = 5e-4,
   seed: int = 0,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-  """The linear head of the paper's release, on the features as they are.
+  """Trains the linear head of the paper's release on unscaled features.
 
-  A Dense without activation, dropout, a Dense to the classes whose weights have
-  an L2 penalty; cross-entropy, Adam. The probabilities of a test video's clips
-  are averaged.
+  The head is a Dense without activation, dropout, and a Dense to the classes
+  whose weights have an L2 penalty; it is trained with cross-entropy and Adam.
+  The probabilities of a test video's clips are averaged.
 
   Args:
-    train: `Videos`.
-    test: `Videos`.
+    train: Videos to learn from.
+    test: Videos to score.
     num_classes: Number of classes.
     d_hidden: Width of the first Dense.
-    dropout_rate: In [0, 1), share of its outputs that are dropped.
+    dropout_rate: Share of its outputs that are dropped, in [0, 1).
     l2: Weight of the sum of the squared weights of the second Dense.
     num_epochs: Number of epochs.
-    batch_size: The last batch of an epoch may be smaller.
-    learning_rate: Of Adam.
-    seed: Of the weights, the order and dropout.
+    batch_size: Clips per step; the last batch of an epoch may be smaller.
+    learning_rate: Learning rate of Adam.
+    seed: Seed of the weights, the order and dropout.
 
   Returns:
-    (N_test, num_classes) float64 probabilities, and a dictionary of what else
-    is to be said: `loss`, the mean loss of the last epoch.
+    (N_test, num_classes) float64 probabilities, and a dictionary of details:
+    `loss`, the mean loss of the last epoch.
 
   Raises:
-    ValueError: the loss is not finite.
+    ValueError: The loss is not finite.
   """
   values = tf.constant(train.values)
   labels = tf.constant(train.labels[train.videos])
@@ -166,7 +163,8 @@ def lrc(
   kernel, bias = glorot(d_hidden, num_classes), tf.zeros([num_classes])
   hidden_bias, bias = tf.Variable(hidden_bias), tf.Variable(bias)
   variables = [hidden, hidden_bias, kernel, bias]
-  # Its step is one fused op for each weight, which here is most of the work.
+  # The step of the legacy Adam is one fused op for each weight, and the step of
+  # the optimizer is most of the work here.
   optimizer = tf_keras.optimizers.legacy.Adam(learning_rate)
   optimizer._create_all_weights(variables)  # pylint: disable=protected-access
 
@@ -227,38 +225,37 @@ def svm(
   max_iter: int = 5000,
   seed: int = 0,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-  """A linear SVM (scikit-learn's LinearSVC) on standardised features.
+  """Trains a linear SVM (scikit-learn's LinearSVC) on standardised features.
 
-  Mean and deviation are those of the training clips. C is the value that is
-  best on a fifth of the training videos (`validation_split`; of equally good
-  ones the smallest); then all of them are learned from. The distances from the
-  planes of a test video's clips are averaged.
+  The features are standardised by the training clips. C is the value that does
+  best on a fifth of the training videos (`validation_split`; the smallest of
+  equally good ones); the SVM is then trained on all of them. The distances of a
+  test video's clips from the planes are averaged.
 
   Args:
-    train: `Videos`.
-    test: `Videos`.
+    train: Videos to learn from.
+    test: Videos to score.
     num_classes: Number of classes.
-    c_values: The values of C to choose from; one value is not chosen.
-    max_iter: Iterations at most.
-    seed: Of the validation split and the solver.
+    c_values: Values of C to choose from; a single value is used as it is.
+    max_iter: Largest number of iterations of the solver.
+    seed: Seed of the validation split and the solver.
 
   Returns:
-    (N_test, num_classes) float64 scores, and a dictionary of what else is to be
-    said: `C`, `validation_accuracy` of each C (None for a single one), and
-    `converged`.
+    (N_test, num_classes) float64 scores, and a dictionary of details: `C`,
+    `validation_accuracy` of each C (None for a single one), and `converged`.
 
   Raises:
-    ValueError: the training videos do not allow a validation split.
+    ValueError: The training videos do not allow a validation split.
   """
   accuracies = None
   best = c_values[0]
   if len(c_values) > 1:
     chosen, held_out = validation_split(train.labels, train.groups, seed=seed)
-    part, rest = train.take(chosen), train.take(held_out)
+    part, validation = train.take(chosen), train.take(held_out)
     accuracies = [
       metrics.top_k_accuracy(
-        _svm_scores(part, rest, num_classes, c, max_iter, seed)[0],
-        rest.labels,
+        _svm_scores(part, validation, num_classes, c, max_iter, seed)[0],
+        validation.labels,
         1,
       )
       for c in sorted(c_values)
@@ -276,8 +273,8 @@ def svm(
 
 
 def _svm_scores(train, test, num_classes, c, max_iter, seed):
-  """Scores of the test videos, and whether the solver converged."""
-  # It takes seconds to import, which no other evaluation should wait for.
+  """The scores of the test videos, and whether the solver converged."""
+  # scikit-learn takes seconds to import; other evaluations should not wait.
   from sklearn import exceptions, preprocessing
   from sklearn import svm as sklearn_svm
 
@@ -287,7 +284,7 @@ def _svm_scores(train, test, num_classes, c, max_iter, seed):
     C=c, dual='auto', max_iter=max_iter, random_state=seed
   )
   classes = np.unique(labels)
-  if len(classes) < 2:  # nothing to part: the one class is always right
+  if len(classes) < 2:  # nothing to separate: the only class is always right
     scores = np.zeros([len(test.labels), num_classes])
     scores[:, classes] = 1.0
     return scores, True
@@ -295,14 +292,15 @@ def _svm_scores(train, test, num_classes, c, max_iter, seed):
     warnings.simplefilter('always', exceptions.ConvergenceWarning)
     machine.fit(scaler.transform(train.values), labels)
   converged = not any(
-    issubclass(one.category, exceptions.ConvergenceWarning) for one in caught
+    issubclass(warning.category, exceptions.ConvergenceWarning)
+    for warning in caught
   )
-  found = machine.decision_function(scaler.transform(test.values))
-  if found.ndim == 1:  # of two classes
-    found = np.stack([-found, found], axis=1)
-  # A class that was never seen comes last.
-  rows = np.full([len(found), num_classes], found.min(initial=0.0) - 1)
-  rows[:, classes] = found
+  distances = machine.decision_function(scaler.transform(test.values))
+  if distances.ndim == 1:  # two classes share one plane
+    distances = np.stack([-distances, distances], axis=1)
+  # Classes without a training video rank last.
+  rows = np.full([len(distances), num_classes], distances.min(initial=0.0) - 1)
+  rows[:, classes] = distances
   return mean_over_clips(rows, test.videos, len(test.labels)), converged
 
 
@@ -314,22 +312,21 @@ def knn(
   k: int = 20,
   temperature: float = 0.07,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-  """The nearest training videos vote, by cosine.
+  """Scores videos by a vote of their nearest training videos, by cosine.
 
   A video is the mean of its clips. Its k nearest training videos vote for their
   classes with exp(cosine / temperature); those that are as near as the k-th
   vote too, so that the order of the videos does not matter.
 
   Args:
-    train: `Videos`.
-    test: `Videos`.
+    train: Videos to learn from.
+    test: Videos to score.
     num_classes: Number of classes.
-    k: No more than there are training videos.
-    temperature: Divides the cosines of the votes.
+    k: Number of neighbours; at most all training videos are used.
+    temperature: Divisor of the cosines of the votes.
 
   Returns:
-    (N_test, num_classes) float64 scores, and a dictionary of what else is to be
-    said: `k`.
+    (N_test, num_classes) float64 scores, and a dictionary of details: `k`.
   """
   k = min(k, len(train.labels))
 
@@ -349,5 +346,5 @@ def knn(
     votes[cosines < kth - retrieval.TIE] = 0
     scores[chunk] = votes @ classes
   has_clips = np.bincount(test.videos, minlength=len(test.labels)) > 0
-  # Rounded, so that equal votes are equal whatever the order of their sum.
+  # Rounding makes equal votes equal, whatever the order of their sum.
   return np.round(scores, 12) * has_clips[:, np.newaxis], {'k': k}

@@ -3,18 +3,18 @@
 Similarity is the cosine. A query's rank is 1 + the number of items of the pool
 that do not belong to it and are at least as similar as the best one that does:
 a tie counts against the query, so that a constant embedding comes last instead
-of first. Every figure stands beside its pool size and what chance would give.
+of first. Every metric is reported with its pool size and its chance level.
 
 What is retrieved:
 
 - A clip is one row. Rows with one id are clips of one video; they are combined
   into one item (`COMBINATIONS`), so the pool holds videos.
-- Every caption is an item of its own. A video with several captions gives
-  several text queries; asked for text, it is as good as its best caption.
+- Every caption is an item. A video with several captions yields several text
+  queries; where text is retrieved, a video ranks as its best caption does.
   Equal captions of one video count once.
-- A row without a modality gives no item: it is in no pool of it, and counted.
-  A query whose video has no item in the pool is left out, and counted. Items
-  that no query asks for stay in the pool.
+- A row without a modality yields no item for its pool, and is counted. A query
+  whose video has no item in the pool is left out, and counted. Items that match
+  no query stay in the pool.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,9 +30,9 @@ from vatt_tf.core import command_line, modalities
 from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import outputs
 
-# How the clips of a video become one vector: the mean of the embeddings as
-# they are, then normalised; the mean of the normalised ones, normalised again;
-# or such that the similarity is the mean over the clips' similarities.
+# How the clips of a video become one vector: the normalised mean of the
+# embeddings; the normalised mean of the normalised embeddings; or a vector
+# whose similarities are the means over the clips' similarities.
 COMBINATIONS = ('mean_embedding', 'mean_normalized', 'mean_similarity')
 RECALL_RANKS = (1, 5, 10)
 # Cosines closer than this are a tie: float32 products of equal rows differ by
@@ -43,8 +43,8 @@ _MAX_SIMILARITIES = 2**25  # held at a time: 128 MiB
 
 
 def _directions():
-  """Direction: query modality and embedding, pool modality and embedding."""
-  found = {}
+  """Query modality and embedding, pool modality and embedding by direction."""
+  directions = {}
   for name in (
     modalities.VIDEO_TEXT,
     modalities.VIDEO_AUDIO,
@@ -53,9 +53,9 @@ def _directions():
     pair = modalities.PAIRS[name]
     first = (pair.first, pair.first_embedding)
     second = (pair.second, pair.second_embedding)
-    found[f'{pair.second}_to_{pair.first}'] = (*second, *first)
-    found[f'{pair.first}_to_{pair.second}'] = (*first, *second)
-  return found
+    directions[f'{pair.second}_to_{pair.first}'] = (*second, *first)
+    directions[f'{pair.first}_to_{pair.second}'] = (*first, *second)
+  return directions
 
 
 _DIRECTIONS = _directions()
@@ -72,20 +72,20 @@ _EMBEDDINGS = (
 def rank_of_matches(
   similarity: np.ndarray, is_match: np.ndarray, tie: float = TIE
 ) -> np.ndarray:
-  """The rank of each query's best match, ties at their worst.
+  """Returns the rank of each query's best match, where ties rank worst.
 
   Args:
-    similarity: (Q, P) float array, of query and item of the pool.
-    is_match: (Q, P) bool array, the item belongs to the query; at least one in
-      each row.
+    similarity: (Q, P) float: similarity of query and item of the pool.
+    is_match: (Q, P) bool: whether the item belongs to the query; true for at
+      least one item in each row.
     tie: Similarities closer than this are equal.
 
   Returns:
-    (Q,) int64 array, from 1: one more than the items that do not belong to the
-    query and are at least as similar as the best that does.
+    (Q,) int64 array, from 1: one more than the number of items that do not
+    belong to the query and are at least as similar as the best one that does.
 
   Raises:
-    ValueError: a similarity is not finite, a query has no match, or the shapes
+    ValueError: A similarity is not finite, a query has no match, or the shapes
       differ.
   """
   similarity = np.asarray(similarity)
@@ -103,8 +103,8 @@ def rank_of_matches(
     )
   if not is_match.any(1).all():
     raise ValueError(
-      '`is_match` must have a match in each row: leave queries without one '
-      f'out. Received: none in row {np.argmin(is_match.any(1))}'
+      '`is_match` must have a match in each row: leave out queries without '
+      f'one. Received: none in row {np.argmin(is_match.any(1))}'
     )
   best = np.max(similarity, axis=1, where=is_match, initial=-np.inf)
   ahead = (similarity >= best[:, np.newaxis] - tie) & ~is_match
@@ -118,20 +118,21 @@ def embedding_ranks(
   pool_ids: np.ndarray,
   max_similarities: int = _MAX_SIMILARITIES,
 ) -> np.ndarray:
-  """`rank_of_matches` from embeddings, for pools of any size.
+  """Returns `rank_of_matches` from embeddings, for pools of any size.
 
   Args:
-    queries: (Q, D) float array.
-    pool: (P, D) float array; the similarity is the dot product.
-    query_ids: (Q,) array of ids, in numbers or strings.
-    pool_ids: (P,) array of ids; an item with a query's id is its match.
-    max_similarities: Similarities to hold at a time.
+    queries: (Q, D) float: embeddings of the queries.
+    pool: (P, D) float: embeddings of the items. The similarity is the dot
+      product.
+    query_ids: (Q,) ids of the queries, numbers or strings.
+    pool_ids: (P,) ids of the items; an item with a query's id is its match.
+    max_similarities: Number of similarities to hold at a time.
 
   Returns:
     (Q,) int64 array of ranks from 1.
 
   Raises:
-    ValueError: as `rank_of_matches`.
+    ValueError: `rank_of_matches` raises it.
   """
   chunk_size = max(1, max_similarities // max(1, len(pool)))
   ranks = [np.zeros([0], np.int64)]
@@ -149,12 +150,12 @@ def embedding_ranks(
 def summarize_ranks(
   ranks: np.ndarray, num_matches: np.ndarray, pool_size: int
 ) -> dict[str, float]:
-  """Recalls and mean ranks, each beside what chance gives.
+  """Returns recalls and mean ranks, each with its chance level.
 
   Args:
-    ranks: (Q,) integer array, from 1, at least one.
-    num_matches: (Q,) integer array, the items that belong to each query.
-    pool_size: The items.
+    ranks: (Q,) integer: ranks from 1, at least one.
+    num_matches: (Q,) integer: number of items that belong to each query.
+    pool_size: Number of items in the pool.
 
   Returns:
     A dict of `R@1`, `R@5`, `R@10` (shares, 0 to 1), `median_rank`,
@@ -187,17 +188,17 @@ def _chance_recall(rank, num_matches, pool_size):
   order: 1 - C(P - m, rank) / C(P, rank)."""
   if rank > pool_size - num_matches:
     return 1.0
-  others = np.arange(pool_size - rank + 1, pool_size + 1, dtype=np.float64)
+  counts = np.arange(pool_size - rank + 1, pool_size + 1, dtype=np.float64)
   if num_matches < rank:  # the same product with the roles exchanged
-    others = np.arange(
+    counts = np.arange(
       pool_size - num_matches + 1, pool_size + 1, dtype=np.float64
     )
-    return 1 - math.exp(np.sum(np.log1p(-rank / others)))
-  return 1 - math.exp(np.sum(np.log1p(-num_matches / others)))
+    return 1 - math.exp(np.sum(np.log1p(-rank / counts)))
+  return 1 - math.exp(np.sum(np.log1p(-num_matches / counts)))
 
 
 def _chance_median(chance, pool_size):
-  """The median of the rank of which `chance` is the distribution function."""
+  """The median of the rank whose distribution function is `chance`."""
 
   def least(share):
     """The least rank that holds at least `share` of the queries."""
@@ -215,7 +216,7 @@ def _chance_median(chance, pool_size):
 
 
 class _Items(NamedTuple):
-  """What can be retrieved in one modality."""
+  """The items of one modality."""
 
   embeddings: np.ndarray  # (P, D), such that dot products are similarities
   ids: np.ndarray  # (P,) int64
@@ -225,22 +226,22 @@ class _Items(NamedTuple):
 def retrieval_metrics(
   embeddings: Mapping[str, np.ndarray], combination: str = 'mean_embedding'
 ) -> dict[str, Any]:
-  """Retrieval in every direction that the embeddings allow.
+  """Measures retrieval in every direction that the embeddings allow.
 
   Args:
-    embeddings: Dict of arrays, N rows, as `embed_dataset` gives: any of
+    embeddings: Arrays of N rows, as `embed_dataset` returns them: any of
       `video_va`, `audio_va`, `video_vt`, `audio_vt` (N, D) and `text_vt` (N, C,
       D), not normalised; optionally `video_mask`, `audio_mask` (N,) and
-      `text_mask` (N, C), bool, for what exists (default: all); optionally
-      `example_id` (N,), rows with one id being clips of one video (without, or
-      where it is empty, a row is a video of its own); optionally `text` (N, C,
-      L), token ids, by which equal captions of one video are found.
-    combination: One of `COMBINATIONS`, how the clips of a video are combined.
+      `text_mask` (N, C), bool, for what exists (by default, all); optionally
+      `example_id` (N,), where rows with one id are clips of one video (without
+      an id, a row is a video); optionally `text` (N, C, L), token ids, which
+      tell equal captions of one video.
+    combination: How the clips of a video are combined, one of `COMBINATIONS`.
 
   Returns:
     A dict from direction (`text_to_video`, `video_to_text`, `audio_to_video`,
-    `video_to_audio`, `text_to_audio`, `audio_to_text`) to a dict of what
-    `summarize_ranks` gives, and
+    `video_to_audio`, `text_to_audio`, `audio_to_text`) to a dict of the metrics
+    of `summarize_ranks`, and
     - `num_queries_left_out`: queries with no match in the pool,
     - `num_rows_left_out`: rows that lack the pool's modality,
     - `min_clips_per_video`, `max_clips_per_video`,
@@ -249,8 +250,8 @@ def retrieval_metrics(
     A direction with no query that has a match is absent.
 
   Raises:
-    ValueError: an unknown combination, an embedding that is not finite, or
-      arrays whose shapes do not fit.
+    ValueError: The combination is unknown, an embedding is not finite, or the
+      shapes of the arrays do not fit.
   """
   if combination not in COMBINATIONS:
     raise ValueError(
@@ -273,19 +274,19 @@ def retrieval_metrics(
         f'{query_key}.shape={embeddings[query_key].shape}, '
         f'{pool_key}.shape={embeddings[pool_key].shape}'
       )
-    result = _direction_metrics(queries, pool)
-    if result is None:
+    direction_metrics = _direction_metrics(queries, pool)
+    if direction_metrics is None:
       continue
     clips = np.bincount(ids)
-    result['min_clips_per_video'] = int(clips.min())
-    result['max_clips_per_video'] = int(clips.max())
+    direction_metrics['min_clips_per_video'] = int(clips.min())
+    direction_metrics['max_clips_per_video'] = int(clips.max())
     for modality, items in ((query_modality, queries), (pool_modality, pool)):
       if modality == names.TEXT:
         captions = np.unique(items.ids, return_counts=True)[1]
-        result['min_captions_per_video'] = int(captions.min())
-        result['max_captions_per_video'] = int(captions.max())
-    result['combination'] = combination
-    metrics[direction] = result
+        direction_metrics['min_captions_per_video'] = int(captions.min())
+        direction_metrics['max_captions_per_video'] = int(captions.max())
+    direction_metrics['combination'] = combination
+    metrics[direction] = direction_metrics
   return metrics
 
 
@@ -310,15 +311,15 @@ def _check_rows(embeddings):
   shapes = {key: value.shape for key, value in embeddings.items()}
   if not shapes or len({shape[:1] for shape in shapes.values()}) != 1:
     raise ValueError(
-      '`embeddings` must hold arrays of equally many rows. '
+      '`embeddings` must hold arrays with the same number of rows. '
       f'Received shapes: {shapes}'
     )
   return next(iter(shapes.values()))[0]
 
 
 def _video_ids(embeddings, num_rows):
-  """A number for each row (N,), equal where the example id is; a row without
-  an id is a video of its own."""
+  """The number of each row's video (N,); rows with one id are one video, and a
+  row without an id is a video."""
   if names.EXAMPLE_ID not in embeddings:
     return np.arange(num_rows)
   values = embeddings[names.EXAMPLE_ID]
@@ -349,7 +350,7 @@ def _items(embeddings, modality, key, ids, combination):
     raise ValueError(
       f'`{key}` must be finite. Received: {np.sum(~is_finite)} of '
       f'{np.sum(mask)} embeddings are not, the first in row {row} ({name!r}). '
-      'Look at the checkpoint that made them.'
+      'Look at the checkpoint that computed them.'
     )
   if modality == names.TEXT:
     rows = np.broadcast_to(ids[:, np.newaxis], mask.shape)[mask]
@@ -365,7 +366,7 @@ def _items(embeddings, modality, key, ids, combination):
 
 
 def unit(x: tf.Tensor) -> np.ndarray:
-  """Unit rows; zero where the row is zero."""
+  """Returns the rows with length 1; a row of zeros stays zero."""
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
@@ -375,9 +376,9 @@ def combine(
   """Combines the clips of each video.
 
   Args:
-    values: (N, D) float array, embeddings of clips, not normalised.
-    ids: (N,) int64 array, the video of each.
-    combination: One of `COMBINATIONS`.
+    values: (N, D) float: embeddings of the clips, not normalised.
+    ids: (N,) int64: the video of each clip.
+    combination: How the clips are combined, one of `COMBINATIONS`.
 
   Returns:
     (V, D) float32, such that dot products with unit vectors are similarities,
@@ -402,8 +403,8 @@ def embed_dataset(
   Args:
     model: Callable `model(features, training=False)` that returns a dict with
       any of the embeddings of `feature_names`.
-    dataset: Iterable of dicts of batches, as the input pipeline gives them.
-      Rows whose `valid` is false are padding and dropped.
+    dataset: Batches as dicts, as the input pipeline yields them. Rows whose
+      `valid` is false are padding and dropped.
 
   Returns:
     A dict of NumPy arrays over all rows: the model's embeddings, not
@@ -411,10 +412,10 @@ def embed_dataset(
     set has them.
 
   Raises:
-    ValueError: the data set is empty.
+    ValueError: The data set is empty.
   """
-  kept = (*_MASKS.values(), names.EXAMPLE_ID, names.TEXT)
-  return outputs.collect(model, dataset, _EMBEDDINGS, kept)
+  entry_names = (*_MASKS.values(), names.EXAMPLE_ID, names.TEXT)
+  return outputs.collect(model, dataset, _EMBEDDINGS, entry_names)
 
 
 def evaluate_retrieval(
@@ -422,38 +423,38 @@ def evaluate_retrieval(
   dataset: tf.data.Dataset,
   combination: str = 'mean_embedding',
 ) -> dict[str, Any]:
-  """Retrieval over a data set, in every direction the model allows.
+  """Measures retrieval over a data set, in every direction the model allows.
 
   Args:
     model: See `embed_dataset`.
     dataset: See `embed_dataset`.
-    combination: One of `COMBINATIONS`, how the clips of a video are combined.
+    combination: How the clips of a video are combined, one of `COMBINATIONS`.
 
   Returns:
-    See `retrieval_metrics`; each direction has also `num_rows`, and
+    See `retrieval_metrics`; each direction also has `num_rows`, and
     `num_rows_dropped`, the rows of the data set that were not embedded.
-    `format_table` prints it.
+    `format_table` prints the metrics.
 
   Raises:
-    ValueError: the data set is empty, an embedding is not finite, or
+    ValueError: The data set is empty, an embedding is not finite, or
       `combination` is unknown.
   """
   counted = outputs.CountedRows(dataset)
   embeddings = embed_dataset(model, counted)
   metrics = retrieval_metrics(embeddings, combination)
   num_embedded = len(next(iter(embeddings.values())))
-  for result in metrics.values():
-    result['num_rows'] = counted.num_rows
-    result['num_rows_dropped'] = counted.num_rows - num_embedded
+  for direction_metrics in metrics.values():
+    direction_metrics['num_rows'] = counted.num_rows
+    direction_metrics['num_rows_dropped'] = counted.num_rows - num_embedded
   return metrics
 
 
 @gin.register
 class RetrievalEvaluation:
-  """Retrieval, in the form that training and `vatt_tf.evaluate` ask for.
+  """Retrieval, in the form that training and `vatt_tf.evaluate` call.
 
   Args:
-    combination: One of `COMBINATIONS`, how the clips of a video are combined.
+    combination: How the clips of a video are combined, one of `COMBINATIONS`.
   """
 
   name = 'retrieval'
@@ -463,28 +464,28 @@ class RetrievalEvaluation:
     self._combination = combination
 
   def __call__(self, model, dataset):
-    """Evaluates: metrics as `evaluate_retrieval` gives them."""
+    """Returns the metrics of `evaluate_retrieval`."""
     return evaluate_retrieval(model, dataset, self._combination)
 
   def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures by flat names, such as `text_to_video/R@10`: floats."""
+    """Returns the scalar metrics by name, such as `text_to_video/R@10`."""
     return {
       f'{direction}/{name}': value
-      for direction, result in metrics.items()
-      for name, value in result.items()
+      for direction, direction_metrics in metrics.items()
+      for name, value in direction_metrics.items()
       if isinstance(value, float)
     }
 
   def format_table(self, metrics: Mapping[str, Any]) -> str:
-    """The metrics as a table for people, see `format_table`."""
+    """Returns the metrics as a table for people, see `format_table`."""
     return format_table(metrics)
 
 
 def format_table(metrics: Mapping[str, Any]) -> str:
-  """A table of retrieval metrics for people.
+  """Returns a table of retrieval metrics for people.
 
   Args:
-    metrics: What `retrieval_metrics` returns.
+    metrics: Metrics that `retrieval_metrics` returned.
 
   Returns:
     Text of several lines, without a newline at the end: a row for each
@@ -492,22 +493,25 @@ def format_table(metrics: Mapping[str, Any]) -> str:
   """
   if not metrics:
     return 'Retrieval: no pair of modalities to compare.'
-  figures = [f'R@{rank}' for rank in RECALL_RANKS]
+  recalls = [f'R@{rank}' for rank in RECALL_RANKS]
   rows = [
     ['query -> pool', 'queries', 'pool']
-    + [f'{figure} (chance)' for figure in figures]
+    + [f'{figure} (chance)' for figure in recalls]
     + ['median rank (chance)', 'mean rank (chance)']
   ]
-  for direction, result in metrics.items():
+  for direction, direction_metrics in metrics.items():
     rows.append(
       [
         direction.replace('_to_', ' -> '),
-        str(result['num_queries']),
-        str(result['pool_size']),
+        str(direction_metrics['num_queries']),
+        str(direction_metrics['pool_size']),
       ]
-      + [f'{result[f]:.3f} ({result["chance_" + f]:.3f})' for f in figures]
       + [
-        f'{result[f]:.1f} ({result["chance_" + f]:.1f})'
+        f'{direction_metrics[f]:.3f} ({direction_metrics["chance_" + f]:.3f})'
+        for f in recalls
+      ]
+      + [
+        f'{direction_metrics[f]:.1f} ({direction_metrics["chance_" + f]:.1f})'
         for f in ('median_rank', 'mean_rank')
       ]
     )
@@ -523,19 +527,19 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 
 def _notes(metrics):
-  """Lines that say what the figures of a table were computed from."""
+  """Lines that tell what the metrics of a table were computed from."""
   first = next(iter(metrics.values()))
   clips = _range(first, 'clips_per_video')
-  note = f'Ties rank worst. Clips a video: {clips}'
+  note = f'Ties rank worst. Clips per video: {clips}'
   if first['max_clips_per_video'] > 1:
     note += f', combined by {first["combination"]}'
   captions = [
-    _range(result, 'captions_per_video')
-    for result in metrics.values()
-    if 'max_captions_per_video' in result
+    _range(direction_metrics, 'captions_per_video')
+    for direction_metrics in metrics.values()
+    if 'max_captions_per_video' in direction_metrics
   ]
   if captions:
-    note += f'. Captions a video: {captions[0]}, each a query of its own'
+    note += f'. Captions per video: {captions[0]}, each a separate query'
   lines = [note + '.']
   if 'num_rows' in first:
     dropped = first['num_rows_dropped']
@@ -543,8 +547,11 @@ def _notes(metrics):
       f' {command_line.count(first["num_rows"], "clip")}, {dropped} dropped '
       f'({dropped / first["num_rows"]:.1%}).'
     )
-  for direction, result in metrics.items():
-    rows, queries = result['num_rows_left_out'], result['num_queries_left_out']
+  for direction, direction_metrics in metrics.items():
+    rows, queries = (
+      direction_metrics['num_rows_left_out'],
+      direction_metrics['num_queries_left_out'],
+    )
     if rows or queries:
       query, pool = direction.split('_to_')
       lines.append(
@@ -555,6 +562,6 @@ def _notes(metrics):
   return lines
 
 
-def _range(result, name):
-  low, high = result[f'min_{name}'], result[f'max_{name}']
+def _range(metrics, name):
+  low, high = metrics[f'min_{name}'], metrics[f'max_{name}']
   return str(low) if low == high else f'{low} to {high}'

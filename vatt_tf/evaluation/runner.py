@@ -1,10 +1,10 @@
-"""Evaluates checkpoints: one, all of a run, or those of a run that goes on.
+"""Evaluates one checkpoint, all of a run, or those of a run that is training.
 
 An evaluation is an object such as `retrieval.RetrievalEvaluation`. It has
 - `name`, a word for files, and `title`, for people,
 - a call, from a model and a data set to metrics, a dictionary that can be
-  written as json,
-- `scalars(metrics)`, the figures by flat names, a dictionary of floats,
+  written as JSON,
+- `scalars(metrics)`, the scalar metrics by flat names, a dictionary of floats,
 - `format_table(metrics)`, text for people.
 """
 
@@ -31,10 +31,10 @@ class Follow(NamedTuple):
   """How a run is evaluated while it is training.
 
   Attributes:
-    timeout: Seconds without a new checkpoint after which it is an error.
-    last_step: The step with whose checkpoint it ends; None: it ends with the
-      timeout alone.
-    interval: Seconds between the lines that say what is waited for.
+    timeout: Longest time without a new checkpoint, in seconds.
+    last_step: Step of the last checkpoint to evaluate. None means to wait until
+      the timeout.
+    interval: Seconds between the lines that tell what is awaited.
   """
 
   timeout: float = 3600.0
@@ -43,15 +43,15 @@ class Follow(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What was found of one checkpoint.
+  """Metrics of one checkpoint.
 
   Attributes:
-    path: The checkpoint's prefix, or None: the weights are random.
-    step: Or None where the name of the checkpoint does not say it.
-    is_average: The averages of the weights were used.
-    findings: List of evaluations, each with its metrics.
-    model: The model, with the checkpoint's weights until the next result.
-    dataset: The data set.
+    path: Prefix of the checkpoint. None means that the weights are random.
+    step: Step of the checkpoint, or None if its name does not contain it.
+    is_average: Whether the averages of the weights were used.
+    findings: Evaluations, each with its metrics.
+    model: Model, with the checkpoint's weights until the next result.
+    dataset: Data set that was evaluated.
   """
 
   path: str | None
@@ -62,7 +62,7 @@ class Result(NamedTuple):
   dataset: Any
 
   def tables(self) -> list[str]:
-    """A title and a table for each evaluation: a list of pairs of strings."""
+    """Returns a pair of title and table for each evaluation."""
     return [
       (self._title(evaluation), evaluation.format_table(metrics))
       for evaluation, metrics in self.findings
@@ -76,18 +76,18 @@ class Result(NamedTuple):
     return f'{evaluation.title}, {step}{weights}, {self.path}'
 
   def as_dict(self) -> dict[str, Any]:
-    """What is written as json: a dictionary, with the metrics by name."""
-    found = {
+    """Returns the content of the JSON file, with the metrics by name."""
+    content = {
       'checkpoint': self.path,
       'step': self.step,
       'ema': self.is_average,
       'random_weights': self.path is None,
     }
-    found.update(_by_name(self.findings))
-    return found
+    content.update(_by_name(self.findings))
+    return content
 
   def scalars(self) -> dict[str, float]:
-    """The figures of all evaluations by flat names: a dictionary of floats."""
+    """Returns the scalar metrics of all evaluations by flat names."""
     if len(self.findings) == 1:
       evaluation, metrics = self.findings[0]
       return evaluation.scalars(metrics)
@@ -100,16 +100,16 @@ class Result(NamedTuple):
 
 
 def _by_name(findings):
-  """The metrics by the names of their evaluations, the second of one name
-  being `NAME_2`."""
-  found = {}
+  """The metrics by the names of their evaluations; the second evaluation of a
+  name is `NAME_2`."""
+  metrics_by_name = {}
   for evaluation, metrics in findings:
     name, number = evaluation.name, 1
-    while name in found:
+    while name in metrics_by_name:
       number += 1
       name = f'{evaluation.name}_{number}'
-    found[name] = metrics
-  return found
+    metrics_by_name[name] = metrics
+  return metrics_by_name
 
 
 @gin.configurable
@@ -132,45 +132,51 @@ def evaluate(
   Args:
     checkpoint: A run's `model_dir`, or a checkpoint's prefix; None with
       `allow_random_weights`.
-    task: The task that the model was trained for, which builds it.
+    task: Task that the model was trained for, which builds it.
     dataset: `make_dataset` in the scope of held-out data.
-    evaluation: What to evaluate, or a list of it; None: `RetrievalEvaluation`.
-    batch_size: Rows of a batch.
-    output: Path of a json file to write, or None. It is written anew after each
-      checkpoint.
-    use_ema: Evaluate the averages of the weights, where the checkpoint has some
-      (`make_optimizer.ema_decay`); False for the weights of the last step.
-    which: `newest`, or `all` checkpoints of a run, in the order of their steps.
-    follow: `Follow`, to evaluate also those that the run is still to write; or
+    evaluation: Evaluation, or a list of evaluations. None means
+      `RetrievalEvaluation`.
+    batch_size: Rows per batch.
+    output: Path of a JSON file, which is rewritten after each checkpoint, or
       None.
-    event_dir: Where TensorBoard events go, or None.
-    allow_random_weights: Bool. Evaluate a model without a checkpoint.
-    on_result: Called with each `Result` as it comes, or None.
+    use_ema: Whether to evaluate the averages of the weights where the
+      checkpoint has them (`make_optimizer.ema_decay`), not the weights of the
+      last step.
+    which: `newest`, or `all` checkpoints of a run, in the order of their steps.
+    follow: `Follow`, to evaluate also the checkpoints that the run has yet to
+      write; or None.
+    event_dir: Directory of TensorBoard events, or None.
+    allow_random_weights: Whether to evaluate a model without a checkpoint.
+    on_result: Function that is called with each `Result`, or None.
 
   Returns:
-    (metrics, path) of the last checkpoint: what the evaluation gave (of several
-    evaluations a dictionary by their names), and the checkpoint's prefix.
+    (metrics, path) of the last checkpoint: its metrics (with several
+    evaluations, a dictionary by their names), and its prefix.
 
   Raises:
-    ValueError: no checkpoint, a checkpoint of another model, or no records.
-    TimeoutError: a run that is followed writes no more checkpoints.
+    ValueError: There is no checkpoint or no record, or the checkpoint belongs
+      to another model.
+    TimeoutError: A run that is followed writes no more checkpoints.
   """
   if evaluation is None:
     evaluation = retrieval.RetrievalEvaluation()
   several = isinstance(evaluation, list | tuple)
   evaluations = list(evaluation) if several else [evaluation]
   if not evaluations:
-    raise ValueError('`evaluation` must be one, or a list of some.')
+    raise ValueError(
+      '`evaluation` must be an evaluation, or a list of at least one. '
+      f'Received: evaluation={evaluation!r}'
+    )
   if (checkpoint is None) != allow_random_weights:
     raise ValueError(
-      'Give a checkpoint, whose weights are evaluated; or none, and '
-      '`allow_random_weights` to evaluate a model that has not learned '
-      f'anything. Received: checkpoint={checkpoint!r}, '
+      'Give either a checkpoint to evaluate, or `allow_random_weights` to '
+      'evaluate a model with random weights. '
+      f'Received: checkpoint={checkpoint!r}, '
       f'allow_random_weights={allow_random_weights}'
     )
   paths = _paths(checkpoint, which, follow)
   if follow is None:
-    paths = list(paths)  # what is missing is found before the work
+    paths = list(paths)  # a missing checkpoint is an error before the work
   examples = dataset(global_batch_size=batch_size)
   built = task.build_model()
   writer = (
@@ -187,7 +193,9 @@ def evaluate(
           raise
         logging.warning('%s was deleted before it was evaluated.', path)
         continue
-    findings = [(one, one(built, examples)) for one in evaluations]
+    findings = [
+      (evaluate, evaluate(built, examples)) for evaluate in evaluations
+    ]
     step = None if path is None else folders.step_of(path)
     result = Result(path, step, is_average, findings, built, examples)
     results.append(result.as_dict())
@@ -197,16 +205,16 @@ def evaluate(
           tf.summary.scalar(name, value)
       writer.flush()
     if output is not None:
-      found = results[0]
+      content = results[0]
       if which == ALL or follow is not None:
-        found = {'checkpoints': results}
-      file_utils.write_text(output, json.dumps(found, indent=2) + '\n')
+        content = {'checkpoints': results}
+      file_utils.write_text(output, json.dumps(content, indent=2) + '\n')
     if on_result is not None:
       on_result(result)
   if not results:
     raise ValueError(
-      f'No checkpoint of {checkpoint} was left to evaluate: all were deleted '
-      'before their turn. Keep more of them (`train.keep_checkpoints`).'
+      f'Every checkpoint of {checkpoint} was deleted before it was evaluated. '
+      'Keep more of them (`train.keep_checkpoints`).'
     )
   metrics = findings[0][1]
   if several:
@@ -226,17 +234,17 @@ def _paths(checkpoint, which, follow):
     return _followed(checkpoint, follow)
   if which == NEWEST:
     return [manager.resolve(checkpoint)]
-  found = checkpoints_of(checkpoint)
-  if not found:
+  paths = checkpoints_of(checkpoint)
+  if not paths:
     raise ValueError(
-      f'There are no whole checkpoints ckpt-N in {checkpoint}. Name the '
+      f'There are no complete checkpoints ckpt-N in {checkpoint}. Name the '
       'directory of a run.'
     )
-  return found
+  return paths
 
 
 def checkpoints_of(directory: str) -> list[str]:
-  """All whole checkpoints of a run.
+  """Returns all complete checkpoints of a run.
 
   Args:
     directory: A run's `model_dir`; it need not exist.
@@ -245,7 +253,7 @@ def checkpoints_of(directory: str) -> list[str]:
     List of prefixes `…/ckpt-N` in the order of their steps.
 
   Raises:
-    OSError: the directory cannot be read or reached.
+    OSError: The directory cannot be read or reached.
   """
   return [
     path
@@ -256,25 +264,25 @@ def checkpoints_of(directory: str) -> list[str]:
 
 
 def _followed(directory, follow):
-  """The checkpoints of a run, those that are there and those that come."""
-  done, step = set(), None
+  """The checkpoints of a run, those that exist and those that it writes."""
+  evaluated, step = set(), None
 
   def find():
     try:
-      found = checkpoints_of(directory)
-    except OSError as e:  # of a network, which may come back in time
+      paths = checkpoints_of(directory)
+    except OSError as e:  # a network file system may become reachable again
       logging.warning('%s', e)
-      found = []
-    return [path for path in found if path not in done]
+      paths = []
+    return [path for path in paths if path not in evaluated]
 
   while follow.last_step is None or step is None or step < follow.last_step:
-    what = f'a checkpoint in {directory}'
+    awaited = f'a checkpoint in {directory}'
     if step is not None:
-      what += f' after that of step {step}'
+      awaited += f' after that of step {step}'
       if follow.last_step is not None:
-        what += f' (the last is {follow.last_step})'
-    path = wait_for(find, what, follow.timeout, follow.interval)[0]
-    done.add(path)
+        awaited += f' (the last is {follow.last_step})'
+    path = wait_for(find, awaited, follow.timeout, follow.interval)[0]
+    evaluated.add(path)
     yield path
     step = folders.step_of(path)
 
@@ -282,34 +290,33 @@ def _followed(directory, follow):
 def wait_for(
   find: Callable[[], Any], what: str, timeout: float, interval: float = 30.0
 ) -> Any:
-  """Waits, and says so.
+  """Waits until a function returns something, and prints that it waits.
 
   Args:
-    find: Callable without arguments; it is asked again and again until what it
-      returns is true.
-    what: What is waited for.
-    timeout: Seconds to wait at most.
-    interval: Seconds between the lines printed; the first comes at once.
+    find: Function without arguments, called until its value is true.
+    what: Description of what is awaited, for messages.
+    timeout: Longest time to wait, in seconds.
+    interval: Seconds between the lines; the first is printed immediately.
 
   Returns:
-    What `find` returned.
+    The value of `find`.
 
   Raises:
-    TimeoutError: it took too long.
+    TimeoutError: The value was not true within `timeout`.
   """
-  start, due = time.monotonic(), 0.0
-  while not (found := find()):
+  start, next_line = time.monotonic(), 0.0
+  while not (value := find()):
     waited = time.monotonic() - start
     if waited >= timeout:
       raise TimeoutError(
         f'There was no {what.removeprefix("a ")} within {timeout:.0f} s. If '
-        'the run still goes on, wait longer (--timeout).'
+        'the run is still training, wait longer (--timeout).'
       )
-    if waited >= due:
+    if waited >= next_line:
       print(
         f'Waiting for {what}: {waited:.0f} s of {timeout:.0f} s at most.',
         flush=True,
       )
-      due = waited + interval
+      next_line = waited + interval
     time.sleep(_POLL_SECONDS)
-  return found
+  return value

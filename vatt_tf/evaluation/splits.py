@@ -1,8 +1,8 @@
-"""Which videos a probe learns from, and which it is tested on.
+"""Splits of the videos into those a probe learns from and is tested on.
 
-A data set that is divided in several ways is one set of records with lists of
-ids beside it, as `vatt_tf.ingest` writes them: `splits/train_1.txt` and
-`splits/test_1.txt`, an id a line, and so on for each split or fold.
+A data set with several splits is one set of records with lists of ids beside
+it, as `vatt_tf.ingest` writes them: `splits/train_1.txt` and
+`splits/test_1.txt`, one id per line, and so on for each split or fold.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class Split(NamedTuple):
 
   Attributes:
     name: Name of the split.
-    train: (n,) int64 array, numbers of videos.
-    test: (m,) int64 array.
-    num_without_record: Ids of the test list that have no record.
+    train: (n,) int64: numbers of the training videos.
+    test: (m,) int64: numbers of the test videos.
+    num_without_record: Number of ids of the test list that have no record.
   """
 
   name: str
@@ -38,16 +38,15 @@ class Split(NamedTuple):
 
 @gin.register
 class ListedSplits:
-  """Splits by lists of ids.
+  """Splits that are given as lists of ids.
 
   Calling it with the ids of all videos returns a list of `Split`. A video that
-  no list of a split names is in no part of it.
+  no list of a split names is not part of the split.
 
   Args:
-    folder: Of files `train_NAME.txt` and `test_NAME.txt`, one id a line.
-    names: The splits to use, a list; None: all that the folder has.
-    max_unknown_share: The share of the ids of a list without a record above
-      which it is an error.
+    folder: Folder of `train_NAME.txt` and `test_NAME.txt`, one id per line.
+    names: Names of the splits to use. None means all in the folder.
+    max_unknown_share: Largest share of a list's ids that may have no record.
   """
 
   def __init__(
@@ -64,16 +63,16 @@ class ListedSplits:
     """Makes the splits.
 
     Args:
-      ids: List of N strings.
+      ids: Ids of the N videos.
 
     Returns:
       List of `Split`.
 
     Raises:
-      ValueError: a list is missing, empty, names an id twice in one split, or
-        too many ids that have no record.
+      ValueError: A list is missing or empty, both lists of a split name an id,
+        or too many ids have no record.
     """
-    names = self._found_names()
+    names = self._listed_names()
     if self._names is not None:
       absent = [name for name in self._names if name not in names]
       if absent or not self._names:
@@ -83,22 +82,22 @@ class ListedSplits:
         )
       names = self._names
     numbers = {name: i for i, name in enumerate(ids)}
-    found = []
+    splits = []
     for name in names:
       train, _ = self._read('train', name, numbers)
       test, num_unknown = self._read('test', name, numbers)
-      both = sorted(set(train) & set(test))
-      if both:
+      shared = sorted(set(train) & set(test))
+      if shared:
         raise ValueError(
           f'The lists train_{name}.txt and test_{name}.txt in {self._folder} '
           'must have no id in common. Received: '
-          f'{outputs.enumerate_names([ids[i] for i in both])}'
+          f'{outputs.enumerate_names([ids[i] for i in shared])}'
         )
       arrays = [np.asarray(part, np.int64) for part in (train, test)]
-      found.append(Split(name, *arrays, num_unknown))
-    return found
+      splits.append(Split(name, *arrays, num_unknown))
+    return splits
 
-  def _found_names(self):
+  def _listed_names(self):
     """The names for which the folder has both lists."""
     parts = {}
     if tf.io.gfile.isdir(self._folder):
@@ -117,14 +116,14 @@ class ListedSplits:
     return names
 
   def _read(self, part, name, numbers):
-    """The videos of a list, and how many of its ids have no record."""
+    """The numbers of a list's videos, and of its ids without a record."""
     path = os.path.join(self._folder, f'{part}_{name}.txt')
     with tf.io.gfile.GFile(path) as file:
       listed = [line.strip() for line in file.read().splitlines()]
     listed = list(dict.fromkeys(line for line in listed if line))
     if not listed:
       raise ValueError(f'The list {path} is empty.')
-    unknown = [one for one in listed if one not in numbers]
+    unknown = [name for name in listed if name not in numbers]
     if unknown:
       text = (
         f'{len(unknown)} of {len(listed)} ids of {path} have no record: '
@@ -132,8 +131,8 @@ class ListedSplits:
       )
       if len(unknown) > self._max_unknown_share * len(listed):
         hint = (
-          'it is the list of another data set, or the records have other ids, '
-          f'such as {next(iter(numbers), None)!r}'
+          'the list belongs to another data set, or the records have other '
+          f'ids, such as {next(iter(numbers), None)!r}'
           if len(unknown) == len(listed)
           else 'make the missing records, or allow a larger share'
         )
@@ -142,4 +141,4 @@ class ListedSplits:
           f'allows: {hint}.'
         )
       logging.warning('%s.', text)
-    return [numbers[one] for one in listed if one in numbers], len(unknown)
+    return [numbers[name] for name in listed if name in numbers], len(unknown)

@@ -1,8 +1,8 @@
-"""Zero-shot classification: classes by their names, no label learned from.
+"""Zero-shot classification: classes by their names, without training labels.
 
 The name of a class is put into prompts ("a video of {}."), whose embeddings by
-the text tower are averaged; a clip belongs to the class that its embedding is
-most similar to, by cosine.
+the text tower are averaged. A clip belongs to the class whose embedding is most
+similar to its own, by cosine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,17 +31,17 @@ _BATCH_SIZE = 256  # prompts embedded at a time
 def make_prompts(
   label_names: Sequence[str] | str | None, templates: Sequence[str]
 ) -> list[str]:
-  """The prompts of all classes.
+  """Returns the prompts of all classes.
 
   Args:
-    label_names: List of C names; `_` in them is read as a space.
-    templates: List of T strings with one `{}`.
+    label_names: Names of the C classes; `_` in them is read as a space.
+    templates: T prompts with one `{}` each.
 
   Returns:
     List of C lists of T strings.
 
   Raises:
-    ValueError: a template has no place for the name, or there is none.
+    ValueError: There is no template, or one has no place for the name.
   """
   if isinstance(templates, str) or not templates:
     raise ValueError(
@@ -69,7 +69,7 @@ def embed_prompts(
 
   Args:
     model: A `models.vatt.VATT` with a text tower and a video-text space.
-    prompts: List of C lists of T strings.
+    prompts: T prompts for each of C classes.
     config: `TextConfig` of the model's captions.
 
   Returns:
@@ -77,10 +77,10 @@ def embed_prompts(
     L) int32, the token ids.
 
   Raises:
-    ValueError: a prompt has no token, or the model has no such space.
+    ValueError: A prompt has no token, or the model has no such space.
   """
   tokenizer = text_lib.make_tokenizer(config)
-  texts = [text for of_class in prompts for text in of_class]
+  texts = [text for class_prompts in prompts for text in class_prompts]
   ids, mask = text_lib.encode_captions(
     tf.constant(texts),
     tokenizer,
@@ -89,19 +89,19 @@ def embed_prompts(
   if not mask.numpy().all():
     empty = [text for text, is_used in zip(texts, mask.numpy()) if not is_used]
     raise ValueError(
-      'Every prompt must have a token. Received none in '
+      'Every prompt must have a token. Received prompts without one: '
       f'{outputs.enumerate_names(empty)}'
     )
-  found = []
+  embeddings = []
   for start in range(0, len(texts), _BATCH_SIZE):
     embedded = model.embed(modalities.TEXT, ids[start : start + _BATCH_SIZE])
     if names.TEXT_VT not in embedded:
       raise ValueError(
         'Zero-shot classification needs a model with a video-text or an '
-        f'audio-text term. Received one that gives {sorted(embedded)}'
+        f'audio-text term. Received: a model with {sorted(embedded)}'
       )
-    found.append(embedded[names.TEXT_VT].numpy())
-  values = np.concatenate(found)
+    embeddings.append(embedded[names.TEXT_VT].numpy())
+  values = np.concatenate(embeddings)
   owners = np.repeat(np.arange(len(prompts)), len(prompts[0]))
   values, _ = retrieval.combine(values, owners, 'mean_normalized')
   return values, ids.numpy().reshape([len(prompts), -1, ids.shape[-1]])
@@ -113,7 +113,7 @@ class ZeroShotEvaluation:
 
   Calling it with a `models.vatt.VATT` and a data set with labels and ids
   returns metrics: those of `classification.single_label_metrics` (or of
-  `multi_label_metrics`, where the labels are), `num_videos`, `num_classes`,
+  `multi_label_metrics`, for multi-label data), `num_videos`, `num_classes`,
   `num_missing` (videos without the input, which count as wrong), `num_rows`,
   `num_rows_dropped`, `label_names`, `templates`, and `equal_classes`: classes
   whose prompts the tokenizer cannot tell from those of another class.
@@ -121,12 +121,12 @@ class ZeroShotEvaluation:
   Args:
     label_names: Path of a `labels.txt`, or a list of names.
     text: `TextConfig` of the model's captions.
-    templates: List of prompts with `{}` for the name of the class.
-    modality: `video` or `audio`.
-    combination: One of `retrieval.COMBINATIONS`, how the clips of a video
-      become one.
-    max_missing_share: The share of the videos without the input above which it
-      is an error.
+    templates: Prompts with `{}` for the name of the class.
+    modality: Modality to classify, `video` or `audio`.
+    combination: How the clips of a video are combined, one of
+      `retrieval.COMBINATIONS`.
+    max_missing_share: Largest share of videos without the input that is
+      allowed.
   """
 
   name = 'zero_shot'
@@ -155,7 +155,7 @@ class ZeroShotEvaluation:
 
   @property
   def title(self) -> str:
-    """What is evaluated, for people."""
+    """Title of the evaluation, for people."""
     return f'Zero-shot classification of held-out clips by {self._modality}'
 
   def __call__(self, model, dataset):
@@ -211,13 +211,13 @@ class ZeroShotEvaluation:
     }
 
   def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures by name, such as `top_1`: a dictionary of floats."""
+    """Returns the scalar metrics by name, such as `top_1`."""
     return {
       name: value for name, value in metrics.items() if isinstance(value, float)
     }
 
   def format_table(self, metrics: Mapping[str, Any]) -> str:
-    """The metrics as text for people, without a newline at the end."""
+    """Returns the metrics as text for people, without a newline at the end."""
     lines = classification.format_figures(metrics)
     count = command_line.count
     clips = metrics['num_rows'] / metrics['num_videos']
@@ -237,14 +237,14 @@ class ZeroShotEvaluation:
     if metrics['equal_classes']:
       named = [metrics['label_names'][i] for i in metrics['equal_classes']]
       lines.append(
-        'The vocabulary does not tell these classes from others: '
+        'The vocabulary cannot distinguish these classes from others: '
         f'{outputs.enumerate_names(named)}.'
       )
     return '\n'.join(lines + classification.notes_on_classes(metrics))
 
 
 def _equal_classes(tokens):
-  """The classes whose prompts (C, T, L) are those of another class, a list."""
+  """The classes whose prompts (C, T, L) have the tokens of another class."""
   flat = tokens.reshape([len(tokens), -1])
   _, inverse, counts = np.unique(
     flat, axis=0, return_inverse=True, return_counts=True

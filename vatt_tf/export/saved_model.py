@@ -78,7 +78,7 @@ def find_versions(base_path: str) -> list[int]:
     List of int.
 
   Raises:
-    OSError: it cannot be read or reached.
+    OSError: It cannot be read or reached.
   """
   names = file_utils.list_folder(base_path)
   return sorted(int(name) for name in names if name.isdecimal())
@@ -235,9 +235,9 @@ def write(
     The path of the version.
 
   Raises:
-    ValueError: there is such a version, or it is not above 0; the directory is
+    ValueError: There is such a version, or it is not above 0; the directory is
       on another machine.
-    OSError: it cannot be written.
+    OSError: It cannot be written.
   """
   file_utils.check_local('output', output)
   if version is None:

@@ -204,7 +204,7 @@ class ServedModel(tf.Module):
     text: `TextConfig`, or None.
 
   Raises:
-    ValueError: a modality of the model has no configuration, or takes another
+    ValueError: A modality of the model has no configuration, or takes another
       form of sound.
   """
 

@@ -1,1 +1,1 @@
-"""From records to the dictionary of tensors that the model takes."""
+"""Turns records into the dictionaries of tensors that models take."""

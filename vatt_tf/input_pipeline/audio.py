@@ -1,14 +1,14 @@
-"""Sound of a clip: the slice, its rate, its augmentation, the model's input.
+"""Sound of a clip: its slice, sample rate, augmentation and model input.
 
 Each step is a pure function in core TensorFlow ops, so that a served model can
-hold it. What is random takes a `seed`, a (2,) integer tensor.
+contain it. Random steps take a `seed`, a (2,) integer tensor.
 """
 
 import tensorflow as tf
 
 from vatt_tf.input_pipeline import audio_config, resampling, spectrogram
 
-# Faults of a waveform, as numbers that can leave a graph.
+# Faults of a waveform, as numbers that a graph can return.
 NO_FAULT = 0
 
 NOT_FINITE = 1
@@ -26,7 +26,7 @@ _INFINITY_BITS = 0x7F800000
 
 
 def find_fault(waveform: tf.Tensor) -> tf.Tensor:
-  """Finds waveforms that hold anything but sound.
+  """Finds values in a waveform that are not sound.
 
   The bits are compared as integers: TensorFlow treats denormal numbers as 0.
 
@@ -38,8 +38,9 @@ def find_fault(waveform: tf.Tensor) -> tf.Tensor:
     `DENORMAL` (all values are denormal, at least one is not 0: integer samples
     whose bits were read as float32).
   """
-  # As signed numbers the bits rise with positive values, as unsigned ones with
-  # the size of negative values, which come after all positive ones.
+  # As signed integers, the bits of positive values rise with the value; as
+  # unsigned integers, negative values follow all positive ones and rise with
+  # their size.
   largest = tf.maximum(tf.reduce_max(tf.bitcast(waveform, tf.int32)), 0)
   lowest = tf.reduce_max(tf.bitcast(waveform, tf.uint32))
   lowest = tf.bitwise.bitwise_and(tf.bitcast(lowest, tf.int32), _SIGN_OFF)
@@ -62,8 +63,8 @@ def mix_channels(waveform: tf.Tensor, num_channels: tf.Tensor) -> tf.Tensor:
   num_channels = tf.maximum(tf.cast(num_channels, tf.int32), 1)
 
   def average():
-    whole = tf.size(waveform) // num_channels * num_channels
-    frames = tf.reshape(waveform[:whole], [-1, num_channels])
+    num_samples = tf.size(waveform) // num_channels * num_channels
+    frames = tf.reshape(waveform[:num_samples], [-1, num_channels])
     return tf.reduce_mean(frames, axis=1)
 
   def as_is():
@@ -83,23 +84,24 @@ def slice_waveform(
   config: audio_config.AudioConfig,
   is_looped: bool = True,
 ) -> tf.Tensor:
-  """Cuts the sound of a clip out of a record, at the wanted rate.
+  """Cuts the sound of a clip out of a record, at the sample rate of `config`.
 
   Args:
-    waveform: (n,) float32, the sound of the record from its time 0.
-    rate_in: () int32, its samples a second.
-    offset: () int64, µs, where the clip starts.
-    duration: () int64, µs, what the record lasts. There the sound starts again
-      if `is_looped`; samples that are missing until there are silent.
+    waveform: (n,) float32: sound of the record from its time 0.
+    rate_in: () int32: samples per second of the record.
+    offset: () int64: start of the clip, µs.
+    duration: () int64: length of the record, µs. Missing samples before it are
+      silent.
     config: See `AudioConfig`.
-    is_looped: Otherwise the sound beyond `duration` is silent.
+    is_looped: Whether the sound starts again at `duration`, instead of being
+      silent beyond it.
 
   Returns:
     (num_samples,) float32, in [-1, 1].
   """
   down, up = resampling.reduced_rates(rate_in, config.sample_rate)
-  # The slice is taken with a margin, for the filter of the resampler; one that
-  # is a whole number of samples at both rates.
+  # The slice has a margin for the filter of the resampler, which is a whole
+  # number of samples at both rates.
   half = tf.where(tf.equal(down, up), 0, resampling.half_width(down, up))
   blocks = (half + down - 1) // down
   start = _samples_at(offset, rate_in)
@@ -122,8 +124,8 @@ def slice_waveform(
   head = _cut(waveform, first, tf.clip_by_value(end - first, 0, count))
   count -= tf.size(head)
   if is_looped:
-    again = _cut(waveform, 0, tf.minimum(count, end))
-    tail = tf.tile(again, [(count + end - 1) // end])[:count]
+    loop = _cut(waveform, 0, tf.minimum(count, end))
+    tail = tf.tile(loop, [(count + end - 1) // end])[:count]
   else:
     tail = tf.zeros([count])
   samples = tf.concat([silence, head, tail], axis=0)
@@ -134,13 +136,13 @@ def slice_waveform(
 
 
 def _cut(waveform, start, count):
-  """`count` samples from `start` on; silence where there are none."""
+  """`count` samples from `start` on, followed by silence if there are fewer."""
   samples = waveform[start : start + count]
   return tf.pad(samples, [[0, count - tf.size(samples)]])
 
 
 def _samples_at(time, rate):
-  """() int32: the sample nearest to a time in µs."""
+  """The sample nearest to a time in µs, () int32."""
   seconds = tf.cast(time, tf.float64) * 1e-6
   return tf.cast(tf.round(seconds * tf.cast(rate, tf.float64)), tf.int32)
 
@@ -151,7 +153,7 @@ def _samples_at(time, rate):
 def augment(
   waveform: tf.Tensor, config: audio_config.AudioConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-  """Turns the clip, changes the volume and adds noise.
+  """Shifts the clip in a circle, changes its volume and adds noise.
 
   Args:
     waveform: (S,) float32.
@@ -180,11 +182,13 @@ def augment(
 
 
 def mixup_weights(seeds: tf.Tensor, alpha: float) -> tf.Tensor:
-  """The share of a row's own sound, from Beta(alpha, alpha), at least a half.
+  """Draws the share of a row's own sound from Beta(alpha, alpha).
+
+  The larger of the share and 1 - share is used.
 
   Args:
-    seeds: (B, 2) integer, one for each row.
-    alpha: Above 0.
+    seeds: (B, 2) integer: a seed for each row.
+    alpha: Parameter of the distribution, above 0.
 
   Returns:
     (B,) float32, in [0.5, 1].
@@ -204,7 +208,7 @@ def finish_waveform(
   config: audio_config.AudioConfig,
   seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-  """Augments a slice and gives it its form.
+  """Augments a slice and converts it to the form of the model's input.
 
   Args:
     waveform: (S,) float32.

@@ -1,13 +1,11 @@
-"""What the pipeline makes of the sound of a record."""
+"""Configuration of how the pipeline turns the sound of a record into input."""
 
 import dataclasses
 import math
 
 import gin
 
-from vatt_tf.core import (
-  feature_names,
-)
+from vatt_tf.core import feature_names
 
 WAVEFORM = 'waveform'
 
@@ -17,39 +15,40 @@ SPECTROGRAM = 'spectrogram'
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class AudioConfig:
-  """What the pipeline makes of the sound of a record.
+  """How the pipeline turns the sound of a record into a model's input.
 
-  The paper: 153,600 samples at 48 kHz, the 3.2 seconds of 32 frames at 10
-  frames a second. The spectrogram has 80 mel bins from 80 to 7,600 Hz, windows
-  of 42.67 ms every 21.34 ms.
+  The paper uses 153,600 samples at 48 kHz, which last as long as 32 frames at
+  10 frames per second: 3.2 seconds. The spectrogram has 80 mel bins from 80 to
+  7,600 Hz, and windows of 42.67 ms every 21.34 ms.
 
   Attributes:
     num_samples: Length of the waveform.
-    sample_rate: Samples a second.
+    sample_rate: Samples per second.
     form: `waveform` for the key `audio`, `spectrogram` for `spectrogram`.
     noise_std: Standard deviation of the Gaussian noise added in training.
     max_gain_db: Largest change of the volume in training, in decibels up or
       down.
-    max_shift: In training the clip is turned by up to this share of its length
-      to either side; what leaves at one end comes in at the other.
-    mixup_alpha: In training each clip's sound is mixed with that of another
-      clip of the batch, with weights drawn from Beta(alpha, alpha), and its
-      label likewise; 0 for none.
-    num_mel_bins: Of the spectrogram.
+    max_shift: Largest circular shift of the clip in training to either side, as
+      a share of its length.
+    mixup_alpha: In training, the sound and the label of each clip are mixed
+      with those of another clip of the batch, with weights drawn from
+      Beta(alpha, alpha). 0 means no mixing.
+    num_mel_bins: Number of mel bins of the spectrogram.
     min_frequency: Lower edge of the lowest bin, Hz.
     max_frequency: Upper edge of the highest bin, Hz.
     window_seconds: Length of a window of the spectrogram.
-    hop_seconds: From the start of a window to that of the next.
+    hop_seconds: Time between the starts of two windows.
     standardize: Whether a clip's waveform, or spectrogram, is brought to mean 0
-      and standard deviation 1. Otherwise the waveform stays as it is, and the
-      spectrogram's least value becomes 0 and its largest 1.
-    num_time_masks: Stretches of time of the spectrogram that training replaces
-      by its mean (SpecAugment).
-    max_time_mask: Frames of the longest.
-    num_frequency_masks: Bands of the spectrogram, likewise.
-    max_frequency_mask: Bins of the broadest.
-    num_clips: Clips taken of a record in evaluation, spread evenly, where there
-      is no video; otherwise the `VideoConfig` says it.
+      and standard deviation 1. Otherwise the waveform is not changed, and the
+      spectrogram is scaled to [0, 1].
+    num_time_masks: Number of time spans of the spectrogram that training
+      replaces by its mean (SpecAugment).
+    max_time_mask: Largest number of frames of a time span.
+    num_frequency_masks: Number of frequency bands of the spectrogram that
+      training replaces likewise.
+    max_frequency_mask: Largest number of bins of a frequency band.
+    num_clips: Number of evenly spread clips per record in evaluation without
+      video; with video, `VideoConfig.num_clips` counts.
   """
 
   num_samples: int = 153600
@@ -108,13 +107,13 @@ class AudioConfig:
         )
       if not (self.window_length >= 2 and self.hop_length >= 1):
         raise ValueError(
-          '`window_seconds` must be at least two samples and `hop_seconds` '
-          f'one. Received: window_seconds={self.window_seconds}, '
+          '`window_seconds` must be at least two samples and `hop_seconds` at '
+          f'least one. Received: window_seconds={self.window_seconds}, '
           f'hop_seconds={self.hop_seconds}'
         )
 
   def _check_masks(self):
-    """Raises unless masks fit, and are of a spectrogram."""
+    """Raises unless the masks fit, and the input is a spectrogram."""
     for axis, size in (
       ('time', math.ceil(self.num_samples / max(self.hop_length, 1))),
       ('frequency', self.num_mel_bins),
@@ -129,23 +128,23 @@ class AudioConfig:
         )
       if count and self.form != SPECTROGRAM:
         raise ValueError(
-          f'`num_{axis}_masks` must be 0 for waveforms: masks are of a '
-          f'spectrogram. {received}, form={self.form!r}'
+          f'`num_{axis}_masks` must be 0 for waveforms, because only '
+          f'spectrograms are masked. {received}, form={self.form!r}'
         )
 
   @property
   def window_length(self) -> int:
-    """Samples of a window of the spectrogram."""
+    """Number of samples per window of the spectrogram."""
     return round(self.window_seconds * self.sample_rate)
 
   @property
   def hop_length(self) -> int:
-    """Samples from a window of the spectrogram to the next."""
+    """Number of samples between the starts of two windows."""
     return round(self.hop_seconds * self.sample_rate)
 
   @property
   def input_name(self) -> str:
-    """Key of the feature dictionary that the sound has."""
+    """Key of the sound in the feature dictionary."""
     if self.form == SPECTROGRAM:
       return feature_names.SPECTROGRAM
     return feature_names.AUDIO
@@ -159,5 +158,5 @@ class AudioConfig:
 
   @property
   def seconds(self) -> float:
-    """What the slice lasts."""
+    """Length of the slice in seconds."""
     return self.num_samples / self.sample_rate

@@ -1,9 +1,8 @@
-"""Records that cannot be used: what is wrong with them, counted and named.
+"""Counts records that cannot be used, and logs what is wrong with them.
 
-A bad record keeps its place in the batch, under a false mask. What is wrong
-with it travels with the batch to the process that trains, where it is counted
-and named in the log: all before that is a graph, which input machines can run
-as well (`service`).
+A bad record keeps its place in the batch, under a false mask. Its fault travels
+with the batch to the process that trains, which counts and logs it: everything
+before is a graph, which input machines can run as well (`service`).
 """
 
 import functools
@@ -17,11 +16,11 @@ from vatt_tf.core import tensor_utils
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import plan as plan_lib
 
-# Key of what is wrong with a row: (6,) string, empty when nothing is.
+# Key of a row's faults: (6,) string, empty without a fault.
 REPORT = '_report'
 REPORT_SIZE = 6
-# What can be wrong with a record, as numbers that leave the graph; those of a
-# waveform are `audio`'s.
+# Faults of a record, as numbers that a graph can return; `audio` has the faults
+# of a waveform.
 NO_SAMPLE_RATE = 3
 NO_FRAME_RATE = 4
 TIMES_FALL = 5
@@ -42,7 +41,7 @@ _FAULTS = {
     'the frames have neither times nor a frame rate (give the rate of such '
     'records as `Source.frame_rate`)'
   ),
-  TIMES_FALL: 'the times of the frames do not rise',
+  TIMES_FALL: 'the times of the frames are not in order',
   NOT_PARSED: 'the record cannot be parsed',
   FRAME_CORRUPT: 'a frame cannot be decoded',
   SOUND_CORRUPT: 'the encoded sound cannot be decoded',
@@ -54,9 +53,9 @@ class BadRecords:
   """Counts the records that cannot be used, and names each once in the log.
 
   Args:
-    max_share: The run stops when more than this share of the records of its
-      sources is bad (0: at the first one; else one is always let pass).
-    num_records: Records of the sources; `make_dataset` sets it.
+    max_share: Largest share of bad records among those of the sources. With 0
+      the first bad record is an error; otherwise one is always allowed.
+    num_records: Number of records of the sources; `make_dataset` sets it.
 
   Raises:
     ValueError: `max_share` is not in [0, 1].
@@ -75,7 +74,7 @@ class BadRecords:
 
   @property
   def reasons(self) -> dict[tuple[str, int], str]:
-    """What is wrong with each bad record, by (shard, index in it)."""
+    """Faults of each bad record, by shard and index in it."""
     with self._lock:
       return dict(self._reasons)
 
@@ -85,16 +84,16 @@ class BadRecords:
   def report(
     self, shard: str, index: int, example_id: str, reason: str
   ) -> None:
-    """Notes a bad record.
+    """Counts a bad record and logs its fault.
 
     Args:
       shard: Path of its shard.
-      index: Its place in the shard.
-      example_id: Its name, '' when it has none.
-      reason: What is wrong.
+      index: Number of the record in the shard.
+      example_id: Name of the record, or an empty string.
+      reason: Description of the fault.
 
     Raises:
-      ValueError: There are too many of them.
+      ValueError: There are too many bad records.
     """
     with self._lock:
       if (shard, index) in self._reasons:
@@ -103,7 +102,7 @@ class BadRecords:
       count = len(self._reasons)
     name = f'{example_id!r} (record {index} of {shard})'
     logging.warning(
-      'Bad record %d of %d: %s: %s. Its place stays, under a false mask.',
+      'Bad record %d of %d: %s: %s. It keeps its place, under a false mask.',
       count,
       self.num_records,
       name,
@@ -120,11 +119,11 @@ class BadRecords:
 
 
 def _frame_reason(frames):
-  """Says which of a record's frames is not a whole JPEG image."""
+  """The fault of the first frame of a record that is no complete JPEG image."""
   for number, frame in enumerate(frames):
     place = f'frame {number} of {len(frames)}'
     if not frame.startswith(b'\xff\xd8'):
-      return f'{place} is no JPEG image: it starts with {frame[:4]!r}'
+      return f'{place} is not a JPEG image: it starts with {frame[:4]!r}'
     if not frame.rstrip(b'\x00').endswith(b'\xff\xd9'):
       return f'{place} is cut short: a JPEG image without its end'
   return _FAULTS[FRAME_CORRUPT] + ': its JPEG data is corrupt'
@@ -133,17 +132,16 @@ def _frame_reason(frames):
 def make_report(
   features: dict[str, tf.Tensor], faults: tf.Tensor, plan: plan_lib.Plan
 ) -> tf.Tensor:
-  """Writes down what is wrong with a record.
+  """Returns the faults of a record as strings.
 
   Args:
-    features: Of `parse`.
-    faults: (n,) int32; 0 is none.
-    plan: Of the pipeline.
+    features: Features of `parse`.
+    faults: (n,) int32: faults; 0 means none.
+    plan: Plan of the pipeline.
 
   Returns:
-    (6,) string: shard, index in it, name, faults, what is wrong with encoded
-    sound, and the frames if one is corrupt. Empty strings when nothing is
-    wrong.
+    (6,) string: shard, index in it, name, faults, the fault of an encoded
+    sound, and the frames if one is corrupt. Empty strings without a fault.
   """
 
   def report():
@@ -168,7 +166,7 @@ def make_report(
 
 
 def _read_reports(bad_records, reports):
-  """Counts the bad records of a batch; runs in Python, where there are any."""
+  """Counts the bad records of a batch; it runs in Python, if there are any."""
   for path, index, example_id, faults, sound_reason, frames in reports:
     reasons = []
     for fault in sorted({int(fault) for fault in faults.split()} - {0}):
@@ -193,7 +191,7 @@ def _read_reports(bad_records, reports):
 def record_faults(
   batch: dict[str, tf.Tensor], bad_records: BadRecords
 ) -> dict[str, tf.Tensor]:
-  """Takes what is wrong with the rows out of a batch, and counts it."""
+  """Removes the faults of the rows from a batch, and counts them."""
   batch = dict(batch)
   reports = batch.pop(REPORT)  # (B, 6)
 

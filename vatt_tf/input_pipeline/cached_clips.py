@@ -1,6 +1,6 @@
-"""Clips in memory: all of a record that is not random, decoded once.
+"""Clips in memory: the decoded parts of a record that are not random.
 
-The functions of `clip` draw a row from it, by the number of the record.
+The functions of `clip` draw a row from a cached clip.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
 
-# Keys of what `decode_clip` makes of frames and captions.
+# Keys of the frames and captions that `decode_clip` returns.
 FRAMES = 'frames'
 FRAME_SIZE = 'frame_size'
 CAPTION_IDS = 'caption_ids'
@@ -33,10 +33,11 @@ CAPTION_MASK = 'caption_mask'
 
 @dataclasses.dataclass(frozen=True)
 class CachedClip:
-  """What is kept of a record: decoded frames, and captions as token ids.
+  """The cached parts of a record: decoded frames, and captions as token ids.
 
   Attributes:
-    features: Of `decode_clip`, with `source`, `shard`, `index` and `epoch`.
+    features: Features of `decode_clip`, with `source`, `shard`, `index` and
+      `epoch`.
   """
 
   features: dict[str, tf.Tensor]
@@ -48,13 +49,13 @@ class CachedClip:
     seeds: tuple[tf.Tensor | None, tf.Tensor | None],
     crop: int,
   ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Cuts the frames out of those in memory; see `clip.Clip`.
+    """Takes the frames of a clip from memory; see `clip.Clip`.
 
     Args:
-      indices: As of `clip.Clip`.
-      config: As of `clip.Clip`.
-      seeds: As of `clip.Clip`.
-      crop: Unused: training has one window.
+      indices: See `clip.Clip`.
+      config: See `clip.Clip`.
+      seeds: See `clip.Clip`.
+      crop: Unused, because training has one window.
     """
     del crop
     scales = [
@@ -67,30 +68,32 @@ class CachedClip:
     return video_lib.finish_frames(frames, config, seeds[1]), True, 0
 
   def num_captions(self) -> tf.Tensor:
-    """The number of captions, () int32."""
+    """Returns the number of captions, () int32."""
     return tf.shape(self.features[CAPTION_IDS])[0]
 
   def captions(
     self, chosen: tf.Tensor, plan: plan_lib.Plan
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes token ids and masks; see `clip.Clip`."""
-    missing = plan.text.num_captions - tf.size(chosen)
+    """Returns token ids and masks; see `clip.Clip`."""
+    num_padding = plan.text.num_captions - tf.size(chosen)
     ids = tf.gather(self.features[CAPTION_IDS], chosen)
-    ids = tf.pad(ids, [[0, missing], [0, 0]])  # (C, L)
+    ids = tf.pad(ids, [[0, num_padding], [0, 0]])  # (C, L)
     mask = tf.gather(self.features[CAPTION_MASK], chosen)
     return (
       tf.ensure_shape(ids, plan.text.shape),
-      tf.ensure_shape(tf.pad(mask, [[0, missing]]), [plan.text.num_captions]),
+      tf.ensure_shape(
+        tf.pad(mask, [[0, num_padding]]), [plan.text.num_captions]
+      ),
     )
 
   def report(self, faults: list[tf.Tensor], plan: plan_lib.Plan) -> tf.Tensor:
-    """Empty: a record that something is wrong with is not kept decoded."""
+    """Returns empty strings, because a record with a fault is not cached."""
     del faults, plan
     return tf.fill([bad_records.REPORT_SIZE], '')
 
 
 def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
-  """Shapes and types of a clip of `decode_clip`."""
+  """Returns the shapes and types of a clip of `decode_clip`."""
   number = tf.TensorSpec([], tf.int64)
   numbers = tf.TensorSpec([None], tf.int64)
   spec = {
@@ -118,45 +121,45 @@ def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
 
 
 def _decode_frames(frames, config):
-  """All frames of a record at all scales, their size, and whether all went."""
+  """The frames of a record at all scales, their size, and their validity."""
 
   def decode(frames):
     decoded, size = frame_ops.decode_whole(frames, config)
     return *decoded, size, True
 
-  def nothing(is_right):
+  def nothing(is_valid):
     empty = tf.zeros([0, 0, 0, 3], tf.uint8)
-    return *[empty] * frame_ops.NUM_SCALES, tf.zeros([2], tf.int32), is_right
+    return *[empty] * frame_ops.NUM_SCALES, tf.zeros([2], tf.int32), is_valid
 
-  def some():
+  def decode_all():
     return tensor_utils.guarded(decode, (frames,), lambda: nothing(False))
 
-  return tf.cond(tf.size(frames) > 0, some, lambda: nothing(True))
+  return tf.cond(tf.size(frames) > 0, decode_all, lambda: nothing(True))
 
 
 def decode_clip(
   element: dict[str, tf.Tensor], plan: plan_lib.Plan
 ) -> dict[str, tf.Tensor]:
-  """Reads and decodes all of a record that is not random.
+  """Reads and decodes the parts of a record that are not random.
 
   Args:
-    element: Of `read_epoch`.
-    plan: Of the pipeline; of training.
+    element: Element of `read_epoch`.
+    plan: Plan of a training pipeline.
 
   Returns:
-    The tensors of `clip_spec`. `record` is empty; but when something is wrong
-    with the record it is the record, to be loaded as others are, and what is
-    decoded is empty.
+    The tensors of `clip_spec`. `record` is empty. If the record has a fault,
+    `record` is the record itself, which is then loaded without the cache, and
+    the decoded tensors are empty.
   """
   features = clip_lib.prepare(element, plan)
-  is_right = tf.reduce_all(tf.equal(features['faults'], 0))
+  is_valid = tf.reduce_all(tf.equal(features['faults'], 0))
   if plan.video is not None:
     *decoded, features[FRAME_SIZE], is_decoded = _decode_frames(
       features['image_encoded'], plan.video
     )
     for scale, frames in enumerate(decoded):
       features[f'{FRAMES}_{scale}'] = frames
-    is_right &= is_decoded
+    is_valid &= is_decoded
   if plan.text is not None:
 
     def encode(caption):
@@ -174,26 +177,26 @@ def decode_clip(
       ),
     )
 
-  def right():
+  def decoded_clip():
     return {
       key: tf.constant('') if key == 'record' else features[key]
       for key in clip_spec(plan)
     }
 
-  def wrong():
+  def undecoded_clip():
     return _undecoded(element, plan)
 
-  return tf.cond(is_right, right, wrong)
+  return tf.cond(is_valid, decoded_clip, undecoded_clip)
 
 
 def _undecoded(element, plan):
-  """A clip of `decode_clip` that holds nothing but its record."""
+  """A clip of `decode_clip` that holds only its record."""
   clip = {key: _zeros_of(spec) for key, spec in clip_spec(plan).items()}
   return {**clip, 'record': element['record']}
 
 
 def _zeros_of(spec):
-  """A tensor of a specification, its dynamic axes of length 0."""
+  """A tensor of zeros for a specification, with dynamic axes of length 0."""
   shape = [size or 0 for size in spec.shape]
   if spec.dtype == tf.string:
     return tf.fill(shape, '')
@@ -207,17 +210,20 @@ def _sample_cached(features, plan):
 
 @tensor_utils.as_graph
 def _load_cached(element, *, plan, cache):
-  """The row of a record that may be in the cache; it is if it was not read."""
-  found = cache.find(plan_lib.number_of(element, plan))
+  """The row of a record, from the cache if it is there.
+
+  An element without `record` was not read, because all records are cached.
+  """
+  entry = cache.find(plan_lib.number_of(element, plan))
 
   def cached():
-    return cache.take(found)
+    return cache.take(entry)
 
   def not_cached():
     return _undecoded(element, plan)
 
   if 'record' in element:
-    clip = tf.cond(cache.is_found(found), cached, not_cached)
+    clip = tf.cond(cache.is_found(entry), cached, not_cached)
   else:
     clip = cached()
   element = {**element, 'record': clip.pop('record')}
@@ -236,7 +242,7 @@ def _load_cached(element, *, plan, cache):
 def load_cached(
   dataset: tf.data.Dataset, plan: plan_lib.Plan, cache: clip_cache.ClipCache
 ) -> tf.data.Dataset:
-  """`load_records`, where the clips of all records or some are in memory."""
+  """Loads records like `clip.load_records`, with clips from the cache."""
   return dataset.map(
     functools.partial(_load_cached, plan=plan, cache=cache),
     num_parallel_calls=plan.num_parallel_calls,
@@ -253,21 +259,21 @@ def fill_cache(
   """Decodes the clips of this pipeline into the cache, while there is room.
 
   Args:
-    cache: Of the clips.
-    readers: For each source `read_shard` and the numbers of its shards.
-    plan: Of the pipeline.
-    num_records: That this pipeline reads.
+    cache: Cache of the clips.
+    readers: `read_shard` and the numbers of the shards for each source.
+    plan: Plan of the pipeline.
+    num_records: Number of records that this pipeline reads.
 
   Returns:
-    Whether all of them are there.
+    Whether all clips are in the cache.
   """
   start = time.monotonic()
-  read_all = []
+  datasets = []
   for read_shard, shards in readers:
     shards = tf.data.Dataset.from_tensor_slices(tf.constant(shards, tf.int64))
     epoch = tf.constant(0, tf.int64)
-    read_all.append(shards.flat_map(functools.partial(read_shard, epoch=epoch)))
-  dataset = functools.reduce(tf.data.Dataset.concatenate, read_all)
+    datasets.append(shards.flat_map(functools.partial(read_shard, epoch=epoch)))
+  dataset = functools.reduce(tf.data.Dataset.concatenate, datasets)
 
   @tensor_utils.as_graph
   def decode(element):

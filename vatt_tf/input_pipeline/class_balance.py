@@ -1,15 +1,16 @@
-"""Class-balanced sampling: how often each record comes in an epoch.
+"""Class-balanced sampling: how often an epoch contains each record.
 
-A record's weight is that of drawing a class, all with equal chance, and then
-one of its records: the sum of 1 / (records of the class) over its classes.
-Weights are scaled to a mean of 1 and cut at `max_repeats`; their sum, rounded,
-is the number of examples of an epoch.
+A record's weight is proportional to the chance of drawing it by first drawing a
+class, all with equal chance, and then one of its records: the sum of
+1 / (records of the class) over its classes. Weights are scaled to a mean of 1
+and clipped at `max_repeats`; their sum, rounded, is the number of examples of
+an epoch.
 
-In each epoch a record comes floor(w) or floor(w) + 1 times, w on average. The
+Each epoch contains a record floor(w) or floor(w) + 1 times, w on average. The
 records are laid out in random order on a line, each as long as its weight, and
-an example is taken at every whole number: so all epochs have one length, and
-where a run stands follows from its step. A record that comes 0 times is passed
-over before anything of it is decoded.
+an example is taken at every whole number. All epochs therefore have the same
+length, and the position of a run follows from its step. A record that an epoch
+contains 0 times is skipped before it is decoded.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ import tensorflow as tf
 
 from vatt_tf.input_pipeline.records import reading, shard_files
 
-# What is read of a record at first; its labels stand in front.
+# Bytes of a record that are read first; its labels come at the beginning.
 _HEAD_BYTES = 1 << 14
 
 
@@ -33,7 +34,7 @@ class ClassBalance:
   """How records are balanced by their classes.
 
   Attributes:
-    max_repeats: The most often that a record comes in an epoch, on average.
+    max_repeats: Largest mean number of times that an epoch contains a record.
   """
 
   max_repeats: float = 5.0
@@ -50,7 +51,7 @@ class ClassBalance:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-  """A protocol buffer's integer, and where it ends."""
+  """An integer of a protocol buffer, and the position of its end."""
   value, shift = 0, 0
   while position < len(data):
     byte = data[position]
@@ -71,7 +72,7 @@ def _labels_in(record: bytes) -> list[int]:
 
 
 def _labels_of(file, start: int, length: int) -> list[int]:
-  """The labels of a record, of which no more is read than its context."""
+  """The labels of a record, of which only the context is read if possible."""
   file.seek(start)
   head = file.read(min(length, _HEAD_BYTES))
   if head[:1] == b'\x0a' and len(head) > 11:  # field 1: the context
@@ -88,13 +89,13 @@ def _labels_of(file, start: int, length: int) -> list[int]:
 
 
 def read_labels(path: str) -> list[list[int]]:
-  """The labels of every record of a shard.
+  """Reads the labels of every record of a shard.
 
   Args:
-    path: Of a shard that `records.count_records` found whole.
+    path: Path of a shard, which `shard_files.count_records` has checked.
 
   Returns:
-    A list of class numbers for each record; none for a damaged one.
+    A list of class numbers for each record; empty for a damaged record.
   """
   if shard_files.find_compression(path):
     return [
@@ -117,23 +118,22 @@ def read_labels(path: str) -> list[list[int]]:
 
 
 def read_all_labels(paths: Sequence[str]) -> list[list[list[int]]]:
-  """`read_labels` of many shards, several at a time."""
+  """Reads the labels of many shards, several at a time."""
   with futures.ThreadPoolExecutor(max_workers=16) as pool:
     return list(pool.map(read_labels, paths))
 
 
-# How often each comes.
+# How often an epoch contains each record.
 
 
 def record_weights(
   labels: Sequence[Sequence[int]], num_classes: int, balance: ClassBalance
 ) -> np.ndarray:
-  """How often each record comes in an epoch, on average.
+  """Returns how often an epoch contains each record, on average.
 
   Args:
-    labels: The classes of each record; those outside [0, num_classes) do not
-      count.
-    num_classes: Of the model.
+    labels: Classes of each record; those outside [0, num_classes) do not count.
+    num_classes: Number of classes.
     balance: See `ClassBalance`.
 
   Returns:
@@ -143,11 +143,11 @@ def record_weights(
     ValueError: No record has a class.
   """
   classes = [
-    sorted({label for label in one if 0 <= label < num_classes})
-    for one in labels
+    sorted({label for label in record if 0 <= label < num_classes})
+    for record in labels
   ]
   counts = np.bincount(
-    np.array([label for one in classes for label in one], np.int64),
+    np.array([label for record in classes for label in record], np.int64),
     minlength=num_classes,
   )
   if not counts.any():
@@ -157,37 +157,41 @@ def record_weights(
       'with `python -m vatt_tf.inspect_records`, or leave out '
       '`make_dataset.balance`.'
     )
-  weights = np.array([sum(1.0 / counts[one]) for one in classes], np.float64)
+  weights = np.array(
+    [sum(1.0 / counts[record]) for record in classes], np.float64
+  )
   weights *= len(weights) / weights.sum()
   return np.minimum(weights, balance.max_repeats)
 
 
 def epoch_length(weights: np.ndarray) -> int:
-  """The examples of an epoch: the sum of the weights, rounded, at least 1."""
+  """Returns the examples per epoch: the rounded sum of weights, at least 1."""
   return max(1, round(float(np.sum(weights))))
 
 
 def count_repeats(
   weights: np.ndarray, length: int, seed: tf.Tensor
 ) -> tf.Tensor:
-  """How often each record comes in one epoch.
+  """Returns how often one epoch contains each record.
 
   Args:
-    weights: (N,) float64, some above 0.
-    length: `epoch_length` of them.
-    seed: (2,) integer, of the epoch.
+    weights: (N,) float64: weights of the records, some above 0.
+    length: `epoch_length` of the weights.
+    seed: (2,) integer: seed of the epoch.
 
   Returns:
-    (N,) int64, whose sum is `length`; 0 where the weight is.
+    (N,) int64, whose sum is `length`; 0 where the weight is 0.
   """
-  own = np.flatnonzero(weights)  # (n,)
-  shares = tf.constant(weights[own] / np.sum(weights) * length, tf.float64)
-  order = tf.random.experimental.stateless_shuffle(tf.range(len(own)), seed)
+  weighted = np.flatnonzero(weights)  # (n,)
+  shares = tf.constant(weights[weighted] / np.sum(weights) * length, tf.float64)
+  order = tf.random.experimental.stateless_shuffle(
+    tf.range(len(weighted)), seed
+  )
   start = tf.random.stateless_uniform([], seed, dtype=tf.float64)
   ends = tf.cumsum(tf.gather(shares, order))
-  # Its last value is `length`, but for rounding.
+  # The last value is `length`, except for rounding errors.
   ends = tf.concat([ends[:-1], [tf.constant(length, tf.float64)]], axis=0)
   ends = tf.cast(tf.floor(ends + start), tf.int64)  # (n,)
   counts = ends - tf.concat([[tf.constant(0, tf.int64)], ends[:-1]], axis=0)
-  places = tf.gather(tf.constant(own, tf.int64), order)
+  places = tf.gather(tf.constant(weighted, tf.int64), order)
   return tf.scatter_nd(places[:, tf.newaxis], counts, [len(weights)])

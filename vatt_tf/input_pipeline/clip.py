@@ -1,9 +1,9 @@
-"""From a record to the rows of one clip.
+"""Turns a record into the rows of its clips.
 
 One time offset is drawn for video and sound; only the sampled frames are
-decoded; captions are chosen and tokenized. All that is random about a clip
-follows from (seed, epoch, record): a record gets the same draws wherever in the
-batch, and in whichever input pipeline, it is read.
+decoded; captions are chosen and tokenized. Every random choice of a clip
+follows from (seed, epoch, record): a record gets the same draws at every
+position of a batch and in every input pipeline.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
 from vatt_tf.input_pipeline.records import reading, schema
 
-# Key of a row's seed, between a row and the functions of the whole batch.
+# Key of a row's seed, which the functions of the whole batch remove.
 SEED = '_seed'
 
 
 class Clip(Protocol):
-  """What `sample_clip` draws rows from: a record, or what is kept of it.
+  """Source of the rows of `sample_clip`: a record, or its cached clip.
 
   Attributes:
-    features: The tensors that both have: times of frames and captions, the
-      waveform, the label, and where the record lies.
+    features: Tensors that both have: times of frames and captions, the
+      waveform, the label, and the place of the record.
   """
 
   features: dict[str, tf.Tensor]
@@ -44,36 +44,38 @@ class Clip(Protocol):
     seeds: tuple[tf.Tensor | None, tf.Tensor | None],
     crop: int,
   ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The frames at some indices, finished.
+    """Returns the frames at some indices, resized and augmented.
 
     Args:
-      indices: (T,) int32, of the record's frames; it has one at least.
-      config: Of the pipeline.
-      seeds: Of the window, and of flip and colors; None in evaluation.
-      crop: Which window of evaluation.
+      indices: (T,) int32: indices of the record's frames, of which it has at
+        least one.
+      config: Configuration of the frames.
+      seeds: Seed of the window, and seed of flip and colours; None in
+        evaluation.
+      crop: Number of the window in evaluation.
 
     Returns:
-      video (T, H, W, 3) float32, mask () bool, fault () int32.
+      Video (T, H, W, 3) float32, mask () bool, fault () int32.
     """
 
   def num_captions(self) -> tf.Tensor:
-    """The number of captions, () int32."""
+    """Returns the number of captions, () int32."""
 
   def captions(
     self, chosen: tf.Tensor, plan: plan_lib.Plan
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Some captions: ids (C, L) int32 and mask (C,) bool."""
+    """Returns ids (C, L) int32 and mask (C,) bool of the chosen captions."""
 
   def report(self, faults: list[tf.Tensor], plan: plan_lib.Plan) -> tf.Tensor:
-    """What is wrong with the record: (6,) string, empty when nothing is."""
+    """Returns the faults of the record: (6,) string, empty without a fault."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RawClip:
-  """A record as it was read: its frames are JPEG and its captions strings.
+  """A record before decoding: its frames are JPEG and its captions strings.
 
   Attributes:
-    features: Of `prepare`.
+    features: Features of `prepare`.
   """
 
   features: dict[str, tf.Tensor]
@@ -88,10 +90,10 @@ class RawClip:
     """Decodes the frames; see `Clip`.
 
     Args:
-      indices: As of `Clip`.
-      config: As of `Clip`.
-      seeds: As of `Clip`.
-      crop: As of `Clip`.
+      indices: See `Clip`.
+      config: See `Clip`.
+      seeds: See `Clip`.
+      crop: See `Clip`.
     """
 
     def decode(frames, indices):
@@ -113,7 +115,7 @@ class RawClip:
     return tf.cond(tf.size(frames) > 0, finish, corrupt)
 
   def num_captions(self) -> tf.Tensor:
-    """The number of captions, () int32."""
+    """Returns the number of captions, () int32."""
     return tf.shape(self.features['caption_text'])[0]
 
   def captions(
@@ -124,7 +126,7 @@ class RawClip:
     return text_lib.encode_captions(texts, plan.tokenizer, plan.text)
 
   def report(self, faults: list[tf.Tensor], plan: plan_lib.Plan) -> tf.Tensor:
-    """Names the faults of the record and those that its frames showed."""
+    """Returns the faults of the record, and those found in its frames."""
     faults = tf.concat([self.features['faults'], *faults], axis=0)
     return bad_records_lib.make_report(self.features, faults, plan)
 
@@ -135,12 +137,12 @@ def parse(
   """Parses the record of an element.
 
   Args:
-    element: Of `read_epoch`.
-    plan: Of the pipeline.
+    element: Element of `read_epoch`.
+    plan: Plan of the pipeline.
 
   Returns:
-    The element without `record`, with the fields of `records.FEATURE_SPEC`
-    that are needed, `fault` and `audio_fault` () int32.
+    The element without `record`, with the required fields of
+    `schema.FEATURE_SPEC`, and `fault` () int32.
   """
 
   def parse_record(record):
@@ -155,22 +157,22 @@ def parse(
     return {**fields, 'fault': tf.constant(bad_records_lib.NOT_PARSED)}
 
   fields = tensor_utils.guarded(parse_record, (element['record'],), nothing)
-  rest = {key: element[key] for key in element if key != 'record'}
-  return {**rest, **fields}
+  place = {key: element[key] for key in element if key != 'record'}
+  return {**place, **fields}
 
 
 def prepare_audio(
   features: dict[str, tf.Tensor], plan: plan_lib.Plan
 ) -> dict[str, tf.Tensor]:
-  """Finds the waveform of a record, its rate, and what is wrong with it.
+  """Finds the waveform of a record, its sample rate and its faults.
 
   Args:
-    features: Of `parse`.
-    plan: Of the pipeline.
+    features: Features of `parse`.
+    plan: Plan of the pipeline.
 
   Returns:
-    The features with `waveform` (S,) float32 mono (empty when there is none or
-    it cannot be used), `waveform_rate` () int32, `audio_fault` () int32 and
+    The features with `waveform` (S,) float32 mono (empty if it is missing or
+    unusable), `waveform_rate` () int32, `audio_fault` () int32 and
     `audio_reason` () string.
   """
 
@@ -181,9 +183,8 @@ def prepare_audio(
     channels = plan_lib.first(features['waveform_channels'], 1)
     waveform = audio_lib.mix_channels(features['waveform'], channels)
     rate = plan_lib.first(features['waveform_rate'], 0.0)
-    is_given = rate > 0
-    given = plan_lib.of_source(features, plan.sources, 'sample_rate')
-    return waveform, tf.where(is_given, rate, given), tf.constant('')
+    source_rate = plan_lib.of_source(features, plan.sources, 'sample_rate')
+    return waveform, tf.where(rate > 0, rate, source_rate), tf.constant('')
 
   is_encoded = tf.equal(tf.size(features['waveform']), 0)
   is_encoded &= tf.size(features['waveform_encoded']) > 0
@@ -208,22 +209,22 @@ def prepare_audio(
 def prepare_frames(
   features: dict[str, tf.Tensor], plan: plan_lib.Plan
 ) -> dict[str, tf.Tensor]:
-  """Finds the times of a record's frames, and what is wrong with them.
+  """Finds the times of a record's frames and their faults.
 
   Args:
-    features: Of `parse`.
-    plan: Of the pipeline.
+    features: Features of `parse`.
+    plan: Plan of the pipeline.
 
   Returns:
-    The features with `image_encoded` (n,) string (empty when there are none or
-    they cannot be used), `image_timestamp` (n,) int64, `video_end` () int64 µs
-    and `video_fault` () int32.
+    The features with `image_encoded` (n,) string (empty if frames are missing
+    or unusable), `image_timestamp` (n,) int64, `video_end` () int64 µs and
+    `video_fault` () int32.
   """
   frames, times = features['image_encoded'], features['image_timestamp']
   count = tf.size(frames)
   rate = plan_lib.first(features['image_frame_rate'], 0.0)
-  given = plan_lib.of_source(features, plan.sources, 'frame_rate')
-  rate = tf.where(rate > 0, rate, given)
+  source_rate = plan_lib.of_source(features, plan.sources, 'frame_rate')
+  rate = tf.where(rate > 0, rate, source_rate)
   is_timed = tf.equal(tf.size(times), count) & (count > 0)
   period = 1e6 / tf.cast(tf.where(rate > 0, rate, 1.0), tf.float64)
 
@@ -243,15 +244,17 @@ def prepare_frames(
     features, plan.sources, modalities.VIDEO
   )
   length = tf.where(is_used, count, 0)
-  # What the last frame lasts: as the rate says, or as long as the others.
+  # The last frame lasts for the period of the rate, or as long as the others.
   last, first = plan_lib.first(times[::-1], 0), plan_lib.first(times, 0)
   steps = tf.cast(tf.maximum(count - 1, 1), tf.int64)
-  lasts = tf.where(rate > 0, tf.cast(period, tf.int64), (last - first) // steps)
+  last_duration = tf.where(
+    rate > 0, tf.cast(period, tf.int64), (last - first) // steps
+  )
   return {
     **features,
     'image_encoded': frames[:length],
     'image_timestamp': times[:length],
-    'video_end': tf.where(length > 0, last + lasts, 0),
+    'video_end': tf.where(length > 0, last + last_duration, 0),
     'video_fault': fault,
   }
 
@@ -261,18 +264,19 @@ def clip_offsets(
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Chooses when the clips of a record start, for all modalities at once.
 
-  In training the one clip starts anywhere; in evaluation the clips are spread
-  evenly from the start of the record to its end, a single one is in the middle.
-  The start is then moved back to that of a stored frame, so that the sound
-  starts with it. A record that is shorter than the clip starts at 0.
+  In training the clip starts anywhere; in evaluation the clips are spread
+  evenly from the start of the record to its end, and a single clip is in the
+  middle. The start is then moved back to the start of a stored frame, so that
+  sound and frame start together. A record that is shorter than the clip starts
+  at 0.
 
   Args:
-    features: Of `prepare_frames` and `prepare_audio`.
-    plan: Of the pipeline.
+    features: Features of `prepare_frames` and `prepare_audio`.
+    plan: Plan of the pipeline.
     seed: (2,) int64, or None in evaluation.
 
   Returns:
-    offsets (num_clips,) int64 µs, and the duration of the record, () int64 µs.
+    Offsets (num_clips,) int64 µs, and the duration of the record, () int64 µs.
   """
   duration = tf.zeros([], tf.int64)
   if plan.video is not None:
@@ -312,15 +316,15 @@ def load_video(
   """Decodes and finishes the frames of a clip.
 
   Args:
-    clip: A record, or what is kept of it.
-    offset: () int64, µs.
-    duration: () int64, µs.
-    plan: Of the pipeline.
+    clip: A record, or its cached clip.
+    offset: () int64: start of the clip, µs.
+    duration: () int64: length of the record, µs.
+    plan: Plan of the pipeline.
     seed: (2,) int64, or None in evaluation.
-    crop: Which window of evaluation.
+    crop: Number of the window in evaluation.
 
   Returns:
-    video (T, H, W, 3) float32, mask () bool, and fault () int32.
+    Video (T, H, W, 3) float32, mask () bool, and fault () int32.
   """
   config = plan.video
   times = clip.features['image_timestamp']
@@ -353,10 +357,10 @@ def load_audio(
   """Cuts and finishes the sound of a clip.
 
   Args:
-    features: Of `prepare`, or a decoded clip.
-    offset: () int64, µs.
-    duration: () int64, µs.
-    plan: Of the pipeline.
+    features: Features of `prepare`, or a decoded clip.
+    offset: () int64: start of the clip, µs.
+    duration: () int64: length of the record, µs.
+    plan: Plan of the pipeline.
     seed: (2,) int64, or None in evaluation.
 
   Returns:
@@ -392,14 +396,14 @@ def load_text(
   """Chooses and tokenizes the captions of a clip.
 
   Args:
-    clip: A record, or what is kept of it.
-    offset: () int64, µs.
-    duration: () int64, µs.
-    plan: Of the pipeline.
+    clip: A record, or its cached clip.
+    offset: () int64: start of the clip, µs.
+    duration: () int64: length of the record, µs.
+    plan: Plan of the pipeline.
     seed: (2,) int64, or None in evaluation.
 
   Returns:
-    ids (C, L) int32, mask (C,) bool.
+    Ids (C, L) int32, mask (C,) bool.
   """
   span = round(plan.span * schema.MICROSECONDS)
   center = offset + tf.minimum(tf.constant(span, tf.int64), duration) // 2
@@ -417,14 +421,14 @@ def load_text(
 def load_label(
   features: dict[str, tf.Tensor], config: plan_lib.LabelConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Lays out the classes of a record.
+  """Converts the classes of a record to the form of a row.
 
   Args:
-    features: Of `parse`.
+    features: Features of `parse`.
     config: See `LabelConfig`.
 
   Returns:
-    () int32, -1 for none, or (num_classes,) float32; and fault () int32.
+    () int32, -1 without a class, or (num_classes,) float32; and fault () int32.
   """
   labels = features['label_index']
   is_known = (labels >= 0) & (labels < config.num_classes)
@@ -440,15 +444,15 @@ def load_label(
 def prepare(
   element: dict[str, tf.Tensor], plan: plan_lib.Plan
 ) -> dict[str, tf.Tensor]:
-  """Reads all of a record that is not random.
+  """Reads the parts of a record that are not random.
 
   Args:
-    element: Of `read_epoch`.
-    plan: Of the pipeline.
+    element: Element of `read_epoch`.
+    plan: Plan of the pipeline.
 
   Returns:
-    The features of `parse`, `prepare_frames` and `prepare_audio`, `label` as a
-    row has it, and `faults` (n,) int32.
+    The features of `parse`, `prepare_frames` and `prepare_audio`, `label` in
+    the form of a row, and `faults` (n,) int32.
   """
   features = parse(element, plan)
   faults = [features['fault']]
@@ -472,16 +476,16 @@ def prepare(
 def sample(
   features: dict[str, tf.Tensor], plan: plan_lib.Plan
 ) -> dict[str, tf.Tensor]:
-  """Makes the row, or the rows, that a record of `prepare` gives."""
+  """Returns the row, or the rows, of a record of `prepare`."""
   return sample_clip(RawClip(features), plan)
 
 
 def sample_clip(clip: Clip, plan: plan_lib.Plan) -> dict[str, tf.Tensor]:
-  """Makes the row, or the rows, that a clip gives.
+  """Returns the row, or the rows, of a clip.
 
   Args:
-    clip: A record, or what is kept of it.
-    plan: Of the pipeline.
+    clip: A record, or its cached clip.
+    plan: Plan of the pipeline.
 
   Returns:
     The tensors of `row_spec`; in evaluation with more than one clip or crop,
@@ -491,7 +495,8 @@ def sample_clip(clip: Clip, plan: plan_lib.Plan) -> dict[str, tf.Tensor]:
   seed = None
   seeds = [None] * 4
   if plan.is_training:
-    # A source's own name, not its place, so that adding one changes no draw.
+    # The name of the source, not its number, seeds the draws, so that an added
+    # source does not change them.
     seed = tf.stack(
       [
         order.seed_of(plan.seed, plan_lib.name_of(source))
@@ -546,9 +551,9 @@ def load_records(
 ) -> tf.data.Dataset:
   """Turns the elements of `read_epoch` into the rows of `sample`.
 
-  In two steps: TensorFlow does not optimize the arithmetic of a function that
-  calls Python, as `prepare` does. What a clip holds is to be the same, to the
-  last bit, on input machines and when it is drawn from memory.
+  This takes two steps, because TensorFlow does not optimize the arithmetic of a
+  function that calls Python, as `prepare` does. A clip must be the same, to the
+  last bit, on input machines and from the cache.
   """
   for step in (prepare, sample):
     dataset = dataset.map(

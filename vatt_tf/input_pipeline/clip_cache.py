@@ -9,12 +9,12 @@ _GIB = 2**30
 
 
 def _total_gib():
-  """Memory of the machine."""
+  """The memory of the machine in GiB."""
   return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / _GIB
 
 
 def _num_bytes(tensor):
-  """Memory that the values of an eager tensor take."""
+  """The number of bytes of an eager tensor's values."""
   if tensor.dtype == tf.string:
     return sum(len(value) for value in np.ravel(tensor.numpy()))
   return tensor.shape.num_elements() * tensor.dtype.size
@@ -28,7 +28,7 @@ class ClipCache:
 
   Args:
     limit_gib: Memory that the clips may take, in GiB.
-    spec: What a clip is: a dictionary of `tf.TensorSpec`.
+    spec: Shapes and types of the tensors of a clip.
 
   Raises:
     ValueError: The limit is not above 0, or above the machine's memory.
@@ -39,7 +39,7 @@ class ClipCache:
     if not 0 < limit_gib <= total:
       raise ValueError(
         '`cache_gib` must be above 0, and at most the memory of this machine, '
-        f'{total:.1f} GiB, of which training needs its part; 0 is no cache. '
+        f'{total:.1f} GiB, a part of which training needs; 0 means no cache. '
         f'Received: cache_gib={limit_gib}'
       )
     self.limit_gib = limit_gib
@@ -56,18 +56,18 @@ class ClipCache:
 
   @property
   def gib(self) -> float:
-    """Memory that the clips take."""
+    """Memory that the clips take in GiB."""
     return self.num_bytes / _GIB
 
   def add(self, number: tf.Tensor, clip: dict[str, tf.Tensor]) -> bool:
-    """Keeps a clip if there is room for it.
+    """Adds a clip if there is room for it.
 
     Args:
-      number: () int64, its key.
-      clip: Eager tensors, as `spec` says.
+      number: () int64: key of the clip.
+      clip: Eager tensors, as `spec` describes them.
 
     Returns:
-      Whether it is kept.
+      Whether the clip was added.
     """
     num_bytes = sum(_num_bytes(tensor) for tensor in clip.values())
     if self.num_bytes + num_bytes > self.limit_gib * _GIB:
@@ -83,17 +83,17 @@ class ClipCache:
     return True
 
   def find(self, number: tf.Tensor) -> tf.Tensor:
-    """Looks a clip up: () variant, for `is_found` and `take`."""
+    """Looks up a clip: returns a () variant for `is_found` and `take`."""
     return tf.raw_ops.LookupTableFindV2(
       table_handle=self._table, keys=number, default_value=self._nothing
     )
 
   def is_found(self, found: tf.Tensor) -> tf.Tensor:
-    """() bool: whether there was such a clip."""
+    """Returns whether `find` found a clip, () bool."""
     return tf.raw_ops.OptionalHasValue(optional=found)
 
   def take(self, found: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The tensors of a clip that was found."""
+    """Returns the tensors of a clip that `find` found."""
     specs = self._spec.values()
     values = tf.raw_ops.OptionalGetValue(
       optional=found,

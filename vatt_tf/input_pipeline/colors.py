@@ -25,18 +25,18 @@ def color_transform(
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Draws a change of colours, as one affine map of the three channels.
 
-  In this order, on a scale from 0 to 1: brightness is added; saturation scales
-  and hue turns the chroma (in YIQ, where both are linear; `tf.image` works in
-  HSV); contrast scales the distance from the clip's mean colour.
+  On a scale from 0 to 1, and in this order: brightness is added; saturation
+  scales and hue rotates the chroma (in YIQ, where both are linear; `tf.image`
+  works in HSV); contrast scales the distance from the clip's mean colour.
 
   Args:
-    mean: (3,) float32, mean colour of the clip in [0, 1].
+    mean: (3,) float32: mean colour of the clip, in [0, 1].
     config: See `VideoConfig`.
     seed: (2,) integer.
 
   Returns:
-    matrix (3, 3) and bias (3,), float32: the new colour is
-    `color @ matrix + bias`, to be cut to [0, 1].
+    Matrix (3, 3) and bias (3,), float32: the new colour is
+    `color @ matrix + bias`, clipped to [0, 1].
   """
   draws = tf.random.stateless_uniform([6], seed)
 
@@ -54,31 +54,32 @@ def color_transform(
   contrast = tf.where(is_changed, contrast, 1.0)
   saturation = tf.where(is_changed, saturation, 1.0)
   angle = tf.where(is_changed, angle, 0.0)
-  # A clip can be made gray though its other colours stay as they are.
+  # A clip can be made gray even where its other colours do not change.
   saturation = tf.where(draws[5] < config.gray_rate, 0.0, saturation)
   cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
-  one, zero = tf.ones([]), tf.zeros([])
-  turn = tf.reshape(
-    tf.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos]), [3, 3]
+  zero = tf.zeros([])
+  rotation = tf.reshape(
+    tf.stack([tf.ones([]), zero, zero, zero, cos, sin, zero, -sin, cos]), [3, 3]
   )
-  chroma = tf.constant(_RGB_TO_YIQ) @ turn @ tf.constant(_YIQ_TO_RGB)
+  chroma = tf.constant(_RGB_TO_YIQ) @ rotation @ tf.constant(_YIQ_TO_RGB)
   bias = tf.fill([1, 3], brightness) @ chroma
   bias += (1.0 - contrast) * (mean[None] @ chroma)
   return contrast * chroma, bias[0]
 
 
 def identity_transform() -> tuple[tf.Tensor, tf.Tensor]:
-  """The transform of `color_transform` that changes nothing."""
+  """Returns the transform of `color_transform` that changes nothing."""
   return tf.eye(3), tf.zeros([3])
 
 
 def mean_color(frames: tf.Tensor) -> tf.Tensor:
-  """Mean colour of a clip, taken on a grid of its pixels.
+  """Returns the mean colour of a clip, over a grid of its pixels.
+
+  The grid has every fourth frame. Where the frames are larger than 64 pixels,
+  it has every eighth pixel of every eighth row, otherwise every pixel.
 
   Args:
-    frames: (n, h, w, 3) float32, in [0, 255]. Of every fourth frame, every
-      eighth pixel of every eighth row is taken when the frames are larger than
-      64 pixels, and every pixel when not.
+    frames: (n, h, w, 3) float32, in [0, 255].
 
   Returns:
     (3,) float32, in [0, 1].
@@ -95,22 +96,22 @@ def apply_transform(
 
   Args:
     frames: (T, H, W, 3) float32 of static shape, in [0, 255].
-    matrix: (3, 3) float32, of `color_transform`.
-    bias: (3,) float32, of `color_transform`.
+    matrix: (3, 3) float32: matrix of `color_transform`.
+    bias: (3,) float32: bias of `color_transform`.
 
   Returns:
     (T, H, W, 3) float32, in [-1, 1].
   """
   shape = frames.shape
-  # Four pixels at a time: matrix products and sums over a last axis of 3 are
-  # several times slower. One row of pixels takes the same bias.
+  # Four pixels at a time, because matrix products and sums over a last axis of
+  # 3 are several times slower. Likewise the bias is added to whole rows.
   group = 4 if shape.num_elements() % 12 == 0 else 1
   blocks = tf.einsum('ij,cd->icjd', tf.eye(group), matrix * (2.0 / 255.0))
   blocks = tf.reshape(blocks, [3 * group, 3 * group])  # Copies of `matrix`.
   frames = tf.reshape(frames, [-1, 3 * group]) @ blocks
   frames = tf.reshape(frames, [-1, 3 * shape[2]])  # (T*H, W*3)
   frames += tf.tile(2.0 * bias - 1.0, [shape[2]])
-  # In one pass; `tf.clip_by_value` takes two.
+  # This op needs one pass, where `tf.clip_by_value` needs two.
   frames = tf.raw_ops.ClipByValue(
     t=frames, clip_value_min=-1.0, clip_value_max=1.0
   )

@@ -1,4 +1,4 @@
-"""The windows that are cut out of frames, random or central.
+"""Windows that are cut out of frames, random or central.
 
 A window is (4,) int32: top, left, height and width in pixels.
 """
@@ -11,13 +11,13 @@ from vatt_tf.input_pipeline import video_config
 def window_of(
   height: tf.Tensor, width: tf.Tensor, size: tuple[int, int], scale: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """The largest window of the output's aspect ratio, times `scale`.
+  """Returns the largest window of the output's aspect ratio, times `scale`.
 
   Args:
-    height: () int32, of the frames.
-    width: () int32, of the frames.
+    height: () int32: height of the frames.
+    width: () int32: width of the frames.
     size: Height and width of the output.
-    scale: () float32; above 1 is taken as 1.
+    scale: () float32: factor of the sides; values above 1 count as 1.
 
   Returns:
     Height and width of the window, () int32, at least 1.
@@ -39,11 +39,11 @@ def random_window(
   config: video_config.VideoConfig,
   seed: tf.Tensor,
 ) -> tf.Tensor:
-  """The window of a training clip.
+  """Returns a random window for a training clip.
 
   Args:
-    height: () int32, of the frames.
-    width: () int32, of the frames.
+    height: () int32: height of the frames.
+    width: () int32: width of the frames.
     config: See `VideoConfig`.
     seed: (2,) integer.
 
@@ -62,7 +62,7 @@ def random_window(
     area *= tf.cast(height * width, tf.float32)
     low, high = (tf.math.log(r) for r in config.aspect_ratio_range)
     ratio = tf.exp(low + (high - low) * draws[1])
-    # What does not fit is cut to the frame.
+    # A window that does not fit is clipped to the frame.
     window_height = tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32)
     window_width = tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32)
     window_height = tf.clip_by_value(window_height, 1, height)
@@ -80,7 +80,7 @@ def random_window(
 def extreme_windows(
   height: tf.Tensor, width: tf.Tensor, config: video_config.VideoConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Windows, (4,) int32, that no one of training is smaller or larger than."""
+  """Returns windows, (4,) int32, that bound the size of training windows."""
   height_f, width_f = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
   if config.area_range is None:
     jitter = config.scale_jitter
@@ -95,7 +95,7 @@ def extreme_windows(
       area = share * height_f * width_f
       sides = tf.sqrt(area / ratio[1]), tf.sqrt(area * ratio[0])
       sizes.append([tf.cast(tf.round(side), tf.int32) for side in sides])
-  # A pixel to spare, for what rounding may do in another order.
+  # One pixel more, because rounding may differ with the order of operations.
   (low, narrow), (high, wide) = sizes
   return (
     tf.stack([0, 0, tf.maximum(low - 1, 1), tf.maximum(narrow - 1, 1)]),
@@ -109,14 +109,14 @@ def central_window(
   config: video_config.VideoConfig,
   crop: int = 0,
 ) -> tf.Tensor:
-  """The window of an evaluation clip.
+  """Returns the window of an evaluation clip.
 
   Args:
-    height: () int32, of the frames.
-    width: () int32, of the frames.
+    height: () int32: height of the frames.
+    width: () int32: width of the frames.
     config: See `VideoConfig`.
-    crop: With three crops: 0 is the left or upper one, 1 the middle, 2 the
-      right or lower one.
+    crop: Number of the window with three crops: 0 is the left or upper one, 1
+      the middle, 2 the right or lower one.
 
   Returns:
     (4,) int32: top, left, height, width.

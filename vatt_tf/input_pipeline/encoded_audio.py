@@ -1,8 +1,8 @@
-"""Sound files that records hold in place of samples.
+"""Decodes sound files that records hold in place of samples.
 
-They are decoded with PyAV; in a graph, where the native ops of tensorflow-io
-load (with TensorFlow 2.17), with those, which run without Python. Both give the
-same samples: integer PCM exactly, MP3 and Vorbis to rounding.
+PyAV decodes them. In a graph, the native ops of tensorflow-io do so where they
+load (with TensorFlow 2.17), because they run without Python. Both give the same
+samples: exactly for integer PCM, to rounding for MP3 and Vorbis.
 """
 
 import functools
@@ -15,7 +15,7 @@ from tensorflow.python.ops import script_ops
 
 from vatt_tf.core import tensor_utils
 
-# What a file begins with: the name of FFmpeg's reader of it.
+# First bytes of a file, and the name of FFmpeg's reader of it.
 _READERS = (
   (b'RIFF', 'wav'),
   (b'RF64', 'wav'),
@@ -26,11 +26,11 @@ _READERS = (
 _MPEG_RATES = (44100, 48000, 32000)
 _MPEG_DIVISORS = {3: 1, 2: 2, 0: 4}  # by the number of the version
 
-# Bytes that hold all that is read of a header in a graph.
+# Number of bytes of a header that a graph reads.
 _HEAD = 64
 
-# Python functions in a graph have a number in the process that makes it. This
-# one has a name, so that it is found in another process as well.
+# Python functions in a graph are registered under a number in the process that
+# builds the graph. This one has a name, so that other processes find it too.
 _DECODER = 'vatt_tf_decode_sound'
 
 
@@ -38,20 +38,21 @@ def decode(content: bytes) -> tuple[np.ndarray, int]:
   """Decodes a sound file held in memory.
 
   Args:
-    content: A WAV file of any coding, or a FLAC, MP3 or Ogg (Vorbis, Opus)
-      file.
+    content: Bytes of a WAV file of any coding, or of a FLAC, MP3 or Ogg
+      (Vorbis, Opus) file.
 
   Returns:
-    (S,) float32, the mean of the channels in [-1, 1], and the samples a second.
+    (S,) float32, the mean of the channels in [-1, 1]; and the sample rate in
+    samples per second.
 
   Raises:
-    ValueError: The bytes are none of these, or corrupt.
+    ValueError: The bytes are corrupt, or of another format.
   """
   reader = _reader(content)
   try:
     with av.open(io.BytesIO(content), format=reader) as container:
       samples, rate = _decode_stream(container, container.streams.audio[0])
-  except Exception as e:  # noqa: BLE001, of any class, by damaged files
+  except Exception as e:  # noqa: BLE001, damaged files raise any class
     reason = getattr(e, 'strerror', None) or e
     raise ValueError(f'The sound cannot be decoded: {reason}') from e
   if not samples.size:
@@ -74,8 +75,8 @@ def _reader(content):
 def _decode_stream(container, stream):
   first, length = 0, None
   if stream.codec_context.name == 'vorbis':
-    # The first block only begins what the second one ends. FFmpeg leaves it out
-    # of the sound but counts it to the length, and cuts the end by as much.
+    # The first block overlaps the second and has no samples of its own. FFmpeg
+    # skips it but counts it in the length, so it would cut the end by as much.
     stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
     first, length = 1, stream.duration
   parts = [_to_mono(frame) for frame in container.decode(stream)][first:]
@@ -98,8 +99,8 @@ def _to_mono(frame):
 # In a graph.
 
 
-def _decode_or_say_why(content):
-  """`decode` for graphs, in which errors travel as strings."""
+def _decode_or_explain(content):
+  """Decodes like `decode`, but returns errors as strings, for graphs."""
   try:
     samples, rate = decode(content)
   except ValueError as e:
@@ -108,14 +109,14 @@ def _decode_or_say_why(content):
 
 
 def register() -> None:
-  """Makes ready to run graphs of `decode_in_graph` that others have made."""
-  script_ops._py_funcs._funcs[_DECODER] = _decode_or_say_why
+  """Prepares this process for graphs of `decode_in_graph` from other ones."""
+  script_ops._py_funcs._funcs[_DECODER] = _decode_or_explain
   has_native_ops()
 
 
 @functools.cache
 def has_native_ops() -> bool:
-  """Whether the native ops of tensorflow-io load on this TensorFlow."""
+  """Returns whether the native ops of tensorflow-io load."""
   try:
     import tensorflow_io as tfio
 
@@ -131,16 +132,16 @@ def decode_in_graph(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   """Decodes a sound file in a graph.
 
-  The graph may run in another process, such as that of an input machine, once
+  The graph may run in another process, such as an input machine, after
   `register` was called there.
 
   Args:
-    content: () string, the bytes of a file as for `decode`.
+    content: () string: bytes of a file as for `decode`.
 
   Returns:
-    (S,) float32, the mean of the channels in [-1, 1]; () float32, the samples a
-    second; and () string, what is wrong, or ''. Where something is, there are
-    no samples and the rate is 0.
+    (S,) float32, the mean of the channels in [-1, 1]; () float32, the sample
+    rate; and () string, the fault, or ''. With a fault, there are no samples
+    and the rate is 0.
   """
   if not has_native_ops():
     return _decode_with_python(content)
@@ -159,11 +160,11 @@ def _decode_with_python(content):
 
 
 def _decode_natively(content):
-  """`decode_in_graph` with tensorflow-io, for all that it reads."""
+  """Decodes with tensorflow-io, or with Python the formats that it lacks."""
   import tensorflow_io as tfio
 
   def native(function, dtype, rate):
-    """Branch that decodes with a function of tensorflow-io."""
+    """A branch that decodes with a function of tensorflow-io."""
 
     def run(content):
       samples = function(content, dtype=dtype)  # (S, channels)
@@ -206,17 +207,19 @@ def _decode_natively(content):
 
 
 def _bytes_at(content, position):
-  """The `_HEAD` bytes from a position on, int32; 0 where the file has ended."""
+  """The `_HEAD` bytes from a position on, int32; 0 beyond the end."""
   padded = tf.strings.join([content, b'\0' * _HEAD])
   position = tf.minimum(position, tf.strings.length(content))
-  found = tf.io.decode_raw(tf.strings.substr(padded, position, _HEAD), tf.uint8)
-  return tf.cast(tf.ensure_shape(found, [_HEAD]), tf.int32)
+  values = tf.io.decode_raw(
+    tf.strings.substr(padded, position, _HEAD), tf.uint8
+  )
+  return tf.cast(tf.ensure_shape(values, [_HEAD]), tf.int32)
 
 
 def _begins(head, position, expected):
   """Whether bytes are at a position of a header, () bool."""
-  found = head[position : position + len(expected)]
-  return tf.reduce_all(found == list(expected))
+  actual = head[position : position + len(expected)]
+  return tf.reduce_all(actual == list(expected))
 
 
 def _little_endian(head, position, size):
@@ -224,7 +227,7 @@ def _little_endian(head, position, size):
 
 
 def _wav_header(head):
-  """Whether it is plain PCM, its bits a sample, its rate."""
+  """Whether a file is plain PCM, its bits per sample, and its rate."""
   is_pcm = (
     _begins(head, 0, b'RIFF')
     & _begins(head, 8, b'WAVEfmt ')
@@ -234,14 +237,14 @@ def _wav_header(head):
 
 
 def _flac_header(head):
-  """Whether it is FLAC, its bits a sample, its rate."""
+  """Whether a file is FLAC, its bits per sample, and its rate."""
   is_flac = _begins(head, 0, b'fLaC') & (head[4] % 128 == 0)
   bits = head[20] % 2 * 16 + head[21] // 16 + 1
   return is_flac, bits, head[18] * 4096 + head[19] * 16 + head[20] // 16
 
 
 def _vorbis_header(head):
-  """Whether it is Ogg with Vorbis in its first page, its rate."""
+  """Whether a file is Ogg with Vorbis in its first page, and its rate."""
   is_vorbis = (
     _begins(head, 0, b'OggS')
     & (head[26] == 1)
@@ -251,7 +254,7 @@ def _vorbis_header(head):
 
 
 def _mp3_header(content, head):
-  """Whether a frame of MP3 is at the start or behind a tag, its rate."""
+  """Whether a frame of MP3 is at the start or behind a tag, and its rate."""
   size = sum(head[6 + i] % 128 * 128 ** (3 - i) for i in range(4))
   start = tf.where(_begins(head, 0, b'ID3'), 10 + size, 0)
   frame = _bytes_at(content, start)

@@ -1,14 +1,10 @@
-"""Batches of noise, in the form of those that are read from records."""
+"""Batches of noise, in the form of batches that are read from records."""
 
 import gin
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import (
-  audio_config,
-  order,
-  video_config,
-)
+from vatt_tf.input_pipeline import audio_config, order, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 
@@ -22,19 +18,19 @@ def make_fake_batch(
   label: plan_lib.LabelConfig | None = None,
   seed: int = 0,
 ) -> dict[str, tf.Tensor]:
-  """A batch of noise in the form of `make_dataset`, for tests and benchmarks.
+  """Returns a batch of noise like `make_dataset`, for tests and benchmarks.
 
   Args:
-    batch_size: B.
-    video: None for no video.
-    audio: None for no sound.
-    text: None for no captions. Ids are below its `vocabulary_size`, or 1,000;
-      no vocabulary file is read.
-    label: None for no labels.
-    seed: Equal seeds, equal batches.
+    batch_size: Number B of rows.
+    video: Configuration of the frames. None means no video.
+    audio: Configuration of the sound. None means no sound.
+    text: Configuration of the captions. None means no captions. Ids are below
+      its `vocabulary_size`, or 1,000; no vocabulary file is read.
+    label: Configuration of the labels. None means no labels.
+    seed: Seed of the noise; equal seeds give equal batches.
 
   Returns:
-    The tensors of `row_spec` with the batch axis in front; all masks true.
+    The tensors of `row_spec` with the batch axis first; all masks are true.
   """
   batch = {}
   for key, spec in plan_lib.row_spec(video, audio, text, label).items():
@@ -70,18 +66,18 @@ def fake_dataset(
   seed: int = 0,
   input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-  """An endless data set of one batch of `make_fake_batch`.
+  """Returns an endless data set of one batch of `make_fake_batch`.
 
-  It costs nothing to read: what a training step then takes is its own time.
+  Reading it costs nothing, so a benchmark measures the training step alone.
 
   Args:
-    global_batch_size: Rows, over all replicas.
-    video: The frames; None leaves them out.
+    global_batch_size: Rows per step, over all replicas.
+    video: Configuration of the frames. None leaves them out.
     audio: The sound; None leaves it out.
-    text: The captions; None leaves them out.
-    label: The classes; None leaves them out.
+    text: Configuration of the captions. None leaves them out.
+    label: Configuration of the classes. None leaves them out.
     seed: Seed of the noise.
-    input_context: Of a strategy, whose workers share the batch.
+    input_context: Input context of a strategy, whose workers share the batch.
   """
   batch_size = global_batch_size
   if input_context is not None:

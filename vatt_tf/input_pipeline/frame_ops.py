@@ -1,4 +1,4 @@
-"""JPEG frames to pixels: decodes a window of them, resizes, flips."""
+"""Turns JPEG frames into pixels: decodes a window of them, resizes, flips."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ NUM_SCALES = len(JPEG_RATIOS)
 
 
 def jpeg_ratio(window: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-  """The scale to decode a window at: () int32, an index of 1, 2, 4, 8.
+  """Returns the scale to decode a window at: () int32, an index of 1, 2, 4, 8.
 
-  It is the largest at which the window has at least the pixels of the output.
+  It is the largest scale at which the window is no smaller than the output.
   """
   times = tf.minimum(window[2] // size[0], window[3] // size[1])
   return tf.reduce_sum(tf.cast(times >= tf.constant(JPEG_RATIOS[1:]), tf.int32))
@@ -30,21 +30,22 @@ def decode_frames(
   """Decodes a window of JPEG frames.
 
   Only the window is decoded, and where it is at least twice as large as the
-  output, at half (a quarter, an eighth) of its resolution. The pixels are those
-  of the whole frame decoded at that resolution.
+  output, at half (a quarter, an eighth) of its resolution. The pixels equal the
+  pixels of the whole frame decoded at that resolution.
 
   Args:
-    frames: (n,) string, JPEG images of one size; n > 0.
+    frames: (n,) string: JPEG images of one size; n > 0.
     window: (4,) int32: top, left, height, width.
-    size: Height and width that the frames are going to have.
+    size: Height and width of the output.
 
   Returns:
-    (n, h, w, 3) uint8; h and w are those of the window, or the half (...) of
-    them.
+    (n, h, w, 3) uint8; h and w are the sides of the window, or a half (a
+    quarter, an eighth) of them.
 
   Raises:
-    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or
-      smaller than the window or the first frame. Raised when it runs.
+    tf.errors.InvalidArgumentError: A frame is corrupt, not a JPEG image, or
+      smaller than the window or the first frame. It is raised when the graph
+      runs.
   """
   spec = tf.TensorSpec([None, None, 3], tf.uint8)
   full_width = frame_shape(frames)[1]
@@ -55,8 +56,8 @@ def decode_frames(
       top, left, height, width = tf.unstack(window // ratio)
       start, end = left, left + width
       if ratio == 1:
-        # The colours of a pixel depend on those beside it, in its row: one more
-        # column to each side makes the window that of the whole frame.
+        # The colours of a pixel depend on its neighbours in the row: with one
+        # more column on each side, the window equals that of the whole frame.
         start = tf.maximum(start - 1, 0)
         end = tf.minimum(end + 1, tf.maximum(full_width, end))
       wider = tf.stack([top, start, height, end - start])
@@ -74,20 +75,19 @@ def decode_frames(
 def decode_whole(
   frames: tf.Tensor, config: video_config.VideoConfig
 ) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
-  """Decodes whole frames, at all the scales that training clips may want.
+  """Decodes whole frames, at all the scales that training clips may use.
 
   Args:
-    frames: (n,) string, JPEG images of one size; n > 0.
+    frames: (n,) string: JPEG images of one size; n > 0.
     config: See `VideoConfig`.
 
   Returns:
-    (n, h, w, 3) uint8 for each of `NUM_SCALES` scales, (0, 0, 0, 3) for those
-    that no window of training is decoded at; and the size of the frames, (2,)
-    int32.
+    (n, h, w, 3) uint8 for each of `NUM_SCALES` scales, (0, 0, 0, 3) for the
+    scales that no training window uses; and the size of the frames, (2,) int32.
 
   Raises:
-    tf.errors.InvalidArgumentError: A frame is corrupt, no JPEG image, or of
-      another size. Raised when it runs.
+    tf.errors.InvalidArgumentError: A frame is corrupt, not a JPEG image, or of
+      another size. It is raised when the graph runs.
   """
   height, width = frame_shape(frames)
   low, high = (
@@ -120,17 +120,17 @@ def take_frames(
   config: video_config.VideoConfig,
   seed: tf.Tensor,
 ) -> tf.Tensor:
-  """Cuts a training clip out of frames that are decoded already.
+  """Cuts a training clip out of frames that are already decoded.
 
   Args:
-    decoded: Of `decode_whole`.
-    frame_size: Of `decode_whole`.
-    indices: (T,) int32, the frames of the clip.
+    decoded: Frames of `decode_whole`.
+    frame_size: Size of the frames of `decode_whole`.
+    indices: (T,) int32: indices of the frames of the clip.
     config: See `VideoConfig`.
     seed: (2,) integer.
 
   Returns:
-    (T, h, w, 3) uint8, what `load_frames` gives for the same seed.
+    (T, h, w, 3) uint8, the same as `load_frames` returns for this seed.
   """
   window = crop_windows.random_window(
     frame_size[0], frame_size[1], config, seed
@@ -151,7 +151,7 @@ def take_frames(
 
 
 def resize(frames: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-  """Resizes frames (bilinear), where they do not have the size already.
+  """Resizes frames (bilinear), unless they already have the size.
 
   Args:
     frames: (n, h, w, 3) uint8.
@@ -168,8 +168,8 @@ def resize(frames: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.image.resize(frames, size)
 
   shape = tf.shape(frames)
-  is_right = (shape[1] == size[0]) & (shape[2] == size[1])
-  frames = tf.cond(is_right, cast, scale)
+  has_size = (shape[1] == size[0]) & (shape[2] == size[1])
+  frames = tf.cond(has_size, cast, scale)
   frames.set_shape([None, *size, 3])
   return frames
 
@@ -178,14 +178,14 @@ def resize(frames: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def flip(frames: tf.Tensor) -> tf.Tensor:
-  """Mirrors frames left to right: (n, h, w, 3) to the same."""
+  """Mirrors frames (n, h, w, 3) left to right."""
   shape = tf.shape(frames)
   rows = tf.reshape(frames, [-1, shape[2], 3])  # (n*h, w, 3)
   return tf.reshape(tf.reverse(rows, [1]), shape)
 
 
 def random_flip(frames: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-  """Mirrors a share of the clips: (n, h, w, 3) to the same."""
+  """Mirrors the frames (n, h, w, 3) of a share of the clips."""
   if not rate:
     return frames
 
@@ -200,18 +200,16 @@ def random_flip(frames: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def scale_values(frames: tf.Tensor) -> tf.Tensor:
-  """[0, 255] to [-1, 1], float32 of any shape."""
+  """Scales values from [0, 255] to [-1, 1]; float32 of any shape."""
   return frames * (2.0 / 255.0) - 1.0
 
 
-# All of it.
-
-
 def frame_shape(frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """Height and width, () int32, of the first of some JPEG images.
+  """Returns height and width, () int32, of the first of some JPEG images.
 
   Raises:
-    tf.errors.InvalidArgumentError: It is no JPEG image. Raised when it runs.
+    tf.errors.InvalidArgumentError: The first is not a JPEG image. It is raised
+      when the graph runs.
   """
   shape = tf.io.extract_jpeg_shape(frames[0], output_type=tf.int32)
   return shape[0], shape[1]

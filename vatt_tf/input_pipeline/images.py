@@ -1,9 +1,9 @@
 """Images of a tensorflow-datasets set, as clips of equal frames.
 
 An image repeated `num_frames` times is one clip (paper, section 4.2). The rows
-are those of `pipeline.make_dataset` with `video` and `label`, and so is what is
-promised of them: all that is random follows from (seed, epoch, image), where a
-run stands from (seed, step), and evaluation takes every image once.
+have the form of `pipeline.make_dataset` with `video` and `label`, and the same
+guarantees: every random choice follows from (seed, epoch, image), the position
+of a run follows from (seed, step), and evaluation takes every image once.
 """
 
 import functools
@@ -24,8 +24,8 @@ _MAX_EPOCHS = 2**40
 def _check_builder(builder, split, num_classes):
   """Raises unless the set is prepared, has the split, and fits the labels."""
   info = builder.info
-  missing = {_IMAGE, _LABEL} - set(info.features or {})
-  if missing:
+  missing_features = {_IMAGE, _LABEL} - set(info.features or {})
+  if missing_features:
     raise ValueError(
       'The set must have the features `image` and `label`. Received: '
       f'{info.name} with {sorted(info.features)}'
@@ -42,11 +42,11 @@ def _check_builder(builder, split, num_classes):
       f'`split` must be one of {sorted(info.splits)}, or a part of one such as '
       f"'train[:90%]'. Received: split={split!r}"
     )
-  found = info.features[_LABEL].num_classes
-  if found != num_classes:
+  num_set_classes = info.features[_LABEL].num_classes
+  if num_set_classes != num_classes:
     raise ValueError(
-      f'`num_classes` must be the {found} of {info.name} (NUM_CLASSES). '
-      f'Received: num_classes={num_classes}'
+      f'`num_classes` must be {num_set_classes}, as in {info.name} '
+      f'(NUM_CLASSES). Received: num_classes={num_classes}'
     )
 
 
@@ -72,7 +72,7 @@ def load_image(
   def jpeg():
     return video_lib.load_frames(encoded[None], [0], config, window_seed)
 
-  def other():
+  def other_format():
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     if seed is None:
@@ -83,9 +83,10 @@ def load_image(
     return image[None, top : top + rows, left : left + columns]
 
   is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 2), b'\xff\xd8')
-  frames = tf.cond(is_jpeg, jpeg, other)  # (1, h, w, 3)
-  one = video_config.VideoConfig(**{**vars(config), 'num_frames': 1})
-  frame = video_lib.finish_frames(frames, one, finish_seed)  # (1, H, W, 3)
+  frames = tf.cond(is_jpeg, jpeg, other_format)  # (1, h, w, 3)
+  frame_config = video_config.VideoConfig(**{**vars(config), 'num_frames': 1})
+  # (1, H, W, 3)
+  frame = video_lib.finish_frames(frames, frame_config, finish_seed)
   return tf.repeat(frame, config.num_frames, axis=0)
 
 
@@ -94,7 +95,7 @@ def _fold_in(seed, value):
 
 
 def _read_epoch(epoch, *, dataset, seed, buffer_size):
-  """The images of an epoch in their order, with `epoch`, () int64."""
+  """The images of an epoch in their order, each with `epoch`, () int64."""
 
   def add_epoch(element):
     return {**element, 'epoch': epoch}
@@ -103,7 +104,7 @@ def _read_epoch(epoch, *, dataset, seed, buffer_size):
     order = tf.random.stateless_uniform(
       [], _fold_in(seed, epoch), None, None, tf.int64
     )
-    # `shuffle` mixes its seed with that of the graph it is called in.
+    # `shuffle` mixes its seed with the seed of the graph it is called in.
     tf.compat.v1.set_random_seed(1)
     dataset = dataset.shuffle(
       buffer_size, seed=order, reshuffle_each_iteration=False
@@ -113,11 +114,11 @@ def _read_epoch(epoch, *, dataset, seed, buffer_size):
 
 def _load_row(element, *, config, seed, name, with_example_id):
   """A row of an image; `seed` is None in evaluation."""
-  own = None
+  row_seed = None
   if seed is not None:
-    own = _fold_in(_fold_in(seed, element['epoch']), element['index'])
+    row_seed = _fold_in(_fold_in(seed, element['epoch']), element['index'])
   row = {
-    names.VIDEO: load_image(element[_IMAGE], config, own),
+    names.VIDEO: load_image(element[_IMAGE], config, row_seed),
     names.VIDEO_MASK: tf.constant(True),
     names.LABEL: tf.cast(element[_LABEL], tf.int32),
   }
@@ -155,31 +156,31 @@ def make_image_dataset(
 ) -> tf.data.Dataset:
   """Makes batches of a classification set of tensorflow-datasets.
 
-  Training is endless and shuffled, its batches full; evaluation takes every
-  image once, in order, the last batch filled up with rows of zeros under false
-  masks. See `pipeline.make_dataset`, in whose place it stands.
+  Training is endless and shuffled, and its batches are full. Evaluation takes
+  every image once, in order, and pads the last batch with rows of zeros under
+  false masks. The function can replace `pipeline.make_dataset`.
 
   Args:
-    name: Of the set, such as `imagenet2012`; it is prepared already.
-    split: Such as `train` or `validation`, or a part: `train[:90%]`.
-    global_batch_size: Rows of a step, over all replicas.
-    is_training: Training or evaluation.
-    video: The clip: `num_frames` repeats of a window of the image. It has one
-      clip and one crop in evaluation.
-    label: Of one label an image.
-    seed: Of all that is random.
-    start_step: Steps that were taken before, whose images are passed over.
-    input_context: Of the input pipeline, or None for the only one.
-    data_dir: Where the set is prepared; None: ~/tensorflow_datasets.
-    shuffle_buffer_size: Encoded images among which the next is drawn.
-    with_example_id: Whether to add `example_id`; by default in evaluation only.
+    name: Name of a prepared set, such as `imagenet2012`.
+    split: Split, such as `train` or `validation`, or a part: `train[:90%]`.
+    global_batch_size: Rows per step, over all replicas.
+    is_training: Whether the batches are for training, not evaluation.
+    video: Configuration of the clip, `num_frames` repeats of a window of the
+      image, with one clip and one crop in evaluation.
+    label: Configuration of the labels, one label per image.
+    seed: Seed of every random choice.
+    start_step: Steps that were already taken, whose images are skipped.
+    input_context: Context of the input pipeline, or None if it is the only one.
+    data_dir: Folder of the prepared set. None means ~/tensorflow_datasets.
+    shuffle_buffer_size: Number of encoded images among which the next is drawn.
+    with_example_id: Whether to add `example_id`; by default only in evaluation.
 
   Returns:
     A data set of dictionaries of static shape: `video`, `video_mask`, `label`,
     `valid` in evaluation, and `example_id`.
 
   Raises:
-    ValueError: The set is unknown, not prepared, has not the split, has other
+    ValueError: The set is unknown, not prepared, lacks the split, has other
       classes, or a configuration does not fit.
   """
   if video.num_clips * video.num_crops != 1 or label.is_multi_label:
@@ -189,7 +190,7 @@ def make_image_dataset(
       f'num_clips={video.num_clips}, num_crops={video.num_crops}, '
       f'is_multi_label={label.is_multi_label}'
     )
-  import tensorflow_datasets as tfds  # slow, and for this function alone
+  import tensorflow_datasets as tfds  # slow, and only used here
 
   try:
     builder = tfds.builder(name, data_dir=data_dir)
@@ -237,12 +238,12 @@ def make_image_dataset(
     seed=order_seed,
     buffer_size=shuffle_buffer_size,
   )
-  first_epoch, passed = 0, 0
+  first_epoch, num_skipped = 0, 0
   if is_training:
     start = start_step * (global_batch_size // num_pipelines)
-    first_epoch, passed = divmod(start, length)
+    first_epoch, num_skipped = divmod(start, length)
   epochs = tf.data.Dataset.range(first_epoch, _MAX_EPOCHS if is_training else 1)
-  dataset = epochs.flat_map(read_epoch).skip(passed)
+  dataset = epochs.flat_map(read_epoch).skip(num_skipped)
   if with_example_id is None:
     with_example_id = not is_training
   dataset = dataset.map(
@@ -258,9 +259,9 @@ def make_image_dataset(
   )
   if not is_training:
     rows = -(-num_images // num_pipelines)
-    missing = -(-rows // batch_size) * batch_size - length
+    num_padding = -(-rows // batch_size) * batch_size - length
     pad = functools.partial(_padding_row, spec=dataset.element_spec)
-    dataset = dataset.concatenate(tf.data.Dataset.range(missing).map(pad))
+    dataset = dataset.concatenate(tf.data.Dataset.range(num_padding).map(pad))
   dataset = dataset.batch(batch_size, drop_remainder=True)
   if is_training:
     dataset = dataset.apply(

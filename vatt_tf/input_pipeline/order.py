@@ -1,10 +1,10 @@
 """The order in which records are read.
 
-Where a run stands in its data follows from (seed, step) alone. The records of a
-source are counted at the start, so a step gives the epoch and the number of
-records to skip in it, which are read but neither parsed nor decoded. The order
-of an epoch follows from (seed, epoch), the draws of a mixture from (seed,
-position).
+The position of a run in its data follows from (seed, step) alone. The records
+of a source are counted at the start, so a step gives the epoch and the number
+of records to skip in it, which are read but neither parsed nor decoded. The
+order of an epoch follows from (seed, epoch), the draws of a mixture follow from
+(seed, position).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from vatt_tf.input_pipeline.records import shard_files
 MAX_EPOCHS = 2**40
 # Draws of a mixture that are made at once.
 _DRAWS = 1 << 14
-# Stands in for a record that cannot be read, so that it can be named.
+# Placeholder of a record that cannot be read, so that an error can name it.
 _UNREADABLE = b'\xffunreadable'
 
 
@@ -40,23 +40,23 @@ def read_shard(
   is_cached: bool = False,
   compressions: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
-  """The records of a shard that this pipeline takes.
+  """Returns the records of a shard that belong to this pipeline.
 
   Args:
-    shard: () int64, number of the shard in its source.
-    epoch: () int64.
+    shard: () int64: number of the shard in its source.
+    epoch: () int64: number of the epoch.
     paths: Paths of the shards.
-    counts: Records of each.
+    counts: Number of records in each shard.
     source: Number of the source.
     num_pipelines: Number of pipelines that share the records.
-    pipeline: Number of this one.
-    is_cached: The records are in memory; nothing is read.
-    compressions: Of the shards, as `records.find_compression` gives them; None:
-      none is compressed.
+    pipeline: Number of this pipeline.
+    is_cached: Whether the records are in memory, so that nothing is read.
+    compressions: Compression of each shard, as `shard_files.find_compression`
+      returns it. None means that no shard is compressed.
 
   Returns:
-    A data set of dictionaries: `record` () string (not if `is_cached`), where
-    it comes from, `source`, `shard` and `index`, () int64, and `epoch`.
+    A data set of dictionaries: `record` () string (not if `is_cached`), its
+    place `source`, `shard` and `index`, () int64, and `epoch`.
   """
   path = tf.gather(tf.constant(paths), shard)
   compressions = compressions or [''] * len(paths)
@@ -73,9 +73,9 @@ def read_shard(
           path,
           ' cannot be read beyond its record ',
           tf.strings.as_string(index),
-          ': it is corrupt, or gone. Copy it again, or make it again with what '
-          'wrote it: `python -m vatt_tf.ingest` goes on where it stopped, once '
-          'the shard is removed.',
+          ': it is corrupt or was deleted. Copy it again, or write it again '
+          'with the program that wrote it. To do so with `python -m '
+          'vatt_tf.ingest`, delete the shard and rerun the same command.',
         ]
       )
       failed = tf.raw_ops.Assert(condition=False, data=[message])
@@ -85,7 +85,7 @@ def read_shard(
     def as_is():
       return record
 
-    # Not the whole record, which comparing would copy.
+    # Compare only the start, because comparing would copy the whole record.
     start = tf.strings.substr(record, 0, len(_UNREADABLE))
     record = tf.cond(tf.equal(start, _UNREADABLE), fail, as_is)
     return {'record': record, **name_place(index)}
@@ -98,7 +98,7 @@ def read_shard(
       'epoch': epoch,
     }
 
-  def is_ours(element):
+  def is_assigned(element):
     number = element['index'] + element['shard']
     return tf.equal(number % num_pipelines, pipeline)
 
@@ -106,30 +106,31 @@ def read_shard(
     dataset = tf.data.Dataset.range(count).map(name_place)
   else:
     dataset = tf.data.TFRecordDataset(path, compression, buffer_size=4 << 20)
-    # Reading stops at a corrupt record; the one that stands in for it is cut
-    # off when all records were there. A file that cannot be opened would be
-    # tried again for ever, were there no number for each trial.
+    # Reading stops at a corrupt record, where the placeholder takes its place;
+    # the placeholder is cut off if all records were read. A file that cannot be
+    # opened would be retried forever, but each retry uses up a number.
     dataset = tf.data.Dataset.zip((tf.data.Dataset.range(count), dataset))
     dataset = dataset.ignore_errors(log_warning=False)
     unreadable = tf.constant(0, tf.int64), _UNREADABLE
     dataset = dataset.concatenate(tf.data.Dataset.from_tensors(unreadable))
-    # Why it cannot be opened is said here, where errors are not dropped.
+    # Open the file once more where errors are not ignored, so that the reason
+    # why it cannot be opened is reported.
     opened = tf.data.FixedLengthRecordDataset(path, 1, buffer_size=1)
     opened = opened.take(1).skip(1).map(lambda byte: (unreadable[0], byte))
     dataset = opened.concatenate(dataset)
     dataset = dataset.take(count).enumerate().map(name_record)
-  return dataset.filter(is_ours) if num_pipelines > 1 else dataset
+  return dataset.filter(is_assigned) if num_pipelines > 1 else dataset
 
 
 def fold_in(seed: int, value: tf.Tensor | int) -> tf.Tensor:
-  """(2,) int64: the seed of a number, such as an epoch, under a seed."""
+  """Returns a seed of a number, such as an epoch, under a seed: (2,) int64."""
   return tf.random.experimental.stateless_fold_in(
     seed, tf.cast(value, tf.int64)
   )
 
 
 def seed_of(seed: int, name: str) -> tf.Tensor:
-  """(2,) int64: a seed of its own for a named use."""
+  """Returns a separate seed for a named use: (2,) int64."""
   return tf.constant([seed, zlib.crc32(name.encode())], tf.int64)
 
 
@@ -141,17 +142,17 @@ def repeat_records(
   first_numbers: np.ndarray,
   seed: int,
 ) -> tf.data.Dataset:
-  """Gives each record as often as its weight says, 0 times or more.
+  """Repeats each record as often as its weight requires, 0 times or more.
 
   Args:
-    dataset: Of the elements of `read_shard`.
+    dataset: Data set of the elements of `read_shard`.
     weights: See `class_balance.count_repeats`.
     length: See `class_balance.count_repeats`.
-    first_numbers: (n,) int64, number of each shard's first record.
+    first_numbers: (n,) int64: number of each shard's first record.
     seed: See `class_balance.count_repeats`.
 
   Returns:
-    The data set, with `copy`, () int64, which counts a record's own.
+    The data set, with `copy`, () int64, the number of a record's copy.
   """
   counts = class_balance.count_repeats(weights, length, seed)
 
@@ -184,19 +185,19 @@ def read_epoch(
   repeat: Callable[..., tf.data.Dataset] | None = None,
   is_cached: bool = False,
 ) -> tf.data.Dataset:
-  """The records of a source in the order of an epoch.
+  """Returns the records of a source in the order of an epoch.
 
   Args:
-    epoch: () int64.
-    read_shard: From the number of a shard, and the epoch, to a data set of its
-      records.
+    epoch: () int64: number of the epoch.
+    read_shard: Function from the number of a shard, and the epoch, to a data
+      set of its records.
     shards: Numbers of the shards that this pipeline reads.
-    is_training: Whether they are shuffled.
-    seed: (2,) int64.
-    buffer_size: Records among which the next one is drawn.
-    cycle_length: Shards that are open at a time.
-    repeat: `repeat_records` but for its `dataset` and `seed`, or None.
-    is_cached: The records are in memory; see `read_shard`.
+    is_training: Whether the records are shuffled.
+    seed: (2,) int64: seed of the order.
+    buffer_size: Number of records among which the next one is drawn.
+    cycle_length: Number of shards that are open at a time.
+    repeat: `repeat_records` without its `dataset` and `seed`, or None.
+    is_cached: Whether the records are in memory; see `read_shard`.
 
   Returns:
     A data set of the elements of `read_shard`.
@@ -217,9 +218,9 @@ def read_epoch(
   if repeat is not None:
     dataset = repeat(dataset, seed=fold_in(seed, 1))
   order = tf.random.stateless_uniform([], seed, None, None, tf.int64)
-  # `shuffle` mixes its seed with that of the graph it is called in, by default
-  # TensorFlow's global one. The order is to depend on `seed` alone, so this
-  # graph, which is that of the mapped function, gets a seed of its own.
+  # `shuffle` mixes its seed with the seed of the graph it is called in, by
+  # default TensorFlow's global one. The order must depend on `seed` alone, so
+  # the graph of this mapped function gets a fixed seed.
   tf.compat.v1.set_random_seed(1)
   return dataset.shuffle(
     buffer_size, seed=order, reshuffle_each_iteration=False
@@ -233,8 +234,9 @@ def draw_sources(
   """Draws the sources of some positions of a mixture.
 
   Args:
-    chunk: () int64; positions [chunk * n, (chunk + 1) * n), n = 16,384.
-    weights: One for each source.
+    chunk: () int64: number of the chunk, which has the positions
+      [chunk * n, (chunk + 1) * n), n = 16,384.
+    weights: Weight of each source.
     seed: (2,) int64.
 
   Returns:
@@ -249,28 +251,29 @@ def draw_sources(
 def count_draws(
   position: int, weights: Sequence[float], seed: tf.Tensor
 ) -> np.ndarray:
-  """How often each source comes in the first `position` draws: (n,) int64."""
+  """Returns how often each source is among the first draws: (n,) int64."""
 
   @tf.function
   def count(num_chunks):
     totals = tf.zeros([len(weights)], tf.int64)
     for chunk in tf.range(num_chunks):
-      drawn = draw_sources(chunk, weights, seed)
+      draws = draw_sources(chunk, weights, seed)
       totals += tf.math.bincount(
-        tf.cast(drawn, tf.int32), minlength=len(weights), dtype=tf.int64
+        tf.cast(draws, tf.int32), minlength=len(weights), dtype=tf.int64
       )
     return totals
 
-  whole, rest = divmod(position, _DRAWS)
-  totals = count(tf.constant(whole, tf.int64)).numpy()
-  drawn = draw_sources(tf.constant(whole, tf.int64), weights, seed)[:rest]
-  return totals + np.bincount(drawn.numpy(), minlength=len(weights))
+  num_chunks, remainder = divmod(position, _DRAWS)
+  totals = count(tf.constant(num_chunks, tf.int64)).numpy()
+  draws = draw_sources(tf.constant(num_chunks, tf.int64), weights, seed)
+  draws = draws[:remainder].numpy()
+  return totals + np.bincount(draws, minlength=len(weights))
 
 
 def draws_from(
   position: int, weights: Sequence[float], seed: int
 ) -> tf.data.Dataset:
-  """An endless data set of draws, from a position on."""
+  """Returns an endless data set of draws from a position on."""
   draw = functools.partial(draw_sources, weights=weights, seed=seed)
   chunks = tf.data.Dataset.range(position // _DRAWS, MAX_EPOCHS)
   return chunks.map(draw).unbatch().skip(position % _DRAWS)
@@ -292,20 +295,20 @@ def batches_of_machine(
   """Keeps the records of every `num_machines`-th batch.
 
   Args:
-    dataset: The records in their order.
-    batch_size: Records of a batch.
+    dataset: Records in their order.
+    batch_size: Records per batch.
     num_machines: Number of input machines.
-    machine: Which of them this is.
+    machine: Number of this machine.
   """
   if num_machines == 1:
     return dataset
-  is_ours = functools.partial(
+  is_of_machine = functools.partial(
     _is_of_machine,
     batch_size=batch_size,
     num_machines=num_machines,
     machine=machine,
   )
-  return dataset.enumerate().filter(is_ours).map(_without_position)
+  return dataset.enumerate().filter(is_of_machine).map(_without_position)
 
 
 def balance_share(
@@ -315,29 +318,29 @@ def balance_share(
   shards: Sequence[int],
   part: tuple[int, int],
 ) -> np.ndarray:
-  """Weights of a source's records, 0 for those of other input pipelines.
+  """Returns the weights of a source's records, 0 for those of other pipelines.
 
   Args:
-    paths: Of all its shards.
-    num_classes: Of the labels.
-    balance: `ClassBalance`.
-    shards: Numbers of this pipeline's.
-    part: Number of pipelines that share these shards, and which this is.
+    paths: Paths of all its shards.
+    num_classes: Number of classes.
+    balance: See `ClassBalance`.
+    shards: Numbers of this pipeline's shards.
+    part: Number of pipelines that share these shards, and number of this one.
 
   Returns:
     (N,) float64, shard after shard.
   """
   labels = class_balance.read_all_labels(paths)
   weights = class_balance.record_weights(
-    [one for group in labels for one in group], num_classes, balance
+    [record for shard in labels for record in shard], num_classes, balance
   )
   num_pipelines, pipeline = part
-  is_own = [
+  is_assigned = [
     shard in shards and (index + shard) % num_pipelines == pipeline
     for shard, group in enumerate(labels)
     for index in range(len(group))
   ]
-  weights = np.where(is_own, weights, 0.0)
+  weights = np.where(is_assigned, weights, 0.0)
   if not weights.any():
     raise ValueError(
       'No record of this input pipeline has a class. Use fewer workers or more '
@@ -352,8 +355,8 @@ def assign_shards(
   """Assigns the records of a source to the input pipelines.
 
   Returns:
-    The shards of each pipeline, its number of records, and whether it takes
-    only some of the records of a shard.
+    The shards of each pipeline, the number of records of each pipeline, and
+    whether the pipelines share the records of a shard.
   """
   shards = list(range(len(paths)))
   if num_pipelines == 1:
@@ -378,7 +381,7 @@ def assign_shards(
 
 
 class Shard(NamedTuple):
-  """Which of the input pipelines this is, and the rows of its batches."""
+  """The number of this input pipeline, and the rows of its batches."""
 
   num_pipelines: int
   pipeline: int
@@ -388,11 +391,11 @@ class Shard(NamedTuple):
 class Stream(NamedTuple):
   """The records of one source, in the order in which they are read."""
 
-  epochs: tf.data.Dataset  # of () int64
+  epochs: tf.data.Dataset  # numbers of the epochs, () int64
   read_epoch: Callable  # from an epoch to a data set of elements
-  num_skipped: int  # records of the first epoch that were read before
-  reader: tuple  # how a shard is read, and the numbers of the shards
-  lengths: list[int]  # records of an epoch, of each input pipeline
+  num_skipped: int  # records of the first epoch that were already read
+  reader: tuple  # `read_shard`, and the numbers of the shards
+  lengths: list[int]  # records per epoch of each input pipeline
 
 
 def open_streams(
@@ -404,16 +407,16 @@ def open_streams(
   cycle_length: int,
   balance: class_balance.ClassBalance | None,
 ) -> list[Stream]:
-  """A `Stream` of each source, from the `first` record of the pipeline on.
+  """Returns a `Stream` of each source from the `first` record on.
 
   Args:
-    plan: Of the pipeline.
-    shard: Which of the pipelines this is.
-    first: Number of its records that were read before.
-    num_epochs: Epochs of training; None means endless.
-    buffer_size: Records among which the next one is drawn.
-    cycle_length: Shards that are open at a time, at most.
-    balance: None draws the records equally often.
+    plan: Plan of the pipeline.
+    shard: Number and batch size of this pipeline.
+    first: Number of its records that were already read.
+    num_epochs: Number of epochs in training. None means endless.
+    buffer_size: Number of records among which the next one is drawn.
+    cycle_length: Largest number of shards that are open at a time.
+    balance: Balance of the classes. None draws all records equally often.
   """
   starts = [first if plan.is_training else 0] * len(plan.sources)
   if len(plan.sources) > 1 and plan.is_training:
@@ -488,13 +491,13 @@ def mix(
   first: int,
   is_cached: bool,
 ) -> tf.data.Dataset:
-  """The records of all sources, drawn by weight or one after the other.
+  """Returns the records of all sources, drawn by weight or in sequence.
 
   Args:
-    streams: Of `open_streams`.
-    plan: Of the pipeline.
-    shard: Which of the pipelines this is.
-    first: Number of its records that were read before.
+    streams: Streams of `open_streams`.
+    plan: Plan of the pipeline.
+    shard: Number and batch size of this pipeline.
+    first: Number of its records that were already read.
     is_cached: Whether the records are in memory; see `read_shard`.
   """
   parts = [

@@ -1,8 +1,8 @@
-"""From shards of records to batches.
+"""Turns shards of records into batches.
 
-The order is fixed: shards shuffled, interleaved (`order`), parsed, sampled,
-decoded, augmented and tokenized (`clip`, or `cached_clips` from memory),
-batched, prefetched.
+The order of the steps is fixed: shards are shuffled and interleaved (`order`);
+records are parsed, sampled, decoded, augmented and tokenized (`clip`, or
+`cached_clips` from memory); rows are batched and prefetched.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from vatt_tf.input_pipeline import clip as clip_lib
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 
-# Batches that are made before they are asked for.
+# Number of batches to prefetch.
 _NUM_READY = 2
 
 
@@ -50,40 +50,40 @@ def mix_audio(
 ) -> dict[str, tf.Tensor]:
   """Mixes sound and labels of rows 0 and 1, 2 and 3, …, each by its own share.
 
-  So the mixtures do not depend on how a batch is split over replicas. Rows
-  without sound, and rows whose partner has none, stay as they are, as does the
-  last of an odd number.
+  With these pairs, the mixtures do not depend on how a batch is split over
+  replicas. Rows without sound, rows whose partner has no sound, and the last of
+  an odd number of rows do not change.
 
   Args:
-    batch: The batch, with the seed of each row.
+    batch: Batch with the seed of each row.
     config: See `AudioConfig`.
 
   Returns:
     The batch, without the seeds.
   """
   batch = dict(batch)
-  own = audio_lib.mixup_weights(
+  shares = audio_lib.mixup_weights(
     batch.pop(clip_lib.SEED), config.mixup_alpha
   )  # (B,)
   mask = batch[names.AUDIO_MASK]
   partners = np.minimum(np.arange(mask.shape[0]) ^ 1, mask.shape[0] - 1)
-  own = tf.where(mask & tf.gather(mask, partners), own, 1.0)
+  shares = tf.where(mask & tf.gather(mask, partners), shares, 1.0)
   for name in (config.input_name, names.LABEL):
     value = batch[name]
-    weight = tf.reshape(own, [-1] + [1] * (value.shape.rank - 1))
-    other = tf.gather(value, partners)
-    batch[name] = weight * value + (1.0 - weight) * other
+    weight = tf.reshape(shares, [-1] + [1] * (value.shape.rank - 1))
+    partner = tf.gather(value, partners)
+    batch[name] = weight * value + (1.0 - weight) * partner
   return batch
 
 
-def _load_batches(dataset, load, plan, batch_size, num_missing=0):
-  """Loads records, fills up with rows of zeros, and makes batches."""
+def _load_batches(dataset, load, plan, batch_size, num_padding=0):
+  """Loads records, pads them with rows of zeros, and makes batches."""
   dataset = load(dataset, plan=plan)
   if plan.num_views > 1:
     dataset = dataset.unbatch()
   if not plan.is_training:
     pad = functools.partial(_padding_row, spec=dataset.element_spec)
-    dataset = dataset.concatenate(tf.data.Dataset.range(num_missing).map(pad))
+    dataset = dataset.concatenate(tf.data.Dataset.range(num_padding).map(pad))
   dataset = dataset.batch(batch_size, drop_remainder=True)
   if plan.is_training and plan.audio is not None and plan.audio.mixup_alpha:
     dataset = dataset.map(functools.partial(mix_audio, config=plan.audio))
@@ -94,7 +94,7 @@ def _options(plan):
   options = tf.data.Options()
   options.deterministic = True
   options.experimental_optimization.map_fusion = False  # See `load_records`.
-  # Tuning times every operation, which small clips notice.
+  # Autotuning times every operation, which slows down small clips.
   options.autotune.enabled = plan.is_served
   options.experimental_distribute.auto_shard_policy = (
     tf.data.experimental.AutoShardPolicy.OFF
@@ -103,7 +103,7 @@ def _options(plan):
 
 
 def _distribute(dataset, load, plan, batch_size, data_service, options):
-  """Batches that input machines make in turn."""
+  """The batches that input machines make in turn."""
   addresses = service.parse_addresses(data_service)
   parts = [
     _load_batches(
@@ -117,14 +117,15 @@ def _distribute(dataset, load, plan, batch_size, data_service, options):
   return service.distribute(parts, addresses)
 
 
-def _num_missing(streams, plan, shard):
-  """Rows that fill up evaluation's last batch, so that all pipelines agree."""
+def _num_padding(streams, plan, shard):
+  """The number of padding rows that complete the last batch of evaluation, so
+  that all pipelines have the same number of batches."""
   if plan.is_training:
     return 0
   lengths = zip(*(stream.lengths for stream in streams))
   rows = [sum(group) * plan.num_views for group in lengths]
-  wanted = -(-max(rows) // shard.batch_size) * shard.batch_size
-  return wanted - rows[shard.pipeline]
+  num_rows = -(-max(rows) // shard.batch_size) * shard.batch_size
+  return num_rows - rows[shard.pipeline]
 
 
 @gin.register
@@ -151,51 +152,52 @@ def make_dataset(
 ) -> tf.data.Dataset:
   """Makes the batches of training or evaluation.
 
-  Training: endless (or `num_epochs` long), shuffled, augmented, all batches
-  full. Several sources are mixed by their weights.
+  Training data is endless (or `num_epochs` long), shuffled and augmented, and
+  all batches are full. Several sources are mixed by their weights.
 
-  Evaluation: every record once, in order, the sources one after the other,
-  nothing random. A record gives `num_clips * num_crops` rows. The last batch is
-  filled up with rows of zeros under false masks; `valid` says which rows are
-  records.
+  Evaluation data has every record once, in order, one source after the other,
+  without random choices. A record yields `num_clips * num_crops` rows. The last
+  batch is padded with rows of zeros under false masks; `valid` is true for the
+  rows of records.
 
-  With an `input_context` the batches are those of one replica, as
-  `tf.distribute.Strategy.distribute_datasets_from_function` wants them. Each
-  input pipeline reads files of its own if every source has as many files as
-  there are pipelines, otherwise records of its own out of all files. In
-  evaluation all pipelines give equally many batches.
+  With an `input_context`, batches have the rows of one replica, as
+  `tf.distribute.Strategy.distribute_datasets_from_function` expects. If every
+  source has at least as many files as there are input pipelines, each pipeline
+  reads different files, otherwise different records of all files. In evaluation
+  all pipelines have the same number of batches.
 
   Args:
-    sources: The data sets; a pattern stands for a `Source` of it.
-    global_batch_size: Rows of a step, over all replicas.
-    is_training: Training or evaluation.
-    seed: Of all that is random.
-    start_step: Steps that were taken before, whose records are passed over.
-    input_context: Of the input pipeline, or None for the only one.
-    num_epochs: Times that the records of a source are read in training; None
-      for no end. With several sources it must be None.
-    video: None for no video.
-    audio: None for no sound.
-    text: None for no captions.
-    label: None for no labels.
+    sources: Data sets; a pattern stands for a `Source` with it.
+    global_batch_size: Rows per step, over all replicas.
+    is_training: Whether the batches are for training, not evaluation.
+    seed: Seed of every random choice.
+    start_step: Steps that were already taken, whose records are skipped.
+    input_context: Context of the input pipeline, or None if it is the only one.
+    num_epochs: Number of times that the records of a source are read in
+      training. None means endless, and is required with several sources.
+    video: Configuration of the frames. None means no video.
+    audio: Configuration of the sound. None means no sound.
+    text: Configuration of the captions. None means no captions.
+    label: Configuration of the labels. None means no labels.
     with_example_id: Whether to add `example_id`, (B,) string, for use on the
-      host; by default in evaluation only.
-    shuffle_buffer_size: Undecoded records among which the next is drawn.
-    cycle_length: Shards that are read from at a time.
+      host; by default only in evaluation.
+    shuffle_buffer_size: Number of undecoded records among which the next is
+      drawn.
+    cycle_length: Number of shards that are read at a time.
     max_bad_record_share: See `BadRecords`.
-    bad_records: Counts the bad records; a new one by default.
-    cache_gib: Memory for decoded clips, in GiB; 0 for none. They are decoded
-      at the start; when all fit, records are not read again. What a batch holds
-      does not change. Training only.
+    bad_records: Counter of the bad records; a new one by default.
+    cache_gib: Memory for decoded clips in training, in GiB; 0 means no cache.
+      Clips are decoded at the start; if all fit, records are not read again.
+      The content of the batches does not change.
     data_service: Addresses of the input machines that make the batches of
       training, such as 'grpc://host:5050', separated by commas; '' to make
-      them in this process. What a batch holds does not change.
-    balance: How often each record comes in training by its classes (see
-      `class_balance`); None: once an epoch.
+      them in this process. The content of the batches does not change.
+    balance: Balance of the classes in training (see `class_balance`). None
+      means that an epoch has each record once.
 
   Returns:
-    A data set of dictionaries of static shape: those of `row_spec` with the
-    batch axis in front, `valid` (B,) bool in evaluation, and `example_id`.
+    A data set of dictionaries of static shape: the tensors of `row_spec` with
+    the batch axis first, `valid` (B,) bool in evaluation, and `example_id`.
 
   Raises:
     ValueError: An argument is out of range; a pattern matches no file; a shard
@@ -242,9 +244,9 @@ def make_dataset(
   load, is_cached = clip_lib.load_records, False
   if cache_gib:
     cache = clip_cache.ClipCache(cache_gib, cached_clips.clip_spec(plan))
-    num_own = sum(stream.lengths[shard.pipeline] for stream in streams)
+    num_records = sum(stream.lengths[shard.pipeline] for stream in streams)
     readers = [stream.reader for stream in streams]
-    is_cached = cached_clips.fill_cache(cache, readers, plan, num_own)
+    is_cached = cached_clips.fill_cache(cache, readers, plan, num_records)
     load = functools.partial(cached_clips.load_cached, cache=cache)
   dataset = order.mix(streams, plan, shard, first, is_cached)
   options = _options(plan)
@@ -253,13 +255,14 @@ def make_dataset(
       dataset, load, plan, shard.batch_size, data_service, options
     )
   else:
-    num_missing = _num_missing(streams, plan, shard)
-    dataset = _load_batches(dataset, load, plan, shard.batch_size, num_missing)
+    num_padding = _num_padding(streams, plan, shard)
+    dataset = _load_batches(dataset, load, plan, shard.batch_size, num_padding)
   dataset = dataset.map(
     functools.partial(bad_records_lib.record_faults, bad_records=bad_records)
   )
   if is_training and num_epochs is None:
-    # Of a data set that may end, several workers read batches of unknown size.
+    # From a data set that may end, several workers would read batches of
+    # unknown size.
     dataset = dataset.apply(
       tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     )

@@ -1,4 +1,4 @@
-"""What the functions of one input pipeline share: sources, shards, rows."""
+"""The plan that the functions of an input pipeline share."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -22,19 +22,20 @@ class Source:
   """A data set: the shards that a pattern matches.
 
   Attributes:
-    pattern: A glob pattern, several of them separated by commas, or a list.
-    weight: Share of the clips of a mixture that are drawn from it, relative to
-      the weights of the others.
-    name: For messages and random draws; by default the pattern. A name keeps
-      the order of the data when the pattern changes, as when it is moved.
-    macro: The gin macro that holds the pattern, for messages; by default
+    pattern: A glob pattern, several separated by commas, or a list of patterns.
+    weight: Share of a mixture that is drawn from this source, relative to the
+      weights of the others.
+    name: Name for messages and random draws; by default the pattern. A name
+      keeps the order of the data when the pattern changes, for example because
+      the data is moved.
+    macro: Gin macro that holds the pattern, for messages; by default
       TRAIN_RECORDS or EVAL_RECORDS.
-    frame_rate: Frames a second of records that state neither a rate nor the
+    frame_rate: Frames per second of records that state neither a rate nor the
       times of their frames. Without it such frames are refused.
-    sample_rate: Samples a second of records that do not state it. Without it
+    sample_rate: Samples per second of records that do not state it. Without it
       such sound is refused.
-    modalities: Which of `video`, `audio` and `text` to read; what is left out
-      is treated as missing.
+    modalities: Modalities to read, of `video`, `audio` and `text`; the others
+      are treated as missing.
   """
 
   pattern: str | Sequence[str]
@@ -67,12 +68,13 @@ class Source:
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class LabelConfig:
-  """What the pipeline makes of the classes of a record.
+  """How the pipeline turns the classes of a record into labels.
 
   Attributes:
-    num_classes: Labels are in [0, num_classes).
-    is_multi_label: Give (B, num_classes) float32 of zeros and ones, instead of
-      (B,) int32 with the record's first label (-1 where it has none).
+    num_classes: Number of classes; labels are in [0, num_classes).
+    is_multi_label: Whether labels are (B, num_classes) float32 of zeros and
+      ones, instead of (B,) int32 with the record's first label (-1 without
+      one).
   """
 
   num_classes: int
@@ -88,7 +90,7 @@ class LabelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What the functions of one pipeline share."""
+  """The configuration and the shards of an input pipeline."""
 
   is_training: bool
   seed: int
@@ -98,54 +100,54 @@ class Plan:
   label: LabelConfig | None
   tokenizer: tokenizers.Tokenizer | None
   sources: tuple[Source, ...]
-  paths: tuple[tuple[str, ...], ...]  # Of the shards of each source.
-  counts: tuple[tuple[int, ...], ...]  # Of the records in them.
-  is_served: bool  # Runs on input machines.
+  paths: tuple[tuple[str, ...], ...]  # Paths of the shards of each source.
+  counts: tuple[tuple[int, ...], ...]  # Numbers of records in these shards.
+  is_served: bool  # Whether the pipeline runs on input machines.
   with_example_id: bool
 
   @property
   def num_records(self) -> int:
-    """Records of all sources."""
+    """Number of records of all sources."""
     return sum(sum(counts) for counts in self.counts)
 
   @property
   def num_clips(self) -> int:
-    """Clips that evaluation takes of a record."""
+    """Number of clips per record in evaluation."""
     config = self.video or self.audio
     return 1 if config is None else config.num_clips
 
   @property
   def num_views(self) -> int:
-    """Rows that one record gives."""
+    """Number of rows per record."""
     if self.is_training:
       return 1
     return self.num_clips * (1 if self.video is None else self.video.num_crops)
 
   @property
   def span(self) -> float:
-    """Seconds of a clip."""
-    wanted = [c.seconds for c in (self.video, self.audio) if c is not None]
-    return max(wanted, default=0.0)
+    """Length of a clip in seconds."""
+    configs = (self.video, self.audio)
+    return max((c.seconds for c in configs if c is not None), default=0.0)
 
   @property
   def num_parallel_calls(self) -> int:
-    """One a core; an input machine, whose cores others count, finds it out."""
+    """Number of parallel calls: one per core, or tuned on an input machine."""
     return tf.data.AUTOTUNE if self.is_served else strategies.num_cores()
 
   @property
   def fields(self) -> list[str]:
-    """The fields to parse."""
-    wanted = ['example_id']
+    """Names of the fields to parse."""
+    field_names = ['example_id']
     if self.video is not None:
-      wanted += ['image_encoded', 'image_timestamp', 'image_frame_rate']
+      field_names += ['image_encoded', 'image_timestamp', 'image_frame_rate']
     if self.audio is not None:
-      wanted += ['waveform', 'waveform_encoded', 'waveform_rate']
-      wanted += ['waveform_channels']
+      field_names += ['waveform', 'waveform_encoded', 'waveform_rate']
+      field_names += ['waveform_channels']
     if self.text is not None:
-      wanted += ['caption_text', 'caption_start', 'caption_end']
+      field_names += ['caption_text', 'caption_start', 'caption_end']
     if self.label is not None:
-      wanted.append('label_index')
-    return wanted
+      field_names.append('label_index')
+    return field_names
 
 
 def row_spec(
@@ -154,13 +156,13 @@ def row_spec(
   text: text_lib.TextConfig | None = None,
   label: LabelConfig | None = None,
 ) -> dict[str, tf.TensorSpec]:
-  """Shapes and types of one row; a part whose configuration is None is absent.
+  """Returns the shapes and types of one row.
 
   Args:
-    video: The frames.
-    audio: The sound.
-    text: The captions.
-    label: The classes.
+    video: Configuration of the frames. None leaves them out.
+    audio: Configuration of the sound. None leaves it out.
+    text: Configuration of the captions. None leaves them out.
+    label: Configuration of the labels. None leaves them out.
 
   Returns:
     A dictionary of `tf.TensorSpec` without the batch axis.
@@ -184,7 +186,7 @@ def row_spec(
 
 
 def first(values: tf.Tensor, default: Any) -> tf.Tensor:
-  """The first value of a vector, or a default: () of its type."""
+  """Returns the first value of a vector, or a default: () of its type."""
   padded = tf.concat([values, tf.cast([default], values.dtype)], axis=0)
   return padded[0]
 
@@ -192,20 +194,20 @@ def first(values: tf.Tensor, default: Any) -> tf.Tensor:
 def of_source(
   element: Mapping[str, tf.Tensor], sources: Sequence[Source], attribute: str
 ) -> tf.Tensor:
-  """() float32: an attribute of the record's source, 0 when not given."""
+  """Returns an attribute of the record's source, or 0: () float32."""
   values = [getattr(source, attribute) or 0.0 for source in sources]
   return tf.gather(tf.constant(values, tf.float32), element['source'])
 
 
 def number_of(element: Mapping[str, tf.Tensor], plan: Plan) -> tf.Tensor:
-  """() int64: number of the record among those of all sources."""
+  """Returns the number of the record among all sources: () int64."""
   counts = [count for group in plan.counts for count in group]
   starts = tf.constant(np.cumsum([0, *counts])[:-1], tf.int64)
   return tf.gather(starts, shard_of(element, plan)) + element['index']
 
 
 def shard_of(element: Mapping[str, tf.Tensor], plan: Plan) -> tf.Tensor:
-  """() int64: number of the record's shard among those of all sources."""
+  """Returns the number of the record's shard among all sources: () int64."""
   counts = [len(group) for group in plan.paths]
   starts = tf.constant(np.cumsum([0, *counts])[:-1], tf.int64)
   return tf.gather(starts, element['source']) + element['shard']
@@ -214,13 +216,13 @@ def shard_of(element: Mapping[str, tf.Tensor], plan: Plan) -> tf.Tensor:
 def is_read(
   element: Mapping[str, tf.Tensor], sources: Sequence[Source], modality: str
 ) -> tf.Tensor:
-  """() bool: whether the record's source is read for a modality."""
+  """Returns whether the record's source is read for a modality: () bool."""
   values = [modality in source.modalities for source in sources]
   return tf.gather(tf.constant(values), element['source'])
 
 
 def name_of(source: Source) -> str:
-  """The name of a source: its own, or its pattern."""
+  """Returns the name of a source, which is its pattern by default."""
   if source.name:
     return source.name
   pattern = source.pattern
@@ -230,7 +232,7 @@ def name_of(source: Source) -> str:
 def as_sources(
   sources: Sequence[Source] | Source | str,
 ) -> tuple[Source, ...]:
-  """One source or several; a pattern stands for a `Source` of it."""
+  """Returns a tuple of sources; a pattern stands for a `Source` with it."""
   if isinstance(sources, str | Source):
     sources = [sources]
   return tuple(
@@ -249,18 +251,18 @@ def check(
   data_service: str,
   balance: Any,
 ) -> None:
-  """Checks what `make_dataset` got, as far as it needs no file.
+  """Checks the arguments of `make_dataset` that can be checked without files.
 
   Args:
-    sources: The data sets.
-    global_batch_size: As of `make_dataset`.
-    is_training: As of `make_dataset`.
-    start_step: As of `make_dataset`.
-    num_epochs: As of `make_dataset`.
-    configs: Of video, audio, text and labels, each or None.
-    cache_gib: As of `make_dataset`.
-    data_service: As of `make_dataset`.
-    balance: As of `make_dataset`.
+    sources: Data sets.
+    global_batch_size: See `make_dataset`.
+    is_training: See `make_dataset`.
+    start_step: See `make_dataset`.
+    num_epochs: See `make_dataset`.
+    configs: Configurations of video, audio, text and labels, each or None.
+    cache_gib: See `make_dataset`.
+    data_service: See `make_dataset`.
+    balance: See `make_dataset`.
 
   Raises:
     ValueError: An argument is out of range, or two do not go together.
@@ -276,7 +278,9 @@ def check(
       f'start_step={start_step}'
     )
   if not sources:
-    raise ValueError('`sources` must hold at least one `Source`.')
+    raise ValueError(
+      f'`sources` must hold at least one `Source`. Received: sources={sources}'
+    )
   video, audio, text, label = configs
   if video is None and audio is None and text is None:
     raise ValueError(
@@ -287,7 +291,7 @@ def check(
     if label is None or not label.is_multi_label:
       raise ValueError(
         '`AudioConfig.mixup_alpha` mixes labels and needs a `LabelConfig` '
-        'with `is_multi_label` True. Received: '
+        'with `is_multi_label` = True. Received: '
         f'mixup_alpha={audio.mixup_alpha}, label={label}'
       )
   if num_epochs is not None and is_training and len(sources) > 1:
@@ -297,9 +301,9 @@ def check(
     )
   if data_service and (not is_training or cache_gib):
     raise ValueError(
-      '`data_service` needs `is_training` True and `cache_gib` 0: evaluation '
-      'is read in the process that evaluates, and a cache is in the process '
-      f'that decodes. Received: is_training={is_training}, '
+      '`data_service` needs `is_training` = True and `cache_gib` = 0: '
+      'evaluation reads in the process that evaluates, and a cache is in the '
+      f'process that decodes. Received: is_training={is_training}, '
       f'cache_gib={cache_gib}, data_service={data_service!r}'
     )
   if cache_gib and not is_training:
@@ -309,7 +313,7 @@ def check(
     )
   if balance is not None and (label is None or not is_training):
     raise ValueError(
-      '`balance` needs `is_training` True and a `label`, whose classes it '
+      '`balance` needs `is_training` = True and a `label`, whose classes it '
       f'balances. Received: is_training={is_training}, label={label}'
     )
 
@@ -323,10 +327,10 @@ def make(
   """Finds the shards of the sources and counts their records.
 
   Args:
-    sources: The data sets.
-    is_training: Training or evaluation.
-    configs: Of video, audio, text and labels, each or None.
-    **others: More attributes of `Plan`.
+    sources: Data sets.
+    is_training: Whether the batches are for training, not evaluation.
+    configs: Configurations of video, audio, text and labels, each or None.
+    **others: Other attributes of `Plan`.
 
   Returns:
     The plan.
@@ -341,13 +345,12 @@ def make(
     for source in sources
   )
   counts = tuple(tuple(shard_files.count_all_records(group)) for group in paths)
-  for group, of_group, source in zip(paths, counts, sources):
-    if not sum(of_group):
+  for group, group_counts, source in zip(paths, counts, sources):
+    if not sum(group_counts):
       raise ValueError(
-        f'The {len(group)} files that {name_of(source)!r} matches hold no '
-        f'record, and are empty ({group[0]}). Set the gin macro '
-        f'{source.macro or macro} to shards that hold some, or make them with '
-        '`python -m vatt_tf.ingest`.'
+        f'The {len(group)} files that match {name_of(source)!r} are empty '
+        f'({group[0]}). Set the gin macro {source.macro or macro} to shards '
+        'that hold records, or make them with `python -m vatt_tf.ingest`.'
       )
   video, audio, text, label = configs
   return Plan(

@@ -7,14 +7,14 @@ import math
 
 import tensorflow as tf
 
-# The low-pass of the resampler: zero crossings on each side, and the share of
-# the smaller rate's band that passes.
+# The low-pass filter of the resampler: zero crossings on each side, and share
+# of the smaller rate's band that passes.
 _NUM_ZEROS = 16
 
 _ROLLOFF = 0.95
 
-# Above this many numbers in its bank of filters the resampler computes each
-# output sample's own filter instead.
+# With more numbers than this in its bank of filters, the resampler computes the
+# filter of each output sample instead.
 _MAX_BANK = 1 << 18
 
 
@@ -37,27 +37,27 @@ def _lowpass(times, rate_in, rate_out):
 def half_width(
   rate_in: tf.Tensor | int, rate_out: tf.Tensor | int
 ) -> tf.Tensor:
-  """() int32, input samples that a filter reaches to each side."""
+  """Returns the input samples on each side of a filter's centre: () int32."""
   rate_in, rate_out = (tf.cast(r, tf.float32) for r in (rate_in, rate_out))
   cut = _ROLLOFF * tf.minimum(1.0, rate_out / rate_in)
   return tf.cast(tf.math.ceil(_NUM_ZEROS / cut), tf.int32) + 1
 
 
 def _greatest_common_divisor(a, b):
-  def has_rest(a, b):
+  def has_remainder(a, b):
     del a
     return b > 0
 
   def step(a, b):
     return b, a % b
 
-  return tf.while_loop(has_rest, step, [a, b])[0]
+  return tf.while_loop(has_remainder, step, [a, b])[0]
 
 
 def reduced_rates(
   rate_in: int | tf.Tensor, rate_out: int | tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Both rates divided by their greatest common divisor, () int32."""
+  """Divides both rates by their greatest common divisor: () int32."""
   if isinstance(rate_in, int) and isinstance(rate_out, int):
     divisor = math.gcd(rate_in, rate_out)
     return tf.constant(rate_in // divisor), tf.constant(rate_out // divisor)
@@ -72,14 +72,14 @@ def resample(
 ) -> tf.Tensor:
   """Changes the rate of waveforms with a windowed-sinc low-pass filter.
 
-  Outside of the given samples the sound is taken to be silent. The filter
-  has 16 zero crossings a side under a Hann window, and passes 95 % of the band
-  of the smaller rate.
+  Outside the given samples, the sound is assumed to be silent. The filter has
+  16 zero crossings on each side under a Hann window, and passes 95 % of the
+  band of the smaller rate.
 
   Args:
     waveform: (..., S) float32.
-    rate_in: Samples a second of `waveform`, Python or tensor integer.
-    rate_out: Samples a second of the result, Python or tensor integer.
+    rate_in: Samples per second of `waveform`, Python or tensor integer.
+    rate_out: Samples per second of the result, Python or tensor integer.
 
   Returns:
     (..., ceil(S * rate_out / rate_in)) float32. Output sample i is the sound at
@@ -88,14 +88,16 @@ def resample(
   waveform = tf.convert_to_tensor(waveform, tf.float32)
   shape = tf.shape(waveform)
   flat = tf.reshape(waveform, [-1, shape[-1]])  # (B, S)
-  result = resample_by_factors(flat, *reduced_rates(rate_in, rate_out))
-  return tf.reshape(result, tf.concat([shape[:-1], [tf.shape(result)[1]]], 0))
+  resampled = resample_by_factors(flat, *reduced_rates(rate_in, rate_out))
+  return tf.reshape(
+    resampled, tf.concat([shape[:-1], [tf.shape(resampled)[1]]], 0)
+  )
 
 
 def resample_by_factors(
   waveform: tf.Tensor, down: tf.Tensor, up: tf.Tensor
 ) -> tf.Tensor:
-  """`resample` of (B, S) waveforms, by rates of `reduced_rates`."""
+  """Resamples (B, S) waveforms by rates of `reduced_rates`."""
 
   def as_is():
     return waveform
@@ -122,13 +124,13 @@ def resample_by_factors(
 
 
 def _output_length(length, down, up):
-  """() int32, ceil(length * up / down)."""
+  """The number of output samples, ceil(length * up / down): () int32."""
   length, down, up = (tf.cast(x, tf.int64) for x in (length, down, up))
   return tf.cast((length * up + down - 1) // down, tf.int32)
 
 
 def _resample_by_bank(waveform, down, up):
-  """Blocks of `down` input samples to blocks of `up` outputs: a product."""
+  """Turns blocks of `down` inputs into blocks of `up` outputs by a product."""
   length = tf.shape(waveform)[1]
   half = half_width(down, up)
   num_outputs = _output_length(length, down, up)
@@ -138,8 +140,8 @@ def _resample_by_bank(waveform, down, up):
   offsets = tf.range(up, dtype=tf.float32) * (rate_in / rate_out)  # (up,)
   times = offsets[None, :] - tf.cast(reach, tf.float32)[:, None]
   bank = _lowpass(times, rate_in, rate_out)  # (K, up)
-  after = tf.maximum(num_blocks * down + half - length, 0)
-  padded = tf.pad(waveform, tf.stack([[0, 0], tf.stack([half, after])]))
+  num_zeros = tf.maximum(num_blocks * down + half - length, 0)
+  padded = tf.pad(waveform, tf.stack([[0, 0], tf.stack([half, num_zeros])]))
   starts = tf.range(num_blocks)[:, None] * down + half
   blocks = tf.gather(padded, starts + reach[None, :], axis=1)
   blocks = tf.einsum('bnk,ku->bnu', blocks, bank)
@@ -148,20 +150,20 @@ def _resample_by_bank(waveform, down, up):
 
 
 def _resample_by_gather(waveform, down, up):
-  """Each output sample by the filter at its own place."""
+  """Computes each output sample with the filter for its place."""
   length = tf.shape(waveform)[1]
   half = half_width(down, up)
   num_outputs = _output_length(length, down, up)
   rate_in, rate_out = tf.cast(down, tf.float32), tf.cast(up, tf.float32)
   places = tf.range(num_outputs, dtype=tf.int64) * tf.cast(down, tf.int64)
-  whole = tf.cast(places // tf.cast(up, tf.int64), tf.int32)  # (N,)
-  rest = tf.cast(places % tf.cast(up, tf.int64), tf.float32) / rate_out
+  first = tf.cast(places // tf.cast(up, tf.int64), tf.int32)  # (N,)
+  fraction = tf.cast(places % tf.cast(up, tf.int64), tf.float32) / rate_out
   padded = tf.pad(waveform, tf.stack([[0, 0], tf.stack([half, half + 1])]))
 
   def add_tap(tap, total):
-    times = rest - tf.cast(tap - half, tf.float32)
+    times = fraction - tf.cast(tap - half, tf.float32)
     weights = _lowpass(times, rate_in, rate_out)
-    return tap + 1, total + weights * tf.gather(padded, whole + tap, axis=1)
+    return tap + 1, total + weights * tf.gather(padded, first + tap, axis=1)
 
   def has_tap(tap, total):
     del total

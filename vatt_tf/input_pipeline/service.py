@@ -1,8 +1,8 @@
 """Input machines: other processes that read records and make batches.
 
 Each runs `python -m vatt_tf.serve_input`: a dispatcher and a worker of the
-service of tf.data. The batches of a run come from the machines in turn, so that
-a run gets those that it would make itself, whatever the number of machines. The
+tf.data service. The batches of a run come from the machines in turn, so that a
+run gets the same batches as without them, for any number of machines. The
 machines read the records, and need them under the same paths.
 """
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 PROTOCOL = 'grpc'
 COMMAND = 'python -m vatt_tf.serve_input'
 
-# Waits so long for an input machine to start, and between two tries.
+# Time to wait for an input machine to start, and between two tries.
 WAIT_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
 
@@ -32,33 +32,33 @@ def parse_addresses(text: str) -> list[tuple[str, int]]:
     (host, port) of each.
 
   Raises:
-    ValueError: One is not of this form, or comes twice.
+    ValueError: An address is not of this form, or is repeated.
   """
-  found = []
+  parsed = []
   for address in text.split(','):
-    protocol, mark, rest = address.strip().partition('://')
-    host, colon, port = rest.rpartition(':')
+    protocol, mark, location = address.strip().partition('://')
+    host, colon, port = location.rpartition(':')
     is_number = port.isascii() and port.isdigit()
     if (
       not (mark and colon and host and is_number)
       or protocol != PROTOCOL
       or int(port) not in _VALID_PORTS
-      or (host, int(port)) in found
+      or (host, int(port)) in parsed
     ):
       raise ValueError(
         '`data_service` must hold addresses such as grpc://host:5050, '
-        'separated by commas, each once: those that '
-        f'`{COMMAND} --port=5050` prints. Received: data_service={text!r}'
+        'separated by commas, each once, as '
+        f'`{COMMAND} --port=5050` prints them. Received: data_service={text!r}'
       )
-    found.append((host, int(port)))
-  return found
+    parsed.append((host, int(port)))
+  return parsed
 
 
 def wait_until_reached(host: str, port: int) -> None:
   """Waits until an input machine takes connections.
 
   Raises:
-    ValueError: It does not within `WAIT_SECONDS`.
+    ValueError: The machine takes none within `WAIT_SECONDS`.
   """
   end = time.monotonic() + WAIT_SECONDS
   while True:
@@ -80,15 +80,15 @@ def wait_until_reached(host: str, port: int) -> None:
 def distribute(
   datasets: Sequence[tf.data.Dataset], addresses: Sequence[tuple[str, int]]
 ) -> tf.data.Dataset:
-  """Has data sets made by input machines, and takes their elements in turn.
+  """Runs data sets on input machines, and takes their elements in turn.
 
   Args:
-    datasets: One for each machine, of graphs alone (no Python functions).
-    addresses: (host, port) of each.
+    datasets: A data set for each machine, without Python functions.
+    addresses: (host, port) of each machine.
 
   Returns:
-    A data set of the first element of each, then the second, and so on. It
-    ends where one of them ends.
+    A data set of the first element of each, then the second of each, and so on.
+    It ends where the shortest of them ends.
 
   Raises:
     ValueError: A machine cannot be reached.

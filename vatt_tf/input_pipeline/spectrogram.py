@@ -7,9 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from vatt_tf.core import (
-  tensor_utils,
-)
+from vatt_tf.core import tensor_utils
 from vatt_tf.input_pipeline import audio_config
 
 # Spectrogram.
@@ -17,7 +15,7 @@ from vatt_tf.input_pipeline import audio_config
 
 @functools.cache
 def _hann_window(length):
-  """The periodic window (`tf.signal`'s is not, where the length is odd)."""
+  """The periodic Hann window (`tf.signal`'s is not for odd lengths)."""
   with tf.init_scope():
     phase = 2.0 * math.pi * tf.range(length, dtype=tf.float32) / length
     return (0.5 - 0.5 * tf.cos(phase)).numpy()
@@ -25,7 +23,7 @@ def _hann_window(length):
 
 @functools.cache
 def _mel_weights(config, num_bins):
-  """The sums of `num_bins` frequencies to mel bins: (num_bins, M) float32."""
+  """The weights from `num_bins` frequencies to mel bins: (num_bins, M)."""
   with tf.init_scope():
     return tf.signal.linear_to_mel_weight_matrix(
       num_mel_bins=config.num_mel_bins,
@@ -39,8 +37,8 @@ def _mel_weights(config, num_bins):
 def _windows(waveform, length, hop):
   """Overlapping windows of the last axis, under `_hann_window`.
 
-  Numbers are those of `tf.signal.frame`, which gathers single samples where
-  `length` is no multiple of `hop`; here whole hops are copied.
+  The result equals `tf.signal.frame`, which gathers single samples where
+  `length` is not a multiple of `hop`; this function copies whole hops.
 
   Args:
     waveform: (..., S), S static, zeros beyond it.
@@ -63,7 +61,7 @@ def _windows(waveform, length, hop):
 
 
 def standardize(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-  """Mean 0 and standard deviation 1 over some axes; 0 where all is equal."""
+  """Scales to mean 0 and deviation 1 over some axes; equal values become 0."""
   mean, variance = tf.nn.moments(x, axes, keepdims=True)
   return tf.math.divide_no_nan(x - mean, tf.sqrt(variance))
 
@@ -71,13 +69,13 @@ def standardize(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
 def spectrogram(
   waveform: tf.Tensor, config: audio_config.AudioConfig
 ) -> tf.Tensor:
-  """The log-mel spectrogram of waveforms, each normalized.
+  """Returns the normalized log-mel spectrogram of waveforms.
 
-  Magnitudes of the Fourier transform under a Hann window, windows beyond the
-  end filled with zeros, the transform as long as the next power of two;
-  summed to mel bins; log(1 + 10^4 mel); then the clip's least value becomes 0
-  and its largest 1, or with `standardize` its mean 0 and its standard deviation
-  1 (all 0 when they are equal, as in silence).
+  The magnitudes of the Fourier transform under a Hann window, which is as long
+  as the next power of two and padded with zeros beyond the end, are summed to
+  mel bins and scaled to log(1 + 10^4 mel). Each clip is then scaled to [0, 1],
+  or with `standardize` to mean 0 and standard deviation 1 (to 0 where all
+  values are equal, as in silence).
 
   Args:
     waveform: (..., S) float32.
@@ -90,7 +88,7 @@ def spectrogram(
   windows = _windows(waveform, config.window_length, config.hop_length)
   size = 1 << (config.window_length - 1).bit_length()
   transform = tf.signal.rfft(windows, [size])  # (..., F, size / 2 + 1)
-  # `tf.abs` guards against overflow too, at twice the time.
+  # `tf.abs` would also guard against overflow, but takes twice the time.
   power = tf.square(tf.math.real(transform))
   power += tf.square(tf.math.imag(transform))
   mel = tf.sqrt(power) @ _mel_weights(config, size // 2 + 1)  # (..., F, M)
@@ -107,14 +105,13 @@ def mask_axis(
 ) -> tf.Tensor:
   """Replaces random stretches of an axis by the mean (SpecAugment).
 
-  Each mask is 0 to `max_width` wide, and lies anywhere with equal chance; they
-  may overlap.
+  Each mask is 0 to `max_width` wide, and has a random place. Masks may overlap.
 
   Args:
     x: (F, M) float32.
-    axis: 0 for time, 1 for frequency.
-    num_masks: How many.
-    max_width: Of the widest.
+    axis: Axis to mask, 0 for time, 1 for frequency.
+    num_masks: Number of masks.
+    max_width: Largest width of a mask.
     seed: (2,) integer.
 
   Returns:
@@ -135,7 +132,7 @@ def mask_axis(
 def mask_spectrogram(
   x: tf.Tensor, config: audio_config.AudioConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-  """Masks stretches of time and bands of a spectrogram (SpecAugment).
+  """Masks time spans and frequency bands of a spectrogram (SpecAugment).
 
   Args:
     x: (F, M) float32.
@@ -150,6 +147,6 @@ def mask_spectrogram(
     (1, config.num_frequency_masks, config.max_frequency_mask),
   ):
     if num_masks:
-      own = tf.random.experimental.stateless_fold_in(seed, 2 + axis)
-      x = mask_axis(x, axis, num_masks, max_width, own)
+      axis_seed = tf.random.experimental.stateless_fold_in(seed, 2 + axis)
+      x = mask_axis(x, axis, num_masks, max_width, axis_seed)
   return x

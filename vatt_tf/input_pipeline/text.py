@@ -23,19 +23,22 @@ _TOKENIZERS = {
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-  """What the pipeline makes of the captions of a record.
+  """How the pipeline turns the captions of a record into token ids.
 
-  The paper: 5 captions of 16 words.
+  The paper uses 5 captions of 16 words.
 
   Attributes:
-    num_captions: Captions of a clip; fewer leave rows with a false mask.
-    max_words: Ids of a caption; longer ones are cut, shorter ones end in 0.
-    kind: `word`, `wordpiece` or `sentencepiece`.
+    num_captions: Number of captions per clip; missing ones are rows with a
+      false mask.
+    max_words: Number of ids per caption; longer captions are cut, shorter ones
+      are padded with 0.
+    kind: Kind of the tokenizer, `word`, `wordpiece` or `sentencepiece`.
     vocabulary: Path of the vocabulary or model file.
-    vocabulary_size: Rows of the model's embedding table; None for as many as
-      the file has words.
-    use_bos: Whether ids begin with that of the start of a sentence.
-    use_eos: Whether ids end with that of the end of a sentence (T5 expects it).
+    vocabulary_size: Rows of the model's embedding table. None means one for
+      each word of the file.
+    use_bos: Whether captions begin with the id of the start of a sentence.
+    use_eos: Whether captions end with the id of the end of a sentence, which T5
+      expects.
   """
 
   num_captions: int = 5
@@ -59,8 +62,8 @@ class TextConfig:
       )
     if self.max_words <= self.use_bos + self.use_eos:
       raise ValueError(
-        '`max_words` must leave room beside the ids of start and end. '
-        f'Received: max_words={self.max_words}'
+        '`max_words` must leave room for a word besides the ids of start and '
+        f'end. Received: max_words={self.max_words}'
       )
 
   @property
@@ -73,8 +76,8 @@ def make_tokenizer(config: TextConfig) -> tokenizers.Tokenizer:
   """Makes the tokenizer of a configuration.
 
   Raises:
-    ValueError: The file is missing or of another form; it has more words than
-      `vocabulary_size`; or it lacks an id that is asked for.
+    ValueError: The file is missing or of another form, has more words than
+      `vocabulary_size`, or lacks a requested id.
   """
   tokenizer = _TOKENIZERS[config.kind](config.vocabulary)
   size = config.vocabulary_size
@@ -108,17 +111,18 @@ def nearest_captions(
 ) -> tf.Tensor:
   """Chooses the captions nearest in time to the centre of a clip.
 
-  A caption that spans the centre is at distance 0; of captions at equal
-  distance the one whose own middle is nearer comes first. What is still equal
-  (as where a record has no times) is in random order in training, and in that
-  of the record in evaluation.
+  A caption that spans the centre has the distance 0; of captions at equal
+  distance, the one whose middle is nearer comes first. Captions that are still
+  equal (for example because a record has no times) are in random order in
+  training, and in the order of the record in evaluation.
 
   Args:
-    starts: (n,) int64, µs; read as 0 when there are not `num_texts` of them.
-    ends: (n,) int64, µs; likewise.
-    num_texts: () int32, captions of the record.
-    center: () int64, µs.
-    num_captions: C.
+    starts: (n,) int64: starts of the captions, µs; 0 unless there are
+      `num_texts`.
+    ends: (n,) int64: ends of the captions, µs; 0 unless there are `num_texts`.
+    num_texts: () int32: number of captions of the record.
+    center: () int64: centre of the clip, µs.
+    num_captions: Number C of captions to choose.
     seed: (2,) integer, or None in evaluation.
 
   Returns:
@@ -127,7 +131,7 @@ def nearest_captions(
   zeros = tf.zeros([num_texts], tf.int64)
   is_timed = tf.equal(tf.size(starts), num_texts)
   is_timed &= tf.equal(tf.size(ends), num_texts)
-  # Both are cut to one length first: `tf.where` wants equal shapes.
+  # Both are first cut to one length, because `tf.where` needs equal shapes.
   starts = tf.where(is_timed, tf.concat([starts, zeros], 0)[:num_texts], zeros)
   ends = tf.where(is_timed, tf.concat([ends, zeros], 0)[:num_texts], zeros)
   order = tf.range(num_texts)
@@ -135,7 +139,7 @@ def nearest_captions(
     order = tf.random.experimental.stateless_shuffle(order, seed)
   away = tf.maximum(tf.maximum(starts - center, center - ends), 0)  # (n,)
   middle = tf.abs((starts + ends) // 2 - center)
-  # The last sort decides, the earlier ones break its ties.
+  # The last sort decides, and the earlier one breaks its ties.
   for distance in (middle, away):
     places = tf.argsort(tf.gather(distance, order), stable=True)
     order = tf.gather(order, places)
@@ -149,11 +153,11 @@ def encode_texts(
 
   Args:
     texts: (m,) string.
-    tokenizer: Of `make_tokenizer`.
+    tokenizer: Tokenizer of `make_tokenizer`.
     config: See `TextConfig`.
 
   Returns:
-    ids (m, L) int32, 0 where there is nothing; mask (m,) bool, true for the
+    Ids (m, L) int32, 0 where there is nothing; mask (m,) bool, true for the
     texts that have at least one token.
   """
   ids = tokenizer.tokenize(texts)  # (m, None)
@@ -178,17 +182,17 @@ def encode_captions(
 
   Args:
     texts: (m,) string, m <= C.
-    tokenizer: Of `make_tokenizer`.
+    tokenizer: Tokenizer of `make_tokenizer`.
     config: See `TextConfig`.
 
   Returns:
-    ids (C, L) int32, 0 where there is nothing; mask (C,) bool, true for the
+    Ids (C, L) int32, 0 where there is nothing; mask (C,) bool, true for the
     captions that have at least one token.
   """
   ids, mask = encode_texts(texts, tokenizer, config)  # (m, L), (m,)
-  missing = config.num_captions - tf.shape(ids)[0]
-  ids = tf.pad(ids, [[0, missing], [0, 0]])
-  mask = tf.pad(mask, [[0, missing]])
+  num_padding = config.num_captions - tf.shape(ids)[0]
+  ids = tf.pad(ids, [[0, num_padding], [0, 0]])
+  mask = tf.pad(mask, [[0, num_padding]])
   return (
     tf.ensure_shape(ids, config.shape),
     tf.ensure_shape(mask, [config.num_captions]),

@@ -1,9 +1,9 @@
-"""Captions of a clip: which ones, and their token ids.
+"""Tokenizers, which turn captions into token ids.
 
 A tokenizer is a `tf.Module` that maps strings to ids inside the graph. It keeps
-its vocabulary as a tracked resource, so that a SavedModel which holds one needs
-no file beside it: a vocabulary file becomes an asset, a SentencePiece model is
-part of the graph. Id 0 is padding for all of them.
+its vocabulary as a tracked resource, so that a SavedModel with a tokenizer
+needs no other file: a vocabulary file becomes an asset, and a SentencePiece
+model is part of the graph. In all of them id 0 is padding.
 """
 
 import dataclasses
@@ -13,10 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from vatt_tf.core import (
-  file_utils,
-  plain_text,
-)
+from vatt_tf.core import file_utils, plain_text
 
 PAD_TOKEN = '<pad>'
 
@@ -30,7 +27,7 @@ SPECIAL_TOKENS = (PAD_TOKEN, BOS_TOKEN, EOS_TOKEN, UNKNOWN_TOKEN)
 
 
 def _class(*tables: plain_text.Ranges) -> str:
-  """Ranges of characters, as regular expressions in the graph write them."""
+  """Ranges of characters in the syntax of regular expressions in a graph."""
   return ''.join(
     f'\\x{{{first:x}}}-\\x{{{last:x}}}'
     for table in tables
@@ -42,15 +39,15 @@ _WHITE_SPACE = f'[{_class(plain_text.WHITE_SPACE)}]+'
 
 _HIDDEN = f'[{_class(plain_text.HIDDEN)}]+'
 
-# What is no part of a word: ASCII punctuation with its symbols, all other
-# punctuation of Unicode, format characters, and marks that nobody sees.
+# Characters that are not part of a word: ASCII punctuation and symbols, all
+# other punctuation of Unicode, format characters, and invisible marks.
 _NO_WORD = r'[[:punct:]\pP\p{Cf}' + (
   _class(plain_text.HIDDEN, plain_text.JOINERS, plain_text.LONE_ACCENTS) + ']+'
 )
 
 
 class Tokenizer(Protocol):
-  """What the pipeline asks of a tokenizer.
+  """Interface of the tokenizers of the pipeline.
 
   Attributes:
     vocabulary_size: Number of ids; all are in [0, vocabulary_size).
@@ -63,10 +60,10 @@ class Tokenizer(Protocol):
   bos_id: int | None
 
   def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-    """(n,) string to (n, None) int32, with no padding and no special ids."""
+    """Returns ids (n, None) of texts (n,), without padding and special ids."""
 
   def detokenize(self, ids: np.ndarray) -> list[str]:
-    """(n, L) ids to n texts for people, without padding and special ids."""
+    """Returns n texts of ids (n, L), without padding and special ids."""
 
 
 # Words.
@@ -75,15 +72,15 @@ class Tokenizer(Protocol):
 def clean(texts: tf.Tensor) -> tf.Tensor:
   """Brings texts into the form of `plain_text.clean`, in the graph.
 
-  Ingest keeps captions in this form. Records of others and queries get it here,
-  before any tokenizer.
+  Ingest stores captions in this form. Queries, and records of other programs,
+  get it here, before any tokenizer.
 
   Args:
     texts: String tensor of any shape, UTF-8; bytes that are not are replaced.
 
   Returns:
-    A string tensor of the same shape: NFC, without marks that nobody sees, with
-    single spaces for white space.
+    A string tensor of the same shape: NFC, without invisible marks, with single
+    spaces for white space.
   """
   texts = tf.strings.unicode_transcode(texts, 'UTF-8', 'UTF-8')
   texts = tf.strings.regex_replace(texts, _HIDDEN, '')
@@ -94,9 +91,9 @@ def clean(texts: tf.Tensor) -> tf.Tensor:
 def normalize(texts: tf.Tensor) -> tf.Tensor:
   """Brings texts into the form in which their words are compared.
 
-  That is: Unicode's form NFKC, lower case, without punctuation and marks that
-  nobody sees, with spaces for white space. What `clean` keeps has the words
-  that it had before.
+  The form is Unicode's NFKC, lower case, without punctuation and invisible
+  marks, with spaces for white space. A text has the same words before and after
+  `clean`.
 
   Args:
     texts: String tensor of any shape, UTF-8; bytes that are not are replaced.
@@ -109,7 +106,8 @@ def normalize(texts: tf.Tensor) -> tf.Tensor:
   texts = tf.strings.regex_replace(texts, _WHITE_SPACE, ' ')
   texts = tf_text.normalize_utf8(texts, 'NFKC')
   texts = tf.strings.lower(texts, encoding='utf-8')
-  # NFKC can make punctuation ((1) of U+2474), between a letter and its accent.
+  # NFKC can add punctuation, such as (1) from U+2474, between a letter and its
+  # accent.
   texts = tf.strings.regex_replace(texts, _NO_WORD, '')
   return tf_text.normalize_utf8(texts, 'NFKC')
 
@@ -121,7 +119,7 @@ def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
 
 @dataclasses.dataclass(frozen=True)
 class _VocabularyFile:
-  """Where the words and ids stand in a vocabulary file."""
+  """The words of a vocabulary file, and the places of words and ids in it."""
 
   words: list[str]
   key_index: int
@@ -181,7 +179,7 @@ def _read_word_file(path: str) -> _VocabularyFile:
           f'{len(lines) - 1}, each once. Received: {line!r} in line {number}'
         )
       words[int(index)] = word
-    found = _VocabularyFile(
+    vocabulary = _VocabularyFile(
       [words[i] for i in range(len(lines))], 1, 0, delimiter, 0
     )
   else:
@@ -191,62 +189,66 @@ def _read_word_file(path: str) -> _VocabularyFile:
           f'Line {number} of the vocabulary file {path} must be one word, as '
           f'its first line is. Received: {line!r}'
         )
-    found = _VocabularyFile(
+    vocabulary = _VocabularyFile(
       lines,
       tf.lookup.TextFileIndex.WHOLE_LINE,
       tf.lookup.TextFileIndex.LINE_NUMBER,
       '\t',
       0,
     )
-  if len(set(found.words)) < len(found.words):
-    seen = set()
-    twice = next(w for w in found.words if w in seen or seen.add(w))
+  if len(set(vocabulary.words)) < len(vocabulary.words):
+    earlier_words = set()
+    repeated = next(
+      w for w in vocabulary.words if w in earlier_words or earlier_words.add(w)
+    )
     raise ValueError(
       f'The vocabulary file {path} must hold each word once. Received: '
-      f'{twice!r} twice'
+      f'{repeated!r} twice'
     )
-  specials = tuple(found.words[: len(SPECIAL_TOKENS)])
+  specials = tuple(vocabulary.words[: len(SPECIAL_TOKENS)])
   if specials != SPECIAL_TOKENS:
-    if found.key_index == 1 or set(SPECIAL_TOKENS) & set(found.words):
+    if vocabulary.key_index == 1 or set(SPECIAL_TOKENS) & set(vocabulary.words):
       raise ValueError(
         f'The vocabulary file {path} must begin with '
         f'{" ".join(SPECIAL_TOKENS)} (ids 0 to 3). Received: '
         f'{" ".join(specials)}'
       )
-    # A bare list of words: the special tokens go before it.
-    found = dataclasses.replace(
-      found,
-      words=[*SPECIAL_TOKENS, *found.words],
+    # A list of words alone: the special tokens are added before it.
+    vocabulary = dataclasses.replace(
+      vocabulary,
+      words=[*SPECIAL_TOKENS, *vocabulary.words],
       offset=len(SPECIAL_TOKENS),
     )
-  return found
+  return vocabulary
 
 
-def _word_table(path: str, found: _VocabularyFile) -> tf.lookup.StaticHashTable:
-  """The ids of words, by the form in which `normalize` gives them.
+def _word_table(
+  path: str, vocabulary: _VocabularyFile
+) -> tf.lookup.StaticHashTable:
+  """A table from words in the form of `normalize` to ids.
 
-  A file may hold words in another Unicode form, such as `cafe` and an accent of
-  its own. They are found by their normal form; where several words have the
-  same, by the one that is in it, else by the first. Capitals and punctuation
-  are not taken off: such a word is never found.
+  A file may hold words in another Unicode form, such as `cafe` and a separate
+  accent. The table has their normal form; where several words share it, the
+  word that is in this form takes precedence, otherwise the first. Capitals and
+  punctuation are not removed, so that such words never match.
   """
-  cased = tf.constant(found.words)
+  cased = tf.constant(vocabulary.words)
   cased = tf.strings.lower(cased, encoding='utf-8')
   cased = tf.strings.regex_replace(cased, r'[[:punct:]\pP]', '').numpy()
-  normal = normalize(tf.constant(found.words)).numpy()
-  ids = {word.encode('utf-8'): i for i, word in enumerate(found.words)}
+  normal = normalize(tf.constant(vocabulary.words)).numpy()
+  ids = {word.encode('utf-8'): i for i, word in enumerate(vocabulary.words)}
   for word, i in list(ids.items()):
     if cased[i] == word and normal[i] and b' ' not in normal[i]:
       ids.setdefault(normal[i], i)
-  if len(ids) == len(found.words):
+  if len(ids) == len(vocabulary.words):
     initializer = tf.lookup.TextFileInitializer(
       path,
       key_dtype=tf.string,
-      key_index=found.key_index,
+      key_index=vocabulary.key_index,
       value_dtype=tf.int64,
-      value_index=found.value_index,
-      delimiter=found.delimiter,
-      value_index_offset=found.offset,
+      value_index=vocabulary.value_index,
+      delimiter=vocabulary.delimiter,
+      value_index_offset=vocabulary.offset,
     )
   else:
     initializer = tf.lookup.KeyValueTensorInitializer(
@@ -258,16 +260,16 @@ def _word_table(path: str, found: _VocabularyFile) -> tf.lookup.StaticHashTable:
 
 
 class WordTokenizer(tf.Module):
-  """Whole words, by a vocabulary file.
+  """A tokenizer of whole words, with a vocabulary file.
 
   The text is brought into the form of `normalize` (NFKC, lower case, without
   punctuation) and split on white space (`split_words`); a word that the file
   does not have becomes `<unk>`.
 
   Args:
-    path: A file of lines `word` (the line's number is the id) or `id word`. It
-      begins with `<pad> <bos> <eos> <unk>`; in a file of lines `word` that has
-      none of them they are put in front.
+    path: Path of a file of lines `word` (whose number is the id) or `id word`.
+      It begins with `<pad> <bos> <eos> <unk>`; if a file of lines `word` has
+      none of them, they are added before its words.
     name: Name of the module.
 
   Raises:
@@ -276,15 +278,15 @@ class WordTokenizer(tf.Module):
 
   def __init__(self, path: str, name: str | None = None):
     super().__init__(name=name)
-    found = _read_word_file(path)
-    self.words = found.words
-    self.vocabulary_size = len(found.words)
+    vocabulary = _read_word_file(path)
+    self.words = vocabulary.words
+    self.vocabulary_size = len(vocabulary.words)
     self.bos_id = SPECIAL_TOKENS.index(BOS_TOKEN)
     self.eos_id = SPECIAL_TOKENS.index(EOS_TOKEN)
-    self._table = _word_table(path, found)
+    self._table = _word_table(path, vocabulary)
 
   def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-    """Looks the words of texts up.
+    """Returns the ids of the words of texts.
 
     Args:
       texts: (n,) string.
@@ -297,16 +299,16 @@ class WordTokenizer(tf.Module):
     return words.with_flat_values(tf.cast(ids, tf.int32))
 
   def detokenize(self, ids: np.ndarray) -> list[str]:
-    """Writes the words of ids out; see `Tokenizer`."""
+    """Returns the words of ids; see `Tokenizer`."""
     return [' '.join(self.words[i] for i in row) for row in _plain(self, ids)]
 
 
 class WordpieceTokenizer(tf.Module):
-  """BERT's WordPiece, by its vocabulary file.
+  """BERT's WordPiece tokenizer, with its vocabulary file.
 
   Args:
-    path: BERT's `vocab.txt`: one piece a line, the first `[PAD]`.
-    lower_case: Whether the model is an uncased one.
+    path: Path of BERT's `vocab.txt`: one piece per line, the first `[PAD]`.
+    lower_case: Whether the model is an uncased model.
     name: Name of the module.
 
   Raises:
@@ -319,8 +321,8 @@ class WordpieceTokenizer(tf.Module):
     super().__init__(name=name)
     pieces = _read_lines(path)
     for number, piece in ((0, '[PAD]'), (None, '[UNK]')):
-      is_found = pieces[:1] == [piece] if number == 0 else piece in pieces
-      if not is_found:
+      has_piece = pieces[:1] == [piece] if number == 0 else piece in pieces
+      if not has_piece:
         raise ValueError(
           f'The WordPiece vocabulary {path} must have {piece}'
           f'{" in its first line" if number == 0 else ""}. Received: '
@@ -357,7 +359,7 @@ class WordpieceTokenizer(tf.Module):
     return tf.cast(pieces.merge_dims(-2, -1), tf.int32)
 
   def detokenize(self, ids: np.ndarray) -> list[str]:
-    """Puts the pieces of ids together; see `Tokenizer`."""
+    """Joins the pieces of ids; see `Tokenizer`."""
     return [
       ' '.join(self._pieces[i] for i in row).replace(' ##', '')
       for row in _plain(self, ids)
@@ -365,14 +367,15 @@ class WordpieceTokenizer(tf.Module):
 
 
 class SentencepieceTokenizer(tf.Module):
-  """SentencePiece, by a model file such as T5's `spiece.model`.
+  """A SentencePiece tokenizer, with a model file such as T5's `spiece.model`.
 
   Args:
-    path: The model file. Its id 0 must be padding, as T5's is.
+    path: Path of the model file, whose id 0 must be padding, as T5's is.
     name: Name of the module.
 
   Raises:
-    ValueError: The file is missing, no SentencePiece model, or without padding.
+    ValueError: The file is missing, not a SentencePiece model, or without
+      padding.
   """
 
   def __init__(self, path: str, name: str | None = None):
@@ -400,7 +403,7 @@ class SentencepieceTokenizer(tf.Module):
     if first != PAD_TOKEN.encode():
       raise ValueError(
         f'Id 0 of the SentencePiece model {path} must be {PAD_TOKEN}, as in '
-        f'those of T5. Received: {first.decode("utf-8", "replace")!r}'
+        f"T5's models. Received: {first.decode('utf-8', 'replace')!r}"
       )
     self.eos_id = eos_id if eos_id != unknown_id else None
     self.bos_id = bos_id if bos_id != unknown_id else None
@@ -417,13 +420,13 @@ class SentencepieceTokenizer(tf.Module):
     return self._tokenizer.tokenize(clean(texts))
 
   def detokenize(self, ids: np.ndarray) -> list[str]:
-    """Puts the pieces of ids together; see `Tokenizer`."""
+    """Joins the pieces of ids; see `Tokenizer`."""
     rows = tf.ragged.constant(_plain(self, ids), tf.int32, ragged_rank=1)
     texts = self._tokenizer.detokenize(rows).numpy()
     return [text.decode('utf-8', 'replace') for text in texts]
 
 
 def _plain(tokenizer, ids):
-  """Rows of ids, lists without padding, start and end."""
+  """The rows of ids as lists, without padding, start and end."""
   special = (0, tokenizer.bos_id, tokenizer.eos_id)
   return [[i for i in row if i not in special] for row in ids.tolist()]

@@ -1,14 +1,12 @@
-"""Frames of a clip: which of them, and the model's input.
+"""Frames of a clip: their choice, decoding and augmentation.
 
-Each step is a pure function in TensorFlow ops, so that a served model can hold
-it. What is random takes a `seed`, a (2,) integer tensor.
+Each step is a pure function in TensorFlow ops, so that a served model can
+contain it. Random steps take a `seed`, a (2,) integer tensor.
 """
 
 import tensorflow as tf
 
 from vatt_tf.input_pipeline import colors, crop_windows, frame_ops, video_config
-
-# Which frames.
 
 
 def sample_indices(
@@ -19,16 +17,16 @@ def sample_indices(
   frame_rate: float,
   short_clip: str = video_config.LOOP,
 ) -> tf.Tensor:
-  """The stored frames nearest to the wanted times.
+  """Returns the stored frames nearest to the times of a clip's frames.
 
   Args:
-    timestamps: (n,) int64, rising times of the stored frames in µs; n > 0.
-    offset: () int64, time of the first wanted frame in µs.
-    duration: () int64, what the record lasts in µs, at which `loop` starts
+    timestamps: (n,) int64: rising times of the stored frames in µs; n > 0.
+    offset: () int64: time of the clip's first frame in µs.
+    duration: () int64: length of the record in µs, after which `loop` starts
       again.
-    num_frames: T.
-    frame_rate: Frames a second.
-    short_clip: `loop` or `hold`.
+    num_frames: Number T of frames.
+    frame_rate: Frames per second.
+    short_clip: What follows the end of the record, `loop` or `hold`.
 
   Returns:
     (T,) int32, in [0, n).
@@ -37,7 +35,7 @@ def sample_indices(
   times = offset + tf.cast(tf.round(steps), tf.int64)  # (T,)
   if short_clip == video_config.LOOP:
     times %= tf.maximum(duration, 1)
-  # A time belongs to frame i when it lies before the middle of i and i + 1.
+  # A time belongs to frame i if it is before the middle of i and i + 1.
   middles = (timestamps[:-1] + timestamps[1:] + 1) // 2  # (n - 1,)
   return tf.searchsorted(middles, times, side='right', out_type=tf.int32)
 
@@ -56,16 +54,17 @@ def load_frames(
     indices: (T,) int32, the frames of the clip.
     config: See `VideoConfig`.
     seed: (2,) integer, or None for the central window of evaluation.
-    crop: Which window of evaluation (`central_window`).
+    crop: Number of the window in evaluation (`central_window`).
 
   Returns:
     (T, h, w, 3) uint8.
 
   Raises:
-    tf.errors.InvalidArgumentError: A frame is corrupt. Raised when it runs.
+    tf.errors.InvalidArgumentError: A frame is corrupt. It is raised when the
+      graph runs.
   """
-  wanted, places = tf.unique(indices)
-  frames = tf.gather(frames, wanted)
+  unique_indices, places = tf.unique(indices)
+  frames = tf.gather(frames, unique_indices)
   height, width = frame_ops.frame_shape(frames)
   if seed is None:
     window = crop_windows.central_window(height, width, config, crop)

@@ -1,4 +1,4 @@
-"""What the pipeline makes of the frames of a record."""
+"""Configuration of how the pipeline turns the frames of a record into input."""
 
 import dataclasses
 
@@ -20,40 +20,42 @@ def _check_range(name, value, low, high):
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class VideoConfig:
-  """What the pipeline makes of the video of a record.
+  """How the pipeline turns the video of a record into a model's input.
 
-  The paper: 32 frames at 10 frames a second, 224 x 224 pixels.
+  The paper uses 32 frames at 10 frames per second, 224 x 224 pixels.
 
   The window that is cut out of each frame is chosen in one of two ways. By
   default it has the aspect ratio of the output and `scale` times the size of
   the largest such window, divided by a random factor in
   [1 - scale_jitter, 1 + scale_jitter]. With `area_range` its area is a random
   share of the frame's, and its aspect ratio is drawn from `aspect_ratio_range`.
-  In training its place is random; in evaluation it lies in the centre, has no
-  jitter, and with three crops lies at both ends and in the middle of the longer
-  side. It is then resized to `frame_size`, up or down.
+  In training its place is random. In evaluation it is in the centre, without
+  jitter; with three crops, the windows are at both ends and in the middle of
+  the longer side. The window is then resized to `frame_size`, up or down.
 
   Attributes:
-    num_frames: Frames of a clip.
-    frame_rate: Frames a second.
+    num_frames: Number of frames per clip.
+    frame_rate: Frames per second.
     frame_size: Height and width of the output, or a pair of them.
-    short_clip: When a record is shorter than the clip: `loop` starts it again
-      from its first frame, sound and all (as DMVR does); `hold` repeats its
-      last frame, in silence.
+    short_clip: What follows the end of a record that is shorter than the clip:
+      `loop` starts again with its first frame and its sound (as DMVR does);
+      `hold` repeats its last frame, in silence.
     scale: Share of the largest window that is cut out, in (0, 1].
-    scale_jitter: In [0, 1).
-    area_range: Two numbers in (0, 1], or None.
-    aspect_ratio_range: Width by height of the window when `area_range` is
-      given.
+    scale_jitter: Largest relative change of the scale, in [0, 1).
+    area_range: Smallest and largest share of the frame's area, in (0, 1], or
+      None.
+    aspect_ratio_range: Smallest and largest ratio of width to height of the
+      window with `area_range`.
     flip_rate: Share of training clips that are mirrored left to right.
     color_rate: Share of training clips whose colours are changed.
-    max_brightness: Largest amount added, on a scale from 0 to 1.
-    contrast_range: Factors of the distance from the clip's mean colour.
-    saturation_range: Factors of the chroma.
-    max_hue: Largest turn of the hue, as a share of the circle.
-    gray_rate: Share of training clips made gray.
-    num_clips: Clips taken of a record in evaluation, spread evenly.
-    num_crops: Windows of each of them in evaluation, 1 or 3.
+    max_brightness: Largest change of the brightness, on a scale from 0 to 1.
+    contrast_range: Range of the factor of the distance from the clip's mean
+      colour.
+    saturation_range: Range of the factor of the chroma.
+    max_hue: Largest rotation of the hue, as a share of the circle.
+    gray_rate: Share of training clips that are made gray.
+    num_clips: Number of evenly spread clips per record in evaluation.
+    num_crops: Number of windows per clip in evaluation, 1 or 3.
   """
 
   num_frames: int = 32
@@ -133,5 +135,5 @@ class VideoConfig:
 
   @property
   def seconds(self) -> float:
-    """What the clip lasts."""
+    """Length of the clip in seconds."""
     return self.num_frames / self.frame_rate

@@ -1,4 +1,4 @@
-"""Vocabularies: words counted in captions, and the file that holds them."""
+"""Builds vocabularies from the words of captions, and writes their files."""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from vatt_tf.core import file_utils
 from vatt_tf.input_pipeline import tokenizers
 from vatt_tf.input_pipeline.records import reading, shard_files
 
-# Captions that are normalised at once.
+# Number of captions that are normalised at once.
 _CHUNK = 4096
 
 # Thai, Lao, Burmese and Khmer letters, kana and Chinese characters: these
@@ -24,7 +24,7 @@ _WITHOUT_SPACES = re.compile(
 
 
 def captions_of_records(pattern: str) -> Iterator[bytes]:
-  """The captions of all records that a pattern matches.
+  """Yields the captions of all records that a pattern matches.
 
   Raises:
     ValueError: No file matches, or a shard is truncated or corrupt.
@@ -38,23 +38,23 @@ def captions_of_records(pattern: str) -> Iterator[bytes]:
 def build_vocabulary(
   captions: Iterable[bytes], max_size: int = 65536, min_count: int = 1
 ) -> list[str]:
-  """Counts words.
+  """Builds a vocabulary of the most frequent words of captions.
 
   Args:
-    captions: UTF-8 texts.
-    max_size: Most entries of the result.
-    min_count: Words seen less often are left out.
+    captions: Texts in UTF-8.
+    max_size: Largest number of entries, special tokens included.
+    min_count: Smallest number of occurrences of a word.
 
   Returns:
     The special tokens, then the words: the most frequent first, ties in
     alphabetical order.
 
   Raises:
-    ValueError: There is no room for a word, or there are no words.
+    ValueError: `max_size` leaves no room for a word, or the captions have none.
   """
   if max_size <= len(tokenizers.SPECIAL_TOKENS):
     raise ValueError(
-      '`max_size` must leave room beside the '
+      '`max_size` must leave room for words besides the '
       f'{len(tokenizers.SPECIAL_TOKENS)} special tokens. Received: '
       f'max_size={max_size}'
     )
@@ -67,20 +67,20 @@ def build_vocabulary(
   words = [word for word, count in counter.items() if count >= min_count]
   if not words:
     raise ValueError(
-      'The captions hold no word to make a vocabulary of. Point --records or '
+      'The captions hold no word for a vocabulary. Point --records or '
       '--manifest to data with captions, or lower --min_count.'
     )
   words.sort(key=lambda word: (-counter[word], word))
-  kept = words[: max_size - len(tokenizers.SPECIAL_TOKENS)]
+  entries = words[: max_size - len(tokenizers.SPECIAL_TOKENS)]
   logging.info(
     "%d words in %d captions' tokens; %d of them are kept.",
     len(words),
     counter.total(),
-    len(kept),
+    len(entries),
   )
-  kept = [word.decode('utf-8') for word in kept]
+  entries = [word.decode('utf-8') for word in entries]
   num_once = sum(count == 1 for count in counter.values())
-  letters = ''.join(kept)
+  letters = ''.join(entries)
   num_unspaced = len(_WITHOUT_SPACES.findall(letters))
   if 2 * num_once > len(counter) and 2 * num_unspaced > len(letters):
     logging.warning(
@@ -88,9 +88,9 @@ def build_vocabulary(
       'are whole sentences, seen once. Use a SentencePiece model instead '
       "(TextConfig.kind = 'sentencepiece'), or put spaces between the words."
     )
-  return [*tokenizers.SPECIAL_TOKENS, *kept]
+  return [*tokenizers.SPECIAL_TOKENS, *entries]
 
 
 def write_vocabulary(path: str, words: list[str]) -> None:
-  """Writes a vocabulary file: a word a line, the line's number its id."""
+  """Writes a vocabulary file: one word per line, whose number is its id."""
   file_utils.write_text(path, ''.join(f'{word}\n' for word in words))

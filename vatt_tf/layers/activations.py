@@ -49,7 +49,7 @@ def value_and_slope(
     nothing in a graph that does not use it.
 
   Raises:
-    ValueError: when there is no function of that name.
+    ValueError: When there is no function of that name.
   """
   if name not in _VALUES_AND_SLOPES:
     raise ValueError(
@@ -71,7 +71,7 @@ def get(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     its input for the backward pass.
 
   Raises:
-    ValueError: when there is no function of that name.
+    ValueError: When there is no function of that name.
   """
   return recompute.elementwise(value_and_slope(name))
 

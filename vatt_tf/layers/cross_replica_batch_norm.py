@@ -39,7 +39,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     (..., D), in the layer's compute dtype.
 
   Raises:
-    ValueError: an argument is out of its range, or a shape does not fit.
+    ValueError: An argument is out of its range, or a shape does not fit.
 
   Example:
     >>> layer = CrossReplicaBatchNormalization()

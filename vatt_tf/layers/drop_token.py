@@ -6,10 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
+from vatt_tf.core import randomness, tensor_utils
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

@@ -34,7 +34,7 @@ class FeedForward(tf_keras.layers.Layer):
     A tensor like `x` in the compute dtype.
 
   Raises:
-    ValueError: an argument is out of its range.
+    ValueError: An argument is out of its range.
 
   Example:
     >>> FeedForward(d_ff=16)(tf.zeros([1, 5, 8])).shape

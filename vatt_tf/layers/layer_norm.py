@@ -27,7 +27,7 @@ class LayerNorm(tf_keras.layers.Layer):
     A tensor like `x` in the compute dtype; inside, everything is float32.
 
   Raises:
-    ValueError: when `epsilon` is not positive.
+    ValueError: When `epsilon` is not positive.
 
   Example:
     >>> LayerNorm()(tf.constant([[1.0, 3.0]])).numpy().round(3)

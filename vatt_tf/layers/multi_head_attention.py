@@ -42,7 +42,7 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     computed in float32.
 
   Raises:
-    ValueError: an argument is out of its range.
+    ValueError: An argument is out of its range.
 
   Example:
     >>> MultiHeadAttention(num_heads=2, d_kv=4)(tf.zeros([1, 5, 8])).shape
@@ -167,7 +167,7 @@ def kernel_initializer(
     A `tf_keras.initializers.Initializer`.
 
   Raises:
-    ValueError: for another name.
+    ValueError: For another name.
   """
   if name == 'glorot_uniform':
     return tf_keras.initializers.GlorotUniform()

@@ -39,7 +39,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
     `grid(x.shape)`, the first axis slowest.
 
   Raises:
-    ValueError: the shape of `x` does not fit the patch size.
+    ValueError: The shape of `x` does not fit the patch size.
 
   Example:
     >>> PatchTokenizer(8, (4, 16, 16))(tf.zeros([2, 8, 32, 32, 3])).shape
@@ -83,7 +83,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
       Tuple of n ints.
 
     Raises:
-      ValueError: the shape does not fit the patch size.
+      ValueError: The shape does not fit the patch size.
     """
     input_shape = tf.TensorShape(input_shape)
     rank = len(self.patch_size)

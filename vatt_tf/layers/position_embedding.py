@@ -34,7 +34,7 @@ def interpolation_matrix(
     grid: Tuple of ints, positions of the input along each axis.
 
   Returns:
-    float64 array (positions of the grid, rows of the table); do not change it.
+    Float64 array (positions of the grid, rows of the table); do not change it.
   """
   known, wanted = [], []
   for rows, positions in zip(table_shape, grid):
@@ -100,7 +100,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
     A tensor like `x` in the compute dtype.
 
   Raises:
-    ValueError: an argument is not valid, or `grid` does not fit.
+    ValueError: An argument is not valid, or `grid` does not fit.
 
   Example:
     >>> layer = PositionEmbedding((2, 3, 3))

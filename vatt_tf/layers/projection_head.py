@@ -62,7 +62,7 @@ class ProjectionHead(tf_keras.layers.Layer):
     `audio_vt` (B, d_vt), `text_vt` (B, C, d_vt) that apply; not normalised.
 
   Raises:
-    ValueError: an argument is not valid.
+    ValueError: An argument is not valid.
 
   Example:
     >>> head = ProjectionHead(d_va=6, d_vt=4)
@@ -298,7 +298,7 @@ class ProjectionHead(tf_keras.layers.Layer):
       modality: `video`, `audio` or `text`.
 
     Returns:
-      int; a multiplication and an addition are two. A training step that uses
+      Int; a multiplication and an addition are two. A training step that uses
       all outputs computes three times as much.
     """
     maps = [f'{modality}_to_{space}' for space in ('va', 'vt', 'shared')]

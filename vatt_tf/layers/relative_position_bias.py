@@ -23,7 +23,7 @@ def relative_buckets(
     max_distance: From here on everything is in the last bucket.
 
   Returns:
-    int32 array like `offsets`, in [0, num_buckets).
+    Int32 array like `offsets`, in [0, num_buckets).
   """
   offsets = np.asarray(offsets)
   half = num_buckets // 2
@@ -60,7 +60,7 @@ class RelativePositionBias(tf_keras.layers.Layer):
     Tensor (1, num_heads, N, N) in the compute dtype: query, then key.
 
   Raises:
-    ValueError: an argument is out of its range, or N is not static.
+    ValueError: An argument is out of its range, or N is not static.
 
   Example:
     >>> RelativePositionBias(num_heads=2)(tf.zeros([1, 5, 8])).shape

@@ -26,7 +26,7 @@ class RMSNorm(tf_keras.layers.Layer):
     A tensor like `x` in the compute dtype; inside, everything is float32.
 
   Raises:
-    ValueError: when `epsilon` is not positive.
+    ValueError: When `epsilon` is not positive.
 
   Example:
     >>> RMSNorm()(tf.constant([[3.0, 3.0, -3.0]])).numpy().round(3)

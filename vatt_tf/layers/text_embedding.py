@@ -24,11 +24,11 @@ def read_word_vectors(
     d_embedding: Numbers of a vector.
 
   Returns:
-    vectors: float32 array (number of words found, d_embedding).
+    Vectors: float32 array (number of words found, d_embedding).
     ids: int32 array, the id of the word of each vector.
 
   Raises:
-    ValueError: a line does not hold a word and `d_embedding` numbers, or no
+    ValueError: A line does not hold a word and `d_embedding` numbers, or no
       word of the vocabulary is in the file.
   """
   id_of_word = {word: i for i, word in enumerate(words)}
@@ -89,7 +89,7 @@ class TextEmbedding(tf_keras.layers.Layer):
     (..., d_embedding) in the compute dtype.
 
   Raises:
-    ValueError: an argument is out of range; at a call in training, when the
+    ValueError: An argument is out of range; at a call in training, when the
       table is frozen and nothing has filled it.
 
   Example:
@@ -140,7 +140,7 @@ class TextEmbedding(tf_keras.layers.Layer):
       ids: Integer array (n,), the rows to write; None: the first n.
 
     Raises:
-      ValueError: the layer is not built, or a shape or an id does not fit.
+      ValueError: The layer is not built, or a shape or an id does not fit.
     """
     if not self.built:
       raise ValueError(
@@ -202,7 +202,7 @@ def padding_mask(ids: tf.Tensor, has_agg: bool = False) -> tf.Tensor:
     has_agg: Whether an AGG token, never masked, stands in front.
 
   Returns:
-    bool tensor (B, L), or (B, 1 + L) with `has_agg`.
+    Bool tensor (B, L), or (B, 1 + L) with `has_agg`.
   """
   mask = ids != 0
   if not has_agg:

@@ -169,7 +169,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
     (B, N, D), or (B, num_outputs, D), in the compute dtype.
 
   Raises:
-    ValueError: an argument is out of its range.
+    ValueError: An argument is out of its range.
 
   Example:
     >>> encoder = TransformerEncoder(2, d_model=8, d_ff=16, num_heads=2, d_kv=4)
@@ -381,7 +381,7 @@ def t5_arguments(form: str) -> dict[str, Any]:
     A new dictionary; sizes and dropout are not in it.
 
   Raises:
-    ValueError: when there is no such form.
+    ValueError: When there is no such form.
   """
   if form not in _T5_FORMS:
     raise ValueError(

@@ -89,7 +89,7 @@ def loss_terms(
     `LossTerms`, float32 (float64 for float64 embeddings).
 
   Raises:
-    ValueError: an argument is not what is said here.
+    ValueError: An argument is not what is said here.
   """
   anchor, candidates, anchor_mask, candidates_mask = _checked(
     anchor, candidates, anchor_mask, candidates_mask

@@ -54,7 +54,7 @@ def sigmoid_loss(
     `pairs.LossTerms`.
 
   Raises:
-    ValueError: an argument out of its range or of a shape that does not fit.
+    ValueError: An argument out of its range or of a shape that does not fit.
 
   Example:
     >>> video = tf.constant([[1.0, 0.0], [0.0, 1.0]])

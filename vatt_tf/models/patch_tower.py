@@ -9,10 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
+from vatt_tf.core import randomness, tensor_utils
 from vatt_tf.layers import (
   drop_token,
   patch_tokenizer,

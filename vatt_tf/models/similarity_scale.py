@@ -68,7 +68,7 @@ class SimilarityScale(tf_keras.layers.Layer):
     **kwargs: Those of `tf_keras.layers.Layer`.
 
   Raises:
-    ValueError: an unknown pair or kind, or a temperature below 0.01.
+    ValueError: An unknown pair or kind, or a temperature below 0.01.
 
   Example:
     >>> scale = SimilarityScale(('video_text',), 'temperature_and_bias')

@@ -7,10 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
+from vatt_tf.core import randomness, tensor_utils
 from vatt_tf.input_pipeline import tokenizers
 from vatt_tf.layers import (
   position_embedding,
@@ -49,7 +46,7 @@ class WordEmbedding(tf_keras.layers.Layer):
     rng: `randomness.Rng` or None.
 
   Returns:
-    tokens: (B, 1 + L, d_model) in the compute dtype, (B, L, d_model) without
+    Tokens: (B, 1 + L, d_model) in the compute dtype, (B, L, d_model) without
       AGG.
     mask: bool, as the first two axes of `tokens`: false for padding, true for
       the AGG token.

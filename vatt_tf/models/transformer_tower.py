@@ -11,10 +11,7 @@ import gin
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import (
-  randomness,
-  tensor_utils,
-)
+from vatt_tf.core import randomness, tensor_utils
 from vatt_tf.layers import activations, transformer_encoder
 from vatt_tf.models import sizes, tower, transformer_costs
 

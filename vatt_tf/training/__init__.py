@@ -1,1 +1,1 @@
-"""Tasks, schedules, the step and the loop around it."""
+"""Tasks, optimizers and schedules, the training step and its loop."""

@@ -1,7 +1,8 @@
 """Fine-tuning: a classifier of one modality on labelled clips.
 
-Paper section 4.2: softmax cross-entropy with label smoothing, or for clips with
-several classes (AudioSet) the sigmoid one of each class.
+The loss is softmax cross-entropy with label smoothing (paper section 4.2), or
+for clips with several classes (AudioSet) the sigmoid cross-entropy of each
+class.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,21 +18,21 @@ from vatt_tf.models import classification
 
 @gin.register
 class FinetuneTask:
-  """What fine-tuning optimises.
+  """The task of fine-tuning: its model, loss and metrics.
 
   A clip counts if it has the modality and a class. The loss is the mean over
-  the clips of the global batch that count; with none it is exactly 0.
+  the clips of the global batch that count; without any it is exactly 0.
 
   Attributes:
-    progress_metrics: Names of the metrics that the line of progress shows.
+    progress_metrics: Names of the metrics that the progress line shows.
 
   Args:
-    model: Callable without arguments that returns a
-      `classification.Classifier`, which says whether clips have several
-      classes.
-    label_smoothing: In [0, 1): this share of the label is spread evenly over
-      all classes (with several classes a clip: half of it is added to every
-      class).
+    model: Function without arguments that returns a
+      `classification.Classifier`, whose `is_multi_label` tells whether clips
+      have several classes.
+    label_smoothing: Share of the label, in [0, 1), that is spread evenly over
+      all classes; for clips with several classes, half of it is added to every
+      class.
 
   Raises:
     ValueError: `label_smoothing` is out of range.
@@ -52,7 +53,7 @@ class FinetuneTask:
     self._is_multi_label = None
 
   def build_model(self) -> tf_keras.Model:
-    """Makes the model; called inside the strategy's scope.
+    """Builds the model. The loop calls it inside the strategy's scope.
 
     Returns:
       The model.
@@ -68,20 +69,21 @@ class FinetuneTask:
     """Computes the loss and the metrics of the training step.
 
     Args:
-      features: Dictionary of inputs, masks and `label`, this replica's rows.
-        The label is (B,) int32, -1 for none; or (B, num_classes) float32, the
-        weights of the classes, all 0 for none. Where a clip has one class they
-        are its shares, and brought to a sum of 1.
-      outputs: Dictionary that the model returned for them.
+      features: Inputs, masks and `label` of this replica's rows. The label is
+        (B,) int32, -1 without a class; or (B, num_classes) float32, the weights
+        of the classes, all 0 without a class. Where clips have one class, the
+        weights are normalised to a sum of 1.
+      outputs: Outputs of the model for these rows.
 
     Returns:
       (loss, metrics): this replica's share of the loss, a scalar float32, and
       a dictionary of shares; both sum over the replicas to the global value.
-      `accuracy` is the share of the clips whose likeliest class is theirs
-      (of mixed clips, that of the larger share); `examples` counts the clips.
+      `accuracy` is the share of the clips whose predicted class is true (for
+      mixed clips, the class with the larger share); `examples` is the number of
+      clips.
 
     Raises:
-      ValueError: there are no labels, or of the wrong shape.
+      ValueError: Labels are missing or have the wrong shape.
     """
     logits = outputs[classification.LOGITS]  # (B, num_classes)
     labels, is_used = self._labels(features, logits.shape[-1])
@@ -99,16 +101,16 @@ class FinetuneTask:
       losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)  # (B,)
     # A row that does not count may hold anything.
     losses = tf.where(is_used, losses, 0.0)
-    likeliest = tf.argmax(logits, -1)
-    is_right = tf.gather(labels, likeliest, batch_dims=1) >= 0.5  # (B,)
+    predictions = tf.argmax(logits, -1)
+    is_correct = tf.gather(labels, predictions, batch_dims=1) >= 0.5  # (B,)
     num_used = tf.reduce_sum(weights)
     total = tf.maximum(collectives.all_reduce_sum(num_used), 1.0)
     loss = tf.reduce_sum(losses) / total
-    accuracy = tf.reduce_sum(weights * tf.cast(is_right, tf.float32)) / total
+    accuracy = tf.reduce_sum(weights * tf.cast(is_correct, tf.float32)) / total
     return loss, {'accuracy': accuracy, 'examples': num_used}
 
   def _labels(self, features, num_classes):
-    """Weights of the classes (B, num_classes), and who has some (B,)."""
+    """The weights of the classes (B, num_classes), and which rows have any."""
     if names.LABEL not in features:
       raise ValueError(
         'Fine-tuning needs labels: bind `make_dataset.label`, as '
@@ -121,7 +123,7 @@ class FinetuneTask:
       raise ValueError(
         f'`label` must be (B, {num_classes}), the weights of the classes of '
         'the model. Set `num_classes` of the model and of `LabelConfig` to '
-        'one number (NUM_CLASSES), and `LabelConfig.is_multi_label` where '
+        'the same number (NUM_CLASSES), and `LabelConfig.is_multi_label` if '
         'clips have several classes. '
         f'Received: label.shape={labels.shape}'
       )
@@ -131,10 +133,10 @@ class FinetuneTask:
     return labels, total[:, 0] > 0
 
   def variable_group(self, name: str) -> str:
-    """Whether a variable is the classifier's own, for the gradient norms.
+    """Returns the group of a variable for the gradient norms.
 
     Args:
-      name: A variable's name.
+      name: Name of the variable.
 
     Returns:
       `classifier` or `backbone`.
@@ -144,11 +146,11 @@ class FinetuneTask:
 
 @gin.register
 def num_views(num_clips: int, num_crops: int) -> int:
-  """The rows that evaluation has of a clip.
+  """Returns the number of rows per clip in evaluation.
 
   Args:
-    num_clips: Clips in time.
-    num_crops: Crops of each.
+    num_clips: Number of windows in time.
+    num_crops: Number of crops of each window.
 
   Returns:
     Their product.

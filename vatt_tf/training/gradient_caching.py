@@ -4,17 +4,18 @@ Gao et al. 2021, "Scaling deep contrastive learning batch size under memory
 limited setup". A contrastive loss couples all rows of the batch, but only
 through the pooled features, which are small:
 
-1. the towers, micro-batch after micro-batch, keep the pooled features alone;
-2. the heads, batch norm and the loss see the features of the whole batch, once,
-   and give the gradients of the heads' weights and of the features;
-3. the towers again, micro-batch after micro-batch, with the same dropout and
-   DropToken, carry the features' gradients on to their weights.
+1. The towers compute the pooled features, one micro-batch after another, and
+   keep no activations.
+2. The heads, batch norm and the loss see the features of the whole batch, once,
+   and give the gradients of the heads' weights and of the features.
+3. The towers run again, one micro-batch after another, with the same dropout
+   and DropToken, and propagate the features' gradients to their weights.
 
-The activations held are those of one micro-batch; the forward pass of the
-towers is computed twice. The gradient is that of the whole batch. Summing the
-gradients of a loss of each micro-batch is not: each would have only its own
-rows for negatives and for the statistics of batch norm. So that plain form of
-accumulation is not offered.
+Only the activations of one micro-batch are in memory; the forward pass of the
+towers is computed twice. The result is the gradient of the whole batch. Plain
+accumulation, the sum of the gradients of a loss for each micro-batch, differs:
+each loss would see only its own rows as negatives and for the statistics of
+batch norm. It is therefore not offered.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,23 +28,16 @@ from vatt_tf.core import randomness, tensor_utils
 
 
 def num_micro_batches(batch_size: int, micro_batch_size: int | None) -> int:
-  """The number of micro-batches of a replica's batch.
-
-  Args:
-    batch_size: Rows of each replica.
-    micro_batch_size: Rows that the towers take at a time.
-
-  Returns:
-    An int.
+  """Returns the number of micro-batches of a replica's batch.
 
   Raises:
-    ValueError: they do not divide the batch.
+    ValueError: `micro_batch_size` does not divide `batch_size`.
   """
   if micro_batch_size < 1 or batch_size % micro_batch_size:
     divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
     raise ValueError(
-      f'`micro_batch_size` must divide the {batch_size} rows that each replica '
-      f'has of the batch: use one of {divisors}. '
+      f'`micro_batch_size` must divide the {batch_size} rows of each replica: '
+      f'use one of {divisors}. '
       f'Received: micro_batch_size={micro_batch_size}'
     )
   return batch_size // micro_batch_size
@@ -56,22 +50,23 @@ def gradients(
   rng: randomness.Rng | None,
   micro_batch_size: int | None,
 ) -> Any:
-  """Forward, loss and gradients of this replica's rows, with little memory.
+  """Computes the gradients of this replica's rows, with little memory.
 
   Args:
-    model: Has `encode(features, training, rng)`, which gives a dictionary of
-      tensors (B, ...) whose rows do not depend on each other, and
-      `project(pooled, masks, training)`, which gives the outputs for them; a
-      `VATT` does.
-    loss_fn: Callable from the outputs to `(loss, metrics)`; the loss is a
+    model: Model, such as a `VATT`, with `encode(features, training, rng)`,
+      which returns a dictionary of tensors (B, ...) whose rows do not depend on
+      each other, and `project(pooled, masks, training)`, which returns the
+      outputs for them.
+    loss_fn: Function from the outputs to `(loss, metrics)`; the loss is a
       scalar, this replica's share.
-    features: Dictionary of tensors (B, ...), B static.
-    rng: `randomness.Rng` of the rows.
-    micro_batch_size: Divides B.
+    features: Tensors (B, ...) by name, B static.
+    rng: Random numbers of the rows.
+    micro_batch_size: Rows that the towers take at a time, a divisor of B.
 
   Returns:
     (gradients, metrics): a list of dense tensors like the model's trainable
-    variables, None where the loss does not depend on one; and the metrics.
+    variables, None where the loss does not depend on the variable; and the
+    metrics.
 
   Raises:
     ValueError: `micro_batch_size` does not divide B.
@@ -112,12 +107,12 @@ def gradients(
 
   def add_gradients(index, *totals):
     with tf.GradientTape() as tape:
-      again = encode(index)
-      targets = [again[name] for name in d_pooled]
+      recomputed = encode(index)
+      targets = [recomputed[name] for name in d_pooled]
     upstream = [d[index] for d in d_pooled.values()]
-    found = tape.gradient(targets, variables, output_gradients=upstream)
+    gradients = tape.gradient(targets, variables, output_gradients=upstream)
     totals = list(totals)
-    for i, gradient in enumerate(found):
+    for i, gradient in enumerate(gradients):
       if gradient is not None:
         in_towers.add(i)
         totals[i] = _add(totals[i], gradient)
@@ -152,11 +147,11 @@ def _encode_all(encode, model, num):
 
 
 def dense(gradient: tf.Tensor | tf.IndexedSlices | None) -> tf.Tensor | None:
-  """A dense gradient: the slices of an embedding table, summed.
+  """Returns a dense gradient: slices of an embedding table are summed.
 
-  One dense Adam update of a 65,536-row table is faster than the sparse one,
-  which touches every moment anyway; and norms of slices would count repeated
-  rows wrongly.
+  One dense Adam update of a 65,536-row table is faster than a sparse one, which
+  touches every moment anyway; and norms of slices would count repeated rows
+  wrongly.
 
   Args:
     gradient: A tensor or `tf.IndexedSlices`.
@@ -177,7 +172,8 @@ def _add(total, gradient):
     return tf.tensor_scatter_nd_add(
       total, gradient.indices[:, tf.newaxis], gradient.values
     )
-  # Without this, TensorFlow merges the addition with those before it and sums
-  # in a temporary variable, which the loop's last test makes and never frees;
-  # the next step then fails. `Snapshot` keeps the additions apart, at no cost.
+  # Without `Snapshot`, TensorFlow merges this addition with the previous ones
+  # and sums in a temporary variable, which the loop's last test creates and
+  # never frees, so that the next step fails. `Snapshot` keeps the additions
+  # apart, at no cost.
   return total + tf.raw_ops.Snapshot(input=gradient)

@@ -28,7 +28,7 @@ from vatt_tf.layers import cross_replica_batch_norm
 from vatt_tf.training import gradient_caching, progress
 from vatt_tf.training import trainer as trainer_lib
 
-# orbit prints every line of its log too, where our lines of progress stand.
+# orbit also prints every line of its log, in between our progress lines.
 orbit_controller._log = logging.info  # pylint: disable=protected-access
 
 _PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
@@ -38,15 +38,12 @@ class Evaluator(orbit.AbstractEvaluator):
   """An evaluation of held-out clips, as an orbit evaluator.
 
   Args:
-    evaluation: Such as a `RetrievalEvaluation` or `ClassificationEvaluation`:
-      has `title`, is called with model and data set and returns metrics, and
-      has `scalars(metrics)`, a flat dictionary of floats, and
-      `format_table(metrics)`, text for people.
-    model: The model.
-    dataset: `tf.data.Dataset` of feature dictionaries, one pass long.
-    weight_average: `ema.WeightAverage` to evaluate with, or None for the
+    evaluation: An evaluation, such as `RetrievalEvaluation` or
+      `ClassificationEvaluation`; `evaluation.runner` describes its interface.
+    model: Model to evaluate.
+    dataset: Data set of feature dictionaries, which ends after one pass.
+    weight_average: Average of the weights to evaluate with, or None for the
       weights themselves.
-
   """
 
   def __init__(
@@ -60,23 +57,23 @@ class Evaluator(orbit.AbstractEvaluator):
     self._model = model
     self._dataset = dataset
     self._weight_average = weight_average
-    # TensorFlow wraps the dictionaries that are attributes of a module, and
-    # what it makes of them is no dictionary to JSON.
+    # TensorFlow wraps dictionaries that are attributes of a module, and JSON
+    # cannot write the wrapped ones. A namespace hides the dictionary.
     self._last = types.SimpleNamespace(metrics={})
 
   @property
   def metrics(self) -> dict[str, Any]:
-    """What the last evaluation found, a dictionary."""
+    """Metrics of the last evaluation."""
     return self._last.metrics
 
   def evaluate(self, num_steps: int) -> dict[str, float]:
     """Evaluates the whole data set and returns flat metrics.
 
     Args:
-      num_steps: Ignored (-1): the whole data set is used.
+      num_steps: Ignored, because the whole data set is used.
 
     Returns:
-      Dictionary: `text_to_video/R@5` and its like → float.
+      Scalar metrics by name, such as `text_to_video/R@5`.
     """
     del num_steps
     average = self._weight_average
@@ -85,13 +82,13 @@ class Evaluator(orbit.AbstractEvaluator):
     return self._evaluation.scalars(self.metrics)
 
   def describe(self, step: int) -> str:
-    """The last metrics as text, with the step that they belong to."""
+    """Returns the last metrics as text, with the step that they belong to."""
     table = self._evaluation.format_table(self.metrics)
     return f'{self._evaluation.title} at step {step}:\n{table}'
 
 
 def _one_batch_forever(dataset):
-  """The first batch of a data set, again and again."""
+  """A data set that repeats the first batch of a data set."""
   return dataset.take(1).cache().repeat()
 
 
@@ -119,10 +116,10 @@ def _warn_of_small_batch(model, global_batch_size):
 
 
 def _check_examples(metrics, step):
-  """Raises ValueError where a task counts what it learns from, and had none."""
+  """Raises ValueError if a task counts its examples, and there were none."""
   if metrics.get('examples') == 0:
     raise ValueError(
-      f'Up to step {step} no clip of the last steps had both a class and the '
+      f'Up to step {step}, no clip of the last steps had both a class and the '
       'modality that the model classifies (MODALITY). Look at '
       'the records with `python -m vatt_tf.inspect_records`: they need '
       '`clip/label/index`, and frames or sound.'
@@ -130,7 +127,7 @@ def _check_examples(metrics, step):
 
 
 def _check_counts(**counts):
-  """Raises ValueError unless all of these arguments count something."""
+  """Raises ValueError unless all arguments are positive integers."""
   for name, value in counts.items():
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
       raise ValueError(
@@ -167,55 +164,60 @@ def train(
   micro_batch_size: int | None = None,
   overfit_one_batch: bool = False,
 ) -> dict[str, Any]:
-  """Trains a model, or goes on where an earlier run of `model_dir` stopped.
+  """Trains a model, or resumes an earlier run of `model_dir`.
 
   Args:
     model_dir: Directory of checkpoints, TensorBoard events and gin files.
-    task: What to optimise, a `PretrainTask` or `FinetuneTask`.
+    task: Task to optimise, a `PretrainTask` or `FinetuneTask`.
     train_dataset: `make_dataset` in the scope that configures training data.
-    global_batch_size: Over all replicas.
-    train_steps: The step to train up to.
-    optimizer: `make_optimizer`: a callable without arguments that returns an
-      optimizer of `optimizers`, called in the strategy's scope.
-    eval_dataset: `make_dataset` in the scope of held-out data, or None for no
-      evaluation; nor is there one if its pattern of records is None.
-    evaluation: What to measure on it, see `Evaluator`.
-    best_metric: Which of its figures, higher being better, picks the checkpoint
-      in `model_dir/best`; None: there is none.
-    eval_batch_size: `global_batch_size` when None.
-    eval_interval: Steps between evaluations; None: at the end.
-    strategy: A name that `strategies.make_strategy` knows.
-    num_devices: Devices for `mirrored`.
+    global_batch_size: Rows per step, over all replicas.
+    train_steps: Step to train up to.
+    optimizer: `make_optimizer`: a function without arguments that returns an
+      optimizer of `optimizers`. It is called in the strategy's scope.
+    eval_dataset: `make_dataset` in the scope of held-out data. None means no
+      evaluation, as does a pattern of records that is None.
+    evaluation: Evaluation to run on `eval_dataset`, see `Evaluator`.
+    best_metric: Scalar metric of the evaluation, higher being better, that
+      chooses the checkpoint in `model_dir/best`. None means no such checkpoint.
+    eval_batch_size: Rows per batch in evaluation. None means
+      `global_batch_size`.
+    eval_interval: Steps between evaluations. None means only at the end.
+    strategy: Name of a strategy of `strategies.make_strategy`.
+    num_devices: Number of devices for `mirrored`.
     tpu_name: Name or gRPC address for `tpu`, or None.
     seed: Seed of the weights, the data order and dropout.
     precision: `float32`, `mixed_bfloat16` or `mixed_float16` (with a loss
-      scale, and steps skipped whose gradients are not finite).
-    deterministic: Ask TensorFlow for bit-equal repeats, at its cost.
-    jit_compile: Compile the step with XLA (one replica, or TPU).
+      scale; steps whose gradients are not finite are skipped).
+    deterministic: Whether TensorFlow must give bit-equal results in repeated
+      runs, which takes more time.
+    jit_compile: Whether to compile the step with XLA (one replica, or TPU).
     steps_per_loop: Steps that run as one graph.
-    log_interval: Steps between lines of progress.
+    log_interval: Steps between progress lines.
     checkpoint_interval: Steps between checkpoints.
-    keep_checkpoints: How many of the newest stay.
-    init_checkpoint: A `model_dir` or checkpoint prefix whose model weights a
-      new run starts from; their averages, where it has some. A classifier
-      starts from the tower of a model that was pre-trained, too.
-    micro_batch_size: Rows of a replica that the towers take at a time: the same
-      gradients in less memory (see `gradient_caching`). None: all.
-    overfit_one_batch: Train on the first batch again and again, with the same
-      draws of dropout and DropToken: the loss depends on the weights alone and
-      must fall, which checks a new model or data set in minutes.
+    keep_checkpoints: Number of the newest checkpoints to keep.
+    init_checkpoint: A `model_dir` or checkpoint prefix whose model weights, or
+      their averages if it has them, initialize a new run. A classifier may
+      start from the tower of a pre-trained model.
+    micro_batch_size: Rows of a replica that the towers take at a time, which
+      gives the same gradients in less memory (see `gradient_caching`). None
+      means all.
+    overfit_one_batch: Whether to train only on the first batch, with the same
+      draws of dropout and DropToken in each step. The loss then depends on the
+      weights alone and must fall, which checks a new model or data set in
+      minutes.
 
   Returns:
-    The last evaluation's metrics, as `evaluation` gives them; empty without
-    `eval_dataset`, or when stopped before one.
+    The last evaluation's metrics, as `evaluation` returns them; empty without
+    `eval_dataset`, or if the run was stopped before an evaluation.
 
   Raises:
-    ValueError: bad arguments, no records, a checkpoint of another model.
-    NonFiniteError: a loss or gradient is not finite.
+    ValueError: An argument is invalid, there are no records, or a checkpoint
+      belongs to another model.
+    NonFiniteError: A loss or gradient is not finite.
   """
   if eval_dataset is not None and evaluation is None:
     raise ValueError(
-      '`evaluation` must say what to measure on `eval_dataset`, such as '
+      '`eval_dataset` needs an `evaluation`, such as '
       '`train.evaluation = @RetrievalEvaluation()`. Received: '
       'evaluation=None. For no evaluation use train.eval_dataset=None.'
     )
@@ -233,9 +235,10 @@ def train(
     'micro_batch_size': micro_batch_size,
     'num_devices': num_devices,
   }
-  given = {name: value for name, value in optional.items() if value is not None}
-  _check_counts(**counts, **given)
-  # First: some strategies must be made before TensorFlow runs anything.
+  counts.update({name: n for name, n in optional.items() if n is not None})
+  _check_counts(**counts)
+  # This comes first, because some strategies must be made before TensorFlow
+  # runs anything.
   distribution_strategy = strategies.make_strategy(
     strategy, num_devices=num_devices, tpu_name=tpu_name
   )
@@ -254,16 +257,16 @@ def train(
   worker_dir = '' if is_chief else f'worker_{worker}'
   write_dir = model_dir if is_chief else os.path.join(model_dir, worker_dir)
   file_utils.check_writable(write_dir, 'Give another --model_dir.')
-  held_out, missing = None, []
+  held_out, eval_notes = None, []
   if eval_dataset is not None:
     try:
       held_out = eval_dataset(
         global_batch_size=eval_batch_size or global_batch_size
       )
     except shard_files.NoRecordsError:
-      missing = ['Without an evaluation: EVAL_RECORDS is None.']
+      eval_notes = ['No evaluation: EVAL_RECORDS is None.']
   # Resume order: variables exist → the newest checkpoint fills all of them →
-  # its step says where the data goes on. Random numbers follow from the step.
+  # its step is where the data continues. Random numbers follow from the step.
   restore_path = checkpoints.latest(model_dir)
   step_of_checkpoint = _agreed_step(restore_path, distribution_strategy)
 
@@ -281,8 +284,8 @@ def train(
     model = task.build_model()
     _warn_of_small_batch(model, global_batch_size)
     optimizer = optimizer()
-    # Slots exist before the restore, so that a missing one is found.
-    notes = [*missing, *optimizer.prepare(model)]
+    # Slots must exist before the restore, so that a missing one is an error.
+    notes = [*eval_notes, *optimizer.prepare(model)]
     applied = optimizer
     if precision == 'mixed_float16':
       applied = tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -369,8 +372,8 @@ def train(
   if int(optimizer.iterations.numpy()) != step_of_checkpoint:
     raise ValueError(
       f'{restore_path} holds the weights of step '
-      f'{int(optimizer.iterations.numpy())}, so that the data would go on at '
-      'another step than the model. Give its files their own name again.'
+      f'{int(optimizer.iterations.numpy())}, so the data would continue at '
+      'another step than the model. Rename its files to their original name.'
     )
   return _run(
     controller,
@@ -389,16 +392,15 @@ def _agreed_step(path, strategy):
   step = 0 if path is None else folders.step_of(path)
   if step is None:
     raise ValueError(
-      'A run goes on from a checkpoint that is named ckpt-N after its step N. '
-      f'Received: {path}. For its weights alone give it as INIT_CHECKPOINT, '
-      'and another --model_dir.'
+      'A run resumes from a checkpoint that is named ckpt-N after its step N. '
+      f'Received: {path}. To use only its weights, give it as INIT_CHECKPOINT, '
+      'with another --model_dir.'
     )
   steps = collectives.gather_from_workers(strategy, step)
   if len(set(steps)) > 1:
     raise ValueError(
-      '--model_dir must be a folder that all workers share. The newest '
-      'checkpoints that they see there are of the steps '
-      f'{", ".join(map(str, steps))}.'
+      '--model_dir must be a folder that all workers share. Received: newest '
+      f'checkpoints of the steps {", ".join(map(str, steps))}.'
     )
   return step
 
@@ -414,7 +416,7 @@ def _run(
   model_dir,
   global_batch_size,
 ):
-  """Trains up to `train_steps`, until told to stop."""
+  """Trains up to `train_steps`, or until a signal asks to stop."""
   stream = line.stream
   step = int(controller.global_step.numpy())
   parameters = sum(
@@ -422,7 +424,7 @@ def _run(
     for variable in controller.checkpoint_manager.checkpoint.model.variables
   )
   num_replicas = controller.strategy.num_replicas_in_sync
-  verb = 'Going on' if step else 'Starting'
+  verb = 'Resuming' if step else 'Starting'
   print(
     f'{verb} at step {step} of {train_steps}: {parameters:,} parameters, '
     f'global batch {global_batch_size} on '
@@ -434,7 +436,7 @@ def _run(
     flush=True,
   )
   line.start(step)
-  evaluated_at = None
+  last_evaluated = None
 
   def evaluate():
     controller.evaluate()
@@ -450,19 +452,19 @@ def _run(
       step = int(controller.global_step.numpy())
       if evaluator and eval_interval and step % eval_interval == 0:
         evaluate()
-        evaluated_at = step
+        last_evaluated = step
         line.start(step)
       stopped_by = stop.agreed(controller.strategy)
     controller.save_checkpoint()
   if stopped_by is not None:
     print(
-      f'Stopped by {stopped_by} at step {step}; the checkpoint is saved. The '
-      'same command goes on from here.',
+      f'Stopped by {stopped_by} at step {step}; the checkpoint is saved. '
+      'Rerun the same command to resume.',
       file=stream,
       flush=True,
     )
   else:
-    if evaluator and evaluated_at != step:
+    if evaluator and last_evaluated != step:
       evaluate()
     print(f'Done: step {step}, {model_dir}', file=stream, flush=True)
   return evaluator.metrics if evaluator else {}

@@ -1,4 +1,4 @@
-"""Optimizers and what a run may add: decay, rates, freezing, averages."""
+"""Optimizers with options: decay, learning rates, freezing, averages."""
 
 import re
 from typing import Any
@@ -9,7 +9,8 @@ import tf_keras
 
 from vatt_tf.checkpoints import ema
 
-# Not decayed by default: biases, norms, aggregation tokens, position tables.
+# By default, these have no weight decay: biases, norms, aggregation tokens and
+# position tables.
 DECAY_EXCLUDE = (
   '/(bias|gamma|beta|scale|agg)$',
   '/position_(embedding|bias)/',
@@ -17,15 +18,15 @@ DECAY_EXCLUDE = (
 
 
 class _Options:
-  """What `Adam` and `Sgd` share; comes before the Keras class.
+  """Options that `Adam` and `Sgd` share, as a base before the Keras class.
 
-  Patterns are regular expressions, searched for in the weights' names
+  Patterns are regular expressions that are searched in the weights' names
   (`vatt/encoder/layer_0/attention/q/kernel`, see `ema.weight_name`).
 
   Attributes:
-    global_clip_norm: `clip_norm`.
-    clip_pattern: `clip_pattern`.
-    ema: The `ema.WeightAverage` that `prepare` made, or None.
+    global_clip_norm: See `clip_norm` of `schedules.make_optimizer`.
+    clip_pattern: See `schedules.make_optimizer`.
+    ema: Average of the weights that `prepare` created, or None.
   """
 
   def _set_options(
@@ -38,7 +39,7 @@ class _Options:
     clip_norm,
     clip_pattern,
   ):
-    """Checks and keeps the arguments that the classes share."""
+    """Checks and stores the arguments that the classes share."""
     if not weight_decay >= 0:
       raise ValueError(
         f'`weight_decay` must be at least 0. Received: {weight_decay}'
@@ -47,8 +48,8 @@ class _Options:
       if not multiplier > 0:
         raise ValueError(
           '`learning_rate_multipliers` must be pairs of a pattern and a '
-          f'positive number. Received: ({pattern!r}, {multiplier}). Weights '
-          'that shall not be trained are named in `frozen`.'
+          f'positive number. Received: ({pattern!r}, {multiplier}). Use '
+          '`frozen` for weights that must not be trained.'
         )
     self.weight_decay_rate = weight_decay
     self._decay_exclude = tuple(decay_exclude)
@@ -61,26 +62,26 @@ class _Options:
     self.ema = None
 
   def prepare(self, model):
-    """Freezes weights of a model, and makes the optimizer's own variables.
+    """Freezes weights of a model, and creates the optimizer's variables.
 
-    A layer whose weights are all frozen is frozen itself: batch normalisation
-    then uses its moving statistics and keeps them.
+    A layer whose weights are all frozen is frozen as a whole: batch
+    normalisation then uses its moving statistics and does not update them.
 
     Args:
-      model: A built `tf_keras.Model`; call this in the strategy's scope.
+      model: A built `tf_keras.Model`. Call this in the strategy's scope.
 
     Returns:
-      Lines that say which of the options apply to how many weights; none when
-      no option is used.
+      A line for each option in use, with the number of weights that it applies
+      to.
 
     Raises:
-      ValueError: a pattern fits no trainable weight, or nothing is left to
+      ValueError: A pattern matches no trainable weight, or no weight is left to
         train.
     """
     weights = model.trainable_variables
     names = [ema.weight_name(weight.name) for weight in weights]
     for pattern in self._decay_exclude:
-      if pattern not in DECAY_EXCLUDE:  # not every model has all of these
+      if pattern not in DECAY_EXCLUDE:  # some models lack some of these
         _check_pattern('decay_exclude', pattern, names)
     for pattern, _ in self._multipliers:
       _check_pattern('learning_rate_multipliers', pattern, names)
@@ -98,7 +99,7 @@ class _Options:
       if len(frozen) == len(weights):
         raise ValueError(
           '`frozen` must leave weights to train. '
-          f'Received: frozen={list(self._frozen)}, which fits all of them.'
+          f'Received: frozen={list(self._frozen)}, which matches all of them.'
         )
       _freeze(model, frozen)
       notes.append(
@@ -108,29 +109,29 @@ class _Options:
       )
       weights = model.trainable_variables
     for pattern, multiplier in self._multipliers:
-      fit = [
+      matching = [
         weight
         for weight in weights
         if self._multiplier(weight.name) == (pattern, multiplier)
       ]
       notes.append(
-        f'Learning rate × {multiplier:g} ({pattern}): {len(fit)} weights, '
-        f'{_num_parameters(fit):,} parameters.'
+        f'Learning rate × {multiplier:g} ({pattern}): {len(matching)} weights, '
+        f'{_num_parameters(matching):,} parameters.'
       )
     if self.weight_decay_rate:
-      fit = [
+      matching = [
         weight for weight in weights if self._do_use_weight_decay(weight.name)
       ]
       notes.append(
-        f'Weight decay {self.weight_decay_rate:g}: {len(fit)} of '
-        f'{len(weights)} weights, {_num_parameters(fit):,} parameters.'
+        f'Weight decay {self.weight_decay_rate:g}: {len(matching)} of '
+        f'{len(weights)} weights, {_num_parameters(matching):,} parameters.'
       )
     if self.clip_pattern is not None and self.global_clip_norm is not None:
-      fit = [weight for weight in weights if self.is_clipped(weight.name)]
+      matching = [weight for weight in weights if self.is_clipped(weight.name)]
       notes.append(
         f'Gradient norm at most {self.global_clip_norm:g} '
-        f'({self.clip_pattern}): {len(fit)} of {len(weights)} weights, '
-        f'{_num_parameters(fit):,} parameters.'
+        f'({self.clip_pattern}): {len(matching)} of {len(weights)} weights, '
+        f'{_num_parameters(matching):,} parameters.'
       )
     self._create_all_weights(weights)
     if self._ema_decay is not None:
@@ -145,7 +146,7 @@ class _Options:
     """Updates weights; see `tf_keras.optimizers.legacy.Optimizer`.
 
     Raises:
-      ValueError: an option needs `prepare`, which was not called.
+      ValueError: `prepare` was not called, and an option needs it.
     """
     if (self._frozen or self._ema_decay is not None) and not self._is_prepared:
       raise ValueError(
@@ -161,7 +162,7 @@ class _Options:
     return update
 
   def _with_multiplier(self, var, apply_state):
-    """`apply_state` with the learning rate of a weight."""
+    """The state `apply_state` with the learning rate of a weight."""
     _, multiplier = self._multiplier(var.name)
     if multiplier == 1:
       return apply_state
@@ -174,21 +175,21 @@ class _Options:
     raise ValueError(f'Gradients must be dense. Received: slices of {var.name}')
 
   def is_clipped(self, name):
-    """Whether a weight's gradient is one of those that `clip_norm` cuts."""
+    """Returns whether `clip_norm` applies to the gradient of a weight."""
     if self.clip_pattern is None:
       return True
     return re.search(self.clip_pattern, ema.weight_name(name)) is not None
 
   def _do_use_weight_decay(self, param_name):
     """Whether a weight is decayed."""
-    # The copies of a weight on other devices have other names.
+    # Copies of a weight on other devices have a suffix in their names.
     name = ema.weight_name(param_name)
     return self.weight_decay_rate > 0 and not any(
       re.search(pattern, name) for pattern in self._decay_exclude
     )
 
   def _multiplier(self, name):
-    """The first (pattern, multiplier) that fits a name, or (None, 1)."""
+    """The first (pattern, multiplier) that matches a name, or (None, 1)."""
     for pattern, multiplier in self._multipliers:
       if re.search(pattern, ema.weight_name(name)):
         return pattern, multiplier
@@ -198,18 +199,18 @@ class _Options:
 class Adam(_Options, legacy_adamw.AdamWeightDecay):
   """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019).
 
-  The update is one fused kernel a weight; decay adds one subtraction of
+  The update is one fused kernel per weight; decay adds one subtraction of
   rate · `weight_decay` · weight before it.
 
   Args:
     learning_rate: A schedule or a float.
     beta_1: Decay of the first moments.
     beta_2: Decay of the second moments.
-    epsilon: Added to the variance.
-    **options: Of `schedules.make_optimizer`.
+    epsilon: Number added to the root of the variance.
+    **options: See `schedules.make_optimizer`.
 
   Raises:
-    ValueError: an option is out of range.
+    ValueError: An option is out of range.
   """
 
   def __init__(
@@ -225,7 +226,7 @@ class Adam(_Options, legacy_adamw.AdamWeightDecay):
       beta_1,
       beta_2,
       epsilon,
-      # The trainer clips, after the sum over the replicas.
+      # The trainer clips the gradients after the sum over the replicas.
       gradient_clip_norm=0.0,
       name='Adam',
     )
@@ -240,15 +241,15 @@ class Sgd(_Options, tf_keras.optimizers.legacy.SGD):
   """Stochastic gradient descent with momentum (Sutskever et al. 2013).
 
   velocity ← momentum · velocity - rate · gradient, weight ← weight + velocity;
-  decay takes rate · `weight_decay` · weight from the weight before it.
+  decay subtracts rate · `weight_decay` · weight before the update.
 
   Args:
     learning_rate: A schedule or a float.
-    momentum: In [0, 1].
-    **options: Of `schedules.make_optimizer`.
+    momentum: Momentum of the velocity, in [0, 1].
+    **options: See `schedules.make_optimizer`.
 
   Raises:
-    ValueError: an option is out of range.
+    ValueError: An option is out of range.
   """
 
   def __init__(
@@ -274,17 +275,17 @@ class Sgd(_Options, tf_keras.optimizers.legacy.SGD):
 
 def _check_pattern(argument, pattern, names):
   try:
-    fits = any(re.search(pattern, name) for name in names)
+    is_match = any(re.search(pattern, name) for name in names)
   except re.error as error:
     raise ValueError(
       f'`{argument}` must be regular expressions. '
       f'Received: {pattern!r} ({error})'
     ) from error
-  if not fits:
-    some = names[:: max(1, len(names) // 8)]
+  if not is_match:
+    examples = names[:: max(1, len(names) // 8)]
     raise ValueError(
-      f'`{argument}` has a pattern that fits no trainable weight. '
-      f'Received: {pattern!r}. Some of the weights: {", ".join(some)}'
+      f'`{argument}` has a pattern that matches no trainable weight. '
+      f'Received: {pattern!r}. Some of the weights: {", ".join(examples)}'
     )
 
 
@@ -293,7 +294,7 @@ def _num_parameters(weights):
 
 
 def _freeze(model, weights):
-  """Takes weights out of a built model's trainable ones."""
+  """Removes weights from the trainable weights of a built model."""
   frozen = {id(weight) for weight in weights}
   for layer in (model, *model.submodules):
     if not isinstance(layer, tf_keras.layers.Layer):
@@ -302,9 +303,11 @@ def _freeze(model, weights):
     if trained and frozen.issuperset(trained):
       layer.trainable = False
       continue
-    # Changed in place: assigning a list to a layer would track it anew.
-    own = layer._trainable_weights  # pylint: disable=protected-access
+    # Change the list in place: a layer would track a newly assigned list.
+    layer_weights = layer._trainable_weights  # pylint: disable=protected-access
     layer._non_trainable_weights.extend(  # pylint: disable=protected-access
-      weight for weight in own if id(weight) in frozen
+      weight for weight in layer_weights if id(weight) in frozen
     )
-    own[:] = [weight for weight in own if id(weight) not in frozen]
+    layer_weights[:] = [
+      weight for weight in layer_weights if id(weight) not in frozen
+    ]

@@ -1,7 +1,7 @@
-"""Pre-training: the terms between video, audio and text.
+"""Pre-training: the loss terms between video, audio and text.
 
-Paper section 3.4: NCE between video and audio, MIL-NCE between video and text,
-summed with weights. Or the sigmoid loss for each pair, in their place.
+The loss is the weighted sum of NCE between video and audio and MIL-NCE between
+video and text (paper section 3.4), or of the sigmoid loss for each pair.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,30 +19,31 @@ OBJECTIVES = ('nce', 'sigmoid')
 
 @gin.register
 class PretrainTask:
-  """What pre-training optimises: the one owner of pairs and temperature.
+  """The task of pre-training, which owns the pairs and the temperature.
 
   Attributes:
-    progress_metrics: Names of the metrics that the line of progress shows.
+    progress_metrics: Names of the metrics that the progress line shows.
 
   Args:
-    model: `vatt.VATT`, or another callable that takes `pairs`, a tuple of
+    model: `vatt.VATT`, or another function that takes `pairs`, a tuple of
       names, and `similarity`, a `SimilarityScale` or None, and returns the
       model.
     video_audio_weight: Weight of the video-audio term; 0 drops it.
     video_text_weight: Weight of the video-text term (the paper's λ).
-    audio_text_weight: Weight of the audio-text term, compared in the video-text
-      space.
-    objective: `nce`, NCE and MIL-NCE; or `sigmoid`, for all pairs the sigmoid
-      loss (see `losses.sigmoid`), whose temperature and bias are learned.
-    temperature: The τ of the paper's equations 4 and 5; with
+    audio_text_weight: Weight of the audio-text term, which compares in the
+      video-text space.
+    objective: `nce` for NCE and MIL-NCE; or `sigmoid` for the sigmoid loss of
+      all pairs (see `losses.sigmoid`), which learns temperature and bias.
+    temperature: Temperature τ of the paper's equations 4 and 5; with
       `learned_temperature` its initial value. The sigmoid loss does not use it.
-    learned_temperature: NCE and MIL-NCE learn a temperature for each pair.
+    learned_temperature: Whether NCE and MIL-NCE learn a temperature for each
+      pair.
     denominator: `joint`, `joint_once` or `per_direction` (see
-      `losses.contrastive`). The sigmoid loss has none.
-    chunk_size: Rows of the similarity matrix made at a time.
+      `losses.contrastive`). The sigmoid loss does not use it.
+    chunk_size: Rows of the similarity matrix to compute at a time.
 
   Raises:
-    ValueError: when a weight is negative or all are 0, or the objective is
+    ValueError: A weight is negative, all weights are 0, or the objective is
       unknown.
   """
 
@@ -67,7 +68,7 @@ class PretrainTask:
     }
     if min(weights.values()) < 0 or max(weights.values()) == 0:
       raise ValueError(
-        'The term weights must be at least 0, and one of them above. '
+        'The weights of the terms must be at least 0, and one of them above 0. '
         f'Received: {weights}'
       )
     if objective not in OBJECTIVES:
@@ -84,11 +85,11 @@ class PretrainTask:
     self._chunk_size = chunk_size
 
   def build_model(self) -> tf_keras.Model:
-    """Makes the model, with its weights; called in the strategy's scope.
+    """Builds the model. The loop calls it in the strategy's scope.
 
     Returns:
-      The model, with what `objective` and `learned_temperature` learn of the
-      pairs whose weight is above 0.
+      The model, with the learned temperatures and biases of the pairs whose
+      weight is above 0.
     """
     pairs = tuple(self._weights)
     kind = None
@@ -111,14 +112,15 @@ class PretrainTask:
     """Computes the loss and the metrics of the training step.
 
     Args:
-      features: Dictionary of inputs and masks, this replica's rows.
-      outputs: Dictionary that the model returned for them.
+      features: Inputs and masks of this replica's rows.
+      outputs: Outputs of the model for these rows.
 
     Returns:
       (loss, metrics): this replica's share of the loss, a scalar float32, and
       a dictionary of shares; both sum over the replicas to the global value.
-      Learned scalars are among them: `inverse_temperature/video_audio`, which
-      is 1 / τ or SigLIP's t, and `bias/video_audio`, and their like.
+      Among the metrics are the learned scalars of each pair, such as
+      `inverse_temperature/video_audio`, which is 1 / τ or SigLIP's t, and
+      `bias/video_audio`.
     """
     total, metrics = 0.0, {}
     for name, weight in self._weights.items():
@@ -140,7 +142,7 @@ class PretrainTask:
           f'pairs/{name}': num_pairs,
         }
       )
-      # All replicas have the same scalars, so that each gives a part.
+      # All replicas have the same scalars, so each contributes a part.
       replicas = collectives.num_replicas()
       for scalar_name, scalar in scalars.items():
         metrics[f'{scalar_name}/{name}'] = scalar / replicas
@@ -171,13 +173,13 @@ class PretrainTask:
     )
 
   def variable_group(self, name: str) -> str:
-    """The modality whose own a variable is, for the gradient norms.
+    """Returns the group of a variable for the gradient norms.
 
     Args:
-      name: A variable's name.
+      name: Name of the variable.
 
     Returns:
       `video`, `audio`, `text` or `shared`.
     """
-    found = [part for part in modalities.MODALITIES if part in name]
-    return found[0] if len(found) == 1 else 'shared'
+    matches = [part for part in modalities.MODALITIES if part in name]
+    return matches[0] if len(matches) == 1 else 'shared'

@@ -1,4 +1,4 @@
-"""What a run tells people and TensorBoard, and how it is asked to stop."""
+"""Progress lines of a run, and requests to stop it."""
 
 from collections.abc import Mapping, Sequence
 import datetime
@@ -13,22 +13,22 @@ import tensorflow as tf
 
 from vatt_tf.core import collectives
 
-# The share of the time that the devices may wait for data unmentioned.
+# Share of the time that the devices may wait for data without a note.
 _MAX_INPUT_WAIT = 0.1
 
 
 class Progress:
-  """Prints a line of progress for people.
+  """Prints progress lines for people.
 
-  When the devices wait for data, the line gives the share of the time, and the
-  first time a warning says which side is the slower one.
+  If the devices wait for data, the line tells the share of the time, and the
+  first such line comes with a warning that the input is too slow.
 
   Args:
-    train_steps: The last step.
-    global_batch_size: Clips of a batch, over all replicas.
+    train_steps: Last step of the run.
+    global_batch_size: Clips per batch, over all replicas.
     interval: Steps between lines.
-    progress_metrics: Names of metrics on the line besides the loss.
-    stream: Where to print.
+    progress_metrics: Names of the metrics to print besides the loss.
+    stream: Stream to print to; standard output by default.
   """
 
   def __init__(
@@ -61,11 +61,11 @@ class Progress:
 
     Args:
       step: Number of the step.
-      metrics: Dictionary of floats, of the steps just done.
+      metrics: Metrics of the steps since the last update.
       waited: Seconds that these steps waited for data.
 
     Returns:
-      Examples a second since the last line, or None when no line was due.
+      Examples per second since the last line, or None if no line was due.
     """
     last_step, last_time = self._last
     self._waited += waited
@@ -77,7 +77,7 @@ class Progress:
     seconds = max(now - last_time, 1e-9)
     rate = (step - last_step) / seconds
     share = min(self._waited / seconds, 1.0)
-    # The first steps wait until the pipeline is full.
+    # The first steps always wait, until the pipeline has filled.
     is_waiting = share > _MAX_INPUT_WAIT and not self._is_first
     note = f'  {share:.0%} of it waiting for data' if is_waiting else ''
     remaining = max(self._train_steps - step, 0) / rate
@@ -97,10 +97,10 @@ class Progress:
     if is_waiting and not self._has_warned:
       self._has_warned = True
       logging.warning(
-        'The input is the slower side: the devices waited for data %.0f %% of '
-        'the last %d steps. It gives %.1f examples a second, and they could '
-        'take %.1f. Give it more cores, input machines or a cache: '
-        'docs/input_pipeline.md.',
+        'The input is too slow: the devices waited for data %.0f %% of the '
+        'last %d steps. The input yields %.1f examples per second, and the '
+        'devices could take %.1f. Use more cores, input machines or a cache, '
+        'see docs/input_pipeline.md.',
         100 * share,
         step - last_step,
         rate * self._batch,
@@ -114,7 +114,7 @@ class Progress:
 class StopRequest:
   """Turns the first Ctrl-C or SIGTERM into a request to stop after this loop.
 
-  A second one acts as if nothing had been installed. Use as a context manager.
+  A second signal has its usual effect. Use this class as a context manager.
 
   Attributes:
     reason: Name of the signal that this process received, or None.
@@ -133,15 +133,15 @@ class StopRequest:
     self._restore()
 
   def agreed(self, strategy: tf.distribute.Strategy) -> str | None:
-    """Whether all workers stop now, since one of them was asked to.
+    """Returns the signal for which all workers stop now, or None.
 
     Args:
-      strategy: `tf.distribute.Strategy`; all workers call this between the same
+      strategy: Strategy of the workers, which all call this between the same
         two steps.
 
     Returns:
-      What the first worker that was asked received, such as `SIGTERM` or
-      `SIGTERM (worker 1)`, or None when none was.
+      The signal of the first worker that received one, such as `SIGTERM` or
+      `SIGTERM (worker 1)`; None if no worker did.
     """
     number = 0 if self.reason is None else signal.Signals[self.reason].value
     numbers = collectives.gather_from_workers(strategy, number)
@@ -159,8 +159,8 @@ class StopRequest:
   def _handle(self, number, unused_frame):
     self.reason = signal.Signals(number).name
     logging.warning(
-      '%s: saving a checkpoint after the steps under way; once more stops at '
-      'once.',
+      '%s: saving a checkpoint after the current steps; a second signal stops '
+      'immediately.',
       self.reason,
     )
     self._restore()

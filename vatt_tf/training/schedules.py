@@ -17,21 +17,21 @@ _SHAPES = ('quarter_cosine', 'half_cosine', 'constant')
 class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
   """A linear warm-up, then a cosine decay (the paper's appendix on training).
 
-  With p the share of the steps done after the warm-up, in [0, 1]:
+  With p, the share of completed steps after the warm-up, in [0, 1]:
 
   - `quarter_cosine` (the paper): final + (peak - final)·cos(π/2·p)
   - `half_cosine` (the released code): final + (peak - final)/2·(1 + cos πp)
   - `constant`: peak
 
   Args:
-    total_steps: The step where the decay ends.
-    warmup_steps: Steps from 0 up to the peak.
+    total_steps: Step where the decay ends.
+    warmup_steps: Number of steps from 0 up to the peak.
     peak_learning_rate: Learning rate at the end of the warm-up.
     final_learning_rate: Learning rate at the last step.
-    shape: One of the names above.
+    shape: Shape of the decay, one of the names above.
 
   Raises:
-    ValueError: for an unknown shape, or a warm-up as long as the training.
+    ValueError: The shape is unknown, or the warm-up is as long as the training.
   """
 
   def __init__(
@@ -64,10 +64,10 @@ class WarmupCosine(tf_keras.optimizers.schedules.LearningRateSchedule):
     """Returns the learning rate at a step.
 
     Args:
-      step: Scalar integer tensor, 0 at the first update.
+      step: () integer: number of the step, 0 at the first update.
 
     Returns:
-      scalar float32 tensor.
+      Scalar float32 tensor.
     """
     step = tf.cast(step, tf.float32)
     peak, final = self.peak_learning_rate, self.final_learning_rate
@@ -112,41 +112,41 @@ def make_optimizer(
 ) -> optimizers.Adam | optimizers.Sgd:
   """Makes the optimizer: Adam to pre-train, SGD to fine-tune (the paper).
 
-  Patterns are regular expressions, searched for in the names of the trainable
-  weights (`vatt/encoder/layer_0/attention/q/kernel`). One that fits no weight
-  is an error.
+  Patterns are regular expressions that are searched in the names of the
+  trainable weights (`vatt/encoder/layer_0/attention/q/kernel`). A pattern that
+  matches no weight is an error.
 
   Args:
     learning_rate: A schedule or a float.
     kind: `adam` (Kingma and Ba 2015) or `sgd`, with momentum.
-    beta_1: Of Adam.
-    beta_2: Of Adam.
-    epsilon: Of Adam.
-    momentum: In [0, 1], of SGD.
-    clip_norm: The gradients' global norm after the sum over the replicas is cut
-      to it.
-    clip_pattern: Pattern of the weights whose gradients are cut, by their norm
-      without the others', such as `'^vatt/'` for a classifier's backbone; None:
-      all.
-    weight_decay: Each step takes learning rate · `weight_decay` · weight from a
-      weight (AdamW, Loshchilov and Hutter 2019).
+    beta_1: Decay of Adam's first moments.
+    beta_2: Decay of Adam's second moments.
+    epsilon: Number that Adam adds to the root of the variance.
+    momentum: Momentum of SGD, in [0, 1].
+    clip_norm: Largest global norm of the gradients after the sum over the
+      replicas, or None.
+    clip_pattern: Pattern of the weights whose gradients are clipped, by their
+      norm without the other weights, such as `'^vatt/'` for a classifier's
+      backbone. None means all.
+    weight_decay: Factor of the decay: each step subtracts learning rate ·
+      `weight_decay` · weight (AdamW, Loshchilov and Hutter 2019).
     decay_exclude: Patterns of the weights without decay; by default biases,
       norms, aggregation tokens and position tables.
     learning_rate_multipliers: Pairs of a pattern and a positive float, such as
-      `[('/layer_[0-5]/', 0.1)]`; the first that fits a weight multiplies its
-      learning rate.
+      `[('/layer_[0-5]/', 0.1)]`. The first pattern that matches a weight
+      multiplies its learning rate.
     frozen: Patterns of the weights that are not trained, such as
       `['^vatt/text_embedding/']`. They have no gradient and no moments; a batch
-      normalisation with nothing to train keeps its statistics too.
-    ema_decay: In (0, 1) or None; keep an exponential moving average of the
-      weights, which evaluation uses (see `ema.WeightAverage`).
+      normalisation without trainable weights does not update its statistics.
+    ema_decay: Decay of an exponential moving average of the weights, in (0, 1),
+      which evaluation uses (see `ema.WeightAverage`); or None.
 
   Returns:
-    An `optimizers.Adam` or `optimizers.Sgd`. `clip_norm` is kept as an
-    attribute for the trainer, which clips the summed gradients.
+    An `optimizers.Adam` or `optimizers.Sgd`, with `clip_norm` as an attribute
+    for the trainer, which clips the summed gradients.
 
   Raises:
-    ValueError: an argument is out of range.
+    ValueError: An argument is out of range.
   """
   options = {
     'clip_norm': clip_norm,

@@ -12,11 +12,10 @@ import tf_keras
 from vatt_tf.core import collectives, randomness, strategies, tensor_utils
 from vatt_tf.training import gradient_caching
 
-# What a loop of steps waited for data, among its metrics.
+# Name of the metric with the seconds that a loop of steps waited for data.
 INPUT_WAIT = 'input_wait_seconds'
 
-# After this many consecutive skipped steps, give up searching for a loss
-# scale.
+# After this many consecutive skipped steps, give up searching for a loss scale.
 _MAX_SKIPPED_IN_A_ROW = 50
 
 
@@ -25,7 +24,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def _timed_next(iterator):
-  """The next batch, and the seconds that it took to come, () float64."""
+  """The next batch, and the seconds that it took to arrive, () float64."""
   with tf.device('/device:CPU:0'):
     start = tf.timestamp()
   with tf.control_dependencies([start]):
@@ -49,31 +48,33 @@ class Trainer(orbit.AbstractTrainer):
   """Trains a model on a task, in loops of steps that run as one graph.
 
   Args:
-    task: Has `loss(features, outputs)` that returns this replica's share of the
-      loss (the sum over the replicas is the loss) and a dictionary of shares of
-      metrics.
-    model: The task's model, called as `model(features, training=True, rng=…)`.
-    optimizer: `optimizers.Adam` or `Sgd`, which says how gradients are clipped
-      (`global_clip_norm`, `is_clipped`); or a `LossScaleOptimizer` around it,
-      for float16: then gradients are those of the scaled loss, divided by the
-      scale again before anything sees them, and a step whose gradients are not
-      finite changes no weight and lowers the scale.
-    dataset: Distributed dataset of feature dictionaries.
-    strategy: `tf.distribute.Strategy`.
+    task: Task with `loss(features, outputs)`, which returns this replica's
+      share of the loss (the sum over the replicas is the loss) and a dictionary
+      of shares of metrics.
+    model: Model of the task, called as `model(features, training=True, rng=…)`.
+    optimizer: `optimizers.Adam` or `Sgd`, which tells how gradients are clipped
+      (`global_clip_norm`, `is_clipped`); or for float16 a `LossScaleOptimizer`
+      around it: the loss is then scaled for the backward pass, and the
+      gradients are divided by the scale before they are used. A step whose
+      gradients are not finite changes no weight and lowers the scale.
+    dataset: Distributed data set of feature dictionaries.
+    strategy: Strategy that distributes the steps.
     seed: Seed of dropout and DropToken.
-    jit_compile: Compile forward, loss and gradients with XLA; one replica.
-    repeat_draws: Draw the same dropout and DropToken at every step.
-    deterministic: Whether TensorFlow's operations are deterministic. There is
-      no clock among those, so that the wait for data is not measured. Nor is it
-      on one core, which reads the clock when the step has left it.
+    jit_compile: Whether to compile forward, loss and gradients with XLA, which
+      needs one replica or a TPU.
+    repeat_draws: Whether every step has the same draws of dropout and
+      DropToken.
+    deterministic: Whether TensorFlow's operations are deterministic. Reading
+      the clock is not, so that the wait for data is then not measured. Nor is
+      it measured on one core, where the step delays the clock.
     micro_batch_size: Rows of a replica that the towers take at a time, for the
-      same gradients in less memory (see `gradient_caching`, which also says why
-      sums of the gradients of small batches would be something else); None: all
+      same gradients in less memory (see `gradient_caching`, which also explains
+      why sums of the gradients of small batches would differ). None means all
       at once.
 
   Raises:
-    ValueError: `jit_compile` with several replicas outside a TPU; in the first
-      step, a `micro_batch_size` that does not divide a replica's batch.
+    ValueError: `jit_compile` is used with several replicas and no TPU; or, in
+      the first step, `micro_batch_size` does not divide a replica's batch.
   """
 
   def __init__(
@@ -114,8 +115,8 @@ class Trainer(orbit.AbstractTrainer):
     self._iterator = iter(dataset)
     self._metric_names = []
     self._skipped_in_a_row = 0
-    # A TPU compiles the whole step anyway; and with several replicas a graph of
-    # its own must not hold what replicas exchange.
+    # A TPU compiles the whole step anyway; and with several replicas, a
+    # separate graph must not contain the exchange between replicas.
     self._gradients = self.compute_gradients
     if jit_compile and not is_tpu:
       self._gradients = tf.function(
@@ -126,18 +127,18 @@ class Trainer(orbit.AbstractTrainer):
   def compute_gradients(
     self, features: Mapping[str, tf.Tensor], step: tf.Tensor
   ) -> Any:
-    """Forward, loss and gradients of this replica's rows.
+    """Computes the gradients and metrics of this replica's rows.
 
     Args:
-      features: Dictionary of tensors, this replica's part of the batch.
-      step: Scalar int64 tensor.
+      features: Tensors of this replica's part of the batch.
+      step: () int64: number of the step.
 
     Returns:
       (gradients, metrics): a list of dense tensors like the trainable
       variables, and a dictionary of scalar shares; both sum over the replicas.
 
     Raises:
-      ValueError: when a variable has no gradient.
+      ValueError: A variable has no gradient.
     """
     rows = next(iter(features.values())).shape[0]
     rng = randomness.make(self._seed, step, collectives.first_row(rows))
@@ -159,16 +160,16 @@ class Trainer(orbit.AbstractTrainer):
       gradients, metrics = gradient_caching.gradients(
         self._model, loss_fn, features, rng, self._micro_batch_size
       )
-    missing = [
+    unused_weights = [
       variable.name
       for variable, gradient in zip(variables, gradients, strict=True)
       if gradient is None
     ]
-    if missing:
+    if unused_weights:
       raise ValueError(
         'The loss does not depend on these weights of the model: '
-        f'{", ".join(missing)}. Leave out the parts of the model that no term '
-        'of the loss uses, or freeze them (make_optimizer.frozen).'
+        f'{", ".join(unused_weights)}. Leave out the parts of the model that no '
+        'term of the loss uses, or freeze them (make_optimizer.frozen).'
       )
     gradients = [gradient_caching.dense(gradient) for gradient in gradients]
     if self._uses_loss_scale:
@@ -194,30 +195,30 @@ class Trainer(orbit.AbstractTrainer):
       zip(gradients, self._model.trainable_variables, strict=True),
       experimental_aggregate_gradients=False,
     )
-    # These are of the summed gradients, so that each replica gives a part.
+    # These describe the summed gradients, so each replica contributes a part.
     replicas = self._strategy.num_replicas_in_sync
     metrics.update({name: value / replicas for name, value in values.items()})
     self._metric_names = list(metrics)
     return tf.stack([tf.cast(value, tf.float32) for value in metrics.values()])
 
   def _clip(self, gradients):
-    """Cuts the norm of those that are clipped, all together."""
+    """Clips the global norm of the gradients to which `clip_norm` applies."""
     is_clipped = [
       self._is_clipped(variable.name)
       for variable in self._model.trainable_variables
     ]
-    if not any(is_clipped):  # they are frozen
+    if not any(is_clipped):  # all such weights are frozen
       return gradients
-    clipped = [g for g, is_one in zip(gradients, is_clipped) if is_one]
+    clipped = [g for g, is_in in zip(gradients, is_clipped) if is_in]
     norm = tf.sqrt(_squared_norm(clipped))
     factor = self._clip_norm / tf.maximum(norm, self._clip_norm)
     return [
-      gradient * factor if is_one else gradient
-      for gradient, is_one in zip(gradients, is_clipped, strict=True)
+      gradient * factor if is_in else gradient
+      for gradient, is_in in zip(gradients, is_clipped, strict=True)
     ]
 
   def _gradient_norms(self, gradients):
-    """Norms of all gradients, and of those of each group of weights."""
+    """The norm of all gradients, and of the gradients of each weight group."""
     groups = collections.defaultdict(list)
     variables = self._model.trainable_variables
     for variable, gradient in zip(variables, gradients, strict=True):
@@ -249,18 +250,19 @@ class Trainer(orbit.AbstractTrainer):
     """Runs training steps.
 
     Args:
-      num_steps: Scalar int32 tensor.
+      num_steps: () int32: number of steps.
 
     Returns:
-      Dictionary: metric name → mean over the steps, a float; and under
-      `INPUT_WAIT` the seconds that all of them waited for data. With a
-      `LossScaleOptimizer` also `loss_scale`, and `skipped_steps`, the number of
-      these steps that changed no weight, since their gradients were not finite;
-      they do not count in the means of gradient norms.
+      Mean of each metric over the steps; and under `INPUT_WAIT` the seconds
+      that all steps together waited for data. With a `LossScaleOptimizer`, also
+      `loss_scale`, and `skipped_steps`, the number of steps that changed no
+      weight because their gradients were not finite; they do not count in the
+      means of gradient norms.
 
     Raises:
-      NonFiniteError: when a metric is not finite; it names metric and step.
-        Gradients may be so for some steps where a loss scale is looked for.
+      NonFiniteError: A metric is not finite; the message names metric and step.
+        Gradients may be non-finite for a few steps while the optimizer searches
+        for a loss scale.
     """
     first = int(self._optimizer.iterations.numpy())
     history, waited = self._loop(self._iterator, num_steps)
@@ -289,18 +291,17 @@ class Trainer(orbit.AbstractTrainer):
     for name, value in values.items():
       if not np.isfinite(value) and not (is_skipped and _is_of_gradients(name)):
         raise NonFiniteError(
-          f'`{name}` is {value} at step {step}. The last '
-          'checkpoint is from before this step and stays. Lower the '
-          'learning rate, lengthen the warm-up or clip the gradients '
-          '(make_optimizer.clip_norm), then start again from it.'
+          f'`{name}` is {value} at step {step}. The last checkpoint is from '
+          'before this step and is kept. Lower the learning rate, lengthen the '
+          'warm-up or clip the gradients (make_optimizer.clip_norm), then '
+          'resume from it.'
         )
     self._skipped_in_a_row = self._skipped_in_a_row + 1 if is_skipped else 0
     if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
       raise NonFiniteError(
-        f'`gradient_norm` was not finite in {self._skipped_in_a_row} steps in '
-        f'a row, up to step {step}, down to the loss scale '
+        f'`gradient_norm` was not finite in {self._skipped_in_a_row} '
+        f'consecutive steps up to step {step}, down to the loss scale '
         f'{values["loss_scale"]:g}; none of them changed a weight. Train in '
-        'another precision (mixed_bfloat16 or float32), which has no such '
-        'narrow range, or start again from the last checkpoint with a lower '
-        'learning rate.'
+        'another precision (mixed_bfloat16 or float32), which has a wider '
+        'range, or resume from the last checkpoint with a lower learning rate.'
       )

@@ -1,1 +1,1 @@
-"""Records: what one clip is on disk, how it is written and how it is read."""
+"""Records: the form of a clip on disk, with its writer and its readers."""

@@ -1,9 +1,9 @@
 """Reads records, with TensorFlow ops or with plain Python.
 
-The readers take every layout that the field's shards have:
+The readers accept every layout that is common in shards of video data sets:
 
 *   a feature in the context or in a feature list,
-*   one frame per step, or (as older DMVR scripts wrote them) all of them packed
+*   one frame per step, or (as older DMVR scripts wrote them) all frames packed
     in one `Feature`,
 *   the DMVR spellings listed as aliases in `schema.FEATURE_SPEC`,
 *   a plain `tf.train.Example`: on the wire its features are the context of a
@@ -21,28 +21,28 @@ from vatt_tf.input_pipeline.records import schema, shard_files, writing
 
 
 class RecordError(ValueError):
-  """The bytes of a record are no `SequenceExample`."""
+  """The bytes of a record are not a `SequenceExample`."""
 
 
 def parse_example(serialized: bytes) -> tf.train.SequenceExample:
-  """The protocol buffer of a record.
+  """Returns the protocol buffer of a record.
 
   Raises:
-    RecordError: It is none.
+    RecordError: The bytes are not a `SequenceExample`.
   """
   try:
     return tf.train.SequenceExample.FromString(serialized)
   except message.DecodeError as e:
     raise RecordError(
-      f'its {len(serialized)} bytes are no tf.train.SequenceExample'
+      f'its {len(serialized)} bytes are not a tf.train.SequenceExample'
     ) from e
 
 
 def _all_values(example: tf.train.SequenceExample, key: str, dtype: str):
-  """Every value of a key, however it is laid out.
+  """Every value of a key, in any layout.
 
-  Where both the feature lists and the context have some, those of the lists
-  count, as in `parse_record`.
+  Where both the feature lists and the context have values, the lists take
+  precedence, as in `parse_record`.
   """
   values = []
   if key in example.feature_lists.feature_list:
@@ -56,7 +56,7 @@ def _all_values(example: tf.train.SequenceExample, key: str, dtype: str):
 
 
 def _values_of(features, dtype: str) -> list:
-  """The values of features; of floats the arrays that are not empty."""
+  """The values of features; for floats, the arrays that are not empty."""
   if dtype == schema.FLOAT:
     parts = [writing.floats(feature.float_list) for feature in features]
     return [part for part in parts if part.size]
@@ -68,12 +68,12 @@ def _values_of(features, dtype: str) -> list:
 
 
 def read_values(serialized: bytes) -> dict[str, list | np.ndarray]:
-  """Every field of a record by name, as lists (waveform: an array).
+  """Returns every field of a record by name, as lists (waveform: an array).
 
-  Takes the layouts and spellings of the module docstring.
+  It accepts the layouts and spellings of the module docstring.
 
   Raises:
-    RecordError: It is no record.
+    RecordError: The bytes are not a record.
   """
   example = parse_example(serialized)
   values = {}
@@ -95,17 +95,17 @@ def read_clip(serialized: bytes) -> schema.Clip:
     The clip. Times count from its start (see `parse_record`).
 
   Raises:
-    RecordError: It is no record.
+    RecordError: The bytes are not a record.
   """
   values = read_values(serialized)
 
-  def one(name, default):
+  def first(name, default):
     return values[name][0] if len(values[name]) else default
 
   def text(value):
     return value.decode('utf-8', errors='replace')
 
-  start = one('clip_start', 0)
+  start = first('clip_start', 0)
   times = [int(time) for time in values['image_timestamp']]
   starts = [int(time) for time in values['caption_start']]
   ends = [int(time) for time in values['caption_end']]
@@ -117,22 +117,22 @@ def read_clip(serialized: bytes) -> schema.Clip:
   starts = starts if len(starts) == num_captions else [0] * num_captions
   ends = ends if len(ends) == num_captions else [0] * num_captions
   waveform = values['waveform']
-  channels = int(one('waveform_channels', 1))
+  channels = int(first('waveform_channels', 1))
   if channels > waveform.size:
     waveform = waveform[:0]
   elif channels > 1:
     waveform = waveform[: waveform.size // channels * channels]
     waveform = waveform.reshape([-1, channels]).mean(axis=1)
   return schema.Clip(
-    example_id=text(one('example_id', b'')),
-    dataset_name=text(one('dataset_name', b'')),
+    example_id=text(first('example_id', b'')),
+    dataset_name=text(first('dataset_name', b'')),
     frames=values['image_encoded'],
     timestamps=times,
-    frame_rate=float(one('image_frame_rate', 0.0)),
-    height=int(one('image_height', 0)),
-    width=int(one('image_width', 0)),
+    frame_rate=float(first('image_frame_rate', 0.0)),
+    height=int(first('image_height', 0)),
+    width=int(first('image_width', 0)),
     waveform=waveform if waveform.size else None,
-    sample_rate=float(one('waveform_rate', 0.0)),
+    sample_rate=float(first('waveform_rate', 0.0)),
     captions=[
       schema.Caption(text(caption), caption_start, caption_end)
       for caption, caption_start, caption_end in zip(
@@ -141,14 +141,14 @@ def read_clip(serialized: bytes) -> schema.Clip:
     ],
     label_indices=[int(index) for index in values['label_index']],
     label_names=[text(name) for name in values['label_name']],
-    data_path=text(one('data_path', b'')),
+    data_path=text(first('data_path', b'')),
     start=int(start),
-    end=int(one('clip_end', 0)),
+    end=int(first('clip_end', 0)),
   )
 
 
 def read_shard(path: str) -> Iterator[schema.Clip]:
-  """The clips of a shard, one after the other.
+  """Yields the clips of a shard.
 
   Raises:
     ValueError: The shard is truncated or corrupt, or holds something else.
@@ -174,15 +174,15 @@ def read_shard(path: str) -> Iterator[schema.Clip]:
 
 def _first_nonempty(values: Sequence[tf.Tensor]) -> tf.Tensor:
   """The first of several vectors that has an element; empty if none has."""
-  *others, result = values
-  for value in reversed(others):
-    # Not a concatenation, which would copy it: a sound is large.
-    result = tf.cond(
+  *candidates, first = values
+  for value in reversed(candidates):
+    # A concatenation would be simpler, but would copy the sound.
+    first = tf.cond(
       tf.size(value) > 0,
       functools.partial(tf.identity, value),
-      functools.partial(tf.identity, result),
+      functools.partial(tf.identity, first),
     )
-  return result
+  return first
 
 
 def parse_record(
@@ -193,36 +193,36 @@ def parse_record(
   Args:
     serialized: () string, a record in any of the layouts of the module
       docstring.
-    names: The fields wanted (`Field.name`); by default all of them.
+    names: Names of the fields to parse (`Field.name`); by default all.
 
   Returns:
-    A dictionary from the names of `FEATURE_SPEC` to vectors: the values that
-    the record holds, none of them where it does not have the field. Frames are
-    (n,) string, the waveform is (S,) float32 as stored (channels interleaved).
+    A dictionary from the names of `FEATURE_SPEC` to vectors of the values in
+    the record, empty for fields that it lacks. Frames are (n,) string; the
+    waveform is (S,) float32 as stored (channels interleaved).
     `image_timestamp`, `caption_start` and `caption_end` count in µs from the
     start of the clip: where the first frame is at or after a positive
-    `clip/start/timestamp` the record counts from the start of the media file,
-    and that time is subtracted from all three.
+    `clip/start/timestamp`, the times of the record count from the start of the
+    media file, and that timestamp is subtracted from all three.
 
   Raises:
     ValueError: A name is unknown.
   """
-  wanted = list(schema.FIELDS) if names is None else list(names)
-  for name in wanted:
+  requested = list(schema.FIELDS) if names is None else list(names)
+  for name in requested:
     if name not in schema.FIELDS:
       raise ValueError(
         f'`names` must be among {", ".join(schema.FIELDS)}. Received: {name}'
       )
-  needed = list(dict.fromkeys(wanted))
+  parsed = list(dict.fromkeys(requested))
   timed = ('image_timestamp', 'caption_start', 'caption_end')
-  if any(name in needed for name in timed):
-    needed += [n for n in ('image_timestamp', 'clip_start') if n not in needed]
+  if any(name in parsed for name in timed):
+    parsed += [n for n in ('image_timestamp', 'clip_start') if n not in parsed]
   keys = {}
-  for name in needed:
+  for name in parsed:
     field = schema.FIELDS[name]
     for key in (field.key, *field.aliases):
       keys[key] = tf.io.RaggedFeature(schema.TF_DTYPES[field.dtype])
-  # A field of one value is a context feature in every layout.
+  # In every layout, a field of one value is a context feature.
   listed = {
     key: feature
     for key, feature in keys.items()
@@ -234,7 +234,7 @@ def parse_record(
     serialized, context_features=keys, sequence_features=listed or None
   )
   features = {}
-  for name in needed:
+  for name in parsed:
     field = schema.FIELDS[name]
     values = []
     for key in (field.key, *field.aliases):
@@ -242,16 +242,16 @@ def parse_record(
         values.append(lists[key].flat_values)
       values.append(context[key])
     features[name] = _first_nonempty(values)  # (n,)
-  if any(name in wanted for name in timed):
+  if any(name in requested for name in timed):
     origin = _time_origin(features['image_timestamp'], features['clip_start'])
     for name in timed:
       if name in features:
         features[name] -= origin
-  return {name: features[name] for name in wanted}
+  return {name: features[name] for name in requested}
 
 
 def _time_origin(timestamps: tf.Tensor, clip_start: tf.Tensor) -> tf.Tensor:
-  """() int64, µs: what to subtract from the times of a record."""
+  """The time to subtract from the times of a record, () int64, µs."""
   zero = tf.zeros([1], tf.int64)
   start = tf.concat([clip_start, zero], axis=0)[0]
   first = tf.concat([timestamps, zero], axis=0)[0]

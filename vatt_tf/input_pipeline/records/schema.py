@@ -1,4 +1,4 @@
-"""What one clip is in a record: the keys, and their values in Python.
+"""The form of a clip in a record: the keys, and their values in Python.
 
 One clip is one `tf.train.SequenceExample` with the keys of MediaSequence.
 `FEATURE_SPEC` below is the only list of these keys: the writer, both readers
@@ -23,7 +23,7 @@ INT64 = 'int64'
 
 FLOAT = 'float'
 
-# How many values a field holds, and how they are laid out when written.
+# Numbers of values that a field holds, and their layout when written.
 ONE = 'one value'
 
 MANY = 'a list'
@@ -36,11 +36,11 @@ TF_DTYPES = {BYTES: tf.string, INT64: tf.int64, FLOAT: tf.float32}
 
 MICROSECONDS = 1_000_000
 
-# What ingest writes of a data set, beside its shards.
+# Name of the file that ingest writes beside the shards of a data set.
 DATASET_INFO = 'dataset_info.json'
 
-# The float32 bit patterns (sign removed) from which a number is normal, and
-# from which it is infinite or not a number.
+# Smallest float32 bit patterns (without sign) of a normal number, and of an
+# infinite number or NaN.
 _SMALLEST_NORMAL_BITS = 0x00800000
 
 _INFINITY_BITS = 0x7F800000
@@ -50,13 +50,13 @@ class Field(NamedTuple):
   """One feature of a record.
 
   Attributes:
-    name: Its name in the dictionary that `parse_record` returns.
-    key: The MediaSequence key it is written under.
-    placement: `CONTEXT` or `FEATURE_LIST`; where it is written.
-    dtype: `BYTES`, `INT64` or `FLOAT`.
-    count: `ONE`, `MANY`, `ONE_PER_STEP` or `ONE_STEP`.
-    meaning: One line for the record table.
-    aliases: Other keys it is read from.
+    name: Name in the dictionary that `parse_record` returns.
+    key: MediaSequence key that the field is written under.
+    placement: Part of the record, `CONTEXT` or `FEATURE_LIST`.
+    dtype: Type of the values, `BYTES`, `INT64` or `FLOAT`.
+    count: Number of values, `ONE`, `MANY`, `ONE_PER_STEP` or `ONE_STEP`.
+    meaning: Description for the record table.
+    aliases: Other keys that the field is read from.
   """
 
   name: str
@@ -215,12 +215,12 @@ FIELDS = {field.name: field for field in FEATURE_SPEC}
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-  """A text that belongs to a span of a clip.
+  """A text that describes a span of a clip.
 
   Attributes:
-    text: The caption.
-    start: First moment it speaks of, µs from the start of the clip.
-    end: Last moment it speaks of, µs from the start of the clip.
+    text: Text of the caption.
+    start: Start of the span, µs from the start of the clip.
+    end: End of the span, µs from the start of the clip.
   """
 
   text: str
@@ -230,28 +230,28 @@ class Caption:
 
 @dataclasses.dataclass
 class Clip:
-  """One clip, as it stands in a record. Every part may be absent.
+  """One clip of a record, of which every part may be absent.
 
-  All times are µs. Those of frames and captions count from the start of the
-  clip, which is also the time of the first sample of the waveform; `start` and
-  `end` count from the start of the file that the clip was cut from.
+  All times are in µs. The times of frames and captions count from the start of
+  the clip, which is also the time of the first sample of the waveform; `start`
+  and `end` count from the start of the file that the clip was cut from.
 
   Attributes:
     example_id: Name of the clip, unique in its data set.
     dataset_name: Name of the data set.
     frames: JPEG images.
-    timestamps: Time of each frame. Empty: frame i is at i / frame_rate.
-    frame_rate: Frames a second; 0 when there are no frames.
-    height: Of the frames, pixels.
-    width: Of the frames, pixels.
-    waveform: (S,) float32 mono samples in [-1, 1], or None.
-    sample_rate: Samples a second; 0 when there is no waveform.
-    captions: The texts.
-    label_indices: Classes.
+    timestamps: Time of each frame. If empty, frame i is at i / frame_rate.
+    frame_rate: Frames per second; 0 without frames.
+    height: Height of the frames in pixels.
+    width: Width of the frames in pixels.
+    waveform: (S,) float32: mono samples in [-1, 1], or None.
+    sample_rate: Samples per second; 0 without a waveform.
+    captions: Captions of the clip.
+    label_indices: Classes of the clip.
     label_names: Names of these classes.
     data_path: Path of the media file.
-    start: Where the clip starts in the media file.
-    end: Where the clip ends in the media file.
+    start: Start of the clip in the media file.
+    end: End of the clip in the media file.
   """
 
   example_id: str = ''
@@ -272,7 +272,7 @@ class Clip:
 
   @property
   def duration(self) -> float:
-    """Seconds that the frames or the waveform cover, the longer of the two."""
+    """Length of the frames or the waveform, whichever is longer, in seconds."""
     seconds = 0.0
     if self.frames and self.frame_rate:
       times = self.timestamps or frame_times(len(self.frames), self.frame_rate)
@@ -283,15 +283,15 @@ class Clip:
 
 
 def frame_times(num_frames: int, frame_rate: float) -> list[int]:
-  """Times in µs of frames that follow each other at `frame_rate`."""
+  """Returns the times in µs of frames at a constant `frame_rate`."""
   return [round(i * MICROSECONDS / frame_rate) for i in range(num_frames)]
 
 
 def waveform_fault(waveform: np.ndarray) -> str:
-  """Says what is wrong with the numbers of a waveform, or ''.
+  """Returns what is wrong with the numbers of a waveform, or ''.
 
   Integers whose bits were read as float32 (a common fault of record writers)
-  come out as denormal numbers when positive and as NaN when negative.
+  become denormal numbers if positive and NaN if negative.
 
   Args:
     waveform: Float samples of any shape.
@@ -311,7 +311,7 @@ def waveform_fault(waveform: np.ndarray) -> str:
 
 
 def check_clip(clip: Clip) -> None:
-  """Raises `ValueError` where a clip is not fit to be written."""
+  """Raises `ValueError` if a clip cannot be written."""
   name = clip.example_id or clip.data_path or 'clip'
   if clip.frames:
     if not clip.frame_rate > 0:
@@ -321,7 +321,7 @@ def check_clip(clip: Clip) -> None:
       )
     if clip.timestamps and len(clip.timestamps) != len(clip.frames):
       raise ValueError(
-        f'`timestamps` of {name} must be one a frame. Received: '
+        f'`timestamps` of {name} must have one time per frame. Received: '
         f'{len(clip.timestamps)} timestamps for {len(clip.frames)} frames'
       )
   if clip.waveform is not None:
@@ -340,6 +340,6 @@ def check_clip(clip: Clip) -> None:
       raise ValueError(f'`waveform` of {name} cannot be written: {fault}.')
   if clip.label_names and len(clip.label_names) != len(clip.label_indices):
     raise ValueError(
-      f'`label_names` of {name} must be one a label. Received: '
+      f'`label_names` of {name} must have one name per label. Received: '
       f'{len(clip.label_names)} names for {len(clip.label_indices)} indices'
     )

@@ -17,56 +17,57 @@ from vatt_tf.input_pipeline.records import schema
 
 
 class NoRecordsError(ValueError):
-  """A pattern of shards is None: there are to be no records."""
+  """A pattern of shards is None, so there are no records."""
 
 
 def match_shards(
   pattern: str | Sequence[str], macro: str = 'TRAIN_RECORDS'
 ) -> list[str]:
-  """The sorted paths of the files that a pattern matches.
+  """Returns the sorted paths of the files that a pattern matches.
 
-  What is there by its very name is that: a folder `data [v2]` is no pattern,
-  and a comma in the name of a file or folder separates nothing.
+  A name that exists literally is used as it is: the name of a folder
+  `data [v2]` is not a pattern, and a comma in the name of a file or folder does
+  not separate patterns.
 
   Args:
-    pattern: A glob pattern, several of them separated by commas, or a list.
-    macro: The gin macro that holds it, for the error message.
+    pattern: A glob pattern, several separated by commas, or a list of patterns.
+    macro: Gin macro that holds the pattern, for the error message.
 
   Raises:
-    ValueError: A pattern matches no file, or is no string; `NoRecordsError`
-      where it is None.
-    OSError: What holds the files does not answer.
+    ValueError: A pattern matches no file, or is not a string; `NoRecordsError`
+      if it is None.
+    OSError: The file system of the files does not answer.
   """
   is_string = isinstance(pattern, str | os.PathLike)
   patterns = [pattern] if is_string else pattern
   if not isinstance(patterns, list | tuple) or not all(
-    isinstance(each, str | os.PathLike) for each in patterns
+    isinstance(path, str | os.PathLike) for path in patterns
   ):
     error = NoRecordsError if pattern is None else ValueError
     raise error(
       f'The gin macro {macro} must be a pattern of shards in quotes, or a list '
-      f'of some, such as --gin_param="{macro}=\'/data/train-*.tfrecord\'". '
+      f'of patterns, such as --gin_param="{macro}=\'/data/train-*.tfrecord\'". '
       f'Received: {macro}={pattern!r}'
     )
-  patterns = [file_utils.expand(os.fspath(each)) for each in patterns]
+  patterns = [file_utils.expand(os.fspath(path)) for path in patterns]
   if is_string:
     patterns = _split(patterns[0])
   paths = set()
-  for each in patterns:
-    found = _match(each)
-    if not found:
+  for record_glob in patterns:
+    matches = _match(record_glob)
+    if not matches:
       raise ValueError(
-        f'No file matches the record pattern {each.strip()!r}. Set the gin '
-        f'macro {macro} to shards that exist (--gin_param="{macro}=\'/data/'
+        f'No file matches the record pattern {record_glob.strip()!r}. Set the '
+        f'gin macro {macro} to shards that exist (--gin_param="{macro}=\'/data/'
         'train-*.tfrecord\'"), or make them with `python -m vatt_tf.ingest`.'
-        f'{file_utils.advise_on_sample(each)}'
+        f'{file_utils.advise_on_sample(record_glob)}'
       )
-    paths.update(found)
+    paths.update(matches)
   return sorted(paths)
 
 
 def _split(text):
-  """Patterns that are separated by commas, of which names may have some."""
+  """Splits a text at the commas that separate patterns, not those in names."""
   if ',' not in text or _match(text):
     return [text]
   patterns, parts = [], text.split(',')
@@ -75,14 +76,14 @@ def _split(text):
       if _match(','.join(parts[:number])):
         break
     else:
-      number = 1  # It matches nothing: an error that names it.
+      number = 1  # The part matches nothing, which is an error later.
     patterns.append(file_utils.expand(','.join(parts[:number])))
     parts = parts[number:]
   return patterns
 
 
 def _match(pattern):
-  """The files that a pattern matches; spaces around it may be a name's."""
+  """The files that a pattern matches; a name may have spaces around it."""
   for text in dict.fromkeys((pattern, pattern.strip())):
     paths = _match_path(file_utils.expand(text)) if text else []
     # Shards that are being written have hidden names.
@@ -96,28 +97,28 @@ def _match_path(pattern):
   """The files that a path, or a pattern, stands for."""
   parts = pattern.split('/')
   is_remote = file_utils.is_remote(pattern)
-  # A bucket need not tell whether it is there.
+  # A bucket need not tell whether it exists.
   number = next(
     (i for i, part in enumerate(parts) if file_utils.has_magic(part)),
     len(parts),
   )
   folders = ['/'.join(parts[:number])]
   for i, part in enumerate(parts[number:], number):
-    found = []
+    matches = []
     for folder in folders:
       start = f'{folder}/' if i else ''
       if file_utils.exists(start + part):
-        found.append(start + part)
+        matches.append(start + part)
       elif file_utils.has_magic(part):
         try:
           names = tf.io.gfile.glob(file_utils.escape(start) + part)
-          # It puts `./` in front of relative paths.
-          found += [start + os.path.basename(name) for name in names]
+          # `glob` adds `./` to relative paths.
+          matches += [start + os.path.basename(name) for name in names]
         except tf.errors.OpError as e:
           raise OSError(
             f'{folder} cannot be read: {file_utils.reason(e)}.'
           ) from e
-    folders = found
+    folders = matches
   if is_remote:
     return (
       folders
@@ -129,13 +130,13 @@ def _match_path(pattern):
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
-  """A kind of file that is no shard.
+  """A kind of file that is not a shard.
 
   Attributes:
-    name: For people.
-    start: Its first bytes, in lower case.
-    place: Where they are.
-    unpack: The command that gives what it holds, or ''.
+    name: Name of the kind, for messages.
+    start: Characteristic bytes, in lower case.
+    place: Position of these bytes.
+    unpack: Command that extracts the content, or ''.
   """
 
   name: str
@@ -183,7 +184,7 @@ def _is_header(head: bytes) -> bool:
 
 
 def _inflate(head: bytes, wbits: int) -> bytes | None:
-  """The first bytes of what was compressed; None: it is something else."""
+  """The first bytes after decompression; None if that is impossible."""
   decompressor = zlib.decompressobj(wbits)
   try:
     inflated = decompressor.decompress(head, 1024)
@@ -193,17 +194,17 @@ def _inflate(head: bytes, wbits: int) -> bytes | None:
 
 
 def find_compression(path: str) -> str:
-  """How a shard is compressed, as its bytes tell.
+  """Detects the compression of a shard from its bytes.
 
   Args:
-    path: Of the shard.
+    path: Path of the shard.
 
   Returns:
-    '', `GZIP` or `ZLIB`, as `tf.data.TFRecordDataset` takes it.
+    '', `GZIP` or `ZLIB`, as for `tf.data.TFRecordDataset`.
 
   Raises:
-    ValueError: It is a file of another kind.
-    OSError: It cannot be read.
+    ValueError: The file is of another kind.
+    OSError: The file cannot be read.
   """
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
@@ -218,37 +219,40 @@ def find_compression(path: str) -> str:
     inflated = _inflate(head, zlib.MAX_WBITS + wbits)
     if inflated == b'' or inflated and _is_header(inflated):
       return compression
-  for content, how in ((head, ''), (inflated or b'', ', compressed with gzip')):
+  for content, suffix in (
+    (head, ''),
+    (inflated or b'', ', compressed with gzip'),
+  ):
     for form in _OTHER_FORMATS:
       start = content[form.place : form.place + 100].lower()
       if start.lstrip(b'\xef\xbb\xbf \r\n').startswith(form.start):
-        unpack = form.unpack or ('gunzip' if how else '')
+        unpack = form.unpack or ('gunzip' if suffix else '')
         advice = f'Unpack it (`{unpack}`) and give' if unpack else 'Give'
         raise ValueError(
-          f'The shard {path} is no TFRecord file: it is {form.name}{how}. '
-          f'{advice} the shards themselves.'
+          f'The shard {path} is not a TFRecord file: it is '
+          f'{form.name}{suffix}. {advice} the shards themselves.'
         )
   if head.startswith(_GZIP_START):
     raise ValueError(
-      f'What {path}, compressed with gzip, holds is no TFRecord file, or only '
+      f'The file {path}, compressed with gzip, holds no TFRecord file, or only '
       f'a part of one. {advise(path)}'
     )
   return ''
 
 
 def find_compressions(paths: Sequence[str]) -> list[str]:
-  """`find_compression` of many shards, several at a time."""
+  """Detects the compression of many shards, several at a time."""
   with futures.ThreadPoolExecutor(max_workers=16) as pool:
     return list(pool.map(find_compression, paths))
 
 
 def advise(path: str) -> str:
-  """What to do about a shard that is damaged, a sentence or two.
+  """Returns a sentence that tells what to do about a damaged shard.
 
-  Only what ingest wrote, and can write again, is to be removed.
+  It suggests to remove only a shard that ingest wrote and can write again.
 
   Args:
-    path: Of the shard.
+    path: Path of the shard.
   """
   folder, name = os.path.split(path)
   try:
@@ -267,40 +271,40 @@ def advise(path: str) -> str:
     TypeError,
     AttributeError,
   ):
-    is_own = False  # It is of another program.
+    is_own = False  # Another program wrote the shard.
   if is_own:
     return (
-      'Remove it and make it again with `python -m vatt_tf.ingest`, which goes '
-      'on where it stopped.'
+      'Remove it, and rerun `python -m vatt_tf.ingest` to write it again; '
+      'finished shards are kept.'
     )
   return (
-    'Copy or download it again, or make it again with what wrote it, such as '
-    '`python -m vatt_tf.ingest`.'
+    'Copy or download it again, or write it again with the program that wrote '
+    'it, such as `python -m vatt_tf.ingest`.'
   )
 
 
 def open_shard(path: str, **options: Any) -> tf.data.TFRecordDataset:
-  """The records of a shard, compressed or not.
+  """Returns the records of a shard, compressed or not.
 
   Args:
-    path: Of the shard.
-    **options: Of `tf.data.TFRecordDataset`.
+    path: Path of the shard.
+    **options: Options of `tf.data.TFRecordDataset`.
 
   Raises:
-    ValueError: It is a file of another kind.
+    ValueError: The file is of another kind.
   """
   return tf.data.TFRecordDataset(path, find_compression(path), **options)
 
 
 def count_records(path: str) -> int:
-  """Counts the records of a shard by walking from length to length.
+  """Counts the records of a shard by the lengths in front of them.
 
-  Only the 8 bytes that announce each record are read; what is compressed is
-  read as a whole.
+  Only the 8 bytes of each length are read; a compressed shard is read
+  completely.
 
   Raises:
-    ValueError: The file ends in the middle of a record, or is no shard.
-    OSError: It cannot be read.
+    ValueError: The file ends in the middle of a record, or is not a shard.
+    OSError: The file cannot be read.
   """
   compression = find_compression(path)
   if compression:
@@ -332,21 +336,22 @@ def _walk(path: str, file, size: int) -> int:
   while position < size:
     file.seek(position)
     header = file.read(8)
-    # A record: 8 bytes length, 4 of its checksum, the bytes, 4 of theirs.
-    after = position + 16
+    # A record has 8 bytes of length, 4 of its checksum, the data, and 4 of the
+    # checksum of the data.
+    end = position + 16
     if len(header) == 8:
-      after += struct.unpack('<Q', header)[0]
-    if len(header) < 8 or after > size:
+      end += struct.unpack('<Q', header)[0]
+    if len(header) < 8 or end > size:
       raise ValueError(
-        f'The shard {path} is truncated or is no TFRecord file: record '
-        f'{count} starts at byte {position} and should end at byte {after}, '
+        f'The shard {path} is truncated or is not a TFRecord file: record '
+        f'{count} starts at byte {position} and should end at byte {end}, '
         f'but the file has {size} bytes. {advise(path)}'
       )
-    position, count = after, count + 1
+    position, count = end, count + 1
   return count
 
 
 def count_all_records(paths: Sequence[str]) -> list[int]:
-  """`count_records` of many shards, several at a time."""
+  """Counts the records of many shards, several at a time."""
   with futures.ThreadPoolExecutor(max_workers=16) as pool:
     return list(pool.map(count_records, paths))

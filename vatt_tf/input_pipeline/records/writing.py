@@ -1,6 +1,6 @@
 """Writes clips as records, in shards.
 
-Writing needs no TensorFlow op and no session: it can run in any thread or
+Writing needs no TensorFlow op and no session, so it can run in any thread or
 process.
 """
 
@@ -45,7 +45,7 @@ def _clip_values(clip: schema.Clip) -> dict[str, list | np.ndarray]:
 
 
 def _float_list(values: Sequence[float] | np.ndarray):
-  """A `FloatList`, made from the bytes of the array, not number by number."""
+  """A `FloatList` from the bytes of an array, which avoids a loop."""
   array = np.ascontiguousarray(values, dtype='<f4')
   length, header = array.nbytes, bytearray(b'\n')  # Field 1, length-delimited.
   while length > 127:
@@ -56,7 +56,7 @@ def _float_list(values: Sequence[float] | np.ndarray):
 
 
 def floats(float_list: tf.train.FloatList) -> np.ndarray:
-  """The values of a `FloatList` as (n,) float32, read from its bytes."""
+  """Returns the values of a `FloatList` as (n,) float32, from its bytes."""
   count = len(float_list.value)
   packed = float_list.SerializeToString()
   values = packed[len(packed) - 4 * count :]
@@ -81,52 +81,46 @@ def _feature(dtype: str, values) -> tf.train.Feature:
 
 
 def make_sequence_example(clip: schema.Clip) -> tf.train.SequenceExample:
-  """Lays a clip out as `FEATURE_SPEC` says.
-
-  Args:
-    clip: The clip.
-
-  Returns:
-    The protocol buffer.
+  """Returns the protocol buffer of a clip, laid out as in `FEATURE_SPEC`.
 
   Raises:
-    ValueError: The clip is not fit to be written (`check_clip`).
+    ValueError: The clip cannot be written (`check_clip`).
   """
   schema.check_clip(clip)
   values = _clip_values(clip)
   example = tf.train.SequenceExample()
   for field in schema.FEATURE_SPEC:
-    of_field = values[field.name]
-    if not len(of_field):
+    field_values = values[field.name]
+    if not len(field_values):
       continue
     if field.placement == schema.CONTEXT:
       example.context.feature[field.key].CopyFrom(
-        _feature(field.dtype, of_field)
+        _feature(field.dtype, field_values)
       )
     elif field.count == schema.ONE_STEP:
       example.feature_lists.feature_list[field.key].feature.add().CopyFrom(
-        _feature(field.dtype, of_field)
+        _feature(field.dtype, field_values)
       )
     else:
       steps = example.feature_lists.feature_list[field.key].feature
-      steps.extend(_feature(field.dtype, [value]) for value in of_field)
+      steps.extend(_feature(field.dtype, [value]) for value in field_values)
   return example
 
 
 def serialize_clip(clip: schema.Clip) -> bytes:
-  """The bytes of `make_sequence_example`: what a shard holds."""
-  # The same bytes in every process, whatever the order of keys in a map.
+  """Returns the serialised `make_sequence_example` of a clip."""
+  # Deterministic: the same bytes in every process, for any order of map keys.
   return make_sequence_example(clip).SerializeToString(deterministic=True)
 
 
 def shard_path(folder: str, name: str, index: int, num_shards: int) -> str:
-  """The path of a shard, `folder/name-00003-of-00016.tfrecord`.
+  """Returns the path of a shard, `folder/name-00003-of-00016.tfrecord`.
 
   Args:
-    folder: Of the records.
-    name: Of the split.
+    folder: Folder of the records.
+    name: Name of the split.
     index: Number of the shard, from 0.
-    num_shards: Of the split.
+    num_shards: Number of shards of the split.
 
   Raises:
     ValueError: `index` is not in [0, num_shards).
@@ -142,11 +136,11 @@ def shard_path(folder: str, name: str, index: int, num_shards: int) -> str:
 
 
 class ShardWriter:
-  """Writes one shard so that it is either whole or not there.
+  """Writes one shard, which either is complete or does not exist.
 
-  The records go to a hidden file beside the shard, which takes the shard's name
-  when the writer is closed. An exception inside `with` removes the hidden file
-  and leaves a shard of that name, if there was one, as it was.
+  The records are written to a hidden file beside the shard, which is renamed
+  when the writer is closed. An exception inside `with` removes the hidden file,
+  and does not change an existing shard of that name.
 
   Args:
     path: Path of the shard.
@@ -166,19 +160,19 @@ class ShardWriter:
     self._writer = tf.io.TFRecordWriter(self._temporary_path)
 
   def write(self, record: bytes | schema.Clip) -> None:
-    """Adds a clip, or a record that is serialised already."""
+    """Writes a clip, or a serialised record."""
     if isinstance(record, schema.Clip):
       record = serialize_clip(record)
     self._writer.write(record)
     self.num_records += 1
 
   def close(self) -> None:
-    """Gives the shard its name."""
+    """Completes the shard: renames the hidden file."""
     self._writer.close()
     tf.io.gfile.rename(self._temporary_path, self.path, overwrite=True)
 
   def abort(self) -> None:
-    """Drops what was written."""
+    """Removes the hidden file, without a shard."""
     self._writer.close()
     tf.io.gfile.remove(self._temporary_path)
 
