@@ -29,7 +29,8 @@ help:
 	@echo 'make demo        a page that searches what the quickstart made'
 	@echo 'make venv        the environment alone, in $(VENV); DEVICE=gpu with CUDA'
 	@echo 'make test        every test'
-	@echo 'make test-quick  the quick half of them'
+	@echo 'make test-fast   what takes minutes: no processes, no training'
+	@echo 'make test-quick  what depends most on the version of TensorFlow'
 	@echo 'make lint        style, layout, and BUILD against the imports'
 	@echo 'make verify      the long checks, verify_*.py and device_check.py'
 	@echo 'make fuzz        ten minutes of damaged and odd inputs'
@@ -188,6 +189,28 @@ QUICK_TESTS := tests/stacks tests/checkpoints tests/evaluation \
 .PHONY: test-quick
 test-quick: venv-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
+
+# What starts no process and trains no model, file by file.
+FAST_TESTS := $(filter-out \
+  tests/checkpoints/own_vatt_test.py \
+  tests/input_pipeline/class_balance_test.py \
+  tests/input_pipeline/images_test.py \
+  tests/input_pipeline/pipeline_test.py \
+  tests/input_pipeline/service_test.py \
+  tests/input_pipeline/vocabulary_test.py \
+  tests/media/ingest_test.py \
+  tests/media/odd_files_test.py \
+  tests/models/build_test.py \
+  tests/models/similarity_scale_test.py \
+  tests/models/vatt_test.py \
+  ,$(sort $(wildcard $(foreach package, \
+    checkpoints evaluation input_pipeline layers losses media media/datasets \
+    models project, tests/$(package)/*_test.py)))) \
+  $(foreach name,gin_utils plain_text progress_bar randomness tensor_utils, \
+    tests/core/$(name)_test.py) tests/gin_files_test.py
+.PHONY: test-fast
+test-fast: venv-test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(FAST_TESTS)
 
 .PHONY: lint
 lint: venv-test
