@@ -132,8 +132,8 @@ def exit_on_error(*others: type[Exception], advice: str = '') -> Iterator[None]:
   as shells count them, after all cleanup.
 
   Args:
-    *others: Other types of exceptions.
     advice: Advice to print after Ctrl-C or SIGTERM.
+    *others: Other types of exceptions.
   """
   try:
     with _terminated():
