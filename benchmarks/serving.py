@@ -3,10 +3,10 @@
     python -m benchmarks.serving --saved_model=runs/quickstart/saved_model \\
         --signature=embed_text --clients=64 --seconds=60
 
-It starts `vatt_tf.serve` on the newest version of the model, and asks it over
-gRPC from as many clients as are named, each as soon as it has its answer. Every
-answer is compared with what the SavedModel gives when it is called directly
-with that request alone.
+It starts `vatt_tf.serve` on the newest version of the model, and sends it gRPC
+requests from `--clients` clients, each as soon as it has its answer. Every
+answer is compared with the output of the SavedModel when it is called directly
+with only that request.
 """
 
 import argparse

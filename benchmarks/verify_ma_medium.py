@@ -2,10 +2,10 @@
 
     python -m benchmarks.verify_ma_medium --output=found.json
 
-On one batch, again and again, without augmentation and with the same draws of
-dropout and DropToken, its losses fall within ten steps; it stays within its
-memory; the video's own weights get gradients like the audio's; and Ctrl-C and
-the same command stop and go on.
+On a single repeated batch, without augmentation and with the same draws of
+dropout and DropToken, its losses must fall within ten steps. It must stay
+within its memory; the weights of video must get gradients like those of audio;
+and Ctrl-C must stop the run, which the same command must resume.
 """
 
 import re
