@@ -4,10 +4,10 @@
 
 `f4`: clips of three seconds, 360 x 288 at 25 frames per second with sound,
 which `vatt_tf.ingest` turns into records (10 frames per second, shorter side
-256, sound at 48 kHz), read with the paper's training augmentation: 32 frames of the
-30 stored, 224 x 224 random crops, flips, colours, 153,600 samples, batch 4. The
-cost of a JPEG image depends on its content, so the media are rendered to look
-natural: fractal texture that drifts, edges, and the noise of a sensor.
+256, sound at 48 kHz), read with the paper's training augmentation: 32 frames of
+the 30 stored, 224 x 224 random crops, flips, colours, 153,600 samples, batch 4.
+The cost of a JPEG image depends on its content, so the media are rendered to
+look natural: fractal texture that drifts, edges, and the noise of a sensor.
 
 `f4_cached`: the same with decoded clips in memory.
 

@@ -107,7 +107,7 @@ def _forget_peak():
 
 
 def make_inputs(batch_size):
-  """Embeddings of so many clips: what `total` takes after its options."""
+  """Embeddings of some clips: the arguments of `total` after its options."""
   tf.random.set_seed(0)
   video_va = tf.random.normal([batch_size, _D_VA])
   video_vt = tf.random.normal([batch_size, _D_VT])

@@ -267,9 +267,9 @@ def run_load(port, requests, answers, num_clients, seconds, events=()):
     port: of gRPC.
     requests: of `make_requests`.
     answers: of `make_requests`.
-    num_clients: so many requests run at a time.
-    seconds: for how long.
-    events: list of `(seconds, function)`, called so long after the start.
+    num_clients: Number of requests that run at a time.
+    seconds: Duration in seconds.
+    events: list of `(seconds, function)`, called after these seconds.
 
   Returns:
     `Load`.
@@ -285,8 +285,8 @@ def measure(saved_model, signature, num_clients, seconds, batching=True):
   Args:
     saved_model: folder of the model.
     signature: its name.
-    num_clients: so many requests run at a time.
-    seconds: for how long.
+    num_clients: Number of requests that run at a time.
+    seconds: Duration in seconds.
     batching: whether requests are merged.
 
   Returns:

@@ -41,7 +41,7 @@ def main():
     # The signal comes before or after the next step has begun.
     stopped = re.search(r'Stopped by SIGINT at step (\d+);', text)
     step = int(stopped[1]) if stopped else 0
-    found.check('says where it stopped', step, at_least=_STEPS)
+    found.check('prints where it stopped', step, at_least=_STEPS)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     found.check('peak memory in GiB', round(peak, 2), at_most=20)
     scalars = checks.read_scalars(f'{model_dir}/train')
@@ -68,7 +68,7 @@ def main():
       'train', *arguments, stop_at=f'step {step + 1}/'
     )
     found.check(
-      'goes on where it stopped',
+      'resumes where it stopped',
       f'Resuming at step {step} of' in text,
       equal=True,
     )

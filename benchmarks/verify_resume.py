@@ -190,7 +190,7 @@ def _check_one_process(found, folder, strategy):
   ((text, code, _),) = killed.run()
   found.check(f'{strategy}: exit code after that', code, equal=0)
   found.check(
-    f'{strategy}: goes on from the checkpoint before',
+    f'{strategy}: resumes from the previous checkpoint',
     re.findall(r'Resuming at step (\d+)', text),
     equal=['10'],
   )
