@@ -1,4 +1,4 @@
-"""What the verify scripts share: a list of checks that becomes a JSON file."""
+"""Helpers of the verify scripts: checks that are written to a JSON file."""
 
 import argparse
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def parse_output(description: str) -> str:
-  """Parses a command line whose one flag is --output, and returns its value."""
+  """Parses a command line whose only flag is --output; returns its value."""
   parser = argparse.ArgumentParser(description=description)
   parser.add_argument('--output', required=True, help='the JSON file to write')
   return parser.parse_args().output
 
 
 class Checks:
-  """Figures, each with the limits it must keep.
+  """Measurements with their limits.
 
   Args:
-    title: What is checked, in a line.
+    title: Title of the checks, one line.
   """
 
   def __init__(self, title: str):
@@ -48,12 +48,12 @@ class Checks:
     }
 
   def note(self, name: str, value):
-    """Writes a figure down that has no limit; `value` is JSON."""
+    """Records a measurement without limits; `value` is JSON."""
     self._found['figures'][name] = value
     print(f'  {name}: {json.dumps(value)}', flush=True)
 
   def check(self, name: str, value, at_least=None, at_most=None, equal=None):
-    """Writes a figure down, and whether it keeps its limits."""
+    """Records a measurement, and whether it is within its limits."""
     holds = all(
       [
         at_least is None or value >= at_least,
@@ -86,9 +86,9 @@ def ingest(found, name, *arguments):
   """Runs ingest and checks its exit code.
 
   Args:
-    found: `Checks`.
+    found: Checks to add to.
     name: Name of the records, such as `train`.
-    *arguments: Of ingest, without `--name`.
+    *arguments: Arguments of ingest, without `--name`.
   """
   _, code = run_module('ingest', f'--name={name}', '--num_shards=4', *arguments)
   found.check(f'exit code of ingest, {name}', code, equal=0)
@@ -97,11 +97,11 @@ def ingest(found, name, *arguments):
 def make_sample_media(folder: str, *arguments: str):
   """Renders the sample media: `data/make_sample_media.py`.
 
-  What it prints goes to stderr, beside a benchmark's own figures.
+  Its output goes to stderr, apart from a benchmark's own results.
 
   Args:
-    folder: Where to.
-    *arguments: Of the command, without `--output_dir`.
+    folder: Folder of the media.
+    *arguments: Arguments of the command, without `--output_dir`.
   """
   subprocess.run(
     [
@@ -120,9 +120,9 @@ def start_module(module: str, *arguments: str, **variables: str):
   """Starts `python -m vatt_tf.MODULE`.
 
   Args:
-    module: Name of a main, such as `train`.
-    *arguments: Its arguments.
-    **variables: More of its environment.
+    module: Name of a command, such as `train`.
+    *arguments: Arguments of the command.
+    **variables: Additional environment variables.
 
   Returns:
     The process, a `subprocess.Popen`; `stdout` has the text of both outputs.
@@ -141,12 +141,12 @@ def finish(process, stop_at=None, number=signal.SIGINT):
   """Shows what a process prints until it ends.
 
   Args:
-    process: Of `start_module`.
-    stop_at: It gets a signal when it prints a line that begins so.
-    number: The signal, by default that of Ctrl-C.
+    process: Process of `start_module`.
+    stop_at: Start of the line after which the process gets a signal.
+    number: Number of the signal, by default that of Ctrl-C.
 
   Returns:
-    `(text, exit_code)`, what it wrote to both outputs together.
+    `(text, exit_code)`, with the text of both outputs.
   """
   lines = []
   for line in process.stdout:
@@ -166,7 +166,7 @@ def run_module(module: str, *arguments: str, stop_at: str | None = None):
 def read_scalars(folder: str) -> dict[str, list[float]]:
   """Reads TensorBoard events: name → its values in the order of the steps.
 
-  Of a step that was run twice the later value is taken.
+  For a step that was run twice, the later value counts.
   """
   found = {}
   for path in sorted(pathlib.Path(folder).glob('events.*')):
@@ -182,14 +182,14 @@ def read_scalars(folder: str) -> dict[str, list[float]]:
 
 
 class Watched(NamedTuple):
-  """What became of a command that notes what it does in a file.
+  """Result of a command that logs its progress in a file.
 
   Args:
-    start: When it began, in seconds of `time.perf_counter`.
-    seconds: How long it ran.
-    lines: The JSON values of the lines of the file, each with when it was
-      written, as `start`.
-    said: What was printed, on both outputs.
+    start: Start time, in seconds of `time.perf_counter`.
+    seconds: Duration of the command.
+    lines: JSON values of the lines of the file, each with the time when it was
+      written, like `start`.
+    said: Text of both outputs.
   """
 
   start: float
@@ -202,12 +202,12 @@ def run_watched(command: Sequence[str], path: str) -> Watched:
   """Runs a command in the root, and notes when lines are added to a file.
 
   Args:
-    command: Its words.
-    path: A file of a JSON value a line, which the command makes, and may
-      remove at its end.
+    command: Words of the command.
+    path: Path of a file with one JSON value per line, which the command writes
+      and may remove at its end.
 
   Raises:
-    RuntimeError: It failed.
+    RuntimeError: The command failed.
   """
   lines, file, rest = [], None, b''
   start = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Checks what only an accelerator can show, in one run of ten minutes at most.
+"""Checks that need an accelerator, in one run of at most ten minutes.
 
     python -m benchmarks.device_check --output=found.json
 
-On the GPUs of this machine, or at small sizes on its CPU:
+It measures on the GPUs of this machine, or at small sizes on its CPU:
 
 - losses, and the gradients of a small model, against the CPU, in float32
   without TF32: 1e-4 of their norm at most, with and without XLA
@@ -10,12 +10,12 @@ On the GPUs of this machine, or at small sizes on its CPU:
   the memory of training steps, beside the memory that `summarize` estimates:
   p1 and p2 of `benchmarks.train_step`, and Medium at the largest batch that
   fits, in mixed_bfloat16, with and without XLA
-- clips a second from records to the device
-- embeddings a second of each modality
+- clips per second from records to the device
+- embeddings per second of each modality
 - a step of `mirrored` over all GPUs (two halves of the CPU) against one device
 
-Each case runs in a process of its own, so that memory that runs out ends that
-case alone. What there was no time for is listed as such. A table of the steps
+Each case runs in a separate process, so that a case that runs out of memory
+ends alone. Cases without time to run are listed as such. A table of the steps
 comes last; the exit code is 1 if a check failed.
 """
 
@@ -222,7 +222,7 @@ def _summarize(workload, arguments):
 
 
 def _peak_bytes():
-  """The most memory of the device that this process has held."""
+  """The peak memory of the device in this process."""
   if _kind() == 'GPU':
     return tf.config.experimental.get_memory_info('GPU:0')['peak']
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -349,7 +349,7 @@ class _Runner:
     self._end = time.monotonic() + seconds
 
   def run(self, case, **arguments):
-    """What a case found, a dictionary, or why it found nothing, a string."""
+    """The results of a case, a dictionary, or why there are none, a string."""
     left = self._end - time.monotonic()
     if left < 10:
       return _NO_TIME
@@ -443,10 +443,11 @@ def check(seconds: float = _SECONDS) -> checks.Checks:
   """Runs all cases.
 
   Args:
-    seconds: After which no further case starts, and one under way is ended.
+    seconds: Time limit, after which no further case starts and the current one
+      is ended.
 
   Returns:
-    What was found.
+    The checks.
   """
   kind = _kind()
   workloads, batches, _, embedding = _PLANS[kind]

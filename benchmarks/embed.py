@@ -2,16 +2,16 @@
 
     python -m benchmarks.embed --output=found.json
 
-The workload: sample media (data/make_sample_media.py; 3.2 s, 112 x 112 at 25
-frames a second, H.264, AAC), with the model of the quickstart, untrained, which
-takes 8 frames and 1.6 s of sound: two clips a file. The model is small, so that
-the rate is that of reading, decoding and all that is around the model. The
-media are made first, and records of them, which is not timed.
+The workload is sample media (data/make_sample_media.py; 3.2 s, 112 x 112 at 25
+frames per second, H.264, AAC), with the untrained model of the quickstart,
+which takes 8 frames and 1.6 s of sound: two clips per file. The model is small,
+so that the rate measures reading, decoding and everything else around the
+model. The media and their records are made first, which is not timed.
 
-The rate is that of the clips between the first part and the last, by when they
-are noted in `progress.jsonl`; what comes before is start-up. Machines differ,
-so that the rate at which one process decodes such files with PyAV, and does
-nothing else, stands beside it.
+The rate counts the clips between the first part and the last, by the times of
+their lines in `progress.jsonl`; the time before is start-up. Because machines
+differ, the report also has the rate at which one process decodes such files
+with PyAV and does nothing else.
 """
 
 import argparse
@@ -68,13 +68,13 @@ def run_embed(saved: str, output: str, *arguments: str) -> dict:
   Args:
     saved: Folder of the model.
     output: A new folder to write to.
-    *arguments: More flags of the command.
+    *arguments: Other flags of the command.
 
   Returns:
-    A dictionary of figures.
+    A dictionary of measurements.
 
   Raises:
-    RuntimeError: The command failed, or wrote less than two parts.
+    RuntimeError: The command failed, or wrote fewer than two parts.
   """
   command = [
     sys.executable, '-m', 'vatt_tf.embed', f'--saved_model={saved}',
@@ -100,10 +100,10 @@ def measure(num_files: int = 576) -> dict:
   """Makes the workload and embeds it.
 
   Args:
-    num_files: Media files of it.
+    num_files: Number of media files.
 
   Returns:
-    A dictionary: the figures of `run_embed` under `media` and `records`,
+    A dictionary: the measurements of `run_embed` under `media` and `records`,
     `decode_files_per_second` and `num_cores`.
   """
   with tempfile.TemporaryDirectory() as folder:

@@ -2,18 +2,18 @@
 
     python -m benchmarks.ingest --output=found.json
 
-The workload: 600 clips of 3 s (360 x 288, 25 frames a second, H.264; stereo
-sound of 44.1 kHz, AAC; mp4) become records of 10 frames a second, shorter side
-256, sound of 48 kHz. The clips are made first, which is not timed: 20 different
-videos of moving texture, whose packets are copied, and a sound of its own for
-each file.
+In the workload, 600 clips of 3 s (360 x 288, 25 frames per second, H.264;
+stereo sound of 44.1 kHz, AAC; mp4) become records of 10 frames per second,
+shorter side 256, sound of 48 kHz. The clips are made first, which is not timed:
+20 different videos of moving texture, whose packets are copied, and a different
+sound for each file.
 
-The rate is that of the records between the first and the last one, by when they
-are noted in `NAME.progress.jsonl`; what comes before the first one is start-up.
-Machines differ, so that the rate at which one process decodes such files with
-PyAV, and does nothing else, stands beside it.
+The rate counts the records between the first and the last one, by the times of
+their lines in `NAME.progress.jsonl`; the time before the first one is start-up.
+Because machines differ, the report also has the rate at which one process
+decodes such files with PyAV and does nothing else.
 
-Then every record is compared with what was put into its file: the number of
+Then every record is compared with the content of its file: the number of
 samples, their level, pitch and time, and in some of them the pictures.
 """
 
@@ -172,8 +172,8 @@ def write_media(folder: str, num_clips: int) -> str:
   """Writes the files of the workload, `00000.mp4` on, and their manifest.
 
   Args:
-    folder: Where to; it is there.
-    num_clips: How many.
+    folder: Existing folder to write to.
+    num_clips: Number of files.
 
   Returns:
     Path of the manifest.
@@ -201,7 +201,7 @@ def write_media(folder: str, num_clips: int) -> str:
 
 
 def decode_rate(paths) -> float:
-  """Clips a second that this process decodes, and does nothing else with.
+  """Returns the clips per second that this process decodes.
 
   Args:
     paths: Files, each decoded once, with one thread.
@@ -220,15 +220,15 @@ def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
   """Runs `python -m vatt_tf.ingest` and times it.
 
   Args:
-    manifest: What it is to ingest.
+    manifest: Path of the manifest to ingest.
     output_dir: A new folder to write to.
-    *arguments: More flags of the command.
+    *arguments: Other flags of the command.
 
   Returns:
-    A dictionary of figures.
+    A dictionary of measurements.
 
   Raises:
-    RuntimeError: The command failed, or wrote less than two records.
+    RuntimeError: The command failed, or wrote fewer than two records.
   """
   command = [
     sys.executable, '-m', 'vatt_tf.ingest', f'--manifest={manifest}',
@@ -259,11 +259,11 @@ def run_ingest(manifest: str, output_dir: str, *arguments: str) -> dict:
 
 
 def compare_sound(waveform: np.ndarray, number: int) -> dict:
-  """What is wrong with the sound of a record, in figures.
+  """Measures the errors of the sound of a record.
 
   Args:
-    waveform: (S,) float32 of the record.
-    number: Of its file.
+    waveform: (S,) float32: sound of the record.
+    number: Number of its file.
 
   Returns:
     A dictionary: `num_samples`; `num_not_finite` and `num_denormal` of them;
@@ -313,13 +313,13 @@ def compare_frames(jpegs, frames: np.ndarray) -> float:
 
 
 def compare(pattern: str) -> dict:
-  """Compares the records of a workload with what was put into its files.
+  """Compares the records of a workload with the content of its files.
 
   Args:
-    pattern: Matches the shards.
+    pattern: Pattern of the shards.
 
   Returns:
-    A dictionary of figures, each the worst of all records.
+    A dictionary of measurements, each the worst of all records.
   """
   sounds, sizes, lengths, rates, kinds = {}, set(), set(), set(), set()
   psnrs, num_records, num_bytes, num_frames = [], 0, 0, 0
@@ -369,10 +369,10 @@ def measure(num_clips: int = 600) -> dict:
   """Makes the workload, ingests it and compares.
 
   Args:
-    num_clips: Files of it.
+    num_clips: Number of files.
 
   Returns:
-    A dictionary of figures: those of `run_ingest`, `decode_clips_per_second`
+    A dictionary: the measurements of `run_ingest`, `decode_clips_per_second`
     (`decode_rate`), and `content` (`compare`).
   """
   with tempfile.TemporaryDirectory() as folder:

@@ -2,23 +2,23 @@
 
     python -m benchmarks.input_pipeline --workload=f4
 
-`f4`: clips of three seconds, 360 x 288 at 25 frames a second with sound, which
-`vatt_tf.ingest` makes records of (10 frames a second, shorter side 256, sound
-at 48 kHz), read with the paper's training augmentation: 32 frames of the 30
-stored, 224 x 224 random crops, flips, colours, 153,600 samples, batch 4. What a
-JPEG image costs depends on what it shows, so the media are rendered to look
-natural: fractal texture that drifts, edges, and the noise of a sensor.
+`f4`: clips of three seconds, 360 x 288 at 25 frames per second with sound,
+which `vatt_tf.ingest` turns into records (10 frames per second, shorter side
+256, sound at 48 kHz), read with the paper's training augmentation: 32 frames of
+the 30 stored, 224 x 224 random crops, flips, colours, 153,600 samples, batch 4.
+The cost of a JPEG image depends on its content, so the media are rendered to
+look natural: fractal texture that drifts, edges, and the noise of a sensor.
 
-`f4_cached`: the same with decoded clips kept in memory.
+`f4_cached`: the same with decoded clips in memory.
 
 `quickstart`: the model, the records and the batches of `make quickstart`, whose
-decoded clips are in memory; the figure is how many times as fast as the
-training of that model the pipeline is, both measured in turns in the same run,
-each with the machine to itself. `quickstart_uncached`: the same without.
+decoded clips are in memory. The result is the speed of the pipeline relative to
+the training of that model; both are measured alternately in the same run, each
+with the machine to itself. `quickstart_uncached`: the same without the cache.
 
-A figure is the median of `--rounds`, after a warm-up. Beside it stands a
-measure of the machine: how many 360 x 288 JPEG images of such media one core
-decodes in a second.
+A result is the median of `--rounds`, after a warm-up. The report also has a
+measure of the machine: the number of 360 x 288 JPEG images of such media that
+one core decodes per second.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def make_media(folder: pathlib.Path, num_clips: int) -> pathlib.Path:
 
 
 def jpegs_per_second(num_frames: int = 300) -> float:
-  """How many 360 x 288 JPEG images one core decodes in a second."""
+  """The number of 360 x 288 JPEG images that one core decodes per second."""
   frames = _render(np.random.default_rng(0))[:10]
   encoded = [tf.io.encode_jpeg(frame, quality=90) for frame in frames]
   start = time.perf_counter()
@@ -148,7 +148,7 @@ def jpegs_per_second(num_frames: int = 300) -> float:
 def clips_per_second(
   dataset: tf.data.Dataset, batch_size: int, num_warm_up: int, num_timed: int
 ) -> float:
-  """How many clips a data set gives in a second, read as fast as it gives."""
+  """The number of clips that a data set yields per second."""
   iterator = iter(dataset)
   for _ in range(num_warm_up):
     next(iterator)
@@ -159,7 +159,7 @@ def clips_per_second(
 
 
 def make_f4_records(folder: str, num_clips: int) -> dict[str, object]:
-  """Renders media, makes records of them, and says how large the frames are."""
+  """Renders media, makes records of them, and returns the size of frames."""
   media = pathlib.Path(folder, 'media')
   media.mkdir(parents=True)
   manifest = make_media(media, num_clips)
@@ -223,7 +223,7 @@ def measure_f4(
 
 
 def _make_trainer():
-  """The quickstart's model in training, on one batch again and again."""
+  """The quickstart's model in training on a single repeated batch."""
   strategy = strategies.make_strategy('one_device')
 
   def make_batches(_):

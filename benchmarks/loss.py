@@ -2,17 +2,17 @@
 
     python -m benchmarks.loss --output=found.json
 
-Each case is forward and gradient of an objective as training adds it up, a
-video-audio term in a space of 512 and a video-text term in one of 256, with 5
-captions a clip:
+Each case is forward and gradient of an objective as in training, a video-audio
+term in a space of 512 and a video-text term in one of 256, with 5 captions per
+clip:
 
 - `joint`, `joint_once`, `per_direction`: NCE and MIL-NCE, with this denominator
 - `sigmoid`: the sigmoid loss for both
 
-each in two forms: `plain` holds all similarities at once, `chunked` those of
---chunk_size rows. A case runs in a process of its own. Its memory is the peak
-of the process over what it held, inputs included, right before; its time is
-the median of the calls after the first.
+Each has two forms: `plain` holds all similarities at once, `chunked` those of
+--chunk_size rows. A case runs in a separate process. Its memory is the peak of
+the process minus its memory right before, inputs included; its time is the
+median of the calls after the first.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def _forget_peak():
 
 
 def make_inputs(batch_size):
-  """Embeddings of so many clips: what `total` takes after its options."""
+  """Embeddings of some clips: the arguments of `total` after its options."""
   tf.random.set_seed(0)
   video_va = tf.random.normal([batch_size, _D_VA])
   video_vt = tf.random.normal([batch_size, _D_VT])

@@ -5,10 +5,10 @@
 The vectors are unit vectors, in two forms: `clustered`, 1,000 directions with
 noise around them, and `random`, without any structure, which is the worst case
 of an approximate search. Queries are drawn as the vectors are. Each method runs
-in a process of its own, with the settings of `vatt_tf.search`; its memory is
-what the process holds after the queries over what it held before it opened the
-vectors (those of exact search are mapped from the file). Latency is that of one
-query after the other; `batch` is that of one query among 64.
+in a separate process, with the settings of `vatt_tf.search`; its memory is that
+of the process after the queries minus that before it opened the vectors (exact
+search maps them from the file). Latency is measured for queries one after the
+other; `batch` is the time per query in a batch of 64.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python -m benchmarks.serving --saved_model=runs/quickstart/saved_model \\
         --signature=embed_text --clients=64 --seconds=60
 
-It starts `vatt_tf.serve` on the newest version of the model, and asks it over
-gRPC from as many clients as are named, each as soon as it has its answer. Every
-answer is compared with what the SavedModel gives when it is called directly
-with that request alone.
+It starts `vatt_tf.serve` on the newest version of the model, and sends it gRPC
+requests from `--clients` clients, each as soon as it has its answer. Every
+answer is compared with the output of the SavedModel when it is called directly
+with only that request.
 """
 
 import argparse
@@ -267,9 +267,9 @@ def run_load(port, requests, answers, num_clients, seconds, events=()):
     port: of gRPC.
     requests: of `make_requests`.
     answers: of `make_requests`.
-    num_clients: so many requests run at a time.
-    seconds: for how long.
-    events: list of `(seconds, function)`, called so long after the start.
+    num_clients: Number of requests that run at a time.
+    seconds: Duration in seconds.
+    events: list of `(seconds, function)`, called after these seconds.
 
   Returns:
     `Load`.
@@ -285,8 +285,8 @@ def measure(saved_model, signature, num_clients, seconds, batching=True):
   Args:
     saved_model: folder of the model.
     signature: its name.
-    num_clients: so many requests run at a time.
-    seconds: for how long.
+    num_clients: Number of requests that run at a time.
+    seconds: Duration in seconds.
     batching: whether requests are merged.
 
   Returns:

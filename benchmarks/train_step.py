@@ -3,21 +3,21 @@
     python -m benchmarks.train_step --workload=p1 --precision=mixed_bfloat16
 
 A step is forward, loss, backward and the update of Adam, on a batch of noise;
-of `p2_video` forward and backward of the video tower alone. Machines differ and
-are noisy, so that a figure is the clips a second over the float32 matmul peak
-(GFLOP/s, of 2048 x 2048 matrices) measured in the same run: the median of
+for `p2_video`, forward and backward of the video tower alone. Machines differ
+and are noisy, so a score is the clips per second divided by the float32 matmul
+peak (GFLOP/s, of 2048 x 2048 matrices) measured in the same run: the median of
 `--rounds` alternations of {peak, some steps}. A run in which the peak varies by
-more than 10 % says that it is void, and ends with exit code 1.
+more than 10 % reports that it is void, and ends with exit code 1.
 
-What dropout or DropToken take or save is measured against a second model in the
-same process, whose steps alternate with those of the first:
+The cost of dropout, or the gain of DropToken, is measured against a second
+model in the same process, whose steps alternate with those of the first:
 
     python -m benchmarks.train_step --against_dropout_rate=0
     python -m benchmarks.train_step --workload=p2_video \\
       --against_drop_token_rate=0
 
 `time_ratio` is the second model's time over the first one's, the median over
-the rounds. The memory is then that of both models.
+the rounds. The memory is then for both models.
 """
 
 import argparse
@@ -56,7 +56,7 @@ _VOCABULARY_SIZE = 65_536
 
 
 class Workload(NamedTuple):
-  """What a step computes, and how many of them make a round."""
+  """Computation of a step, and number of steps per round."""
 
   size: sizes.Size
   batch_size: int
@@ -146,13 +146,13 @@ def make_trainer(workload, arguments, rates, strategy=None, make_dataset=None):
 
 
 def make_train_steps(workload, arguments, rates):
-  """A function that runs so many training steps on one batch of noise."""
+  """A function that runs N training steps on one batch of noise."""
   step_trainer, _ = make_trainer(workload, arguments, rates)
   return lambda num_steps: step_trainer.train(tf.constant(num_steps))
 
 
 def _make_video_steps(workload, arguments, rates):
-  """A function that runs the video tower forward and backward so often."""
+  """A function that runs the video tower forward and backward N times."""
   model = make_model(
     workload, arguments, rates, pairs=(modalities.VIDEO_AUDIO,)
   )

@@ -1,13 +1,13 @@
-"""Imports checkpoints as large as the released ones: what it takes, and loses.
+"""Imports checkpoints of the released sizes: time, memory and exact values.
 
     python -m benchmarks.verify_convert --output=found.json
 
-The released files cannot be had everywhere, but their names and shapes are
+The released files are not available everywhere, but their names and shapes are
 known (`fixtures/listings` of the shared data, by default `shared` beside the
-repository). A checkpoint of the same names and shapes, of random numbers, goes
-through `python -m vatt_tf.convert`; then every variable of the model that the
-written config.gin describes has the numbers of the file, bit by bit. The time
-and the memory are those of the whole process.
+repository). `python -m vatt_tf.convert` imports a checkpoint of the same names
+and shapes, with random numbers; then every variable of the model that the
+written config.gin describes must have the numbers of the file, bit by bit. Time
+and memory are those of the whole process.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""DropToken on the sample data: accuracy against what a step costs.
+"""DropToken on the sample data: accuracy against the cost of a step.
 
     python -m benchmarks.verify_drop_token --output=found.json
 
 The study of the paper's table 5 at a small scale: a video tower of 4 layers and
-576 patches (gin/scratch_sample_video.gin) is trained from scratch to tell the
-motions of the sample media apart, dropping 75, 50, 25 and 0 % of the patches.
-Evaluation always sees all of them.
+576 patches (gin/scratch_sample_video.gin) is trained from scratch to
+distinguish the motions of the sample media, and drops 75, 50, 25 and 0 % of the
+patches. Evaluation always sees all of them.
 """
 
 import pathlib
@@ -54,7 +54,7 @@ def _costs(rate):
 
 
 def _train(found, records, folder, rate):
-  """Trains; returns seconds a step and the held-out accuracy."""
+  """Trains; returns seconds per step and the held-out accuracy."""
   text, code = checks.run_module(
     'train',
     f'--gin_file={_GIN_FILE}',

@@ -2,8 +2,8 @@
 
     python -m benchmarks.verify_ingest --output=found.json
 
-`benchmarks/ingest.py` says what the workload is. The error of the sound is that
-of the AAC encoder; where the files are lossless it is that of ingest alone.
+`benchmarks/ingest.py` describes the workload. The error of the sound comes from
+the AAC encoder; where the files are lossless, it comes from ingest alone.
 """
 
 import sys

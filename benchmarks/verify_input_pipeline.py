@@ -1,11 +1,11 @@
-"""Checks that the input pipeline is faster than what reads from it.
+"""Checks that the input pipeline is faster than its consumers.
 
     python -m benchmarks.verify_input_pipeline --output=found.json
 
-The bars: 65 clips a second at the paper's sizes on two cores, and 10 times the
-training of the quickstart's model (see `benchmarks/input_pipeline.py`). How
-many JPEG images a core decodes in a second stands beside each, so that figures
-of different machines can be compared.
+The limits are 65 clips per second at the paper's sizes on two cores, and 10
+times the speed of the training of the quickstart's model (see
+`benchmarks/input_pipeline.py`). The report also has the number of JPEG images
+that a core decodes per second, to compare results of different machines.
 """
 
 import sys

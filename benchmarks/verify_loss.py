@@ -2,9 +2,9 @@
 
     python -m benchmarks.verify_loss --output=found.json
 
-NCE and MIL-NCE, as training adds them up by default, at a batch of 4,096 with
-5 captions a clip: the chunked form against the plain one, in processes that
-take turns (see `benchmarks.loss`).
+It compares the chunked form of NCE and MIL-NCE, added as in training by
+default, with the plain one, at a batch of 4,096 with 5 captions per clip, in
+alternating processes (see `benchmarks.loss`).
 """
 
 import statistics

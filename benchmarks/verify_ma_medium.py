@@ -2,10 +2,10 @@
 
     python -m benchmarks.verify_ma_medium --output=found.json
 
-On one batch, again and again, without augmentation and with the same draws of
-dropout and DropToken, its losses fall within ten steps; it stays within its
-memory; the video's own weights get gradients like the audio's; and Ctrl-C and
-the same command stop and go on.
+On a single repeated batch, without augmentation and with the same draws of
+dropout and DropToken, its losses must fall within ten steps. It must stay
+within its memory; the weights of video must get gradients like those of audio;
+and Ctrl-C must stop the run, which the same command must resume.
 """
 
 import re
@@ -41,7 +41,7 @@ def main():
     # The signal comes before or after the next step has begun.
     stopped = re.search(r'Stopped by SIGINT at step (\d+);', text)
     step = int(stopped[1]) if stopped else 0
-    found.check('says where it stopped', step, at_least=_STEPS)
+    found.check('prints where it stopped', step, at_least=_STEPS)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     found.check('peak memory in GiB', round(peak, 2), at_most=20)
     scalars = checks.read_scalars(f'{model_dir}/train')
@@ -68,7 +68,7 @@ def main():
       'train', *arguments, stop_at=f'step {step + 1}/'
     )
     found.check(
-      'goes on where it stopped',
+      'resumes where it stopped',
       f'Resuming at step {step} of' in text,
       equal=True,
     )

@@ -4,10 +4,10 @@
 
 A small modality-agnostic model is pre-trained on the training clips of
 `verify_real_clips` (talking heads) and on the sample media together. Then
-classifiers of its frozen sound features are tested on what it has not seen: the
-colour word in the held-out clips' sentences (4 classes), and the 10 classes of
-the sounds of `verify_esc10`, fold by fold. The same with weights that have
-learned nothing stands beside it.
+classifiers of its frozen sound features are tested on unseen data: the colour
+word in the held-out clips' sentences (4 classes), and the 10 classes of the
+sounds of `verify_esc10`, fold by fold. The report also has the results of
+random weights.
 """
 
 import pathlib

@@ -1,11 +1,12 @@
-"""Checks `make quickstart` in a fresh clone: its time and what it finds.
+"""Checks `make quickstart` in a fresh clone: its time and search results.
 
     python -m benchmarks.verify_quickstart --output=found.json
 
-It clones what is committed into a temporary folder and types the command
-there, so that the environment is made anew too. Then it searches the held-out
-clips for each one's caption: the first ten hold the clip as often as evaluation
-says, whose clips are whole where those of the search page are windows.
+It clones the committed files into a temporary folder and runs the command
+there, so that the environment is also created again. Then it searches the
+held-out clips for each one's caption: the first ten results must contain the
+clip as often as in evaluation, which uses whole clips where the search page has
+windows.
 """
 
 import json

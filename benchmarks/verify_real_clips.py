@@ -2,12 +2,12 @@
 
     python -m benchmarks.verify_real_clips --output=found.json
 
-The 799 clips lie in `media/grid` of the folder that VATT_TF_SHARED names, by
-default `shared` beside the repository: a person says sentences of six words,
-such as "bin blue at f two now". 700 of them train a small modality-agnostic
-and a small modality-specific model; the others are searched. What the search
-finds is written down as it is; the checks are that all clips become records
-and that sound finds its video better than chance would.
+The 799 clips are in `media/grid` of the folder VATT_TF_SHARED, by default
+`shared` beside the repository: a person speaks sentences of six words, such as
+"bin blue at f two now". A small modality-agnostic and a small modality-specific
+model are trained on 700 of them; the others are searched. The search metrics
+are recorded without limits; the checks are that all clips become records, and
+that sound finds its video more often than by chance.
 """
 
 import csv

@@ -2,13 +2,14 @@
 
     python -m benchmarks.verify_resume --output=found.json
 
-Runs of 40 steps by the train command with `DETERMINISTIC=True`: a mixture of
-two data sets, dropout, DropToken, an average of the weights and a model whose
-products are large enough for sums to be split over threads. One run is let
-be; the others are stopped by Ctrl-C, SIGTERM, kill -9 between checkpoints and
-kill -9 while a checkpoint is written, and started again by the same command.
-Losses and all values of the last checkpoint must be the same; on one device,
-on two logical ones (`mirrored`), and on two workers of which one dies.
+The train command runs 40 steps with `DETERMINISTIC=True`, on a mixture of two
+data sets, with dropout, DropToken, an average of the weights and a model whose
+products are large enough for sums to be split over threads. One run is not
+interrupted; the others are stopped by Ctrl-C, SIGTERM, kill -9 between
+checkpoints and kill -9 while a checkpoint is written, and resumed by the same
+command. Losses and all values of the last checkpoint must be equal on one
+device, on two logical devices (`mirrored`), and on two workers of which one
+dies.
 """
 
 import concurrent.futures
@@ -69,11 +70,11 @@ def _kill_in_checkpoint(process, model_dir):
 
 
 class _Trial:
-  """A run in a folder of its own, in pieces.
+  """A run in a separate folder, in several parts.
 
   Args:
-    folder: Where it is.
-    strategy: A name of `_STRATEGIES`.
+    folder: Folder of the run.
+    strategy: Name of a strategy of `_STRATEGIES`.
     deterministic: Whether repeats are bit-equal.
   """
 
@@ -100,9 +101,9 @@ class _Trial:
     """Runs until it ends.
 
     Args:
-      stop_at: A signal is sent when this step is done; None: none is.
-      number: The signal.
-      worker: Which of the workers gets it.
+      stop_at: Step after which a signal is sent. None means no signal.
+      number: Number of the signal.
+      worker: Number of the worker that gets it.
 
     Returns:
       A list of (text, exit code, seconds from the signal to the end), one for
@@ -189,7 +190,7 @@ def _check_one_process(found, folder, strategy):
   ((text, code, _),) = killed.run()
   found.check(f'{strategy}: exit code after that', code, equal=0)
   found.check(
-    f'{strategy}: goes on from the checkpoint before',
+    f'{strategy}: resumes from the previous checkpoint',
     re.findall(r'Resuming at step (\d+)', text),
     equal=['10'],
   )
@@ -227,7 +228,7 @@ def _check_workers(found, folder):
 
 
 def _seconds_per_step(trial):
-  """Median seconds of a step after the first ten."""
+  """The median seconds per step after the first ten."""
   rates = checks.read_scalars(f'{trial.dir}/train')['examples_per_second']
   return 16 / float(np.median(rates[10:]))
 

@@ -2,11 +2,10 @@
 
     python -m benchmarks.verify_search --output=found.json
 
-On half and on twice as many vectors as the threshold, in clusters and random
-(see `benchmarks.search`). Below it, exact search must have answered a hundred
-queries before ScaNN's index is built, and one query must not take longer than
-people notice; above it, ScaNN must be the faster at every query, with a
-recall@10 of 0.95 or more.
+It uses half and twice as many vectors as the threshold, in clusters and random
+(see `benchmarks.search`). Below it, exact search must answer a hundred queries
+before ScaNN's index is built, and one query must not be noticeably slow; above
+it, ScaNN must be faster at every query, with a recall@10 of at least 0.95.
 """
 
 import sys

@@ -2,10 +2,10 @@
 
     python -m benchmarks.verify_search_page --output=found.json
 
-Runs the tests of the page in headless Chromium (`apt-get install chromium`, or
-name one by VATT_TF_CHROMIUM): typing, dropping files, the keyboard alone,
-narrow and dark screens, and what goes wrong. None of them may be skipped. The
-screenshots go to runs/search_page.
+It runs the tests of the page in headless Chromium (`apt-get install chromium`,
+or set VATT_TF_CHROMIUM): typing, dropping files, using only the keyboard,
+narrow and dark screens, and errors. No test may be skipped. The screenshots are
+written to runs/search_page.
 """
 
 import os

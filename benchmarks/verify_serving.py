@@ -2,8 +2,8 @@
 
     python -m benchmarks.verify_serving --output=found.json
 
-The model is that of gin/pretrain_sample.gin with random weights; clients and
-server share the machine.
+The model is gin/pretrain_sample.gin with random weights; clients and server
+share the machine.
 """
 
 import collections

@@ -2,10 +2,10 @@
 
     python -m benchmarks.verify_train_step --output=found.json
 
-What it holds is relative to the machine's float32 matmul peak, or a ratio of
-two times (see `benchmarks.train_step`). A processor without bfloat16 products
-(AVX-512 BF16 or AMX) gains nothing from mixed_bfloat16: its scores are written
-down there and not held.
+Limits are relative to the machine's float32 matmul peak, or ratios of two times
+(see `benchmarks.train_step`). A processor without bfloat16 products (AVX-512
+BF16 or AMX) gains nothing from mixed_bfloat16: its scores are then recorded
+without limits.
 """
 
 import json

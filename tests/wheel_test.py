@@ -92,7 +92,9 @@ class WheelTest(absltest.TestCase):
     done = self._run(folder, *train)
     self.assertEqual(done.returncode, 1)
     command = ['-m', 'vatt_tf.make_sample_records']
-    self.assertIn(f'`python {" ".join(command)}` makes them', done.stderr)
+    self.assertIn(
+      f'make them here with `python {" ".join(command)}`', done.stderr
+    )
     done = self._run(folder, *command)
     self.assertEqual(done.returncode, 0, done.stderr)
     committed = sources.ROOT / 'data' / 'sample'

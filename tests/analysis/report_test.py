@@ -150,8 +150,8 @@ class ReportTest(tf.test.TestCase):
     for expected in (
       'Features of the video tower, coloured by class',
       'Features of the audio tower, coloured by class',
-      'What enters the shared encoder, coloured by modality',
-      'What leaves the towers, coloured by modality',
+      'Inputs of the shared encoder, coloured by modality',
+      'Features of the towers, coloured by modality',
       'Video-audio space, coloured by modality',
       'Video-text space, coloured by modality',
       'average activation of each node',

@@ -487,7 +487,7 @@ class VitTest(parameterized.TestCase, tf.test.TestCase):
   def test_video_form(self):
     with self.assertRaisesRegex(ValueError, r"\['release', 'vit'\].*='t5'"):
       _tower(video_form='t5')
-    with self.assertRaisesRegex(ValueError, 'release.*not of one modality'):
+    with self.assertRaisesRegex(ValueError, 'release.*serves all modalities'):
       vatt_models.build_vatt(_SMALL, vocabulary_size=10, video_form='vit')
 
   def test_factorizing_what_is_exact(self):

@@ -92,7 +92,7 @@ class ExitTest(parameterized.TestCase):
     call = "\n  In call to configurable 'WarmupCosine' (<class 'x'>)"
     text, code = self._exit(TypeError(f'no int: None{call}'))
     self.assertEqual(code, 1)
-    self.assertRegex(text, 'wrong kind for `WarmupCosine`: no int: None\nLook')
+    self.assertRegex(text, 'wrong type for `WarmupCosine`: no int: None\nCheck')
     with self.assertRaisesRegex(TypeError, 'a bug'):
       with command_line.exit_on_error():
         raise TypeError('a bug')

@@ -87,7 +87,7 @@ class MissingGpuTest(parameterized.TestCase):
   def test_hidden(self, visible):
     with mock.patch.dict(os.environ, {'CUDA_VISIBLE_DEVICES': visible}):
       text = self._explain()
-    self.assertRegex(text, 'hides it. Type `unset CUDA_VISIBLE_DEVICES`')
+    self.assertRegex(text, 'hides it. Run `unset CUDA_VISIBLE_DEVICES`')
     self.assertIn('docs/gpu.md', text)
 
   @parameterized.parameters('0', '1,2', 'GPU-8932f937', 'MIG-1')

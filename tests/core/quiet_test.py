@@ -81,7 +81,7 @@ class OutputTest(parameterized.TestCase):
     self.assertEqual(self._run('-c', code).stdout, 'None False\n')
 
   @parameterized.parameters(
-    (('train',), '--gin_file: A gin file'),
+    (('train',), '--gin_file: Path of a gin file'),
     (('embed', '--output=/tmp/x'), '--saved_model: '),
     (('train', '--gin_fiel=a'), "Unknown command line flag 'gin_fiel'"),
     (('serve', '--port=many'), 'flag --port=many'),

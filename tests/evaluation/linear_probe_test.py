@@ -411,7 +411,7 @@ class ProbeEvaluationTest(tf.test.TestCase, parameterized.TestCase):
       self._evaluation(features=['audio_feature'])(_Model(), self.test_dataset)
     model = _Model()
     model.modalities = ('audio',)
-    with self.assertRaisesRegex(ValueError, 'the modalities audio alone'):
+    with self.assertRaisesRegex(ValueError, 'only the modalities audio'):
       self._evaluation()(model, self.test_dataset)
     with self.assertRaisesRegex(ValueError, 'does not compute video_vt'):
       self._evaluation(features=['video_vt'])(_Model(), self.test_dataset)

@@ -362,9 +362,9 @@ class VattTest(parameterized.TestCase, tf.test.TestCase):
       vatt.VATT({'text': model.text_tower}, pairs=('video_text',))
     with self.assertRaisesRegex(ValueError, 'pairs=.*text_video'):
       vatt.VATT(model.towers, pairs=('text_video',))
-    with self.assertRaisesRegex(ValueError, 'either `size`.*size=None'):
+    with self.assertRaisesRegex(ValueError, 'either the `size`.*size=None'):
       patch_tower.PatchTower('video')
-    with self.assertRaisesRegex(ValueError, 'either `size`.*size=Size'):
+    with self.assertRaisesRegex(ValueError, 'either the `size`.*size=Size'):
       text_tower.TextTower(_SIZE, model.encoder)
     with self.assertRaisesRegex(ValueError, "input_name='sound'"):
       patch_tower.PatchTower('sound', size=_SIZE)

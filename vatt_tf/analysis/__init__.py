@@ -1,1 +1,1 @@
-"""What a model costs: parameters, tokens, FLOPs and memory."""
+"""The costs of a model, and reports of what it has learned."""

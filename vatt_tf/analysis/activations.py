@@ -1,4 +1,4 @@
-"""What enters a model's encoder, and what its nodes make of it."""
+"""The inputs of a model's encoder, and the activations of its nodes."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ from vatt_tf.core import modalities
 def mean_tokens(
   model: tf_keras.Model, features: Mapping[str, tf.Tensor], modality: str
 ) -> tf.Tensor:
-  """The tokens of a modality as they enter the encoder, averaged over a clip.
+  """Returns a modality's tokens before the encoder, averaged over a clip.
 
   Args:
     model: `models.vatt.VATT` with the modality.
-    features: Dictionary of inputs, see the model.
-    modality: `video`, `audio` or `text`, of which the first caption is taken.
+    features: Inputs of the model.
+    modality: `video`, `audio` or `text`, for which the first caption is used.
 
   Returns:
     (B, d_model) float32.
@@ -28,15 +28,15 @@ def mean_tokens(
 def node_activations(
   model: tf_keras.Model, features: Mapping[str, tf.Tensor], modality: str
 ) -> tf.Tensor:
-  """The activation of each node of the shared encoder, averaged over a clip.
+  """Returns the activations of the shared encoder, averaged over a clip.
 
   A node is one of the `d_model` outputs of a layer's feed-forward, before it is
   added to the tokens (paper, figure 4).
 
   Args:
     model: A modality-agnostic `models.vatt.VATT`.
-    features: Dictionary of inputs, see the model.
-    modality: `video`, `audio` or `text`, of which the first caption is taken.
+    features: Inputs of the model.
+    modality: `video`, `audio` or `text`, for which the first caption is used.
 
   Returns:
     (B, num_layers, d_model) float32.
@@ -48,18 +48,13 @@ def node_activations(
 
 
 def has_input(features: Mapping[str, tf.Tensor], modality: str) -> bool:
-  """Whether each clip has a modality, or its first caption: (B,) bool.
-
-  Args:
-    features: Dictionary of inputs with their masks.
-    modality: `video`, `audio` or `text`.
-  """
+  """Returns whether each clip has a modality, or a first caption: (B,) bool."""
   mask = features[modalities.MODALITIES[modality].mask]
   return mask[:, 0] if modality == modalities.TEXT else mask
 
 
 def _tokens(model, features, modality):
-  """(B, N, d) and their mask (B, N), or None: the AGG token is in front."""
+  """The tokens (B, N, d), AGG first, and their mask (B, N) or None."""
   tower = model.towers[modality]
   value = features[tower.input_name]
   if modality == modalities.TEXT:
@@ -68,7 +63,7 @@ def _tokens(model, features, modality):
 
 
 def _mean_of_tokens(x, mask):
-  """(B, K, N, D) and (B, N) to (B, K, D): the mean of tokens under a mask."""
+  """The mean (B, K, D) of tokens (B, K, N, D) under a mask (B, N)."""
   x = tf.cast(x, tf.float32)
   if mask is None:
     return tf.reduce_mean(x, axis=2)

@@ -1,4 +1,4 @@
-"""Pictures of what a model has learned, drawn with matplotlib.
+"""Plots of what a model has learned, drawn with matplotlib.
 
 Each function returns a `matplotlib.figure.Figure`, which needs no display.
 """
@@ -10,22 +10,22 @@ import matplotlib
 from matplotlib import figure
 import numpy as np
 
-# t-SNE works on so many principal components at most.
+# Largest number of principal components that t-SNE works on.
 _NUM_COMPONENTS = 50
-# Groups that are told apart by colour and by marker.
+# Colours and markers distinguish the groups.
 _MARKERS = 'os^vDP*X'
 _NUM_COLORS = 10
 _MAX_NAMED = _NUM_COLORS * len(_MARKERS)
 
 
 def embed_in_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
-  """Lays features out in a plane with t-SNE (van der Maaten, Hinton 2008).
+  """Embeds features in a plane with t-SNE (van der Maaten, Hinton 2008).
 
-  The perplexity is 30, or a third of the rows where there are fewer than 90.
+  The perplexity is 30, or a third of the rows if there are fewer than 90.
 
   Args:
-    features: (N, D) float array, N at least 4.
-    seed: Equal seeds, equal pictures.
+    features: (N, D) float: features, N at least 4.
+    seed: Seed of the layout; equal seeds give equal layouts.
 
   Returns:
     (N, 2) float32 array.
@@ -42,13 +42,13 @@ def embed_in_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
   if not np.isfinite(features).all():
     row = int(np.argmin(np.isfinite(features).all(1)))
     raise ValueError(f'`features` must be finite. Received: row {row} is not.')
-  # It takes seconds to import, which nothing else should wait for.
+  # scikit-learn takes seconds to import; nothing else should wait for it.
   from sklearn import decomposition, manifold
 
   if min(features.shape) > _NUM_COMPONENTS:
     reduction = decomposition.PCA(_NUM_COMPONENTS, random_state=seed)
     features = reduction.fit_transform(features)
-  # Principal components that do not vary, of equal rows, have no layout.
+  # Equal rows have principal components that do not vary, and no layout.
   if not np.ptp(features, axis=0).any():
     return np.zeros([len(features), 2], np.float32)
   layout = manifold.TSNE(
@@ -62,13 +62,13 @@ def embed_in_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
 def draw_points(
   points: np.ndarray, groups: Sequence[str], title: str, legend_title: str = ''
 ) -> bytes:
-  """Points in a plane, those of a group in one colour and marker.
+  """Draws points in a plane, with a colour and a marker for each group.
 
   Args:
-    points: (N, 2) float array.
-    groups: N strings.
-    title: Above the picture.
-    legend_title: What the groups are.
+    points: (N, 2) float: coordinates of the points.
+    groups: Names of the groups of the N points.
+    title: Title above the plot.
+    legend_title: Title of the legend.
 
   Returns:
     The figure. With more than 80 groups there is no legend, and colours are
@@ -108,14 +108,14 @@ def draw_points(
 
 
 def draw_activations(means: Mapping[str, np.ndarray]) -> bytes:
-  """The average activation of each node and layer, a strip for each modality.
+  """Draws the mean activation of each node and layer for each modality.
 
   Args:
-    means: Dictionary from a modality's name to a (num_layers, D) float array.
+    means: (num_layers, D) float: mean activations by modality.
 
   Returns:
-    The figure, a copy of the paper's figure 4 in form. One scale of colours
-    serves all modalities; it ends at the 99th percentile of the sizes.
+    The figure, in the form of the paper's figure 4. All modalities share one
+    colour scale, which ends at the 99th percentile of the absolute values.
   """
   names = list(means)
   values = np.stack([np.asarray(means[name]) for name in names])
@@ -155,11 +155,12 @@ def _ticks(num_layers):
 def draw_confusion(
   counts: np.ndarray, label_names: Sequence[str] | str | None
 ) -> bytes:
-  """A confusion matrix, rows scaled to shares of the true class.
+  """Draws a confusion matrix, rows scaled to shares of the true class.
 
   Args:
-    counts: (C, C) integer array; row: true class, column: predicted.
-    label_names: C strings.
+    counts: (C, C) integer: number of clips by true class (row) and predicted
+      class (column).
+    label_names: Names of the C classes.
 
   Returns:
     The figure; with up to 20 classes each cell holds its count.
@@ -204,15 +205,15 @@ def draw_retrieval(
   is_match: np.ndarray,
   ranks: np.ndarray,
 ) -> bytes:
-  """Queries beside the frames of what they found first.
+  """Draws queries beside the frames of their best results.
 
   Args:
-    queries: Q strings.
-    frames: (Q, K, H, W, 3) uint8 array, the first K items for each query.
-    scores: (Q, K) float array, their similarities.
-    is_match: (Q, K) bool array, the items that belong to the query; these have
-      a green border.
-    ranks: (Q,) int array, the rank of the first item that does.
+    queries: Texts of the Q queries.
+    frames: (Q, K, H, W, 3) uint8: frames of the first K items of each query.
+    scores: (Q, K) float: similarities of the items.
+    is_match: (Q, K) bool: whether the item belongs to the query; such items
+      have a green border.
+    ranks: (Q,) integer: rank of the first item that belongs to the query.
 
   Returns:
     The figure.
@@ -249,10 +250,10 @@ def draw_retrieval(
       axes.set_xticks([])
       axes.set_yticks([])
       axes.set_title(f'{scores[row, column]:.3f}', fontsize=7, pad=2)
-      is_right = bool(is_match[row, column])
+      is_shown_green = bool(is_match[row, column])
       for spine in axes.spines.values():
-        spine.set_color('limegreen' if is_right else 'lightgray')
-        spine.set_linewidth(3 if is_right else 0.5)
+        spine.set_color('limegreen' if is_shown_green else 'lightgray')
+        spine.set_linewidth(3 if is_shown_green else 0.5)
   return sheet
 
 
@@ -261,5 +262,5 @@ def _wrapped(text):
 
 
 def _plain(text):
-  """Text that matplotlib does not read as a formula."""
+  """The text, such that matplotlib does not read it as a formula."""
   return str(text).replace('$', r'\$')

@@ -1,9 +1,9 @@
 """A report of an evaluation: one HTML page that needs no other file.
 
-It holds the figures of the evaluation and pictures of the model: its features
-laid out in a plane by class and by modality (the paper's figures 2 and 3), what
-each node of a shared encoder answers to each modality (figure 4), a confusion
-matrix, and what queries found.
+It holds the metrics of the evaluation and plots of the model: its features
+embedded in a plane, by class and by modality (the paper's figures 2 and 3), the
+activation of each node of a shared encoder for each modality (figure 4), a
+confusion matrix, and the results of queries.
 """
 
 import base64
@@ -26,7 +26,7 @@ from vatt_tf.models import classification
 PAGE = 'report.html'
 
 _THUMBNAIL = 72  # pixels of a side
-_NUM_FOUND = 5
+_NUM_RESULTS = 5
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem;
   max-width: 62rem; color: #222; }
@@ -42,13 +42,14 @@ class Report:
   """Writes reports of evaluations.
 
   Args:
-    text: `TextConfig` of the evaluated captions, by which their words are
-      shown; None: captions are named by their clip.
+    text: `TextConfig` of the evaluated captions, which turns them back into
+      words. None means that captions are named by their clip.
     label_names: Path of a file with the name of a class in each line, such as
-      the `labels.txt` of the records; None: classes are shown as numbers.
-    max_clips: Clips of which pictures are made, from the first on.
-    num_queries: Queries whose finds are shown, evenly spread.
-    seed: Of the layouts.
+      the `labels.txt` of the records. None means that classes are shown as
+      numbers.
+    max_clips: Number of clips to plot, from the first on.
+    num_queries: Number of evenly spread queries whose results are shown.
+    seed: Seed of the layouts.
   """
 
   def __init__(
@@ -72,8 +73,8 @@ class Report:
     """Writes the page.
 
     Args:
-      directory: Of the page, made if it is not there.
-      result: `runner.Result`, of a `models.vatt.VATT` or a
+      directory: Folder of the page, which is created if it does not exist.
+      result: Result of a `models.vatt.VATT` or a
         `models.classification.Classifier`.
 
     Returns:
@@ -101,31 +102,29 @@ class Report:
     file_utils.write_text(path, page)
     return path
 
-  # What is drawn.
-
   def _collect(self, model, dataset):
-    """What the pictures need of the first clips, a row for each video."""
+    """The outputs that the plots need of the first clips, a row per video."""
 
-    def look(features, training):
-      found = dict(model(features, training=training))
+    def run(features, training):
+      rows = dict(model(features, training=training))
       if model.shared_layers and len(model.modalities) > 1:
         for modality in model.modalities:
           arguments = (model, features, modality)
-          found[f'{modality}_input'] = activations.mean_tokens(*arguments)
-          found[f'{modality}_nodes'] = activations.node_activations(*arguments)
+          rows[f'{modality}_input'] = activations.mean_tokens(*arguments)
+          rows[f'{modality}_nodes'] = activations.node_activations(*arguments)
       if names.VIDEO in features:
         frames = features[names.VIDEO]
         middle = frames[:, frames.shape[1] // 2]  # (B, H, W, 3)
-        found['thumbnail'] = _thumbnails(middle)
-      return found
+        rows['thumbnail'] = _thumbnails(middle)
+      return rows
 
-    wanted = [
+    output_names = [
       f'{modality}_{kind}'
       for modality in model.modalities
       for kind in ('feature', 'input', 'nodes', 'va', 'vt')
     ]
-    wanted += ['thumbnail', classification.LOGITS]
-    kept = (
+    output_names += ['thumbnail', classification.LOGITS]
+    entry_names = (
       names.LABEL,
       names.EXAMPLE_ID,
       names.TEXT,
@@ -133,10 +132,10 @@ class Report:
       names.AUDIO_MASK,
       names.TEXT_MASK,
     )
-    rows_of_batch = next(iter(dataset.element_spec.values())).shape[0]
-    dataset = dataset.take(-(-self._max_clips // rows_of_batch))
-    clips = outputs.collect(look, dataset, wanted, kept)
-    if names.EXAMPLE_ID in clips:  # one row, the first, of each video
+    batch_size = next(iter(dataset.element_spec.values())).shape[0]
+    dataset = dataset.take(-(-self._max_clips // batch_size))
+    clips = outputs.collect(run, dataset, output_names, entry_names)
+    if names.EXAMPLE_ID in clips:  # keep the first row of each video
       ids = clips[names.EXAMPLE_ID]
       first = np.sort(np.unique(ids, return_index=True)[1])
       clips = {key: value[first] for key, value in clips.items()}
@@ -145,10 +144,10 @@ class Report:
   def _pictures(self, model, clips):
     num_clips = len(next(iter(clips.values())))
     parts = [
-      '<h2>Pictures</h2><p class="note">Of '
-      f'{num_clips} clips, the first of the evaluation. The layouts are those '
-      'of t-SNE: neighbours are alike, distances between far groups and the '
-      'axes mean nothing.</p>'
+      '<h2>Plots</h2><p class="note">They show the first '
+      f'{num_clips} clips of the evaluation. The layouts are made by t-SNE: '
+      'neighbours are alike, but distances between far groups and the axes '
+      'have no meaning.</p>'
     ]
     groups = self._classes(clips)
     if classification.LOGITS in clips and groups is not None:
@@ -185,11 +184,11 @@ class Report:
           'tokens.',
         )
       )
-    parts.append(self._finds(clips))
+    parts.append(self._retrieval(clips))
     return parts
 
   def _classes(self, clips):
-    """The name of each clip's class, or None without single labels."""
+    """The names of the clips' classes, or None without single labels."""
     labels = clips.get(names.LABEL)
     if labels is None or labels.ndim != 1:
       return None
@@ -210,14 +209,14 @@ class Report:
     class_names = [self._class_name(i) for i in range(len(counts))]
     return _picture(
       plots.draw_confusion(counts, class_names),
-      'Confusion matrix, of the first view of each clip.',
+      'Confusion matrix of the first view of each clip.',
     )
 
   def _modalities(self, model, clips):
-    """Inputs and outputs of the encoder and common spaces, by modality."""
+    """The inputs and outputs of the towers, and common spaces, by modality."""
     spaces = [
-      ('What enters the shared encoder', '{}_input', model.modalities),
-      ('What leaves the towers', '{}_feature', model.modalities),
+      ('Inputs of the shared encoder', '{}_input', model.modalities),
+      ('Features of the towers', '{}_feature', model.modalities),
       ('Video-audio space', '{}_va', ('video', 'audio')),
       ('Video-text space', '{}_vt', model.modalities),
     ]
@@ -246,8 +245,8 @@ class Report:
       )
     return parts
 
-  def _finds(self, clips):
-    """What captions, or else sounds, found first among the videos."""
+  def _retrieval(self, clips):
+    """The best videos for some captions, or else for some sounds."""
     if 'thumbnail' not in clips:
       return ''
     if names.TEXT_VT in clips and names.VIDEO_VT in clips:
@@ -258,7 +257,7 @@ class Report:
       return ''
     queries = clips[query_key]
     queries = queries[:, 0] if queries.ndim == 3 else queries
-    in_pool = np.flatnonzero(activations.has_input(clips, 'video'))
+    pool = np.flatnonzero(activations.has_input(clips, 'video'))
     usable = np.flatnonzero(
       activations.has_input(clips, modality)
       & activations.has_input(clips, 'video')
@@ -268,26 +267,26 @@ class Report:
     num_queries = min(self._num_queries, len(usable))
     picked = np.linspace(0, len(usable) - 1, num_queries).round().astype(int)
     picked = usable[picked]
-    videos = clips[video_key][in_pool]
+    videos = clips[video_key][pool]
     # (Q, P)
     scores = retrieval.unit(queries[picked]) @ retrieval.unit(videos).T
-    is_own = picked[:, None] == in_pool[None]
-    ranks = retrieval.rank_of_matches(scores, is_own)
-    best = np.argsort(-scores, axis=1, kind='stable')[:, :_NUM_FOUND]
-    frames = clips['thumbnail'].round().astype(np.uint8)[in_pool[best]]
+    is_match = picked[:, None] == pool[None]
+    ranks = retrieval.rank_of_matches(scores, is_match)
+    best = np.argsort(-scores, axis=1, kind='stable')[:, :_NUM_RESULTS]
+    frames = clips['thumbnail'].round().astype(np.uint8)[pool[best]]
     sheet = plots.draw_retrieval(
       [self._query_name(clips, modality, row) for row in picked],
       frames,
       np.take_along_axis(scores, best, 1),
-      np.take_along_axis(is_own, best, 1),
+      np.take_along_axis(is_match, best, 1),
       ranks,
     )
     return _picture(
       sheet,
       f'{num_queries} queries by {modality}, evenly spread over the clips and '
-      f'not chosen, and the first {best.shape[1]} of {len(in_pool)} videos for '
-      'each, with their cosine similarity. The query’s own video has a green '
-      'border.',
+      f'not chosen by hand, and the best {best.shape[1]} of {len(pool)} videos '
+      'for each, with their cosine similarity. The video that belongs to the '
+      'query has a green border.',
     )
 
   def _query_name(self, clips, modality, row):
@@ -299,7 +298,7 @@ class Report:
 
 
 def _thumbnails(frames):
-  """(B, H, W, 3) in [-1, 1] to (B, 72, 72, 3) in [0, 255]."""
+  """Shrinks (B, H, W, 3) in [-1, 1] to (B, 72, 72, 3) in [0, 255]."""
   frames = tf.image.resize(
     frames, [_THUMBNAIL] * 2, antialias=True, preserve_aspect_ratio=False
   )
@@ -307,7 +306,7 @@ def _thumbnails(frames):
 
 
 def _picture(sheet, caption):
-  """A figure of the page, the picture within it."""
+  """The HTML of a figure, with its image."""
   file = io.BytesIO()
   sheet.savefig(file, format='png')
   data = base64.b64encode(file.getvalue()).decode()

@@ -1,12 +1,12 @@
-"""The summary of a model: what each part costs, as a dictionary and a table.
+"""The summary of a model: the cost of each part, as a dictionary and a table.
 
-FLOPs and the memory of activations are what the towers and the head say (see
-`models.tower`). The peak of a training step comes as the backward pass begins:
-then there are the weights, their gradients and Adam's two moments in float32,
-the inputs of the batch, what the forward pass kept, and the workspace of the
-layer that goes backward. The memory of TensorFlow itself, of the input
-pipeline, and what an allocator cannot use again come on top. All is for one
-device that holds the whole batch.
+The towers and the head give their FLOPs and the memory of their activations
+(see `models.tower`). The memory of a training step peaks when the backward pass
+begins. It then holds the weights, their gradients and Adam's two moments in
+float32, the inputs of the batch, the kept activations of the forward pass, and
+the workspace of the layer whose gradient is computed. The memory of TensorFlow
+itself, of the input pipeline, and what an allocator cannot reuse are not
+included. All numbers are for one device that holds the whole batch.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ import tf_keras
 
 from vatt_tf.core import modalities
 
-_FLOAT_BYTES = 4  # of a float32
+_FLOAT_BYTES = 4  # bytes of a float32
 _GIGA = 1e9
-# One column of the table and the next.
+# Space between two columns of the table.
 _GAP = '  '
 
 
@@ -34,22 +34,22 @@ def summarize(
   """Summarises the costs of a model.
 
   Args:
-    model: `models.vatt.VATT` or `models.classification.Classifier`, built; its
+    model: Built `models.vatt.VATT` or `models.classification.Classifier`. Its
       variables need no values, so that it may be built in a `tf.Graph` that
       never runs.
-    features: Dictionary from names of inputs to what has their shape without
-      the batch axis, such as `input_pipeline.plan.row_spec` gives it: `video`
+    features: Objects with the shapes of the inputs without the batch axis by
+      name, such as `input_pipeline.plan.row_spec` returns them: `video`
       (T, H, W, 3), `audio` (S, 1) or `spectrogram` (F, M), `text` (C, L). Other
       entries do not matter.
-    batch_size: Clips of a training step.
+    batch_size: Clips per training step.
     micro_batch_size: Clips that the towers take at a time with gradient
-      caching, which computes their forward pass once more; None: all at once.
-    flops_per_second: What the machine computes, or None.
+      caching, which computes their forward pass twice. None means all at once.
+    flops_per_second: FLOPs per second of the machine, or None.
 
   Returns:
     Dictionary of numbers, strings, lists and dictionaries, ready for JSON.
-    FLOPs are those of one clip, with all its captions, unless they stand under
-    `step`; memory is in bytes.
+    FLOPs are for one clip with all its captions, except under `step`; memory is
+    in bytes.
 
   Raises:
     ValueError: An input is missing or does not fit, or a number is not
@@ -70,11 +70,11 @@ def summarize(
     num_rows, row = (shape[0], shape[1:]) if is_text else (1, shape)
     towers[modality] = _tower(tower, shape, row, num_rows)
     inputs += _FLOAT_BYTES * batch_size * math.prod(shape)
-    held = num_rows * (micro_batch_size or batch_size)
-    activations.append(tower.activation_bytes(row, held))
+    num_held_rows = num_rows * (micro_batch_size or batch_size)
+    activations.append(tower.activation_bytes(row, num_held_rows))
   is_estimated = None not in activations
-  # Towers go backward one after the other.
-  kept = sum(part.kept for part in activations if part)
+  # The backward pass runs through one tower after the other.
+  kept_bytes = sum(part.kept for part in activations if part)
   workspace = max((part.workspace for part in activations if part), default=0)
   state = _state_bytes(model)
   shared = sum(layer.count_params() for layer in model.shared_layers)
@@ -117,18 +117,18 @@ def summarize(
     'memory': {
       'weights_gradients_and_moments': state,
       'inputs': inputs,
-      'kept_activations': kept,
+      'kept_activations': kept_bytes,
       'workspace': workspace,
-      'peak_activations': kept + workspace,
-      # False: a tower does not estimate its activations, and they are left out.
+      'peak_activations': kept_bytes + workspace,
+      # False if a tower does not estimate its activations; they are left out.
       'is_estimated': is_estimated,
-      'total': state + inputs + kept + workspace,
+      'total': state + inputs + kept_bytes + workspace,
     },
   }
 
 
 def _state_bytes(model):
-  """Bytes of the weights, their gradients and Adam's moments."""
+  """The bytes of the weights, their gradients and Adam's moments."""
   trained = sum(math.prod(v.shape) for v in model.trainable_variables)
   fixed = sum(math.prod(v.shape) for v in model.non_trainable_variables)
   return _FLOAT_BYTES * (4 * trained + fixed)
@@ -146,15 +146,15 @@ def _input_shape(model, features, tower):
 
 
 def _tower(tower, shape, row, num_rows):
-  """What one tower costs."""
+  """The costs of one tower."""
 
-  def whole(parts):
+  def for_all_rows(parts):
     return {part: num_rows * count for part, count in parts.items()}
 
   shared = sum(layer.count_params() for layer in tower.shared_layers)
-  computed = whole(tower.flops(row))
-  training = whole(tower.flops(row, training=True))
-  step = whole(tower.step_flops(row))
+  computed = for_all_rows(tower.flops(row))
+  training = for_all_rows(tower.flops(row, training=True))
+  step = for_all_rows(tower.step_flops(row))
   return {
     'input': shape,
     'parameters': tower.count_params() - shared,
@@ -167,14 +167,14 @@ def _tower(tower, shape, row, num_rows):
     'flops_of_parts': computed,
     'training_flops_of_parts': training,
     'step_flops_of_parts': step,
-    # The paper counts one caption of a clip.
+    # The paper counts one caption per clip.
     'paper_flops': tower.paper_flops(row),
     'paper_training_flops': tower.paper_flops(row, training=True),
   }
 
 
 def _heads(model, towers):
-  """What the projections into the common spaces cost."""
+  """The costs of the projections into the common spaces."""
   if model.head is None:
     return {'parameters': 0, 'flops': 0, 'training_flops': 0, 'step_flops': 0}
   forward = sum(
@@ -190,10 +190,10 @@ def _heads(model, towers):
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-  """Writes a summary for people.
+  """Returns a summary as a table for people.
 
   Args:
-    summary: What `summarize` returned.
+    summary: Summary that `summarize` returned.
 
   Returns:
     A string of several lines.
@@ -307,7 +307,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
 
 def _giga(count):
-  """FLOPs in units of 10^9."""
+  """The text of FLOPs in units of 10^9."""
   value = count / _GIGA
   return f'{value:,.1f}' if value >= 10 else f'{value:.3f}'
 
@@ -321,7 +321,7 @@ def _count(number):
 
 
 def _memory(size):
-  """Bytes for people."""
+  """The text of a number of bytes for people."""
   if size >= 2**30:
     return f'{size / 2**30:,.2f} GiB'
   return f'{size / 2**20:,.1f} MiB'

@@ -1,1 +1,1 @@
-"""What every other package may use, and what uses none of them."""
+"""Helpers for all other packages, which use none of these packages."""

@@ -1,4 +1,4 @@
-"""What replicas and workers tell each other: sums and concatenations."""
+"""Communication of replicas and workers: sums and concatenations."""
 
 import functools
 from typing import Any
@@ -10,22 +10,22 @@ from vatt_tf.core import workers
 
 
 def num_replicas() -> int:
-  """The number of replicas that run in step with the caller, an int.
+  """Returns the number of replicas that run in sync with the caller.
 
-  1 outside a strategy and in the cross-replica context.
+  It is 1 outside a strategy and in the cross-replica context.
   """
   context = tf.distribute.get_replica_context()
   return 1 if context is None else context.num_replicas_in_sync
 
 
 def first_row(per_replica_batch: int | tf.Tensor) -> tf.Tensor:
-  """The row of the global batch that is this replica's first.
+  """Returns the number of this replica's first row in the global batch.
 
   Args:
-    per_replica_batch: Int or scalar integer tensor, the rows of each replica.
+    per_replica_batch: Number of rows per replica.
 
   Returns:
-    A scalar int32 tensor: the replica's number times `per_replica_batch`.
+    () int32: the replica's number times `per_replica_batch`.
   """
   per_replica_batch = tf.cast(per_replica_batch, tf.int32)
   if num_replicas() == 1:
@@ -38,13 +38,13 @@ def first_row(per_replica_batch: int | tf.Tensor) -> tf.Tensor:
 def all_reduce_sum(tensors: Any) -> Any:
   """Sums tensors over the replicas, with gradient.
 
-  Each replica gets the sum; the gradient of each replica's own part is the sum
-  of what flows back into all of them, so it is exact when the global loss is
-  the sum of the replicas' losses.
+  Each replica gets the sum. The gradient of each replica's own part is the sum
+  of the gradients of all replicas' results, so it is exact if the global loss
+  is the sum of the replicas' losses.
 
   Args:
-    tensors: A structure of tensors, all float or all integer, each of one shape
-      on all replicas.
+    tensors: Structure of tensors, all float or all integer, each with the same
+      shape on all replicas.
 
   Returns:
     A structure like `tensors`. With one replica, `tensors` itself.
@@ -59,12 +59,12 @@ def cross_replica_concat(tensors: Any) -> Any:
   """Concatenates the replicas' tensors along axis 0, with gradient.
 
   Each replica gets the rows of all, in the order of `first_row`. The gradient
-  of a replica's rows is the sum of what flows back into them on all replicas,
-  so it is exact when the global loss is the sum of the replicas' losses.
+  of a replica's rows is the sum of their gradients on all replicas, so it is
+  exact if the global loss is the sum of the replicas' losses.
 
   Args:
-    tensors: A structure of tensors (B, ...), numeric or bool, of one shape on
-      all replicas.
+    tensors: Structure of tensors (B, ...), numeric or bool, each with the same
+      shape on all replicas.
 
   Returns:
     A structure of tensors (B * replicas, ...). With one replica, `tensors`
@@ -72,17 +72,18 @@ def cross_replica_concat(tensors: Any) -> Any:
   """
   if num_replicas() == 1:
     return tensors
-  # One by one: TensorFlow's own gradient of a gathered list wants one shape.
-  return tf.nest.map_structure(_concat_one, tensors)
+  # Gather one tensor at a time: TensorFlow's gradient of a gathered list needs
+  # tensors of one shape.
+  return tf.nest.map_structure(_concat_tensor, tensors)
 
 
-def _concat_one(x):
+def _concat_tensor(x):
   x = tf.convert_to_tensor(x)
   context = tf.distribute.get_replica_context()
   gathered = context.all_gather(
     tf.cast(x, tf.int32) if x.dtype.is_bool else x, axis=0
   )
-  # Gathering forgets the static shape; other shapes on other replicas fail.
+  # Gathering loses the static shape, and fails if shapes differ by replica.
   rows = None if x.shape[0] is None else x.shape[0] * num_replicas()
   gathered = tf.ensure_shape(gathered, [rows, *x.shape[1:]])
   return tf.cast(gathered, x.dtype)
@@ -91,25 +92,25 @@ def _concat_one(x):
 def gather_from_workers(
   strategy: tf.distribute.Strategy, value: tf.Tensor
 ) -> np.ndarray:
-  """Every worker's value, on every worker.
+  """Returns the values of all workers on every worker.
 
-  All workers must call it at the same point of the program.
+  All workers must call this at the same point of the program.
 
   Args:
-    strategy: A `tf.distribute.Strategy`.
-    value: This worker's.
+    strategy: Strategy of the workers.
+    value: Value of this worker.
 
   Returns:
-    A list of ints, in the order of the workers; `[value]` where there is one.
+    A list of ints, in the order of the workers; `[value]` with one worker.
   """
   num_workers = workers.num_workers(strategy)
   if num_workers == 1:
     return [value]
-  own = tf.one_hot(workers.worker_index(strategy), num_workers)
-  # Each of a worker's replicas adds the same.
-  share = own * value / (strategy.num_replicas_in_sync // num_workers)
+  position = tf.one_hot(workers.worker_index(strategy), num_workers)
+  # Each replica of a worker adds the same share of its value.
+  share = position * value / (strategy.num_replicas_in_sync // num_workers)
   total = _sum_function(strategy)(share).numpy()
-  return [round(float(each)) for each in total]
+  return [round(float(x)) for x in total]
 
 
 @functools.cache

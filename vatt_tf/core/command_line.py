@@ -1,4 +1,4 @@
-"""What the commands say and take, and how they end when something is wrong."""
+"""Messages, flags and exit codes that all commands share."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -15,18 +15,18 @@ import tensorflow as tf
 
 from vatt_tf.core import devices, file_utils
 
-# The flags that are defined here are those of the mains.
+# Flags defined here count as flags of the main modules.
 flags.disclaim_key_flags()
 
-# What gin appends to the message of an error inside a function that it calls.
+# Text that gin appends to the message of an error in a function that it calls.
 _CALLS = re.compile(r"\n\s+In call to configurable '(\w+)'[^\n]*")
 
 
 class Use(enum.Enum):
-  """What a command does with the devices.
+  """How a command uses the devices.
 
-  `TRAINS` takes all memory of a GPU, as TensorFlow does. `INFERS` takes what it
-  needs. `READS` computes nothing, and leaves GPUs alone.
+  `TRAINS` takes all memory of a GPU, as TensorFlow does by default. `INFERS`
+  takes memory as needed. `READS` computes nothing, and does not use GPUs.
   """
 
   TRAINS = 'trains'
@@ -40,24 +40,24 @@ def run(
   required: Sequence[str] = (),
   parse: Callable[[list[str]], Any] | None = None,
 ) -> None:
-  """Runs the main of a command: `if __name__ == '__main__'`.
+  """Runs the main function of a command, in `if __name__ == '__main__'`.
 
-  Before it, a wrong or missing flag ends the process with a line that says so,
-  and a command that computes says in its first line on what.
+  A wrong or missing flag ends the process with a message. A command that
+  computes prints its devices in its first line.
 
   Args:
-    main: Function of what is left of the command line, a list of strings.
-    use: `Use`, of the devices. What computes has the flag --require_gpu.
-    required: Names of flags that must be given.
-    parse: Parses the command line, as for `absl.app.run`. None: the flags of
-      absl.
+    main: Function of the remaining command line, a list of strings.
+    use: Use of the devices. Commands that compute have the flag --require_gpu.
+    required: Names of the required flags.
+    parse: Function that parses the command line, as for `absl.app.run`. None
+      means to parse the flags of absl.
   """
 
   if use != Use.READS:
     flags.DEFINE_bool(
       'require_gpu',
       False,
-      'End with an error, rather than run on the CPU, where no GPU is seen.',
+      'End with an error, instead of running on the CPU, if no GPU is visible.',
       module_name=sys.argv[0],  # a flag of the main
     )
 
@@ -73,26 +73,28 @@ def run(
 def _flags_parser(required):
   def parse(argv):
     try:
-      rest = flags.FLAGS(argv)
+      arguments = flags.FLAGS(argv)
     except flags.Error as e:
       _print_error(str(e), '--help lists the flags.')
       sys.exit(1)
-    missing = [name for name in required if flags.FLAGS[name].value is None]
-    if missing:
-      # absl adds to the help of a flag that may come several times.
+    missing_flags = [
+      name for name in required if flags.FLAGS[name].value is None
+    ]
+    if missing_flags:
+      # absl extends the help of a flag that may be repeated, after `;`.
       listed = '\n'.join(
         f'  --{name}: {flags.FLAGS[name].help.partition(";")[0]}'
-        for name in missing
+        for name in missing_flags
       )
       _print_error(f'Give\n{listed}', '--help lists all flags.')
       sys.exit(1)
-    return rest
+    return arguments
 
   return parse
 
 
 def _quieten_tensorflow():
-  """Its Python log says what concerns programmers, unless --verbosity=1."""
+  """Hides the messages of its Python log for programmers, by default."""
   if not logging.vlog_is_on(1):
     tf.get_logger().setLevel('ERROR')
 
@@ -114,24 +116,24 @@ def _prepare_devices(use):
 
 
 class Terminated(KeyboardInterrupt):
-  """SIGTERM: what Ctrl-C would do, for whoever cleans up."""
+  """SIGTERM was received; it is handled like Ctrl-C."""
 
 
 @contextlib.contextmanager
 def exit_on_error(*others: type[Exception], advice: str = '') -> Iterator[None]:
   """Ends the process with the message of an error, and an exit code.
 
-  The code is the error's `exit_code`, or 1 where it has none. The errors are
-  those that a user can mend: `ValueError`, `OSError`, those of TensorFlow,
-  `others`, and a `TypeError` of what gin configures. With --verbosity=1 they
-  are raised as they are, so that Python says where they come from.
+  The code is the error's `exit_code`, or 1 without one. This applies to errors
+  that a user can fix: `ValueError`, `OSError`, TensorFlow's errors, `others`,
+  and a `TypeError` in a function that gin calls. With --verbosity=1 they are
+  raised, so that Python prints a traceback.
 
-  Ctrl-C and SIGTERM end it with a line and the exit codes 130 and 143, as
-  shells count them, once everything on the way has cleaned up.
+  Ctrl-C and SIGTERM end the process with a line and the exit codes 130 and 143,
+  as shells count them, after all cleanup.
 
   Args:
-    advice: What to say to whoever stopped the command.
-    *others: More types of exceptions.
+    advice: Advice to print after Ctrl-C or SIGTERM.
+    *others: Other types of exceptions.
   """
   try:
     with _terminated():
@@ -139,8 +141,8 @@ def exit_on_error(*others: type[Exception], advice: str = '') -> Iterator[None]:
   except (ValueError, OSError, tf.errors.OpError, *others) as e:
     if logging.vlog_is_on(1):
       raise
-    is_of_files = isinstance(e, tf.errors.OpError)
-    _print_error(file_utils.first_line(e) if is_of_files else str(e))
+    is_from_tensorflow = isinstance(e, tf.errors.OpError)
+    _print_error(file_utils.first_line(e) if is_from_tensorflow else str(e))
     sys.exit(getattr(e, 'exit_code', 1))
   except TypeError as e:
     # An argument that gin gives, such as None where a number is needed.
@@ -148,8 +150,8 @@ def exit_on_error(*others: type[Exception], advice: str = '') -> Iterator[None]:
     if not calls or logging.vlog_is_on(1):
       raise
     _print_error(
-      f'A value is of the wrong kind for `{calls[0]}`: {e}\nLook at what the '
-      'gin files and --gin_param bind to its parameters.'
+      f'A value has the wrong type for `{calls[0]}`: {e}\nCheck the values '
+      'that the gin files and --gin_param bind to its parameters.'
     )
     sys.exit(1)
   except KeyboardInterrupt as e:
@@ -182,7 +184,7 @@ def _terminated():
 
 
 class _PathParser(flags.ArgumentParser):
-  """Takes a path, in which `~` is the home directory."""
+  """A parser of paths, in which `~` is the home directory."""
 
   syntactic_help = 'a path'
 
@@ -194,9 +196,9 @@ def define_path(name: str, default: str | None, text: str) -> flags.FlagHolder:
   """Defines a flag that takes a path or pattern.
 
   Args:
-    name: Of the flag.
+    name: Name of the flag.
     default: Value without the flag.
-    text: Its help.
+    text: Help text of the flag.
 
   Returns:
     The holder of the flag.
@@ -211,7 +213,7 @@ def define_path(name: str, default: str | None, text: str) -> flags.FlagHolder:
 
 
 def count(number: int, noun: str) -> str:
-  """A number of things: `1 clip`, `2 clips`, `3 classes`, `4 queries`."""
+  """Returns a number with its noun: `1 clip`, `3 classes`, `4 queries`."""
   if number == 1:
     return f'1 {noun}'
   if noun.endswith('s'):
@@ -222,25 +224,25 @@ def count(number: int, noun: str) -> str:
 
 
 class StopSignal:
-  """SIGINT or SIGTERM, to wait for; or what another thread says.
+  """Waits for SIGINT or SIGTERM, or for another thread to call `set`.
 
-  Made in the main thread. A handler that sets a `threading.Event` would run in
-  the middle of the main thread's `wait`, where it may wait for a lock that this
-  very thread holds; what is sent to a socket is there whenever it is read.
+  Create it in the main thread. It uses a socket, because a signal handler that
+  sets a `threading.Event` would run in the middle of the main thread's `wait`,
+  and could wait for a lock that this same thread holds.
   """
 
   def __init__(self):
     self._receiver, self._sender = socket.socketpair()
     self._sender.setblocking(False)
     signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-    # Explicitly: a shell's background jobs ignore Ctrl-C by default.
+    # Handlers are needed, because a shell's background jobs ignore Ctrl-C.
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, lambda *_: None)
 
   def set(self) -> None:
-    """Ends the wait, as a signal does; for any thread."""
+    """Ends the wait, as a signal does, from any thread."""
     self._sender.send(b'\0')
 
   def wait(self) -> None:
-    """Returns once there was a signal, or `set` was called."""
+    """Returns after a signal or a call of `set`."""
     self._receiver.recv(1)

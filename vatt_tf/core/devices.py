@@ -1,7 +1,7 @@
-"""The devices that a command computes on: what it says of them, and asks.
+"""The devices that a command computes on: their description and checks.
 
-A run on the CPU of a machine with a GPU is as slow as it is easy to miss, so
-each command says in its first line where it runs, and why not on the GPU.
+A run on the CPU of a machine with a GPU is slow and easy to miss, so each
+command prints in its first line where it runs, and why not on the GPU.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from vatt_tf.core import strategies
 
 DRIVER_FOLDER = '/proc/driver/nvidia'
 
-# The first driver on which TensorFlow's CUDA 12 runs.
+# The oldest driver that runs TensorFlow's CUDA 12.
 _MIN_DRIVER = 525
 # One of the packages that `tensorflow[and-cuda]` adds.
 _CUDA_PACKAGE = 'nvidia-cudnn-cu12'
@@ -27,10 +27,10 @@ _INSTALL = (
 
 
 def describe() -> str:
-  """What TensorFlow computes on.
+  """Returns the devices that TensorFlow computes on, as text.
 
   Returns:
-    Such as `on 2 GPUs: NVIDIA H200, compute 9.0, 139 GiB`, or
+    Text such as `on 2 GPUs: NVIDIA H200, compute 9.0, 139 GiB`, or
     `on the CPU, 2 cores`.
   """
   gpus = tf.config.list_physical_devices('GPU')
@@ -53,7 +53,7 @@ def describe() -> str:
 
 
 def _memory_of_gpu(index, library='libcuda.so.1'):
-  """Bytes of a GPU's memory, or None where the driver does not say."""
+  """The bytes of a GPU's memory, or None if the driver does not tell."""
   try:
     cuda = ctypes.CDLL(library)
   except OSError:
@@ -68,13 +68,14 @@ def _memory_of_gpu(index, library='libcuda.so.1'):
 
 
 def explain_missing_gpu(driver_folder: str = DRIVER_FOLDER) -> str:
-  """Says why TensorFlow sees no GPU where the machine seems to have one.
+  """Returns why TensorFlow sees no GPU though the machine seems to have one.
 
   Args:
-    driver_folder: Where NVIDIA's driver shows itself.
+    driver_folder: Folder that NVIDIA's driver creates.
 
   Returns:
-    A reason and what to do, or '' where a GPU is seen or there is no driver.
+    A reason and what to do, or '' if TensorFlow sees a GPU or there is no
+    driver.
   """
   folder = pathlib.Path(driver_folder)
   has_driver = folder.is_dir() or shutil.which('nvidia-smi')
@@ -82,7 +83,7 @@ def explain_missing_gpu(driver_folder: str = DRIVER_FOLDER) -> str:
     return ''
   return (
     "This machine has NVIDIA's driver, but TensorFlow sees no GPU: "
-    f'{_reason(folder)} docs/gpu.md says more.'
+    f'{_reason(folder)} See docs/gpu.md.'
   )
 
 
@@ -91,7 +92,7 @@ def _reason(folder):
   if visible is not None and not re.match(r'\s*(\d|GPU-|MIG-)', visible):
     return (
       f'the environment variable CUDA_VISIBLE_DEVICES={visible!r} hides it. '
-      'Type `unset CUDA_VISIBLE_DEVICES`.'
+      'Run `unset CUDA_VISIBLE_DEVICES`.'
     )
   if not tf.test.is_built_with_cuda():
     return f'this TensorFlow was built without CUDA. Install {_INSTALL}.'
@@ -104,52 +105,52 @@ def _reason(folder):
   try:
     importlib.metadata.version(_CUDA_PACKAGE)
   except importlib.metadata.PackageNotFoundError:
-    return f"NVIDIA's libraries are not installed. Type {_INSTALL}."
+    return f"NVIDIA's libraries are not installed. Run {_INSTALL}."
   return (
-    'the driver does not answer, or a library does not load. `nvidia-smi` says '
-    'whether the driver works, and the command with --verbosity=1 what '
+    'the driver does not answer, or a library does not load. Run `nvidia-smi` '
+    'to check the driver, and the command with --verbosity=1 to see what '
     'TensorFlow could not load.'
   )
 
 
 def _driver_version(folder):
-  """Such as `535.129.03`, or '' where it is not known."""
+  """The version, such as `535.129.03`, or '' if it is unknown."""
   path = folder / 'version'
   if not path.is_file():
     return ''
   text = path.read_text(encoding='utf-8', errors='replace')
-  found = re.search(r'Kernel Module.*?\s(\d+\.\d+[\d.]*)\s', text)
-  return found.group(1) if found else ''
+  match = re.search(r'Kernel Module.*?\s(\d+\.\d+[\d.]*)\s', text)
+  return match.group(1) if match else ''
 
 
 def check(required: bool, driver_folder: str = DRIVER_FOLDER) -> str:
-  """Checks that there is a GPU where one is wanted.
+  """Checks that TensorFlow sees a GPU.
 
   Args:
-    required: Whether there must be one.
-    driver_folder: Where NVIDIA's driver shows itself.
+    required: Whether a GPU is required.
+    driver_folder: Folder that NVIDIA's driver creates.
 
   Returns:
     A warning, or ''.
 
   Raises:
-    ValueError: One is required and TensorFlow sees none.
+    ValueError: A GPU is required, and TensorFlow sees none.
   """
-  missing = explain_missing_gpu(driver_folder)
+  explanation = explain_missing_gpu(driver_folder)
   if required and not tf.config.list_physical_devices('GPU'):
     raise ValueError(
       '--require_gpu: '
-      + (missing or "there is no GPU, or NVIDIA's driver is not installed.")
+      + (explanation or "there is no GPU, or NVIDIA's driver is not installed.")
     )
-  return missing
+  return explanation
 
 
 def grow_memory() -> None:
-  """Has TensorFlow take memory of GPUs as it needs it, not all at the start."""
+  """Makes TensorFlow take memory of GPUs as needed, not all at the start."""
   for gpu in tf.config.list_physical_devices('GPU'):
     tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def hide_gpus() -> None:
-  """Keeps this process away from the GPUs, for what computes nothing."""
+  """Hides the GPUs from a process that computes nothing."""
   tf.config.set_visible_devices([], 'GPU')

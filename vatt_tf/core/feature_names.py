@@ -5,7 +5,7 @@ and returns a dictionary with the output keys. `B` is the batch, `C` the
 captions of a clip, `D` an embedding width.
 """
 
-# Inputs. float32 unless said otherwise.
+# Inputs. They are float32 unless noted otherwise.
 VIDEO = 'video'  # (B, T, H, W, 3), in [-1, 1]
 AUDIO = 'audio'  # (B, S, 1), in [-1, 1]
 SPECTROGRAM = 'spectrogram'  # (B, F, M), in [0, 1]; in place of AUDIO
@@ -23,9 +23,9 @@ AUDIO_FEATURE = 'audio_feature'  # (B, d_model)
 TEXT_FEATURE = 'text_feature'  # (B, C, d_model)
 
 # Outputs: embeddings in the video-audio and in the video-text space, as the
-# heads give them (not normalised).
+# heads compute them (not normalised).
 VIDEO_VA = 'video_va'  # (B, D_va)
 AUDIO_VA = 'audio_va'  # (B, D_va)
 VIDEO_VT = 'video_vt'  # (B, D_vt)
 TEXT_VT = 'text_vt'  # (B, C, D_vt)
-AUDIO_VT = 'audio_vt'  # (B, D_vt), carried over from the video-audio space
+AUDIO_VT = 'audio_vt'  # (B, D_vt), projected from the video-audio space

@@ -1,8 +1,8 @@
 """Paths and files, local or remote: a path is a path and never a pattern.
 
-Several of TensorFlow's readers take the path that they are given for a pattern:
-`[lr=1e-3]` in the name of a folder then stands for one of these letters.
-`literal_path` gives such a path another name, which means the same to all.
+Several of TensorFlow's readers treat their path as a pattern: `[lr=1e-3]` in
+the name of a folder then stands for one of these letters. `literal_path`
+returns another path to the same file without such letters.
 """
 
 import atexit
@@ -17,45 +17,45 @@ import threading
 from absl import logging
 import tensorflow as tf
 
-# After which it is said what is waited for.
+# Time to wait for a file system before a warning.
 PATIENCE_SECONDS = 15
 
-# What TensorFlow's patterns are made of.
+# Characters with a meaning in TensorFlow's patterns.
 _MAGIC = re.compile(r'[*?\[\\]')
-# What it puts around the message of an error, of its operations and threads.
+# Names of operations and threads that TensorFlow adds to an error's message.
 _OPERATION = re.compile(r'^\{\{.*?\}\} | \[Op:\w+\].*$')
-# `/path; Not a directory`, as it tells of the local file system.
+# `/path; Not a directory`, its form of errors of the local file system.
 _LOCAL = re.compile(r'.*; ([A-Z][\w, ]+)')
 
 
 def is_remote(path: str) -> bool:
-  """Whether a path names a file system of TensorFlow's: `gs://…`."""
+  """Returns whether a path names a remote file system, such as `gs://…`."""
   return '://' in path
 
 
 def expand(path: str | None) -> str | None:
-  """A path as it was meant: a `~` in front is the home directory.
+  """Returns a path with a `~` at its start replaced by the home directory.
 
-  Shells expand it at the start of a word alone, not in `--output=~/runs`.
+  Shells expand `~` only at the start of a word, not in `--output=~/runs`.
 
   Args:
-    path: A string, a list of strings, or None.
+    path: A path, a list of paths, or None.
 
   Returns:
-    The same, expanded.
+    The expanded path or paths, or None.
   """
   if isinstance(path, list | tuple):
-    return [expand(each) for each in path]
+    return [expand(item) for item in path]
   if isinstance(path, str) and path.startswith('~'):
     return os.path.expanduser(path)
   return path
 
 
 def reason(error: Exception) -> str:
-  """Why a file or folder could not be used, in a few words.
+  """Returns the reason of a file error in a few words.
 
   Args:
-    error: An `OSError`, or one of TensorFlow's.
+    error: An `OSError`, or an error of TensorFlow.
   """
   if isinstance(error, OSError) and error.strerror:
     return error.strerror[0].lower() + error.strerror[1:]
@@ -67,7 +67,7 @@ def reason(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-  """The first line of an error's message, without TensorFlow's own names."""
+  """Returns the first line of an error's message, without names of ops."""
   lines = str(getattr(error, 'message', None) or error).strip().splitlines()
   text = _OPERATION.sub('', lines[0]) if lines else ''
   return text or type(error).__name__
@@ -75,15 +75,16 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _patience(path):
-  """Says what is waited for, when a file system does not answer.
+  """Logs a warning if a file system does not answer.
 
-  TensorFlow asks a bucket again and again, for many minutes.
+  TensorFlow retries a bucket for many minutes without a message.
   """
 
   def warn():
     logging.warning(
-      'Waiting for %s, which has not answered for %d s. Can this machine reach '
-      'it, and has it credentials? GCS_RETRY_CONFIG_MAX_RETRIES=2 and '
+      'Waiting for %s, which has not answered for %d s. Check that this '
+      'machine can reach it and has credentials. '
+      'GCS_RETRY_CONFIG_MAX_RETRIES=2 and '
       'GCS_REQUEST_CONNECTION_TIMEOUT_SECS=10 make TensorFlow give up sooner.',
       path,
       PATIENCE_SECONDS,
@@ -99,16 +100,13 @@ def _patience(path):
 
 
 def list_folder(folder: str) -> list[str]:
-  """The names in a folder, sorted; none where there is no such folder.
+  """Returns the sorted names in a folder; none if the folder does not exist.
 
-  Unlike `tf.io.gfile.isdir` it does not take a folder that cannot be reached
-  for one that is not there.
-
-  Args:
-    folder: A path.
+  Unlike `tf.io.gfile.isdir`, it does not treat a folder that cannot be reached
+  as one that does not exist.
 
   Raises:
-    OSError: It is no folder, or cannot be read or reached.
+    OSError: The path is not a folder, or cannot be read or reached.
   """
   try:
     if not is_remote(folder):
@@ -124,13 +122,10 @@ def list_folder(folder: str) -> list[str]:
 
 
 def exists(path: str) -> bool:
-  """Whether there is a file or folder.
-
-  Args:
-    path: A path.
+  """Returns whether a file or folder exists.
 
   Raises:
-    OSError: It cannot be told, since what holds it does not answer.
+    OSError: Its file system does not answer.
   """
   if not is_remote(path):
     return os.path.exists(path)
@@ -142,30 +137,30 @@ def exists(path: str) -> bool:
 
 
 def check_local(name: str, path: str) -> None:
-  """Raises ValueError for a remote path where a folder here is needed.
+  """Raises ValueError for a remote path where a local folder is needed.
 
-  Python's own functions would make a folder named `gs:` of it.
+  Python's functions would create a local folder named `gs:`.
 
   Args:
-    name: Of the argument.
-    path: Its value.
+    name: Name of the argument.
+    path: Value of the argument.
   """
   if is_remote(path):
     raise ValueError(
       f'`{name}` must be a folder of this machine. Received: {name}={path!r}. '
-      'Write to one, and copy it.'
+      'Write to a local folder, and copy it.'
     )
 
 
 def check_writable(folder: str, advice: str = '') -> None:
-  """Makes a folder and writes to it, so that what is in the way is found first.
+  """Creates a folder and writes to it, so that an error comes before the work.
 
   Args:
-    folder: A path.
-    advice: What to do where it cannot be written, a sentence.
+    folder: Path of the folder.
+    advice: Sentence that tells what to do if it cannot be written.
 
   Raises:
-    OSError: It cannot be made or written to.
+    OSError: The folder cannot be created or written to.
   """
   folder = folder or '.'
   probe = os.path.join(folder, f'.{os.getpid()}.part')
@@ -182,14 +177,14 @@ def check_writable(folder: str, advice: str = '') -> None:
 
 
 def write_text(path: str, text: str) -> None:
-  """Writes a text file: it is either whole, or as it was before.
+  """Writes a text file completely, or leaves it unchanged.
 
   Args:
-    path: Where to; folders that are not there are made.
-    text: What it is to hold, written as UTF-8 with its line ends as they are.
+    path: Path of the file, whose missing folders are created.
+    text: Content of the file, written as UTF-8 with unchanged line ends.
 
   Raises:
-    OSError: It cannot be written.
+    OSError: The file cannot be written.
   """
   folder, name = os.path.split(path)
   temporary_path = os.path.join(folder, f'.{name}.{os.getpid()}.part')
@@ -208,80 +203,81 @@ def write_text(path: str, text: str) -> None:
 
 
 def _remove(path):
-  """Removes what can be removed."""
+  """Removes a file if possible."""
   with contextlib.suppress(OSError, tf.errors.OpError):
     tf.io.gfile.remove(path)
 
 
 def has_magic(path: str) -> bool:
-  """Whether TensorFlow could take a path for a pattern."""
+  """Returns whether TensorFlow could treat a path as a pattern."""
   return _MAGIC.search(path) is not None
 
 
 def escape(path: str) -> str:
-  """The pattern that matches a path alone, for `tf.io.gfile.glob`."""
+  """Returns the pattern that matches only a path, for `tf.io.gfile.glob`."""
   return _MAGIC.sub(r'\\\g<0>', path)
 
 
 def split_pattern(pattern: str) -> tuple[str, str]:
-  """A local pattern as the folder that is there by its very name, and the rest.
+  """Splits a local pattern into the part that exists literally, and the rest.
 
   Args:
-    pattern: A path, of which only what does not exist is a pattern.
+    pattern: A path, of which only the part that does not exist is a pattern.
 
   Returns:
-    The longest part in front that exists, and what comes after it; `''` where
-    all of it exists.
+    The longest first part that exists; and the part after it, `''` if the whole
+    path exists.
   """
-  folder, rest = pattern, ''
+  folder, remainder = pattern, ''
   while folder and not os.path.exists(folder):
     folder, _, name = folder.rpartition('/')
-    rest = f'{name}/{rest}' if rest else name
+    remainder = f'{name}/{remainder}' if remainder else name
     if not folder and pattern.startswith('/'):
       folder = '/'
-  return folder, rest
+  return folder, remainder
 
 
 @functools.cache
 def _links() -> str:
-  """A folder for symbolic links, which goes with the process."""
+  """A folder for symbolic links, which is deleted with the process."""
   folder = tempfile.mkdtemp(prefix='vatt_tf_')
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   return folder
 
 
 def literal_path(path: str) -> str:
-  """A name of a file, folder or checkpoint that is no pattern.
+  """Returns a path of a file, folder or checkpoint that is not a pattern.
 
-  TensorFlow looks for a checkpoint's index by matching its path, in
-  `tf.train.load_checkpoint`, `Checkpoint.restore` and `tf.saved_model.load`,
-  and then opens it by the path itself: no way of writing `[` passes both. What
-  lies on this machine is read through symbolic links, which stay for as long
-  as the process, since arrays and assets may be read later.
+  In `tf.train.load_checkpoint`, `Checkpoint.restore` and `tf.saved_model.load`,
+  TensorFlow first searches a checkpoint's index with the path as a pattern, and
+  then opens the path itself. No way of writing `[` passes both. Local files are
+  therefore read through symbolic links, which exist as long as the process,
+  because arrays and assets may be read later.
 
   Args:
-    path: Of a folder, or the prefix of a checkpoint, such as `…/ckpt-1000`.
+    path: Path of a folder, or prefix of a checkpoint, such as `…/ckpt-1000`.
 
   Returns:
-    The path itself where it is plain; else one of the same content.
+    The path itself if it is plain; otherwise a path to the same content.
 
   Raises:
-    ValueError: A remote path has such a letter.
+    ValueError: A remote path could be a pattern.
   """
   path = os.fspath(path)
   if not has_magic(path):
     return path
   if is_remote(path):
     raise ValueError(
-      'TensorFlow takes the name of a remote folder for a pattern, and finds '
-      'nothing in one with *, ?, [ or a backslash. Rename or copy it. '
+      'TensorFlow treats the name of a remote folder as a pattern, and cannot '
+      'find one with *, ?, [ or a backslash. Rename or copy the folder. '
       f'Received: {path}'
     )
   folder = tempfile.mkdtemp(dir=_links())
   if has_magic(folder):
     raise ValueError(
       'The folder for temporary files must have no *, ?, [ or backslash in its '
-      f'name. Set TMPDIR to another. Received: TMPDIR={tempfile.gettempdir()}'
+      'name. Set TMPDIR to another folder. '
+      f'Received: TMPDIR={tempfile.gettempdir()}'
     )
   path = os.path.abspath(path)
   if os.path.isdir(path):
@@ -299,10 +295,10 @@ def literal_path(path: str) -> str:
 
 
 def advise_on_sample(path: str) -> str:
-  """Says how the sample data are made, where it is they that are missing.
+  """Returns how to make the sample data, if a missing file belongs to them.
 
   Args:
-    path: That is not there.
+    path: Path of the missing file.
 
   Returns:
     A sentence after a space, or ''.
@@ -310,6 +306,6 @@ def advise_on_sample(path: str) -> str:
   if not path.strip().startswith('data/sample/'):
     return ''
   return (
-    ' These are the sample data, which the gin files name until they are told '
-    'otherwise: `python -m vatt_tf.make_sample_records` makes them here.'
+    ' The gin files use the sample data by default; make them here with '
+    '`python -m vatt_tf.make_sample_records`.'
   )

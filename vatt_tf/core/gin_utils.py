@@ -1,8 +1,8 @@
 """Configuration: flags, search paths, parsing and writing of gin files.
 
-This is the only place that parses gin. The gin files of vatt_tf are named
-`gin/…`, also where one includes another, and found from any working directory:
-in that directory, or else in the package.
+Only this module parses gin. The gin files of vatt_tf are named `gin/…`, also in
+includes, and are found from any working directory: in that directory, or else
+in the package.
 """
 
 import ast
@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from vatt_tf.core import file_utils, old_config
 
-# What holds the folder `gin`: in a checkout by a link to its root.
+# The folder that holds `gin`; in a checkout, as a link to its root.
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 _CONFIG = 'config.gin'  # in the directory of a run
@@ -36,19 +36,19 @@ def define_flags() -> None:
   flags.DEFINE_multi_string(
     'gin_file',
     None,
-    'A gin file, by path from here or, as gin/…, of those that come with '
-    'vatt_tf. May be given several times: later files override earlier ones.',
+    'Path of a gin file, or the name gin/… of a file that comes with vatt_tf. '
+    'May be repeated: later files override earlier ones.',
   )
   flags.DEFINE_multi_string(
     'gin_param',
     [],
     'A binding that overrides the files, such as BATCH_SIZE=8 or '
-    'make_optimizer.beta_2=0.98. May be given several times.',
+    'make_optimizer.beta_2=0.98. May be repeated.',
   )
 
 
 def quiet_logging() -> None:
-  """Keeps the log to warnings, unless --verbosity says otherwise."""
+  """Limits the log to warnings, unless --verbosity is given."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
 
@@ -61,35 +61,35 @@ def find_file(name: str) -> str:
   """Finds a gin file.
 
   Args:
-    name: A path, absolute or from the working directory or from the package, or
+    name: Path, absolute or relative to the working directory or the package, or
       a remote path that `tf.io.gfile` reads.
 
   Returns:
     The path as a string.
 
   Raises:
-    ValueError: When there is no such file; the message lists the top files.
+    ValueError: The file does not exist; the message lists the top files.
   """
   name = file_utils.expand(name)
   for candidate in [name, *(str(root / name) for root in _search_roots())]:
     if file_utils.exists(candidate) and not tf.io.gfile.isdir(candidate):
       return candidate
-  known = sorted(
+  files = sorted(
     os.path.relpath(path, PACKAGE) for path in (PACKAGE / 'gin').glob('*.gin')
   )
   raise ValueError(
     f'There is no gin file at `{name}`; it was looked for in '
     f'{", ".join(str(root) for root in _search_roots())}. The files that '
-    f'come with vatt_tf are: {", ".join(known)}.'
+    f'come with vatt_tf are: {", ".join(files)}.'
   )
 
 
 def get_task() -> Any:
-  """The task of the run that the parsed gin files describe.
+  """Returns the task of the run that the parsed gin files describe.
 
   Returns:
-    Such as a `training.pretrain.PretrainTask`; its `build_model` makes the
-    model.
+    A task such as `training.pretrain.PretrainTask`, whose `build_model` builds
+    the model.
 
   Raises:
     ValueError: The files describe no run.
@@ -105,7 +105,7 @@ def get_task() -> Any:
 
 
 def config_beside(checkpoint: str) -> str | None:
-  """The gin file that training or conversion wrote beside a checkpoint.
+  """Returns the gin file that training or conversion wrote with a checkpoint.
 
   Args:
     checkpoint: The directory of a run, or a checkpoint's prefix in it.
@@ -114,30 +114,30 @@ def config_beside(checkpoint: str) -> str | None:
     The path of its `config.gin`.
 
   Raises:
-    ValueError: When there is none.
+    ValueError: The gin file does not exist.
   """
   directory = file_utils.expand(checkpoint).rstrip('/')
   if not tf.io.gfile.isdir(directory):
     directory = os.path.dirname(directory)
-  if os.path.basename(directory) == 'best':  # of the run around it
+  if os.path.basename(directory) == 'best':  # use the config of the run
     directory = os.path.dirname(directory)
   path = os.path.join(directory, _CONFIG)
   if not file_utils.exists(path):
     raise ValueError(
-      f'There is no {path}, which would say what model {checkpoint} belongs '
-      'to. Give the gin file of that model: --gin_file=….'
+      f'There is no {path}, which describes the model of {checkpoint}. Give '
+      'the gin file of that model: --gin_file=….'
     )
   return path
 
 
 def _macros_in(files):
   """The macros that the files, and the files they include, define."""
-  macros, waiting, seen = set(), list(files), set()
+  macros, waiting, visited = set(), list(files), set()
   while waiting:
     path = waiting.pop()
-    if path in seen:
+    if path in visited:
       continue
-    seen.add(path)
+    visited.add(path)
     with tf.io.gfile.GFile(path) as file:
       text = file.read()
     macros.update(_DEFINITION.findall(text))
@@ -157,7 +157,7 @@ def _valid_parameters(name):
 
 
 def _explain(error, files, params):
-  """Makes gin's error name the valid choices."""
+  """The message of gin's error, with the valid choices."""
   text = str(error)
   where = f'Given: gin_file={files}, gin_param={params}.'
   unknown = re.search(r"No configurable matching '([^']+)'", text)
@@ -175,16 +175,16 @@ def _explain(error, files, params):
     r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text
   )
   if parameter:
-    name, wrong = parameter.groups()
+    name, unknown_name = parameter.groups()
     return (
-      f'`{name}` has no parameter `{wrong}`. Its parameters are: '
+      f'`{name}` has no parameter `{unknown_name}`. Its parameters are: '
       f'{", ".join(_valid_parameters(name))}. {where}'
     )
   return f'The configuration cannot be read: {text}\n{where}'
 
 
 def _check_sizes(params):
-  """Raises ValueError where a size is changed that no encoder takes."""
+  """Raises ValueError if a binding changes a size that no encoder uses."""
   references = {
     reference.scoped_selector
     for reference in gin.config.iterate_references(gin.config._CONFIG)  # pylint: disable=protected-access
@@ -198,8 +198,8 @@ def _check_sizes(params):
         'text/Size': 'TextTower',
       }.get(size[1], 'share_encoder')
       raise ValueError(
-        f'`{binding}` would do nothing: the gin files give the encoder a whole '
-        f'size, such as %MEDIUM. Bind the size that is to change too, such as '
+        f'`{binding}` would have no effect, because the gin files give the '
+        'encoder a complete size, such as %MEDIUM. Bind the size too, such as '
         f'{owner}.size=@{size[1]}(), and all numbers of {size[1]}.'
       )
 
@@ -207,16 +207,16 @@ def _check_sizes(params):
 def parse(
   gin_files: Sequence[str] | None, gin_params: Sequence[str] | None = ()
 ) -> None:
-  """Parses gin files and bindings, replacing what was parsed before.
+  """Parses gin files and bindings, and replaces the previous configuration.
 
   Args:
-    gin_files: List of paths; later files override earlier ones.
-    gin_params: List of bindings, `NAME=value` for a macro that one of the files
-      defines or `[scope/]configurable.parameter=value`.
+    gin_files: Paths; later files override earlier ones.
+    gin_params: Bindings, `NAME=value` for a macro that one of the files
+      defines, or `[scope/]configurable.parameter=value`.
 
   Raises:
-    ValueError: For a file that does not exist, or a name that nothing has;
-      the message lists the valid ones.
+    ValueError: A file or a name does not exist; the message lists the valid
+      ones.
   """
   gin_files, gin_params = list(gin_files or []), list(gin_params or [])
   paths = [find_file(name) for name in gin_files]
@@ -229,14 +229,13 @@ def parse(
       )
     if _MACRO.match(name.strip()) and name.strip() not in macros:
       raise ValueError(
-        f'No gin file given defines the macro `{name.strip()}`, so that '
-        f'setting it would do nothing. The macros are: '
-        f'{", ".join(sorted(macros))}.'
+        f'No given gin file defines the macro `{name.strip()}`, so setting it '
+        f'would have no effect. The macros are: {", ".join(sorted(macros))}.'
       )
   gin.clear_config()
   for root in _search_roots():
     gin.add_config_file_search_path(str(root))
-  # These alone: that of gin for Python packages logs what it does not find.
+  # Use only this reader: gin's reader for Python packages logs missing files.
   gin.config._FILE_READERS[:] = [(tf.io.gfile.GFile, tf.io.gfile.exists)]  # pylint: disable=protected-access
   try:
     for path in paths:
@@ -246,18 +245,18 @@ def parse(
         gin.parse_config(old_config.upgrade(text))
       else:
         gin.parse_config_file(path)
-    of_files = _values_of_macros(gin_params)
+    file_values = _values_of_macros(gin_params)
     gin.parse_config_files_and_bindings([], gin_params)
   except (ValueError, SyntaxError, OSError, tf.errors.OpError) as error:
     raise ValueError(_explain(error, gin_files, gin_params)) from error
   for name, value in _values_of_macros(gin_params).items():
-    _check_kind(name, of_files[name], value)
+    _check_kind(name, file_values[name], value)
   _check_sizes(gin_params)
   _expand_paths()
 
 
 def _expand_paths():
-  """Makes the home directory of `~/` in front of all strings."""
+  """Replaces `~/` at the start of all strings by the home directory."""
   for parameters in gin.config._CONFIG.values():  # pylint: disable=protected-access
     for name, value in parameters.items():
       if isinstance(value, str) and value.startswith('~/'):
@@ -265,7 +264,7 @@ def _expand_paths():
 
 
 def parse_binding(binding: str) -> tuple[str, Any]:
-  """The name of a binding, and its value if that is a literal, else None."""
+  """Returns the name of a binding, and its value if it is a literal or None."""
   name, _, text = binding.partition('=')
   try:
     return name.strip(), ast.literal_eval(text.strip())
@@ -274,7 +273,7 @@ def parse_binding(binding: str) -> tuple[str, Any]:
 
 
 def _values_of_macros(bindings):
-  """The values, as yet, of the macros that bindings set, by their names."""
+  """The current values of the macros that bindings set, by name."""
   names = {binding.partition('=')[0].strip() for binding in bindings}
   return {
     name: gin.query_parameter(f'%{name}')
@@ -283,13 +282,13 @@ def _values_of_macros(bindings):
   }
 
 
-def _check_kind(name, of_files, value):
-  """Raises ValueError if a macro's value is of another kind than in the files.
+def _check_kind(name, file_value, value):
+  """Raises ValueError if a macro's value has another type than in the files.
 
   Args:
-    name: Of the macro.
-    of_files: Its value in the gin files.
-    value: What a binding makes of it.
+    name: Name of the macro.
+    file_value: Value in the gin files.
+    value: Value after the bindings.
   """
   kinds = (
     (bool, (bool,), 'True or False'),
@@ -298,37 +297,37 @@ def _check_kind(name, of_files, value):
     (str, (str, list, tuple, type(None)), 'a string in quotes'),
   )
   for kind, allowed, meaning in kinds:
-    if not isinstance(of_files, kind):
+    if not isinstance(file_value, kind):
       continue
-    is_other_bool = isinstance(value, bool) and kind is not bool
+    is_unexpected_bool = isinstance(value, bool) and kind is not bool
     is_plain = isinstance(
       value, bool | int | float | str | list | tuple | dict | None
     )
-    if is_plain and (is_other_bool or not isinstance(value, allowed)):
+    if is_plain and (is_unexpected_bool or not isinstance(value, allowed)):
       raise ValueError(
-        f'The macro {name} must be {meaning}, such as {name}={of_files!r}. '
+        f'The macro {name} must be {meaning}, such as {name}={file_value!r}. '
         f'Received: {name}={value!r}'
       )
     return
 
 
 def bind(name: str, value: Any) -> None:
-  """Binds a parameter, whatever was parsed.
+  """Binds a parameter, and overrides the parsed files.
 
   Args:
-    name: Such as `TextTower.word_vectors`.
-    value: What it becomes.
+    name: Name of the parameter, such as `TextTower.word_vectors`.
+    value: Value of the parameter.
   """
   with gin.unlock_config():
     gin.bind_parameter(name, value)
 
 
 def bind_default(name: str, value: Any) -> None:
-  """Binds a parameter, unless what was parsed binds it already.
+  """Binds a parameter, unless the parsed files already bind it.
 
   Args:
-    name: Such as `TextConfig.kind`.
-    value: What it becomes.
+    name: Name of the parameter, such as `TextConfig.kind`.
+    value: Value of the parameter.
   """
   try:
     gin.query_parameter(name)
@@ -337,12 +336,12 @@ def bind_default(name: str, value: Any) -> None:
 
 
 def write_config(model_dir: str) -> None:
-  """Writes what was parsed to `model_dir/config.gin`."""
+  """Writes the parsed configuration to `model_dir/config.gin`."""
   file_utils.write_text(os.path.join(model_dir, _CONFIG), gin.config_str())
 
 
 def write_operative_config(model_dir: str) -> None:
-  """Writes what was really used to `model_dir/operative_config.gin`."""
+  """Writes the bindings in use to `model_dir/operative_config.gin`."""
   file_utils.write_text(
     os.path.join(model_dir, 'operative_config.gin'), gin.operative_config_str()
   )

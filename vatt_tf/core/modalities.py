@@ -1,7 +1,7 @@
-"""The modalities, and the pairs of them that a loss compares.
+"""The tables of the modalities, and of the pairs that a loss compares.
 
-This is the only list of either. Everything else loops over these tables, or
-over the modalities that a model has.
+There are no other lists of them: all other code loops over these tables, or
+over the modalities of a model.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class Modality(NamedTuple):
   """A kind of input that a tower encodes.
 
   Attributes:
-    inputs: Keys of the feature dictionary that a tower of it may take.
-    mask: Key of the mask that says which rows exist.
+    inputs: Keys of the feature dictionary that its tower may take.
+    mask: Key of the mask that is true for rows that exist.
     feature: Key of the tower's pooled feature.
   """
 
@@ -41,10 +41,10 @@ class Pair(NamedTuple):
   """Two modalities whose embeddings meet in a common space.
 
   Attributes:
-    first: Name of a modality.
-    second: Name of the other one.
-    first_embedding: Key of the model's output that is compared.
-    second_embedding: Likewise, of the other modality.
+    first: Name of the first modality.
+    second: Name of the second modality.
+    first_embedding: Key of the first modality's embedding in the outputs.
+    second_embedding: Key of the second modality's embedding in the outputs.
   """
 
   first: str
@@ -65,7 +65,7 @@ PAIRS = {
 
 
 def of_input(name: str) -> str:
-  """The modality that an input belongs to.
+  """Returns the modality that an input belongs to.
 
   Args:
     name: Key of the feature dictionary, such as `spectrogram`.
@@ -86,16 +86,16 @@ def of_input(name: str) -> str:
 
 
 def of_pairs(pairs: Sequence[str]) -> tuple[str, ...]:
-  """The modalities that some pairs compare, in the order of the table.
+  """Returns the modalities that some pairs compare, in the order of the table.
 
   Args:
-    pairs: Names, keys of `PAIRS`.
+    pairs: Names of pairs, keys of `PAIRS`.
 
   Returns:
     Names of modalities.
 
   Raises:
-    ValueError: A name is not one of a pair, or there is none.
+    ValueError: A name is not the name of a pair, or there is none.
   """
   check_pairs(pairs)
   used = {name for pair in pairs for name in PAIRS[pair][:2]}
@@ -103,7 +103,7 @@ def of_pairs(pairs: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_pairs(pairs: Sequence[str]) -> None:
-  """Raises ValueError unless these are names of pairs, at least one."""
+  """Raises ValueError unless there is a name, and all name pairs."""
   if not pairs or not set(pairs) <= set(PAIRS):
     raise ValueError(
       f'`pairs` must be some of {", ".join(PAIRS)}. Received: pairs={pairs}'
@@ -111,21 +111,21 @@ def check_pairs(pairs: Sequence[str]) -> None:
 
 
 def embeddings_of(modality: str) -> dict[str, str]:
-  """The embeddings of a modality.
+  """Returns the embeddings of a modality.
 
   Args:
     modality: Name of a modality.
 
   Returns:
-    From the pair whose space an embedding is in to its key in the model's
-    outputs. Text has one embedding, which is in the space of video and text.
+    Keys of the embeddings in the model's outputs, by the pair whose space they
+    are in. Text has one embedding, in the space of video and text.
   """
-  found = {}
+  embeddings = {}
   for name, pair in PAIRS.items():
     keys = {
       pair.first: pair.first_embedding,
       pair.second: pair.second_embedding,
     }
-    if modality in keys and keys[modality] not in found.values():
-      found[name] = keys[modality]
-  return found
+    if modality in keys and keys[modality] not in embeddings.values():
+      embeddings[name] = keys[modality]
+  return embeddings

@@ -1,13 +1,13 @@
-"""Reads the `config.gin` of runs whose model a builder function made.
+"""Reads the `config.gin` of old runs, whose model a function built.
 
 Such files bind `build_model` and `build_classifier`, which had arguments for
-all towers. `upgrade` gives these to the towers, the head and the task.
+all towers. `upgrade` binds these to the towers, the head and the task.
 """
 
 import re
 
 _BUILDERS = ('build_model', 'build_classifier', 'similarity_kind')
-# Where arguments of `build_model` go, by their names.
+# New names of the arguments of `build_model`.
 _NEW_NAMES = {
   'video_patch_size': ('video/PatchTower.patch_size',),
   'video_form': ('video/PatchTower.form',),
@@ -51,15 +51,15 @@ _TOWERS = {
 
 
 def is_old(text: str) -> bool:
-  """Whether the text of a gin file is of such a run."""
+  """Returns whether the text of a gin file belongs to an old run."""
   return bool(re.search(r'^evaluate\.model\s*=', text, re.MULTILINE))
 
 
 def upgrade(text: str) -> str:
-  """Binds the towers, the head and the task in place of the builders.
+  """Binds the towers, the head and the task in place of the old functions.
 
   Args:
-    text: Of a `config.gin` that `is_old`.
+    text: Text of an old `config.gin`.
 
   Returns:
     Text that binds the same model.
@@ -123,8 +123,8 @@ def upgrade(text: str) -> str:
 
 
 def _inputs(old, statements, builder):
-  """What the patch towers take, and what their tables are made for."""
-  found = {
+  """The bindings of the inputs of the patch towers, and of their sizes."""
+  bindings = {
     'video/PatchTower.input_name': "'video'",
     'video/PatchTower.input_size': (
       f'({old.get("num_frames", "32")}, {old.get("frame_size", "224")})'
@@ -135,30 +135,30 @@ def _inputs(old, statements, builder):
   patch_size = old.get('audio_patch_size')
   if 'spectrogram' in _resolve(old.get('audio_form', ''), statements):
     patch_size = old.get('spectrogram_patch_size')
-    found['audio/PatchTower.input_name'] = "'spectrogram'"
-    found['audio/PatchTower.input_size'] = (
+    bindings['audio/PatchTower.input_name'] = "'spectrogram'"
+    bindings['audio/PatchTower.input_size'] = (
       f'({old.get("num_spectrogram_frames", "150")}, '
       f'{old.get("num_mel_bins", "80")})'
     )
   if patch_size is not None and builder == 'build_model':
-    found['audio/PatchTower.patch_size'] = patch_size
-  return found
+    bindings['audio/PatchTower.patch_size'] = patch_size
+  return bindings
 
 
 def _resolve(value, statements):
-  """The value of a macro, or what is none as it is; '' of None."""
+  """The value of a macro, or the given value if it is not one; '' for None."""
   while value and value.startswith('%'):
     value = statements.get(value[1:])
   return value or ''
 
 
 def _statements(text):
-  """From the names that a written gin file binds to the texts of the values."""
+  """The texts of the values by the names that a written gin file binds."""
   text = re.sub(r'^\s*#.*$', '', text, flags=re.MULTILINE)
-  text = re.sub(r'\\\n\s*', '', text)  # lines that go on
-  found = {}
+  text = re.sub(r'\\\n\s*', '', text)  # join continued lines
+  values = {}
   for statement in re.split(r'\n(?=\S)', text):
     name, equals, value = statement.partition('=')
     if equals:
-      found[name.strip()] = re.sub(r'\n\s*', ' ', value.strip())
-  return found
+      values[name.strip()] = re.sub(r'\n\s*', ' ', value.strip())
+  return values

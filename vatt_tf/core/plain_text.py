@@ -1,16 +1,16 @@
-"""The form in which texts are kept and compared: one rule for the package.
+"""The form in which all packages store and compare texts.
 
-- **White space** is what Unicode and Python's `str.split` call so, and becomes
-  single spaces.
-- **Marks that nobody sees** are removed: marks of direction, soft hyphens,
-  zero-width spaces, byte order marks, controls. Joiners and variation selectors
-  change how their neighbours look: texts keep them, names and words do not.
+- **White space**, as Unicode and Python's `str.split` define it, becomes single
+  spaces.
+- **Invisible marks** are removed: direction marks, soft hyphens, zero-width
+  spaces, byte order marks, controls. Joiners and variation selectors change how
+  their neighbours look: texts keep them, names and words do not.
 - **Texts** that people read (captions) are in Unicode's form NFC.
-- **Names and words** that are compared (classes, what a vocabulary holds) are
-  in NFKC, so that a ligature, a full-width letter and a plain one are the same.
+- **Names and words** that are compared (classes, words of a vocabulary) are in
+  NFKC, so that a ligature, a full-width letter and a plain one are equal.
 
-The functions here are for Python; `vatt_tf.input_pipeline.text` has the same
-rule in the graph. Both take their characters from the tables below.
+The functions here are for Python; `vatt_tf.input_pipeline.tokenizers` has the
+same rules in the graph. Both take their characters from the tables below.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ WHITE_SPACE = (
   (0x3000, 0x3000),
 )
 
-# Controls, format characters and fillers that change nothing of what is seen.
+# Controls, format characters and fillers without a visible effect.
 HIDDEN = (
   (0x00, 0x08),
   (0x0E, 0x1B),
@@ -58,7 +58,7 @@ HIDDEN = (
   (0xE0001, 0xE0001),
 )
 
-# Not seen themselves, but they change how the characters beside them look.
+# Invisible characters that change how their neighbours look.
 JOINERS = (
   (0x180B, 0x180D),
   (0x180F, 0x180F),
@@ -68,8 +68,8 @@ JOINERS = (
   (0xE0100, 0xE01EF),
 )
 
-# Accents that stand alone, often instead of an apostrophe. NFKC makes a space
-# of each, and a mark on it.
+# Accents without a letter, often in place of an apostrophe. NFKC replaces each
+# by a space with a mark on it.
 LONE_ACCENTS = (
   (0xA8, 0xA8),
   (0xAF, 0xAF),
@@ -93,10 +93,10 @@ LONE_ACCENTS = (
   (0xFFE3, 0xFFE3),
 )
 
-# What programs write where a table has no value: pandas (`nan`, `NaN`, `None`,
-# `<NA>`, `NaT`), JSON (`null`), data bases (`NULL`), spreadsheets (`#N/A`) and
-# people (`N/A`, `n/a`). As it is written, and alone in its cell: `none`, `Nan`,
-# `NA` and `null and void` are words.
+# Text of missing values in tables of pandas (`nan`, `NaN`, `None`, `<NA>`,
+# `NaT`), JSON (`null`), data bases (`NULL`), spreadsheets (`#N/A`) and people
+# (`N/A`, `n/a`). A cell must match exactly: `none`, `Nan`, `NA` and `null and
+# void` are words.
 _MISSING = frozenset(
   ('nan', 'NaN', 'None', '<NA>', 'NaT', 'null', 'NULL', '#N/A', 'N/A', 'n/a')
 )
@@ -114,13 +114,13 @@ _SURROGATES = re.compile('[\ud800-\udfff]')
 
 
 def clean(text: str) -> str:
-  """A text that people read, in the form in which it is kept.
+  """Returns a text in the form in which texts for people are stored.
 
   Args:
     text: Any text.
 
   Returns:
-    It in NFC, without hidden marks, with single spaces for white space.
+    The text in NFC, without hidden marks, with single spaces for white space.
 
   Example:
 
@@ -132,14 +132,14 @@ def clean(text: str) -> str:
 
 
 def clean_name(text: str) -> str:
-  """A name, such as of a class, in the form in which names are compared.
+  """Returns a name, such as of a class, in the form that names are compared in.
 
   Args:
     text: Any text.
 
   Returns:
-    It as `clean` gives it, in NFKC and without joiners. Accents that stand
-    alone are kept, which in NFKC are none.
+    The text as `clean` returns it, in NFKC and without joiners. Accents without
+    a letter, which NFKC would replace, are kept.
 
   Example:
 
@@ -154,5 +154,5 @@ def clean_name(text: str) -> str:
 
 
 def is_missing(cell: str) -> bool:
-  """Whether the text of a cell of a table stands for no value."""
+  """Returns whether the text of a table cell means that there is no value."""
   return cell in _MISSING

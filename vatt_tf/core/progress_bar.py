@@ -1,16 +1,16 @@
-"""Bars of progress, for terminals and for log files."""
+"""Progress bars for terminals and for log files."""
 
 import sys
 from typing import Any
 
 import tqdm
 
-# Between two lines of a log file.
+# Seconds between two lines of a log file.
 _SECONDS = 10.0
 
 
 class _Lines:
-  """A stream on which a bar that redraws itself becomes lines."""
+  """A stream that turns a bar that redraws itself into lines."""
 
   def __init__(self, stream):
     self._stream = stream
@@ -25,15 +25,15 @@ class _Lines:
 
 
 def make(*args: Any, **kwargs: Any) -> tqdm.tqdm:
-  """Makes a bar on standard error; where that is no terminal, lines.
+  """Makes a progress bar on standard error, or lines if it is not a terminal.
 
   Args:
-    *args: Those of `tqdm.tqdm`.
-    **kwargs: Those of `tqdm.tqdm`.
+    *args: Arguments of `tqdm.tqdm`.
+    **kwargs: Arguments of `tqdm.tqdm`.
 
   Returns:
-    The bar. A terminal has it redrawn in one line. A log file gets a line every
-    few seconds, and none of what takes less.
+    The bar. On a terminal it is redrawn in one line. In a log file it writes a
+    line every few seconds, and nothing for shorter work.
   """
   if sys.stderr.isatty():
     return tqdm.tqdm(*args, mininterval=0.2, maxinterval=0.2, **kwargs)

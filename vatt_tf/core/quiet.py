@@ -1,36 +1,36 @@
-"""Keeps what libraries print of themselves out of what a command says.
+"""Keeps messages of libraries out of the output of a command.
 
-Imported before everything else, and needs nothing but Python: TensorFlow reads
-its setting when it is loaded.
+This module is imported before everything else and needs only Python, because
+TensorFlow reads its setting when it is loaded.
 """
 
 import os
 import sys
 import warnings
 
-# Of TensorFlow's own log, for this process and those that it starts: nothing
-# but what ends the process.
+# The level of TensorFlow's C++ log, for this process and those that it starts:
+# only fatal errors.
 _TENSORFLOW_LOG = ('TF_CPP_MIN_LOG_LEVEL', '3')
 _PYTHON_WARNINGS = ('PYTHONWARNINGS', 'ignore')
 
 
 def is_wanted(arguments: list[str], package: str) -> bool:
-  """Whether Python was asked to run a command of a package, and no more of it.
+  """Returns whether Python runs a command of a package without verbosity.
 
   Args:
-    arguments: Of Python, the program first: `sys.orig_argv`.
+    arguments: Arguments of Python, the program first: `sys.orig_argv`.
     package: Name of the package.
 
   Returns:
-    Whether they hold `-m PACKAGE…` and no `--verbosity` of 1 or more.
+    Whether they contain `-m PACKAGE…` and no `--verbosity` of 1 or more.
   """
   if '-m' not in arguments[:-1]:
     return False
   place = arguments.index('-m') + 1
   if arguments[place].partition('.')[0] != package:
     return False
-  own = arguments[place + 1 :]
-  for flag, following in zip(own, [*own[1:], '']):
+  flags = arguments[place + 1 :]
+  for flag, following in zip(flags, [*flags[1:], '']):
     name, equals, value = flag.lstrip('-').partition('=')
     if flag.startswith('-') and name in ('verbosity', 'v'):
       value = value if equals else following
@@ -39,15 +39,16 @@ def is_wanted(arguments: list[str], package: str) -> bool:
 
 
 def begin(package: str) -> None:
-  """Quietens the libraries, if a command of the package is what runs.
+  """Quietens the libraries, if Python runs a command of the package.
 
-  Settings of the environment stay as they are.
+  Settings of the environment are not changed.
 
   Args:
     package: Name of the package.
   """
-  # Python says so while it looks for the module of `-m`; a library that is
-  # imported must not touch what its process prints.
+  # `sys.argv` begins with -m while Python looks for the module of a command.
+  # Otherwise the package is imported as a library, which must not change the
+  # output of its process.
   if sys.argv[:1] != ['-m'] or not is_wanted(sys.orig_argv, package):
     return
   os.environ.setdefault(*_TENSORFLOW_LOG)

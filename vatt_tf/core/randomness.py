@@ -2,12 +2,12 @@
 
 Everything random in a training step draws from a counter-based generator
 (Philox, Salmon et al. 2011), so that a row gets the same numbers wherever it
-is computed: on one device, on any replica of many, in a micro-batch, or once
-more when activations are recomputed. The 64-bit key holds the seed and the
+is computed: on one device, on any of several replicas, in a micro-batch, or
+again when activations are recomputed. The 64-bit key holds the seed and the
 layer, the 128-bit counter the step and the position of the row.
 
-Dropout compares random bytes instead of random floats: a quarter of the random
-words, and the backward pass keeps one byte an element.
+Dropout compares random bytes instead of random floats: this takes a quarter of
+the random words, and the backward pass keeps one byte per element.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,17 @@ import tensorflow as tf
 from vatt_tf.core import tensor_utils
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw op takes it
-_WORDS_PER_COUNT = 4  # uint32 words that one Philox counter value gives
+_WORDS_PER_COUNT = 4  # uint32 words per value of the Philox counter
 
 
 class Rng(NamedTuple):
   """A key from which any number of independent draws are made.
 
   Attributes:
-    seed: Scalar int64 tensor, the seed of the run.
-    step: Scalar int64 tensor, the training step.
-    first_row: Scalar int64 tensor, row of the global batch that row 0 of the
-      local tensors is.
-    path: Python int, hash of the names folded in so far.
+    seed: () int64: seed of the run.
+    step: () int64: number of the training step.
+    first_row: () int64: number of the first local row in the global batch.
+    path: Hash of the names folded in so far.
   """
 
   seed: tf.Tensor
@@ -47,9 +46,9 @@ def make(
 
   Args:
     seed: Seed of every random choice.
-    step: Int or scalar integer tensor, the global step.
-    first_row: Int or scalar integer tensor, the first row of the global batch
-      that this replica (or micro-batch) holds.
+    step: Number of the global step.
+    first_row: Number of this replica's (or micro-batch's) first row in the
+      global batch.
 
   Returns:
     An `Rng`.
@@ -67,7 +66,7 @@ def fold_in(rng: Rng | None, name: str) -> Rng | None:
 
   Args:
     rng: An `Rng` or None.
-    name: A string, fixed at construction (a sub-layer's name).
+    name: Fixed name of the part, such as a sub-layer's name.
 
   Returns:
     An `Rng`, or None when `rng` is None.
@@ -82,7 +81,8 @@ def rows(rng: Rng | None, factor: int) -> Rng | None:
 
   Args:
     rng: An `Rng` or None.
-    factor: Axis 0 of the tensors is B * factor, batch-major.
+    factor: Number of rows per batch row; axis 0 of the tensors is B * factor,
+      batch-major.
 
   Returns:
     An `Rng`, or None when `rng` is None.
@@ -93,13 +93,13 @@ def rows(rng: Rng | None, factor: int) -> Rng | None:
 
 
 def after(x: tf.Tensor, rng: Rng | None) -> Rng | None:
-  """Returns a key that gives the same draws, but only once `x` is there.
+  """Returns a key that gives the same draws, but only once `x` is computed.
 
-  Draws depend on little else, so that a step would begin by making those of
-  all its layers, and hold them until they are used.
+  Draws have few other dependencies, so a step would otherwise begin with the
+  draws of all its layers, and hold them until they are used.
 
   Args:
-    x: Floating point tensor, not empty.
+    x: Floating-point tensor, not empty.
     rng: An `Rng` or None.
 
   Returns:
@@ -112,8 +112,8 @@ def after(x: tf.Tensor, rng: Rng | None) -> Rng | None:
 
 
 def _words(rng, num_rows, words_per_row):
-  """Draws uint32 words, (num_rows, words_per_row); the count is a multiple of
-  4, so that every row begins at a counter value of its own."""
+  """Draws uint32 words, (num_rows, words_per_row); `words_per_row` is a
+  multiple of 4, so that every row begins at a new counter value."""
   if rng is None:
     # A fresh key from TensorFlow's own state: `tf.random.set_seed` governs it.
     fresh = tf.random.uniform(
@@ -148,7 +148,7 @@ def uniform(
 
   Args:
     rng: An `Rng`, or None to draw a fresh key from TensorFlow's global state.
-    row_shape: The static shape of one row.
+    row_shape: Static shape of one row.
     num_rows: Number of rows, which may be a () int32 tensor.
 
   Returns:
@@ -158,13 +158,13 @@ def uniform(
   padded = _round_up(size, _WORDS_PER_COUNT)
   words = _words(rng, num_rows, padded)[:, :size]  # (rows, size)
   words = tf.bitwise.right_shift(words, tf.constant(8, tf.uint32))
-  # The 24 bits left fit an int32, which XLA and the CPU convert faster.
+  # The remaining 24 bits fit an int32, which XLA and the CPU convert faster.
   values = tf.cast(tf.bitcast(words, tf.int32), tf.float32) * 2.0**-24
   return tf.reshape(values, [num_rows, *row_shape])
 
 
 def _keep_mask(rng, row_shape, num_rows, threshold):
-  """Bool tensor (num_rows, *row_shape), true with (256 - threshold) / 256."""
+  """A bool mask (num_rows, *row_shape), true in (256 - threshold) / 256."""
   size = math.prod(row_shape)
   padded = _round_up(size, 4 * _WORDS_PER_COUNT)
   words = _words(rng, num_rows, padded // 4)
@@ -181,17 +181,17 @@ def dropout(x: tf.Tensor, rate: float, rng: Rng | None = None) -> tf.Tensor:
   """Zeroes a random share of `x` and scales the rest to keep its mean.
 
   Args:
-    x: Floating point tensor (rows, ...); all but axis 0 are static. Axis 0 is
-      the row axis of the key.
-    rate: In [0, 1), the share dropped; rounded to a multiple of 1/256 (at least
-      1/256 unless it is 0). The scale is that of the rounded rate.
+    x: Floating-point tensor (rows, ...), whose axes but the first are static.
+      Axis 0 is the row axis of the key.
+    rate: Share that is dropped, in [0, 1), rounded to a multiple of 1/256 (at
+      least 1/256 unless it is 0). The scale follows from the rounded rate.
     rng: An `Rng`, or None to draw a fresh key from TensorFlow's global state.
 
   Returns:
     A tensor like `x`.
 
   Raises:
-    ValueError: When `rate` is not in [0, 1) or an inner axis is not static.
+    ValueError: `rate` is not in [0, 1), or an inner axis is not static.
   """
   if not 0 <= rate < 1:
     raise ValueError(f'`rate` must be in [0, 1). Received: rate={rate}')
@@ -213,8 +213,9 @@ def dropout(x: tf.Tensor, rate: float, rng: Rng | None = None) -> tf.Tensor:
   @tf.custom_gradient
   def masked(value):
     def grad(upstream):
-      # Only the byte mask is kept for the backward pass. Without the dependency
-      # the same cast would be found above, and taken from there.
+      # Only the byte mask is kept for the backward pass. Without the
+      # dependency, TensorFlow would merge this cast with the one of the forward
+      # pass, and keep its larger result.
       with tf.control_dependencies([upstream]):
         return apply(upstream)
 

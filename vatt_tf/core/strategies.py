@@ -1,4 +1,4 @@
-"""Distribution strategies by name."""
+"""Makes distribution strategies by name."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ from vatt_tf.core import workers
 
 
 def num_cores() -> int:
-  """The cores that this process may use, an int."""
+  """Returns the number of cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
@@ -19,17 +19,10 @@ def num_cores() -> int:
 def check_batch_divisible(
   global_batch_size: int, strategy: tf.distribute.Strategy
 ) -> None:
-  """Checks that each replica gets equally many rows.
-
-  Args:
-    global_batch_size: The rows of a batch over all replicas.
-    strategy: A `tf.distribute.Strategy`.
-
-  Returns:
-    The rows of each replica, an int.
+  """Returns the rows per replica, after a check that they are equal.
 
   Raises:
-    ValueError: The batch is empty or does not divide.
+    ValueError: The batch is empty, or the replicas do not divide it.
   """
   replicas = strategy.num_replicas_in_sync
   if global_batch_size < 1 or global_batch_size % replicas:
@@ -51,9 +44,9 @@ def make_strategy(
   | name | devices |
   |---|---|
   | `cpu` | the CPU, also on a machine with a GPU |
-  | `one_device` | the first GPU, or the CPU where there is none |
+  | `one_device` | the first GPU, or the CPU without one |
   | `mirrored` | the GPUs of this machine, or its logical CPUs |
-  | `multi_worker_mirrored` | those of each worker that TF_CONFIG names |
+  | `multi_worker_mirrored` | the devices of each worker in TF_CONFIG |
   | `tpu` | the cores of a TPU |
 
   With `mirrored` and no GPU, `num_devices` logical CPUs are made if TensorFlow
@@ -61,17 +54,17 @@ def make_strategy(
   runs anything.
 
   Args:
-    name: One of the names above.
-    num_devices: For `mirrored`, how many devices to use. None: all.
-    tpu_name: For `tpu`, the name or the gRPC address of the TPU. None: the one
-      that this machine holds, or that the environment names.
+    name: Name of the strategy, one of the names above.
+    num_devices: Number of devices for `mirrored`. None means all.
+    tpu_name: Name or gRPC address of the TPU for `tpu`. None means the TPU of
+      this machine, or the one that the environment names.
 
   Returns:
     A `tf.distribute.Strategy`.
 
   Raises:
-    ValueError: An unknown name, too few devices, an argument that the strategy
-      does not take, or TF_CONFIG missing or unfit.
+    ValueError: The name is unknown, there are too few devices, the strategy
+      does not take an argument, or TF_CONFIG is missing or invalid.
     RuntimeError: TensorFlow has already started, or there is no TPU.
   """
   if name not in _MAKERS:
@@ -112,21 +105,21 @@ def _make_mirrored(num_devices, **_):
   devices = [device.name for device in tf.config.list_logical_devices(kind)]
   if num_devices is not None and num_devices > len(devices):
     raise ValueError(
-      f'`num_devices` is more than the {len(devices)} {kind} devices that '
-      f'there are. Received: num_devices={num_devices}'
+      f'`num_devices` must be at most {len(devices)}, the number of {kind} '
+      f'devices. Received: num_devices={num_devices}'
     )
   return _mirrored(tuple(devices[:num_devices]))
 
 
 @functools.cache
 def _mirrored(devices):
-  """The one strategy of these devices: TensorFlow mixes the collective
-  operations of two strategies in one process up."""
+  """The only strategy of these devices, because TensorFlow confuses the
+  collective operations of two strategies in one process."""
   return tf.distribute.MirroredStrategy(devices)
 
 
 def _make_logical_cpus(num_devices):
-  """Splits the CPU in `num_devices` logical devices, unless it has as many."""
+  """Splits the CPU into `num_devices` logical devices, if it has fewer."""
   cpu = tf.config.list_physical_devices('CPU')[0]
   present = tf.config.get_logical_device_configuration(cpu) or [None]
   if len(present) >= num_devices:
@@ -137,8 +130,8 @@ def _make_logical_cpus(num_devices):
     )
   except RuntimeError as e:
     raise RuntimeError(
-      f'The CPU cannot be split in {num_devices} logical devices any more, '
-      'since TensorFlow has started. Make the strategy before anything '
+      f'The CPU can no longer be split into {num_devices} logical devices, '
+      'because TensorFlow has started. Make the strategy before anything '
       f'else. Received: num_devices={num_devices}'
     ) from e
 

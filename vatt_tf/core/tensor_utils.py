@@ -1,26 +1,26 @@
-"""Shapes that are static where they can be, and other helpers of graphs."""
+"""Static shapes where possible, and other helpers for graphs."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-# For functions that are graphs as they stand; converting them takes seconds.
+# Decorator of functions that autograph need not convert, which takes seconds.
 as_graph = tf.autograph.experimental.do_not_convert
 
 
 def shape_list(x: tf.Tensor) -> list[int | tf.Tensor]:
-  """The shape of `x`, as integers where they are known.
+  """Returns the shape of `x`, with integers where sizes are static.
 
   Args:
-    x: A tensor of known rank, any dtype.
+    x: Tensor of known rank, of any dtype.
 
   Returns:
-    A list with one entry a dimension: a Python int where the size is static,
+    A list with an entry for each axis: a Python int if the size is static,
     otherwise a scalar int32 tensor.
 
   Raises:
-    ValueError: The rank of `x` is not known.
+    ValueError: The rank of `x` is unknown.
   """
   x = tf.convert_to_tensor(x)
   if x.shape.rank is None:
@@ -38,33 +38,33 @@ def shape_list(x: tf.Tensor) -> list[int | tf.Tensor]:
 
 
 def accumulation_dtype(dtype: tf.DType | str) -> tf.DType:
-  """The dtype for sums, norms and softmaxes over values of `dtype`.
+  """Returns the dtype for sums, norms and softmaxes over values of `dtype`.
 
   Args:
     dtype: A floating-point dtype, or its name.
 
   Returns:
-    `tf.float32` for bfloat16 and float16; any other dtype as it is.
+    `tf.float32` for bfloat16 and float16, otherwise `dtype`.
   """
   dtype = tf.as_dtype(dtype)
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
 def zero_after(x: tf.Tensor) -> tf.Tensor:
-  """Makes a zero that is only there once a tensor is.
+  """Returns a zero that can be computed only after a tensor.
 
-  Adding it delays what would otherwise be computed, and take memory, as soon
-  as the step begins; and keeps a compiler from seeing that the backward pass
-  computes the same as the forward pass did, and keeping the latter's result.
+  Adding it delays a computation that would otherwise run, and take memory, as
+  soon as the step begins. It also hides from a compiler that the backward pass
+  computes the same as the forward pass, whose result it would keep.
 
   Args:
     x: Floating-point tensor, not empty.
 
   Returns:
-    Scalar float32, 0; NaN where the first value of `x` is.
+    () float32: 0, or NaN if the first value of `x` is NaN.
   """
   element = tf.cast(tf.reshape(x, [-1])[0], tf.float32)
-  # Not simplified away, since it does not hold for NaN.
+  # This is not simplified to 0, because the comparison is false for NaN.
   return tf.where(element == element, 0.0, float('nan'))
 
 
@@ -73,21 +73,21 @@ def guarded(
   arguments: tuple[tf.Tensor, ...],
   fallback: Callable[..., object],
 ) -> Any:
-  """Runs TensorFlow ops, and others instead when one of them fails.
+  """Runs TensorFlow ops, and returns a fallback if one of them fails.
 
-  All of it stays in the graph: the ops run as a data set of one element, whose
-  errors are dropped.
+  Everything stays in the graph: the ops run as a data set of one element, whose
+  errors are ignored.
 
   Args:
-    function: From the arguments to a structure of tensors.
+    function: Function from the arguments to a structure of tensors.
     arguments: Tensors.
-    fallback: Gives the same structure; it is run in any case.
+    fallback: Function that returns the same structure. It always runs.
 
   Returns:
     The result of `function`, or of `fallback` if it failed.
   """
   result = tf.data.Dataset.from_tensors(arguments).map(function)
-  # Not by a second function, which takes time to start.
-  other = tf.data.Dataset.from_tensors(fallback())
-  result = result.ignore_errors(log_warning=False).concatenate(other)
+  # The fallback is not a mapped function, because that takes time to start.
+  replacement = tf.data.Dataset.from_tensors(fallback())
+  result = result.ignore_errors(log_warning=False).concatenate(replacement)
   return result.take(1).get_single_element()

@@ -13,28 +13,24 @@ _WORKER = re.compile(r'/job:(chief|worker)/(?:replica:\d+/)?task:(\d+)')
 
 
 class WorkerLostError(RuntimeError):
-  """Another worker crashed, was stopped or cannot be reached any more.
+  """Another worker crashed, was stopped or can no longer be reached.
 
   Attributes:
-    exit_code: What a command that meets it ends with: "try again".
+    exit_code: Exit code of a command that fails with it: "try again".
   """
 
   exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-  """Processes that run the program together."""
+  """Returns the number of processes that run the program together."""
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     return 1
   return len(addresses(strategy.cluster_resolver.cluster_spec().as_dict()))
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-  """The place of this process among the workers, an int; 0 is the chief.
-
-  Args:
-    strategy: A `tf.distribute.Strategy`.
-  """
+  """Returns the number of this process among the workers; 0 is the chief."""
   if num_workers(strategy) == 1:
     return 0
   resolver = strategy.cluster_resolver
@@ -45,7 +41,7 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
 
 
 def addresses(cluster: Mapping[str, Any]) -> list[str]:
-  """The addresses of a cluster's workers, in their order."""
+  """Returns the addresses of a cluster's workers, in their order."""
   return [*cluster.get('chief', []), *cluster.get('worker', [])]
 
 
@@ -53,11 +49,12 @@ def addresses(cluster: Mapping[str, Any]) -> list[str]:
 def lost_workers_named() -> Iterator[None]:
   """Raises `WorkerLostError` for TensorFlow's errors about other workers.
 
-  A worker that dies closes its connections, which ends the exchange under way
-  at once; one that no longer answers is given up after half a minute.
+  A worker that dies closes its connections, which ends the current exchange
+  immediately; one that no longer answers is given up after 30 seconds.
 
   Raises:
-    WorkerLostError: It names the worker and says how to go on.
+    WorkerLostError: A worker is lost; the message names it, and tells how to
+      resume.
   """
   try:
     yield
@@ -73,25 +70,24 @@ def lost_workers_named() -> Iterator[None]:
       raise
     raise WorkerLostError(
       f'{_describe_lost_worker(e.message)} is gone: it failed, was stopped or '
-      'cannot be reached any more (its own output says more). This worker '
-      f'stops too, with exit code {WorkerLostError.exit_code}. The last '
-      'checkpoint stays: start all workers again with their same commands, and '
-      'the run goes on from there.'
+      'can no longer be reached (see its own output). This worker stops too, '
+      f'with exit code {WorkerLostError.exit_code}. The last checkpoint is '
+      'kept: rerun the same commands on all workers to resume from it.'
     ) from e
 
 
 def _describe_lost_worker(message):
-  """Such as `Worker 1 (host2:2222)`, from the message of an error."""
-  cluster, own = parse_tf_config()
+  """The worker in the message of an error, such as `Worker 1 (host2:2222)`."""
+  cluster, this_task = parse_tf_config()
   for job, index in _WORKER.findall(message):
     index = int(index)
-    if (job, index) != own and index < len(cluster.get(job, [])):
+    if (job, index) != this_task and index < len(cluster.get(job, [])):
       return f'{job.capitalize()} {index} ({cluster[job][index]})'
   return 'Another worker'
 
 
 def parse_tf_config() -> tuple[dict[str, Any], tuple[str, int]]:
-  """Reads TF_CONFIG.
+  """Reads the environment variable TF_CONFIG.
 
   Returns:
     The cluster, {job: addresses}, and this task, (job, index).
@@ -106,8 +102,8 @@ def parse_tf_config() -> tuple[dict[str, Any], tuple[str, int]]:
     }
   )
   expected = (
-    'The strategy `multi_worker_mirrored` wants the environment variable '
-    'TF_CONFIG to name all workers and which of them this process is, such '
+    'The strategy `multi_worker_mirrored` needs the environment variable '
+    'TF_CONFIG, which names all workers and the number of this process, such '
     f"as '{example}'. "
   )
   text = os.environ.get('TF_CONFIG', '')
@@ -121,9 +117,9 @@ def parse_tf_config() -> tuple[dict[str, Any], tuple[str, int]]:
     cluster, task = config['cluster'], config['task']
     names = addresses(cluster)
     task_type, index = task['type'], int(task['index'])
-    own = cluster.get(task_type, [])
+    job_addresses = cluster.get(task_type, [])
   except (ValueError, KeyError, TypeError, AttributeError) as e:
     raise ValueError(received) from e
-  if not names or not 0 <= index < len(own):
+  if not names or not 0 <= index < len(job_addresses):
     raise ValueError(received)
   return cluster, (task_type, index)

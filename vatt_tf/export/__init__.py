@@ -1,1 +1,1 @@
-"""Models as SavedModels, for TF Serving and for everything else."""
+"""Exports models as SavedModels, for TF Serving and other programs."""

@@ -1,4 +1,4 @@
-"""Writes SavedModels as `tensorflow_model_server` wants to find them.
+"""Writes SavedModels in the layout that `tensorflow_model_server` expects.
 
 <output>/
   models.config      --model_config_file of the server
@@ -36,49 +36,49 @@ batch_timeout_micros { value: 5000 }
 max_enqueued_batches { value: 64 }
 num_batch_threads { value: 2 }
 """
-# What each input holds, for the card.
+# Description of each input, for the model card.
 _INPUTS = {
   'frames/uint8': (
-    'RGB frames in [0, 255], of any size, at {frame_rate:g} frames a second; '
-    'the model takes {num_frames} of them, the middle ones of more'
+    'RGB frames in [0, 255], of any size, at {frame_rate:g} frames per second; '
+    'the model takes {num_frames}, the middle ones if there are more'
   ),
   'frames/string': (
-    'JPEG frames, those of a clip of one size, at {frame_rate:g} a second; the '
-    'model takes {num_frames} of them, the middle ones of more'
+    'JPEG frames, of one size in each clip, at {frame_rate:g} frames per '
+    'second; the model takes {num_frames}, the middle ones if there are more'
   ),
   'waveform/float32': (
     'mono samples in [-1, 1]; the model takes {seconds:g} seconds, the middle '
-    'of more'
+    'if there are more'
   ),
   'sample_rate/int32': (
-    'samples a second of each waveform, any rate in '
+    'samples per second of each waveform, any rate in '
     f'[{signatures.MIN_SAMPLE_RATE}, {signatures.MAX_SAMPLE_RATE}]'
   ),
   'text/string': 'UTF-8 text; the model takes {max_words} tokens of it',
 }
 _OUTPUTS = {
-  signatures.VIDEO_AUDIO: 'unit vector of the space of video and sound',
-  signatures.VIDEO_TEXT: 'unit vector of the space of video and text',
+  signatures.VIDEO_AUDIO: 'unit vector in the space of video and sound',
+  signatures.VIDEO_TEXT: 'unit vector in the space of video and text',
   signatures.AUDIO_TEXT: (
-    'unit vector of the sound, carried over to the space of video and text'
+    'unit vector of the sound, projected to the space of video and text'
   ),
-  signatures.FEATURE: 'pooled feature of the tower, as it is (not normalised)',
-  'logits': 'of each class',
-  'probabilities': 'of each class',
+  signatures.FEATURE: 'pooled feature of the tower (not normalised)',
+  'logits': 'logit of each class',
+  'probabilities': 'probability of each class',
 }
 
 
 def find_versions(base_path: str) -> list[int]:
-  """The numbers of the versions in the folder of a model, the smallest first.
+  """Returns the version numbers in the folder of a model, in ascending order.
 
   Args:
-    base_path: The folder; it need not be there.
+    base_path: Folder of the model, which need not exist.
 
   Returns:
     List of int.
 
   Raises:
-    OSError: It cannot be read or reached.
+    OSError: The folder cannot be read or reached.
   """
   names = file_utils.list_folder(base_path)
   return sorted(int(name) for name in names if name.isdecimal())
@@ -87,11 +87,11 @@ def find_versions(base_path: str) -> list[int]:
 def warmup_requests(
   served: signatures.ServedModel, model_name: str
 ) -> list[prediction_log_pb2.PredictionLog]:
-  """A request of one row for each signature, of valid inputs.
+  """Returns a request with one valid row for each signature.
 
   Args:
-    served: `signatures.ServedModel`.
-    model_name: By which the server knows the model.
+    served: Model to export.
+    model_name: Name of the model on the server.
 
   Returns:
     List of `PredictionLog`.
@@ -128,7 +128,7 @@ def _example(spec, served):
 
 
 def models_config(output: str, model_name: str) -> str:
-  """The `ModelServerConfig` of a model, as text."""
+  """Returns the `ModelServerConfig` of a model as text."""
   config = model_server_config_pb2.ModelServerConfig()
   model = config.model_config_list.config.add()
   model.name = model_name
@@ -144,14 +144,14 @@ def model_card(
   precision: str,
   label_names: Sequence[str] | str | None = None,
 ) -> str:
-  """What there is to know of an exported model, as Markdown.
+  """Returns the description of an exported model as Markdown.
 
   Args:
-    served: `signatures.ServedModel`.
-    model_name: Name by which a server knows the model.
+    served: Model to export.
+    model_name: Name of the model on the server.
     checkpoint: Prefix of the checkpoint.
-    precision: What the model computes in.
-    label_names: Of the classes of a classifier, or None.
+    precision: Precision of the model's computation.
+    label_names: Names of the classes of a classifier, or None.
 
   Returns:
     The text.
@@ -219,25 +219,24 @@ def write(
   precision: str = 'float32',
   label_names: Sequence[str] | str | None = None,
 ) -> str:
-  """Writes a version of a model; it appears whole or not at all.
+  """Writes a version of a model, which appears completely or not at all.
 
   Args:
-    served: `signatures.ServedModel`.
-    output: Directory of the model, the server's `base_path`.
+    served: Model to export.
+    output: Folder of the model, the server's `base_path`.
     checkpoint: Prefix of the checkpoint, for the card.
     gin_text: Text of the gin configuration.
-    model_name: By which the server knows the model.
-    version: Above 0, or None for the next.
-    precision: What the model computes in, for the card.
-    label_names: Of the classes of a classifier, or None.
+    model_name: Name of the model on the server.
+    version: Number of the version, above 0. None means the next.
+    precision: Precision of the model's computation, for the card.
+    label_names: Names of the classes of a classifier, or None.
 
   Returns:
     The path of the version.
 
   Raises:
-    ValueError: There is such a version, or it is not above 0; the directory is
-      on another machine.
-    OSError: It cannot be written.
+    ValueError: The version exists or is not above 0, or the folder is remote.
+    OSError: The version cannot be written.
   """
   file_utils.check_local('output', output)
   if version is None:
@@ -247,12 +246,13 @@ def write(
   path = os.path.join(output, str(version))
   if tf.io.gfile.exists(path):
     raise ValueError(
-      f'There is a version {version} in {output}. Give another `version`, or '
-      'none for the next. Servers keep what they have loaded of a version, so '
-      'that it must not change.'
+      f'Version {version} already exists in {output}. Give another `version`, '
+      'or none for the next. A version must not change, because servers do not '
+      'load it again.'
     )
   os.makedirs(output, exist_ok=True)
-  # A server looks for numbers: it does not see the folder until it is whole.
+  # A server looks for folders with numbers as names, so it does not see the
+  # temporary folder.
   temporary = os.path.join(output, f'.{version}.{os.getpid()}.part')
   try:
     tf.saved_model.save(served, temporary, signatures=served.functions)

@@ -1,8 +1,8 @@
-"""What an exported model computes, from raw inputs to embeddings.
+"""The signatures of an exported model, from raw inputs to embeddings.
 
-Preprocessing is inside the graph, and made of the functions that the evaluation
-pipeline uses, so that a clip has the embedding that evaluation gave it. All of
-it is core TensorFlow, and TF-Text for tokenizers that need it.
+Preprocessing is part of the graph, and uses the functions of the evaluation
+pipeline, so that a clip has the same embedding as in evaluation. The graph has
+only core TensorFlow ops, and TF-Text ops for tokenizers that need them.
 """
 
 import tensorflow as tf
@@ -22,22 +22,22 @@ from vatt_tf.models import classification
 
 DEFAULT = 'serving_default'
 
-# Inputs, which stand in the signatures.
+# Names of the inputs in the signatures.
 FRAMES = 'frames'
 WAVEFORM = 'waveform'
 SAMPLE_RATE = 'sample_rate'
 TEXT = 'text'
 
-# Beyond these a sound is a mistake, and would take much memory to resample.
+# Other sample rates are mistakes, and would take much memory to resample.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
 
-# Outputs.
+# Names of the outputs.
 FEATURE = 'feature'
 VIDEO_AUDIO = 'video_audio_embedding'
 VIDEO_TEXT = 'video_text_embedding'
 AUDIO_TEXT = 'audio_text_embedding'
 
-# An output's name, of what the model gives.
+# The model's key for each output name, by modality.
 _OUTPUTS = {
   modality: {
     f'{pair}_embedding': key
@@ -48,7 +48,7 @@ _OUTPUTS = {
 
 
 def _check(condition, message, value):
-  """An operation that fails with a message, for the one who asked."""
+  """An operation that fails with a message for the client."""
   return tf.debugging.Assert(condition, [message, value], summarize=8)
 
 
@@ -58,14 +58,15 @@ def _check(condition, message, value):
 def sample_clip(
   frames: tf.Tensor, config: video_config.VideoConfig
 ) -> tf.Tensor:
-  """Takes the frames of one clip out of what was sent.
+  """Chooses the frames of one clip from the frames of a request.
 
-  As evaluation does: of more frames than the clip has the middle ones; fewer
-  start again from the first, or with `short_clip` 'hold' repeat the last.
+  It works like evaluation: if there are more frames than the clip has, it takes
+  the middle ones; if there are fewer, it starts again from the first, or with
+  `short_clip` 'hold' repeats the last.
 
   Args:
-    frames: (B, T, ...), at the frame rate of the model, T at least 1.
-    config: `VideoConfig`.
+    frames: (B, T, ...): frames at the frame rate of the model, T at least 1.
+    config: Configuration of the frames.
 
   Returns:
     (B, num_frames, ...).
@@ -86,12 +87,12 @@ def finish_raw_frames(
   """Cuts out the central window, resizes it, and scales the values.
 
   Where the window is at least twice as large as the model's frames, whole
-  blocks of pixels are averaged first, as JPEG images are then decoded at half
-  (a quarter, an eighth) of their size.
+  blocks of pixels are averaged first, because JPEG images are then decoded at
+  half (a quarter, an eighth) of their size.
 
   Args:
     frames: (B, T, h, w, 3) uint8.
-    config: `VideoConfig`.
+    config: Configuration of the frames.
 
   Returns:
     (B, T, H, W, 3) float32 in [-1, 1].
@@ -104,15 +105,16 @@ def finish_raw_frames(
 
     def branch(ratio=ratio):
       top, left, height, width = tf.unstack(window // ratio)
-      whole = flat
+      images = flat
       if ratio > 1:
-        # JPEG too begins with a whole block and ends with a part of one.
-        after = -shape[2:4] % ratio
-        padding = [[0, 0], [0, after[0]], [0, after[1]], [0, 0]]
-        whole = tf.cast(tf.pad(whole, padding, 'SYMMETRIC'), tf.float32)
-        whole = tf.nn.avg_pool2d(whole, ratio, ratio, 'VALID')
-        whole = tf.cast(tf.round(whole), tf.uint8)
-      return whole[:, top : top + height, left : left + width]
+        # As in JPEG, the blocks begin at the first pixel, and the last one may
+        # be incomplete.
+        margin = -shape[2:4] % ratio
+        padding = [[0, 0], [0, margin[0]], [0, margin[1]], [0, 0]]
+        images = tf.cast(tf.pad(images, padding, 'SYMMETRIC'), tf.float32)
+        images = tf.nn.avg_pool2d(images, ratio, ratio, 'VALID')
+        images = tf.cast(tf.round(images), tf.uint8)
+      return images[:, top : top + height, left : left + width]
 
     branches.append(branch)
   flat = tf.switch_case(frame_ops.jpeg_ratio(window, config.size), branches)
@@ -127,8 +129,8 @@ def decode_clips(
   """Decodes and finishes clips of JPEG images.
 
   Args:
-    frames: (B, T) string, those of a clip of one size.
-    config: `VideoConfig`.
+    frames: (B, T) string: JPEG images, of one size in each clip.
+    config: Configuration of the frames.
 
   Returns:
     (B, T, H, W, 3) float32 in [-1, 1].
@@ -157,9 +159,10 @@ def finish_sounds(
 
   Args:
     waveforms: (B, S) float32 in [-1, 1].
-    sample_rates: (B,) int32, samples a second.
-    config: `AudioConfig`.
-    is_looped: Whether sounds that are too short start again, or end in silence.
+    sample_rates: (B,) int32: samples per second.
+    config: Configuration of the sound.
+    is_looped: Whether sounds that are too short start again, instead of ending
+      in silence.
 
   Returns:
     (B, num_samples, 1) or (B, F, M) float32.
@@ -180,28 +183,25 @@ def finish_sounds(
   return tf.map_fn(finish, (waveforms, sample_rates), fn_output_signature=spec)
 
 
-# All of it.
-
-
 class ServedModel(tf.Module):
   """A model with its preprocessing, as functions of raw inputs.
 
   Attributes:
-    functions: Dictionary from the names of signatures to `tf.function`s of
-      named inputs, which return dictionaries. `embed_video` takes raw frames,
-      `embed_video_jpeg` encoded ones, `embed_audio` waveforms and their rates,
-      `embed_text` strings; of a classifier they begin with `classify`.
-      `serving_default` is the first of them.
-    video: As given.
-    audio: As given.
-    text: As given.
+    functions: `tf.function`s of named inputs by signature, which return
+      dictionaries. `embed_video` takes raw frames, `embed_video_jpeg` encoded
+      frames, `embed_audio` waveforms and their rates, `embed_text` strings;
+      for a classifier the names begin with `classify`. `serving_default` is the
+      first of them.
+    video: Configuration of the frames, or None.
+    audio: Configuration of the sound, or None.
+    text: Configuration of the captions, or None.
     num_parameters: Number of parameters.
 
   Args:
     model: Built `models.vatt.VATT`, or `models.classification.Classifier`.
-    video: `VideoConfig` of evaluation, or None where the model has no video.
-    audio: `AudioConfig`, or None.
-    text: `TextConfig`, or None.
+    video: `VideoConfig` of evaluation, or None if the model has no video.
+    audio: `AudioConfig` of evaluation, or None if the model has no sound.
+    text: `TextConfig` of evaluation, or None if the model has no text.
 
   Raises:
     ValueError: A modality of the model has no configuration, or takes another
@@ -217,7 +217,7 @@ class ServedModel(tf.Module):
   ):
     super().__init__(name='served_model')
     self._is_classifier = isinstance(model, classification.Classifier)
-    # Only the values are saved: the layers would write functions of their own.
+    # Save only the variables: layers would also save their own functions.
     self._saved_variables = list(model.variables)
     self.num_parameters = model.count_params()
     configs = {
@@ -228,7 +228,7 @@ class ServedModel(tf.Module):
     for modality in model.modalities:
       if configs[modality] is None:
         raise ValueError(
-          f'`{modality}` must be given, for the model has a tower for it. '
+          f'`{modality}` must be given, because the model has a tower for it. '
           f'Received: {modality}=None'
         )
     if modalities.AUDIO in model.modalities:
@@ -246,63 +246,63 @@ class ServedModel(tf.Module):
     self.functions = self._make_signatures(model)
 
   def _make_signatures(self, model):
-    """Functions by name; the first of them is the default too."""
+    """The functions by name; the first is also the default."""
 
     def run(modality, value):
       if self._is_classifier:
         return self._classify(model, value)
-      found = model.embed(modality, value)
-      outputs = {FEATURE: found[modalities.MODALITIES[modality].feature]}
+      rows = model.embed(modality, value)
+      outputs = {FEATURE: rows[modalities.MODALITIES[modality].feature]}
       for name, key in _OUTPUTS[modality].items():
-        if key in found:
-          outputs[name] = tf.math.l2_normalize(found[key], axis=-1)
+        if key in rows:
+          outputs[name] = tf.math.l2_normalize(rows[key], axis=-1)
       return outputs
 
-    def of_frames(frames):
+    def run_frames(frames):
       with tf.control_dependencies([_check_frames(frames)]):
         frames = sample_clip(frames, self.video)
       return run('video', finish_raw_frames(frames, self.video))
 
-    def of_jpeg(frames):
+    def run_jpeg(frames):
       with tf.control_dependencies([_check_frames(frames)]):
         frames = sample_clip(frames, self.video)
       return run('video', decode_clips(frames, self.video))
 
-    def of_sound(waveform, sample_rate):
+    def run_sound(waveform, sample_rate):
       with tf.control_dependencies(_check_sounds(waveform, sample_rate)):
         sounds = finish_sounds(
           waveform, sample_rate, self.audio, self._is_looped
         )
       return run('audio', sounds)
 
-    def of_text(text):
+    def run_text(text):
       ids, mask = text_lib.encode_texts(text, self.tokenizer, self.text)
-      found = _check(
+      check = _check(
         tf.reduce_all(mask),
         '`text` must hold a word in each row. Received:',
         text,
       )
-      with tf.control_dependencies([found]):
+      with tf.control_dependencies([check]):
         return run('text', tf.ensure_shape(ids, [None, self.text.max_words]))
 
     verb = 'classify' if self._is_classifier else 'embed'
     inputs = {
       f'{verb}_video': (
-        of_frames,
+        run_frames,
         {FRAMES: tf.TensorSpec([None, None, None, None, 3], tf.uint8)},
       ),
       f'{verb}_video_jpeg': (
-        of_jpeg,
+        run_jpeg,
         {FRAMES: tf.TensorSpec([None, None], tf.string)},
       ),
       f'{verb}_audio': (
-        of_sound,
+        run_sound,
         {
           WAVEFORM: tf.TensorSpec([None, None], tf.float32),
           SAMPLE_RATE: tf.TensorSpec([None], tf.int32),
         },
       ),
-      f'{verb}_text': (of_text, {TEXT: tf.TensorSpec([None], tf.string)}),
+      f'{verb}_text': (run_text, {TEXT: tf.TensorSpec([None], tf.string)}),
     }
     signatures = {}
     for name, (function, specs) in inputs.items():
@@ -319,12 +319,12 @@ class ServedModel(tf.Module):
     return signatures
 
   def _classify(self, model, value):
-    found = model({model.tower.input_name: value})
-    logits = found[classification.LOGITS]
+    outputs = model({model.tower.input_name: value})
+    logits = outputs[classification.LOGITS]
     return {
       classification.LOGITS: logits,
       classification.PROBABILITIES: model.probabilities(logits),
-      FEATURE: found[modalities.MODALITIES[model.modality].feature],
+      FEATURE: outputs[modalities.MODALITIES[model.modality].feature],
     }
 
 
@@ -353,7 +353,7 @@ def _check_sounds(waveforms, sample_rates):
       tf.reduce_all(
         (sample_rates >= MIN_SAMPLE_RATE) & (sample_rates <= MAX_SAMPLE_RATE)
       ),
-      f'`sample_rate` must be samples a second, in [{MIN_SAMPLE_RATE}, '
+      f'`sample_rate` must be samples per second, in [{MIN_SAMPLE_RATE}, '
       f'{MAX_SAMPLE_RATE}]. Received:',
       sample_rates,
     ),

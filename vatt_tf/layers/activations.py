@@ -1,4 +1,4 @@
-"""Activation functions by name, each as its value and its slope."""
+"""Activation functions by name, with their values and slopes."""
 
 from collections.abc import Callable
 import math
@@ -9,7 +9,7 @@ from vatt_tf.layers import recompute
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
-_CUBIC = 0.044715  # of the tanh approximation (Hendrycks and Gimpel, 2016)
+_CUBIC = 0.044715  # cubic term of the tanh form (Hendrycks and Gimpel, 2016)
 
 
 def _gelu(z):
@@ -39,17 +39,17 @@ _VALUES_AND_SLOPES = {'gelu': _gelu, 'gelu_tanh': _gelu_tanh, 'relu': _relu}
 def value_and_slope(
   name: str,
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-  """Looks up an activation function that gives its derivative too.
+  """Looks up an activation function together with its derivative.
 
   Args:
     name: `gelu` (exact), `gelu_tanh` or `relu`.
 
   Returns:
-    A function from a tensor to two like it, value and slope. Either costs
-    nothing in a graph that does not use it.
+    A function from a tensor to two tensors like it, value and slope. A graph
+    that uses only one of them does not compute the other.
 
   Raises:
-    ValueError: When there is no function of that name.
+    ValueError: There is no function of that name.
   """
   if name not in _VALUES_AND_SLOPES:
     raise ValueError(
@@ -60,18 +60,18 @@ def value_and_slope(
 
 
 def get(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-  """Looks an activation function up.
+  """Looks up an activation function.
 
   Args:
     name: `gelu` (exact), `gelu_tanh` or `relu`.
 
   Returns:
-    A function from a floating point tensor to one of the same shape and dtype.
-    It computes in float32 where the tensor has half precision, and keeps only
-    its input for the backward pass.
+    A function from a floating-point tensor to one of the same shape and dtype.
+    It computes in float32 if the tensor has half precision, and keeps only its
+    input for the backward pass.
 
   Raises:
-    ValueError: When there is no function of that name.
+    ValueError: There is no function of that name.
   """
   return recompute.elementwise(value_and_slope(name))
 

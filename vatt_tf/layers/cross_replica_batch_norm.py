@@ -11,29 +11,29 @@ from vatt_tf.core import collectives, tensor_utils
 class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
   """Batch normalisation over the rows of all replicas (paper, section 3.3).
 
-  N replicas of B / N rows compute what one replica of B rows does, gradients
-  included, also when they hold different numbers of valid rows. The variance
-  is that of the centred values, `mean((x - mean)^2)`, which keeps its digits
-  when the mean is large beside the deviation. It is the population variance
-  in the moving statistics too.
+  N replicas of B / N rows compute the same as one replica of B rows, gradients
+  included, even with different numbers of valid rows. The variance is computed
+  from centred values, `mean((x - mean)^2)`, which is precise even if the mean
+  is much larger than the deviation. The moving statistics also use the
+  population variance.
 
-  Statistics and outputs are computed in float32 under a half-precision
-  policy. A frozen layer (`trainable = False`) normalises with its moving
-  statistics and leaves them alone, also in training.
+  Statistics and outputs are computed in float32 under a half-precision policy.
+  A frozen layer (`trainable = False`) normalises with its moving statistics and
+  does not update them, also in training.
 
   Args:
     momentum: Share of the moving statistics that a step keeps, in [0, 1].
-    epsilon: Added to the variance, positive.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    epsilon: Number added to the variance, positive.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: (..., D) float, at least rank 2; D is static.
-    training: Bool. True normalises with the batch's statistics and moves the
-      moving ones; False normalises with the moving statistics.
-    mask: Shaped like leading axes of `x` (at most all but the last): the rows
-      that count in the statistics. None: all. Rows that do not count are
-      normalised like the others. Where no row of the global batch counts, the
-      moving statistics normalise and stay as they are.
+    training: Whether to normalise with the batch's statistics and to update the
+      moving ones, instead of normalising with the moving statistics.
+    mask: Bool mask of leading axes of `x` (at most all but the last): the rows
+      that count in the statistics. None means all. Rows that do not count are
+      also normalised. If no row of the global batch counts, the moving
+      statistics are used and not updated.
 
   Returns:
     (..., D), in the layer's compute dtype.
@@ -67,7 +67,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     self.supports_masking = True
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `gamma`, `beta`, `moving_mean`, `moving_variance`, each (D,)."""
+    """Creates `gamma`, `beta`, `moving_mean`, `moving_variance`, each (D,)."""
     input_shape = tf.TensorShape(input_shape)
     if input_shape.rank is None or input_shape.rank < 2:
       raise ValueError(
@@ -86,8 +86,8 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     }
     self.gamma = self.add_weight(name='gamma', initializer='ones', **arguments)
     self.beta = self.add_weight(name='beta', initializer='zeros', **arguments)
-    # Each replica moves its own copy, by the same all-reduced statistics: the
-    # copies stay equal with no exchange, and reading takes the first.
+    # Each replica updates its own copy with the same all-reduced statistics:
+    # the copies stay equal without communication, and reading uses the first.
     arguments.update(
       trainable=False,
       synchronization=tf.VariableSynchronization.ON_READ,
@@ -124,7 +124,7 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     return tf.cast(x * scale + self.beta, self.compute_dtype)
 
   def _global_statistics(self, x, mask):
-    """Two parts of the mean (D,), variance (D,) and number of rows ()."""
+    """The mean (D,) in two parts, the variance (D,) and the number of rows."""
     valid = _valid_rows(x, mask)  # (rows, 1)
     x = tf.reshape(x, [-1, x.shape[-1]])  # (rows, D)
     zero = tf.zeros([], x.dtype)
@@ -135,8 +135,8 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
       )
     )
     divisor = tf.maximum(count, 1)
-    # `centre` is the mean but for rounding. Around any constant the two sums
-    # below give the exact statistics, so no gradient need flow through it.
+    # `centre` is the mean up to rounding. The two sums below give the exact
+    # statistics around any constant, so it needs no gradient.
     centre = tf.stop_gradient(total / divisor)
     x = tf.where(valid, x - centre, zero)
     first, second = collectives.all_reduce_sum(
@@ -147,16 +147,16 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     return centre, offset, variance, count
 
   def _move(self, variable, old, new):
-    """Moves a moving statistic from `old` towards `new`."""
+    """Updates a moving statistic from `old` towards `new`."""
     new = tf.stop_gradient(new)
     variable.assign(old + (new - old) * (1 - self.momentum))
 
   def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
-    """The shape of `x`."""
+    """Returns the shape of `x`."""
     return tf.TensorShape(input_shape)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'momentum': self.momentum,
@@ -177,7 +177,7 @@ def _valid_rows(x, mask):
     or not mask.shape.is_compatible_with(x.shape[:rank])
   ):
     raise ValueError(
-      '`mask` must be shaped like leading axes of `x`, the last left out. '
+      '`mask` must be shaped like leading axes of `x`, without the last. '
       f'Received: mask.shape={mask.shape}, x.shape={x.shape}'
     )
   ones = [1] * (x.shape.rank - 1 - rank)

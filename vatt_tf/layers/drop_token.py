@@ -14,14 +14,14 @@ class DropToken(tf_keras.layers.Layer):
   """Keeps a random share of the tokens of each example (paper, section 3.2).
 
   In training each example keeps its own random `floor((1 - rate) * N)` tokens,
-  at least one: a static number. In inference everything is kept.
+  at least one, which is a static number. In inference all tokens are kept.
 
-  `sample` gives the kept positions alone, so that patches can be gathered
-  before they are projected and position embeddings alike.
+  `sample` returns only the kept positions, so that patches can be gathered
+  before they are projected, and position embeddings with the same positions.
 
   Args:
-    drop_token_rate: In [0, 1), the share dropped.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    drop_token_rate: Share of the tokens that are dropped, in [0, 1).
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: Tensor (B, N, ...), N static.
@@ -49,8 +49,8 @@ class DropToken(tf_keras.layers.Layer):
     self.drop_token_rate = drop_token_rate
 
   def num_kept(self, num_tokens: int) -> int:
-    """The number of tokens kept in training of `num_tokens` (both ints)."""
-    # Rounded, since (1 - 0.9) * 10 is a little less than 1 in floating point.
+    """Returns the number of tokens that training keeps of `num_tokens`."""
+    # Rounding is needed, because (1 - 0.9) * 10 is slightly less than 1.
     share = round((1 - self.drop_token_rate) * num_tokens, 6)
     return max(1, math.floor(share))
 
@@ -64,14 +64,14 @@ class DropToken(tf_keras.layers.Layer):
     """Draws which tokens are kept.
 
     Args:
-      num_rows: Int or scalar int32 tensor, B.
-      num_tokens: N.
+      num_rows: Number B of rows.
+      num_tokens: Number N of tokens.
       training: Whether dropout and DropToken apply.
       rng: `randomness.Rng` or None.
 
     Returns:
-      (B, K) int32, different positions in [0, N) in random order; None where
-      all tokens are kept.
+      (B, K) int32, different positions in [0, N) in random order; None if all
+      tokens are kept.
     """
     if not training or self.drop_token_rate == 0:
       return None
@@ -94,5 +94,5 @@ class DropToken(tf_keras.layers.Layer):
     return x if keep is None else tf.gather(x, keep, batch_dims=1)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {**super().get_config(), 'drop_token_rate': self.drop_token_rate}

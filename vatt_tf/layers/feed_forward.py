@@ -11,19 +11,19 @@ from vatt_tf.layers import activations, multi_head_attention, recompute
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class FeedForward(tf_keras.layers.Layer):
-  """Two linear maps with an activation between (paper, section 3.1.2).
+  """Two linear maps with an activation between them (paper, section 3.1.2).
 
-  Gated (T5 v1.1): `wo(activation(wi(x)) * wi_linear(x))`.
+  The gated form (T5 v1.1) is `wo(activation(wi(x)) * wi_linear(x))`.
 
   Args:
     d_ff: Inner width.
     activation: `gelu` (exact), `gelu_tanh` or `relu`.
     is_gated: Whether the feed-forward is gated.
     use_bias: Whether linear maps have biases.
-    dropout_rate: In [0, 1), after the activation.
-    initializer: `glorot_uniform`, or `t5`: normal with deviation D^-1/2, and
-      d_ff^-1/2 for `wo`.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    dropout_rate: Dropout rate after the activation, in [0, 1).
+    initializer: `glorot_uniform`, or `t5` for normals with deviation D^-1/2,
+      and d_ff^-1/2 for `wo`.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: (B, N, D).
@@ -67,7 +67,7 @@ class FeedForward(tf_keras.layers.Layer):
     self._value_and_slope = activations.value_and_slope(activation)
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `wi` and `wi_linear` (gated), (D, d_ff), and `wo`, (d_ff, D)."""
+    """Creates `wi` and `wi_linear` (gated), (D, d_ff), and `wo`, (d_ff, D)."""
     width = int(input_shape[-1])
     names = ['wi', 'wi_linear', 'wo'] if self.is_gated else ['wi', 'wo']
     for name in names:
@@ -105,7 +105,7 @@ class FeedForward(tf_keras.layers.Layer):
     return tf.nn.bias_add(y, self.wo.bias) if self.use_bias else y
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'd_ff': self.d_ff,

@@ -13,21 +13,21 @@ from vatt_tf.layers import recompute
 class LayerNorm(tf_keras.layers.Layer):
   """Normalises the last axis to mean 0 and variance 1, then scales and shifts.
 
-  The backward pass keeps the input and two numbers a row (Ba et al., 2016;
+  The backward pass keeps the input and two numbers per row (Ba et al., 2016;
   pre-normalisation of the encoder: VATT paper, section 3.1.2).
 
   Args:
-    epsilon: Added to the variance.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    epsilon: Number added to the variance.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: Floating point tensor (..., D), D static.
+    x: Floating-point tensor (..., D), D static.
 
   Returns:
     A tensor like `x` in the compute dtype; inside, everything is float32.
 
   Raises:
-    ValueError: When `epsilon` is not positive.
+    ValueError: `epsilon` is not positive.
 
   Example:
     >>> LayerNorm()(tf.constant([[1.0, 3.0]])).numpy().round(3)
@@ -44,7 +44,7 @@ class LayerNorm(tf_keras.layers.Layer):
     self.supports_masking = True
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `gamma` and `beta`, each (D,)."""
+    """Creates `gamma` and `beta`, each (D,)."""
     width = int(input_shape[-1])
     arguments = {
       'shape': [width],
@@ -70,5 +70,5 @@ class LayerNorm(tf_keras.layers.Layer):
     return recompute.normalized(forward, x, gamma, beta)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {**super().get_config(), 'epsilon': self.epsilon}

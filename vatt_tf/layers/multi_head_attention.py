@@ -11,7 +11,7 @@ from vatt_tf.layers import recompute
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class MultiHeadAttention(tf_keras.layers.Layer):
-  """Self-attention (paper, section 3.1.2), of the ViT or of the T5 form.
+  """Self-attention (paper, section 3.1.2) in ViT's or T5's form.
 
   Attention probabilities, by far the largest tensors of the model, are
   computed again in the backward pass instead of kept.
@@ -19,19 +19,19 @@ class MultiHeadAttention(tf_keras.layers.Layer):
   Args:
     num_heads: Number of attention heads.
     d_kv: Width of a head.
-    use_bias: Biases of the four projections (ViT: yes, T5: no).
-    use_scale: Logits times d_kv^-1/2 (ViT: yes, T5: no).
-    dropout_rate: In [0, 1), of the attention probabilities.
+    use_bias: Whether the four projections have biases (ViT: yes, T5: no).
+    use_scale: Whether logits are scaled by d_kv^-1/2 (ViT: yes, T5: no).
+    dropout_rate: Dropout rate of the attention probabilities, in [0, 1).
     initializer: `glorot_uniform`, or `t5` for T5's own: normal, with
       deviations (D * d_kv)^-1/2 for q, D^-1/2 for k and v,
       (num_heads * d_kv)^-1/2 for o.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: Tokens (B, N, D).
-    mask: (B, N) bool, the tokens that may be attended to, at least one a row;
-      None: all.
-    bias: (1, num_heads, N, N) added to the logits, or None.
+    mask: (B, N) bool: the tokens that may be attended to, at least one per row.
+      None means all.
+    bias: (1, num_heads, N, N): bias of the logits, or None.
     num_outputs: Compute outputs for the first `num_outputs` tokens only; None
       means all.
     training: Whether dropout and DropToken apply.
@@ -78,7 +78,7 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     self.initializer = initializer
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `q`, `k`, `v`, (D, num_heads * d_kv), and `o`, the transposed."""
+    """Creates `q`, `k`, `v`, (D, num_heads * d_kv), and `o`, the transposed."""
     width = int(input_shape[-1])
     inner = self.num_heads * self.d_kv
     deviations = {
@@ -142,7 +142,7 @@ class MultiHeadAttention(tf_keras.layers.Layer):
     return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]))
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'num_heads': self.num_heads,
@@ -157,7 +157,7 @@ class MultiHeadAttention(tf_keras.layers.Layer):
 def kernel_initializer(
   name: str, deviation: float
 ) -> tf_keras.initializers.Initializer:
-  """Looks up how a kernel is initialised.
+  """Looks up the initializer of a kernel.
 
   Args:
     name: `glorot_uniform` or `t5`.
@@ -167,7 +167,7 @@ def kernel_initializer(
     A `tf_keras.initializers.Initializer`.
 
   Raises:
-    ValueError: For another name.
+    ValueError: The name is unknown.
   """
   if name == 'glorot_uniform':
     return tf_keras.initializers.GlorotUniform()
@@ -188,16 +188,16 @@ def attend(
   dropout_rate: float = 0.0,
   rng: randomness.Rng | None = None,
 ) -> tf.Tensor:
-  """Dot-product attention, `dropout(softmax(q k^T + bias)) v`.
+  """Computes dot-product attention, `dropout(softmax(q k^T + bias)) v`.
 
   Args:
-    q: (B, heads, M, d_kv) floating point.
+    q: (B, heads, M, d_kv) floating-point.
     k: (B, heads, N, d_kv) like `q`.
     v: (B, heads, N, d_kv) like `q`.
-    mask: (B, N) bool, the keys that may be attended to; None means all.
-    bias: (1, heads, M, N), or None.
-    dropout_rate: In [0, 1), of the probabilities.
-    rng: None draws a fresh key.
+    mask: (B, N) bool: the keys that may be attended to. None means all.
+    bias: (1, heads, M, N): bias of the logits, or None.
+    dropout_rate: Dropout rate of the probabilities, in [0, 1).
+    rng: `randomness.Rng`, or None to draw a fresh key.
 
   Returns:
     (B, heads, M, d_kv) in the dtype of `q`.

@@ -21,18 +21,19 @@ class PatchTokenizer(tf_keras.layers.Layer):
 
   Args:
     d_model: Width of the tokens.
-    patch_size: Tuple of ints, one an axis between the batch and the channels.
-    use_padding: Bool. True pads the end of an axis with zeros to a multiple of
-      the patch size (spectrograms); False raises an error instead.
-    input_rms: Root mean square that values of the input usually have. The
-      kernel's initial values then give tokens of unit variance, which weigh as
-      much as positions. None: glorot uniform.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    patch_size: Size of a patch along each axis between the batch and the
+      channels.
+    use_padding: Whether to pad the end of an axis with zeros to a multiple of
+      the patch size (spectrograms), instead of raising an error.
+    input_rms: Usual root mean square of the input's values. The kernel's
+      initial values then give tokens of unit variance, which weigh as much as
+      positions. None means glorot uniform.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: Tensor (B, S_1, ..., S_n, C), all but B static.
-    keep: (B, K) int32, the patches to project, or None for all. The others are
-      neither copied nor projected.
+    keep: (B, K) int32: numbers of the patches to project, or None for all. The
+      others are neither copied nor projected.
 
   Returns:
     (B, N, d_model), or (B, K, d_model) with `keep`. N is the product of
@@ -54,14 +55,14 @@ class PatchTokenizer(tf_keras.layers.Layer):
     input_rms: float | None = None,
     **kwargs: Any,
   ):
-    # The input is cast after the patches are picked, not as a whole.
+    # The input is cast after the patches are chosen, not as a whole.
     super().__init__(autocast=False, **kwargs)
     patch_size = tuple(patch_size)
     if not patch_size or any(
       not isinstance(size, int) or size < 1 for size in patch_size
     ):
       raise ValueError(
-        '`patch_size` must be positive integers, one an axis. '
+        '`patch_size` must have one positive integer per axis. '
         f'Received: patch_size={patch_size}'
       )
     if input_rms is not None and input_rms <= 0:
@@ -103,7 +104,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
     return tuple(-(-s // p) for s, p in zip(sizes, self.patch_size))
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `kernel`, (patch values, d_model), and `bias`, (d_model,)."""
+    """Creates `kernel`, (patch values, d_model), and `bias`, (d_model,)."""
     num_values = math.prod(self.patch_size) * int(input_shape[-1])
     initializer = 'glorot_uniform'
     if self.input_rms is not None:
@@ -143,7 +144,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
     num_rows = tensor_utils.shape_list(x)[0]
     sizes = [g * p for g, p in zip(grid, self.patch_size)]
     if sizes != x.shape[1:-1].as_list():
-      ends = [size - given for size, given in zip(sizes, x.shape[1:-1])]
+      ends = [size - length for size, length in zip(sizes, x.shape[1:-1])]
       x = tf.pad(x, [[0, 0], *([0, end] for end in ends), [0, 0]])
     num_patches = math.prod(grid)
     num_values = math.prod(self.patch_size) * channels
@@ -163,7 +164,7 @@ class PatchTokenizer(tf_keras.layers.Layer):
     return tf.reshape(x, [num_rows, keep.shape[1], num_values])
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'd_model': self.d_model,
@@ -174,10 +175,10 @@ class PatchTokenizer(tf_keras.layers.Layer):
 
 
 def _runs_of_patches(grid, patch_size):
-  """(N, runs of a patch) int32: which runs of memory make up each patch.
+  """The numbers of the memory runs of each patch: (N, runs per patch) int32.
 
   A run holds the values of a patch along the last axis; runs are numbered in
-  the order in which they lie in memory.
+  memory order.
   """
   rank = len(grid)
   sizes = [g * p for g, p in zip(grid[:-1], patch_size[:-1])] + [grid[-1]]

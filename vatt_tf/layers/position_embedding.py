@@ -22,79 +22,79 @@ _AXES = {
 def interpolation_matrix(
   table_shape: Sequence[int], grid: Sequence[int]
 ) -> np.ndarray:
-  """The matrix that reads a position table at a grid of another size.
+  """Returns the matrix that reads a position table at a grid of another size.
 
-  A polyharmonic spline, phi(r) = r^3 and an affine term, goes through the
+  A polyharmonic spline, phi(r) = r^3 and an affine term, passes through the
   table's rows at positions i / n_table. Along an axis that is larger than the
-  table it is read at j / n_input; along another one at the table's first rows.
-  The spline is linear in the table, so that reading it is a matrix product.
+  table, it is read at j / n_input; along other axes, at the table's first rows.
+  The spline is linear in the table, so reading it is a matrix product.
 
   Args:
-    table_shape: Tuple of ints, rows of the table along each axis.
-    grid: Tuple of ints, positions of the input along each axis.
+    table_shape: Rows of the table along each axis.
+    grid: Positions of the input along each axis.
 
   Returns:
     Float64 array (positions of the grid, rows of the table); do not change it.
   """
-  known, wanted = [], []
+  table_axes, grid_axes = [], []
   for rows, positions in zip(table_shape, grid):
     if rows == 1:  # nothing varies along this axis
-      known.append(np.zeros(1))
-      wanted.append(np.zeros(positions))
+      table_axes.append(np.zeros(1))
+      grid_axes.append(np.zeros(positions))
     else:
-      known.append(np.arange(rows) / rows)
-      wanted.append(np.arange(positions) / max(rows, positions))
+      table_axes.append(np.arange(rows) / rows)
+      grid_axes.append(np.arange(positions) / max(rows, positions))
   varying = [axis for axis, rows in enumerate(table_shape) if rows > 1]
 
   def points(axes):
-    """(points, varying axes) coordinates in row-major order."""
+    """The coordinates of all points in row-major order: (points, axes)."""
     mesh = np.meshgrid(*axes, indexing='ij')
     return np.stack([np.ravel(m) for m in mesh], 1)[:, varying]
 
-  def basis(at, centres):
-    """Spline and affine basis functions at points, one a column."""
-    distance = np.linalg.norm(at[:, None] - centres[None], axis=-1)
-    return np.concatenate([distance**3, at, np.ones([len(at), 1])], 1)
+  def basis(x, centres):
+    """The spline and affine basis functions at points x, one per column."""
+    distance = np.linalg.norm(x[:, None] - centres[None], axis=-1)
+    return np.concatenate([distance**3, x, np.ones([len(x), 1])], 1)
 
-  known, wanted = points(known), points(wanted)
-  num_known, num_affine = len(known), len(varying) + 1
-  system = np.zeros([num_known + num_affine] * 2)
-  system[:num_known] = basis(known, known)
-  system[num_known:, :num_known] = system[:num_known, num_known:].T
-  values = np.eye(num_known + num_affine, num_known)
-  return basis(wanted, known) @ np.linalg.solve(system, values)
+  table_points, grid_points = points(table_axes), points(grid_axes)
+  num_rows, num_affine = len(table_points), len(varying) + 1
+  system = np.zeros([num_rows + num_affine] * 2)
+  system[:num_rows] = basis(table_points, table_points)
+  system[num_rows:, :num_rows] = system[:num_rows, num_rows:].T
+  values = np.eye(num_rows + num_affine, num_rows)
+  return basis(grid_points, table_points) @ np.linalg.solve(system, values)
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class PositionEmbedding(tf_keras.layers.Layer):
   """Adds learned position embeddings to tokens (paper, section 3.1.1).
 
-  `separable`: one table an axis; the embedding of a position is the sum of its
-  rows. `full`: one table with a row for each position. The result passes a
-  LayerNorm before it is added, if `use_layer_norm`.
+  `separable` has one table per axis; the embedding of a position is the sum of
+  its rows. `full` has one table with a row for each position. With
+  `use_layer_norm`, a LayerNorm follows before the result is added.
 
-  An input that is larger than a table along an axis reads it interpolated; a
-  smaller one takes the first rows.
+  For an input that is larger than a table along an axis, the table is
+  interpolated; a smaller input uses the first rows.
 
   Args:
-    table_shape: Tuple of ints, rows of the tables along each axis: video (T, H,
-      W), spectrogram (T, F), waveform and text (T,).
+    table_shape: Rows of the tables along each axis: video (T, H, W),
+      spectrogram (T, F), waveform and text (T,).
     form: `separable` or `full`.
     use_layer_norm: Whether a LayerNorm follows the sum of the tables.
-    epsilon: Of the LayerNorm.
+    epsilon: Number added to the variance of the LayerNorm.
     interpolation: `exact`, the spline through the table, which is solved in
       float64 once for all values (see `interpolation_matrix`); or `release`,
       for `separable` tables: the same spline with the rounding errors of the
       released code, which solves in float32 (see `released_spline`). Errors
       grow with the number of rows: `release` is for the numbers that a
       released checkpoint had there, at inputs larger than its tables.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: Tokens (B, N, D), or (B, K, D) with `keep`.
     grid: Tuple of ints, positions along each axis; their product is N. None:
       (N,), for one axis.
-    keep: (B, K) int32, the positions of the tokens of `x`; None: all.
+    keep: (B, K) int32: positions of the tokens of `x`. None means all.
 
   Returns:
     A tensor like `x` in the compute dtype.
@@ -148,7 +148,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
       self.norm = layer_norm.LayerNorm(epsilon, name='norm', dtype='float32')
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes a table an axis, (rows, D), or `full`, (all rows, D)."""
+    """Creates a table per axis, (rows, D), or `full`, (all rows, D)."""
     width = int(input_shape[-1])
     if self.form == 'full':
       rows = {'full': math.prod(self.table_shape)}
@@ -180,19 +180,19 @@ class PositionEmbedding(tf_keras.layers.Layer):
       positions = tf.gather(positions, keep)  # (B, K, D)
     if positions.shape[-2] != x.shape[1]:
       raise ValueError(
-        '`grid` must hold as many positions as `x` has tokens. '
+        '`grid` must have as many positions as `x` has tokens. '
         f'Received: grid={grid}, x.shape={x.shape}'
       )
     return x + positions
 
   def positions(self, grid: Sequence[int]) -> tf.Tensor:
-    """The embeddings of all positions of a grid.
+    """Returns the embeddings of all positions of a grid.
 
     Args:
-      grid: Tuple of ints, positions along each axis.
+      grid: Number of positions along each axis.
 
     Returns:
-      (N, D) float32, the first axis of the grid slowest.
+      (N, D) float32, in row-major order of the grid.
 
     Raises:
       ValueError: `grid` has another number of axes than the tables.
@@ -222,7 +222,7 @@ class PositionEmbedding(tf_keras.layers.Layer):
     return self.norm(total) if self.use_layer_norm else total
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'table_shape': self.table_shape,
@@ -234,11 +234,11 @@ class PositionEmbedding(tf_keras.layers.Layer):
 
 
 def _read(table, table_shape, grid, interpolation='exact'):
-  """Rows of a table for each position of a grid: (positions, D)."""
+  """The rows of a table for each position of a grid: (positions, D)."""
   table = tf.convert_to_tensor(table)
   if grid == table_shape:
     return table
-  if all(wanted <= rows for wanted, rows in zip(grid, table_shape)):
+  if all(size <= rows for size, rows in zip(grid, table_shape)):
     rows = np.arange(math.prod(table_shape), dtype=np.int32)
     rows = rows.reshape(table_shape)[tuple(slice(n) for n in grid)]
     return tf.gather(table, rows.ravel())

@@ -19,36 +19,35 @@ _FORMS = ('disjoint', 'fine_and_coarse', 'shared')
 class ProjectionHead(tf_keras.layers.Layer):
   """Maps pooled features to embeddings to compare (paper, section 3.3).
 
-  `fine_and_coarse`: video and audio meet in a fine space of `d_va` numbers,
-  which a further map carries into the coarse space of `d_vt` numbers, where
-  text is.
+  `fine_and_coarse`: video and audio share a fine space of width `d_va`, which
+  another map projects to the coarse space of width `d_vt`, which text shares.
 
       video -> Dense -> BN -> ReLU -> Dense -> BN = video_va
       video_va -> ReLU -> Dense -> BN = video_vt
       audio -> Dense = audio_va           text -> Dense = text_vt
 
-  The second map takes sound to text too (`audio_vt`), though it is not trained
-  for that unless `pairs` has `audio_text`. Sound passes its batch norm with the
-  moving statistics, in training as well, so that it goes through the very map
-  that inference uses, and does not disturb the statistics of video.
+  The second map also projects sound to the space of text (`audio_vt`), though
+  it is trained for that only if `pairs` has `audio_text`. For sound, its batch
+  norm uses the moving statistics, also in training, so that sound is projected
+  as in inference and does not change the statistics of video.
 
-  `shared`: each modality ReLU -> Dense -> BN into one space of `d_va` numbers.
-  `disjoint`: the same form, but the video-audio and the video-text space have
-  nothing in common, and video has a map into each.
+  `shared`: each modality has ReLU -> Dense -> BN into one space of width
+  `d_va`. `disjoint`: the same form, but the video-audio and the video-text
+  space are separate, and video has a map into each.
 
-  Everything is in float32 by default. Batch norm takes its statistics over the
-  clips (captions) that the masks name, over all replicas.
+  Everything is in float32 by default. The statistics of batch norm are computed
+  over the clips (captions) whose masks are true, over all replicas.
 
   Args:
     form: `fine_and_coarse`, `shared` or `disjoint`.
     d_va: Width of the video-audio space.
     d_vt: Width of the video-text space; `shared` does not use it.
-    pairs: The pairs of modalities that are compared, of
-      `core.modalities.PAIRS`. Maps that no comparison uses are not made.
-      `disjoint` takes no `audio_text`.
-    momentum: Of the batch norms.
-    epsilon: Of the batch norms.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    pairs: Pairs of modalities that are compared, of `core.modalities.PAIRS`.
+      Maps that no comparison uses are not created. `disjoint` does not allow
+      `audio_text`.
+    momentum: Momentum of the batch norms.
+    epsilon: Number added to the variance of the batch norms.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     features: Dictionary with any of `video_feature` (B, D), `audio_feature` (B,
@@ -92,7 +91,7 @@ class ProjectionHead(tf_keras.layers.Layer):
     modalities.check_pairs(pairs)
     if form == 'disjoint' and modalities.AUDIO_TEXT in pairs:
       raise ValueError(
-        'The `disjoint` spaces have none for sound and text: choose another '
+        'The form `disjoint` has no space for sound and text: choose another '
         f'`form`, or no audio-text term. Received: pairs={pairs}'
       )
     self.form = form
@@ -106,10 +105,10 @@ class ProjectionHead(tf_keras.layers.Layer):
     self.epsilon = epsilon
 
   def build(self, input_shape: Mapping[str, tf.TensorShape]) -> None:
-    """Makes the maps of the modalities that are in use.
+    """Creates the maps of the modalities that are in use.
 
     Args:
-      input_shape: Dictionary from the names of features to their shapes.
+      input_shape: Shapes of the features by name.
     """
     used = modalities.of_pairs(self.pairs)
     use_video, use_audio, use_text = (
@@ -292,7 +291,7 @@ class ProjectionHead(tf_keras.layers.Layer):
     return {feature_names.TEXT_VT: z}
 
   def flops(self, modality: str) -> dict[str, int]:
-    """FLOPs of the forward pass on one feature.
+    """Returns the FLOPs of the forward pass on one feature.
 
     Args:
       modality: `video`, `audio` or `text`.
@@ -316,7 +315,7 @@ class ProjectionHead(tf_keras.layers.Layer):
     )
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'form': self.form,

@@ -1,12 +1,12 @@
-"""Gradients that compute again what differentiation would keep.
+"""Gradients that recompute the tensors that differentiation would keep.
 
 Differentiated op by op, an encoder layer keeps every tensor between its input
 and its output; the attention probabilities and the activations of the
 feed-forward are the largest tensors of the model. The functions here keep their
 inputs, and at most a few numbers per row, and compute the rest again in the
-backward pass. Their values and gradients are those of the plain mathematics in
-the layers that call them, random numbers included: the same key draws the same
-numbers.
+backward pass. Values and gradients equal those of the plain formulas in the
+layers that call them, random numbers included, because the same key draws the
+same numbers.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from vatt_tf.core import randomness, tensor_utils
 
 
 def fixed_key(rng: randomness.Rng | None) -> randomness.Rng:
-  """Returns `rng`, or where it is None a fresh key that can be drawn twice."""
+  """Returns `rng`, or if it is None, a fresh key that can be used twice."""
   if rng is not None:
     return rng
   seed = tf.random.uniform([], maxval=2**31 - 1, dtype=tf.int32)
@@ -27,13 +27,13 @@ def fixed_key(rng: randomness.Rng | None) -> randomness.Rng:
 def recomputed(
   function: Callable[..., tf.Tensor], rng: randomness.Rng | None
 ) -> Callable[..., tf.Tensor]:
-  """Wraps a function so that the backward pass computes all of it again.
+  """Wraps a function so that the backward pass computes it again.
 
-  This is `tf.recompute_grad` with random numbers that are drawn again too.
+  This is `tf.recompute_grad` that also repeats random numbers.
 
   Args:
-    function: Maps a key (`Rng` or None) and tensors to a tensor.
-    rng: The key.
+    function: Function from a key (`Rng` or None) and tensors to a tensor.
+    rng: Key of the random numbers.
 
   Returns:
     A function of the tensors.
@@ -44,10 +44,10 @@ def recomputed(
     def grad(upstream, variables=()):
       zero = tensor_utils.zero_after(upstream)
       with tf.GradientTape() as tape:
-        again = [x + tf.cast(zero, x.dtype) for x in inputs]
-        tape.watch(again)
-        y = function(randomness.after(upstream, rng), *again)
-      gradients = tape.gradient(y, [*again, *variables], upstream)
+        delayed = [x + tf.cast(zero, x.dtype) for x in inputs]
+        tape.watch(delayed)
+        y = function(randomness.after(upstream, rng), *delayed)
+      gradients = tape.gradient(y, [*delayed, *variables], upstream)
       return gradients[: len(inputs)], gradients[len(inputs) :]
 
     return function(rng, *inputs), grad
@@ -58,14 +58,14 @@ def recomputed(
 def elementwise(
   value_and_slope: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-  """Makes a function whose backward pass keeps its input alone.
+  """Makes a function whose backward pass keeps only its input.
 
   Args:
-    value_and_slope: Maps a tensor to the values of an elementwise function and
-      to its derivative there.
+    value_and_slope: Function from a tensor to the values and the derivatives of
+      an elementwise function.
 
   Returns:
-    A function from a floating point tensor to one of the same shape and dtype,
+    A function from a floating-point tensor to one of the same shape and dtype,
     which computes in float32 where the tensor has half precision.
   """
 
@@ -74,7 +74,8 @@ def elementwise(
     wide = tensor_utils.accumulation_dtype(x.dtype)
 
     def grad(upstream):
-      # So that this is computed again, not taken (and kept) from below.
+      # The dependency prevents TensorFlow from reusing (and keeping) the
+      # values of the forward pass below.
       with tf.control_dependencies([upstream]):
         _, slope = value_and_slope(tf.cast(x, wide))
       return tf.cast(tf.cast(upstream, wide) * slope, x.dtype)
@@ -91,12 +92,12 @@ def normalized(
   gamma: tf.Tensor,
   beta: tf.Tensor,
 ) -> tf.Tensor:
-  """Layer normalisation that keeps its input and two numbers per row.
+  """Computes layer normalisation, and keeps its input and two numbers per row.
 
   Args:
-    forward: Maps `x` in float32, `gamma` and `beta` to the output, the mean
-      (..., 1) and the inverse standard deviation (..., 1).
-    x: (..., D) floating point.
+    forward: Function from `x` in float32, `gamma` and `beta` to the output, the
+      mean (..., 1) and the inverse standard deviation (..., 1).
+    x: (..., D) floating-point.
     gamma: (D,) float32.
     beta: (D,) float32.
 
@@ -109,7 +110,8 @@ def normalized(
     value, mean, scale = forward(tf.cast(x, gamma.dtype), gamma, beta)
 
     def grad(upstream):
-      # So that this is computed again, not taken (and kept) from above.
+      # The dependency prevents TensorFlow from reusing (and keeping) the
+      # values of the forward pass above.
       with tf.control_dependencies([upstream]):
         unit = (tf.cast(x, gamma.dtype) - mean) * scale
       upstream = tf.cast(upstream, gamma.dtype)
@@ -136,17 +138,19 @@ def attended(
   dropout_rate: float,
   rng: randomness.Rng | None,
 ) -> tf.Tensor:
-  """`dropout(probabilities(q, k, bias)) v`, keeping q, k, v and the result.
+  """Computes `dropout(probabilities(q, k, bias)) v`, and keeps no probability.
+
+  The backward pass keeps q, k, v and the result.
 
   Args:
-    probabilities: Maps `q`, `k` and `bias` to softmax(q k^T + bias), of shape
-      (B, heads, M, N), in float32.
-    q: (B, heads, M, d_kv) floating point.
+    probabilities: Function from `q`, `k` and `bias` to softmax(q k^T + bias),
+      (B, heads, M, N) float32.
+    q: (B, heads, M, d_kv) floating-point.
     k: (B, heads, N, d_kv) like `q`.
     v: (B, heads, N, d_kv) like `q`.
     bias: (1, heads, M, N), or None.
-    dropout_rate: In [0, 1), of the probabilities.
-    rng: None draws a fresh key.
+    dropout_rate: Dropout rate of the probabilities, in [0, 1).
+    rng: `randomness.Rng`, or None to draw a fresh key.
 
   Returns:
     (B, heads, M, d_kv) in the dtype of `q`.
@@ -166,10 +170,10 @@ def attended(
     def grad(d_context):
       zero = tensor_utils.zero_after(d_context)
       p = probabilities(q + tf.cast(zero, q.dtype), k, *bias)
-      again = randomness.after(d_context, rng) if dropout_rate else None
-      dropped = drop(tf.cast(p, q.dtype), again)
+      delayed_rng = randomness.after(d_context, rng) if dropout_rate else None
+      dropped = drop(tf.cast(p, q.dtype), delayed_rng)
       d_v = tf.matmul(dropped, d_context, transpose_a=True)
-      d_p = drop(tf.matmul(d_context, v, transpose_b=True), again)
+      d_p = drop(tf.matmul(d_context, v, transpose_b=True), delayed_rng)
       # The sum of p * d_p over the keys, without a tensor of their size.
       along = tf.reduce_sum(
         tf.cast(context, wide) * tf.cast(d_context, wide), -1, keepdims=True
@@ -196,14 +200,15 @@ def activated_projection(
   dropout_rate: float,
   rng: randomness.Rng | None,
 ) -> tf.Tensor:
-  """`dropout(activation(hidden)) kernel`, keeping `hidden` alone.
+  """Computes `dropout(activation(hidden)) kernel`, and keeps only `hidden`.
 
   Args:
-    value_and_slope: Maps a tensor to the activations and to their derivative.
-    hidden: (B, N, d_ff) floating point, by far the widest tensor of a layer.
+    value_and_slope: Function from a tensor to the activations and their
+      derivatives.
+    hidden: (B, N, d_ff) floating-point, by far the widest tensor of a layer.
     kernel: (d_ff, D) like `hidden`.
-    dropout_rate: In [0, 1), of the activations.
-    rng: None draws a fresh key.
+    dropout_rate: Dropout rate of the activations, in [0, 1).
+    rng: `randomness.Rng`, or None to draw a fresh key.
 
   Returns:
     (B, N, D) in the dtype of `hidden`.
@@ -224,13 +229,13 @@ def activated_projection(
     def grad(upstream):
       with tf.control_dependencies([upstream]):
         value, slope = value_and_slope(tf.cast(hidden, wide))
-      again = randomness.after(upstream, rng) if dropout_rate else None
+      delayed_rng = randomness.after(upstream, rng) if dropout_rate else None
       rows = tf.reshape(upstream, [-1, upstream.shape[-1]])  # (B * N, D)
-      inputs = tf.reshape(drop(value, again), [-1, width])
+      inputs = tf.reshape(drop(value, delayed_rng), [-1, width])
       d_kernel = tf.matmul(inputs, rows, transpose_a=True)
       d_value = tf.matmul(rows, kernel, transpose_b=True)  # (B * N, d_ff)
       d_value = tf.reshape(d_value, tensor_utils.shape_list(hidden))
-      d_hidden = tf.cast(drop(d_value, again), wide) * slope
+      d_hidden = tf.cast(drop(d_value, delayed_rng), wide) * slope
       return tf.cast(d_hidden, hidden.dtype), d_kernel
 
     value, _ = value_and_slope(tf.cast(hidden, wide))

@@ -1,4 +1,4 @@
-"""Relative position bias of T5."""
+"""The relative position bias of T5."""
 
 import math
 from typing import Any
@@ -11,16 +11,16 @@ import tf_keras
 def relative_buckets(
   offsets: tf.Tensor, num_buckets: int, max_distance: int
 ) -> tf.Tensor:
-  """Puts relative positions into the buckets of T5's encoder.
+  """Maps relative positions to the buckets of T5's encoder.
 
   Half of the buckets are for keys after the query, half for keys before it. In
-  each half the small distances have a bucket each, larger ones share buckets
-  that grow logarithmically up to `max_distance`.
+  each half, each small distance has a bucket, and larger ones share buckets
+  whose size grows logarithmically up to `max_distance`.
 
   Args:
-    offsets: Integer array, key position minus query position.
-    num_buckets: All buckets, even, at least 4.
-    max_distance: From here on everything is in the last bucket.
+    offsets: Integers: key position minus query position.
+    num_buckets: Number of all buckets, even, at least 4.
+    max_distance: Distance from which all offsets are in the last bucket.
 
   Returns:
     Int32 array like `offsets`, in [0, num_buckets).
@@ -29,7 +29,7 @@ def relative_buckets(
   half = num_buckets // 2
   num_exact = half // 2
   distance = np.abs(offsets)
-  # float32, as in T5: bucket edges at exact powers depend on the rounding.
+  # Use float32, as T5 does: bucket edges at exact powers depend on rounding.
   ratio = np.log(
     np.maximum(distance, 1).astype(np.float32) / np.float32(num_exact)
   ) / np.float32(math.log(max_distance / num_exact))
@@ -42,16 +42,16 @@ def relative_buckets(
 class RelativePositionBias(tf_keras.layers.Layer):
   """A learned bias of attention logits for each head and relative position.
 
-  T5's encoder (Raffel et al., 2020); in VATT the text tower of the
-  modality-specific model (paper, section 3.1.2). Its table is made once and
-  shared by all layers.
+  T5's encoder has it (Raffel et al., 2020), and in VATT the text tower of the
+  modality-specific model (paper, section 3.1.2). All layers share its table.
 
   Args:
     num_heads: Number of attention heads.
-    num_buckets: Even, at least 4.
-    max_distance: Above `num_buckets // 4`. T5: 128; the release: 64.
-    initializer: Of the table.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    num_buckets: Number of buckets, even, at least 4.
+    max_distance: Distance from which all offsets are in the last bucket, above
+      `num_buckets // 4` (128 in T5, 64 in the release).
+    initializer: Initializer of the table.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: Tensor (B, N, D), N static. Only its length is used.
@@ -92,7 +92,7 @@ class RelativePositionBias(tf_keras.layers.Layer):
     self.initializer = tf_keras.initializers.get(initializer)
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `embeddings`, (num_buckets, num_heads)."""
+    """Creates `embeddings`, (num_buckets, num_heads)."""
     self.embeddings = self.add_weight(
       name='embeddings',
       shape=[self.num_buckets, self.num_heads],
@@ -117,7 +117,7 @@ class RelativePositionBias(tf_keras.layers.Layer):
     return tf.transpose(bias, [2, 0, 1])[None]  # (1, num_heads, N, N)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'num_heads': self.num_heads,

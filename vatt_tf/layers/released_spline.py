@@ -1,10 +1,10 @@
 """The spline through a position table, with the rounding of the released code.
 
 The release solves for it in float32. The linear system is badly conditioned,
-and what is lost depends on the order of each sum and on the last bit of each
-coefficient: one bit that differs changes the result as much as float64 does. So
-all of it is computed here in one order, which gives the values of the release
-on every CPU and with every TensorFlow.
+and the error depends on the order of each sum and on the last bit of each
+coefficient: one different bit changes the result as much as float64 does.
+Everything here is therefore computed in a fixed order, which gives the values
+of the release on every CPU and with every TensorFlow.
 """
 
 import math
@@ -12,15 +12,15 @@ import math
 import numpy as np
 import tensorflow as tf
 
-# From more rows on the released spline is made of rounding errors.
+# With more rows than this, the released spline consists of rounding errors.
 _MAX_ORDERED_ROWS = 64
 
-# The release raises to a power in vectors of so many numbers, and what is left
-# at the end one by one, which rounds to the nearest.
+# The release computes powers in vectors of this many numbers. The remaining
+# numbers at the end are computed one by one, and rounded to the nearest.
 _VECTOR = 8
 
-# log2(1 + x) = x (C0 + x (C1 + x (C2 + x (C3 + x P(x))))): the C as sums of two
-# float32, the larger and the rest, and P from the constant on.
+# log2(1 + x) = x (C0 + x (C1 + x (C2 + x (C3 + x P(x))))). Each C is a sum of
+# two float32, value and correction; P starts with its constant.
 _LOG_TERMS = (
   (1.44269502163, 2.01711713999e-08),
   (-0.721347510815, -4.84483164698e-09),
@@ -50,35 +50,35 @@ _EXP_REST = (
 def read(table: np.ndarray, num_positions: int) -> np.ndarray:
   """Reads a position table at more positions, rounding as the release does.
 
-  The same spline as that of `position_embedding.interpolation_matrix`, solved
-  in float32 for the values of the table.
+  The spline is the same as in `position_embedding.interpolation_matrix`, but
+  solved in float32 for the values of the table.
 
   Args:
-    table: (rows, D) float32 tensor, of at least two rows.
-    num_positions: More than the rows.
+    table: (rows, D) float32: position table, of at least two rows.
+    num_positions: Number of positions, more than the rows.
 
   Returns:
     (num_positions, D) float32.
   """
   rows = table.shape[0]
-  known, wanted = (
+  table_points, points = (
     (np.arange(n, dtype=np.float32) / np.float32(n))[:, None]
     for n in (rows, num_positions)
   )
 
-  def basis(at, centres):
-    """|at - centre|^3 (points, centres), and the affine part (points, 2)."""
-    square = np.square(at) - 2 * (at * centres.T) + np.square(centres).T
-    affine = np.concatenate([at, np.ones_like(at)], 1)
+  def basis(x, centres):
+    """|x - centre|^3 (points, centres), and the affine part (points, 2)."""
+    square = np.square(x) - 2 * (x * centres.T) + np.square(centres).T
+    affine = np.concatenate([x, np.ones_like(x)], 1)
     return _power(np.maximum(square, np.float32(1e-10)), 1.5), affine
 
-  radial, affine = basis(known, known)
+  radial, affine = basis(table_points, table_points)
   system = np.block([[radial, affine], [affine.T, np.zeros([2, 2])]])
   values = tf.concat([table, tf.zeros([2, table.shape[1]])], 0)
   solution = tf.linalg.solve(
     tf.constant(system, tf.float32), values
   )  # (rows + 2, D)
-  radial, affine = (tf.constant(part) for part in basis(wanted, known))
+  radial, affine = (tf.constant(part) for part in basis(points, table_points))
   multiply = tf.matmul
   if rows <= _MAX_ORDERED_ROWS:
     multiply = _multiply_in_order
@@ -88,8 +88,8 @@ def read(table: np.ndarray, num_positions: int) -> np.ndarray:
 def _multiply_in_order(a, b):
   """Matrix product in float32, the same on every CPU.
 
-  Each product is added to the sum before it, with one rounding, as CPUs with
-  AVX-512 do. `tf.matmul` does that there, and something else on others.
+  Each product is added to the previous sum with one rounding, as `tf.matmul`
+  does on CPUs with AVX-512, but not on others.
   """
   total = tf.zeros([a.shape[0], b.shape[1]])
   for i in range(a.shape[1]):
@@ -101,37 +101,37 @@ def _multiply_in_order(a, b):
   return total
 
 
-# Numbers as sums of two float32: (what it is to float32, what is missing).
+# Pairs represent numbers as sums of two float32: (value, correction).
 
 
 def _sum(a, b):
-  """Sum of float32 numbers with |a| >= |b|."""
+  """The sum of float32 numbers with |a| >= |b|, as a pair."""
   total = a + b
   return total, b - (total - a)
 
 
 def _product(a, b):
-  """Product of float32 numbers."""
+  """The product of float32 numbers, as a pair."""
   product = a * b
   exact = a.astype(np.float64) * b.astype(np.float64)
   return product, (exact - product).astype(np.float32)
 
 
 def _add(a, b):
-  """Sum of pairs with |a| >= |b|."""
-  total, rest = _sum(a[0], b[0])
-  return _sum(total, (b[1] + rest) + a[1])
+  """The sum of pairs with |a| >= |b|, as a pair."""
+  total, correction = _sum(a[0], b[0])
+  return _sum(total, (b[1] + correction) + a[1])
 
 
 def _scale(pair, factor):
-  """A pair times a float32 number."""
-  product, rest = _product(pair[0], factor)
-  product, other_rest = _sum(product, pair[1] * factor)
-  return _sum(product, other_rest + rest)
+  """The product of a pair and a float32 number, as a pair."""
+  product, correction = _product(pair[0], factor)
+  product, sum_correction = _sum(product, pair[1] * factor)
+  return _sum(product, sum_correction + correction)
 
 
 def _polynomial(coefficients, x):
-  """A polynomial in float32, its even and its odd terms apart."""
+  """A polynomial in float32, with even and odd terms summed separately."""
   square = x * x
   parts = []
   for terms in (coefficients[::2], coefficients[1::2]):
@@ -144,7 +144,7 @@ def _polynomial(coefficients, x):
 
 
 def _log2(x):
-  """log2 of float32 numbers in [sqrt(1/2), sqrt(2)], as a pair."""
+  """The log2 of float32 numbers in [sqrt(1/2), sqrt(2)], as a pair."""
   x = x - np.float32(1)
   pair = _product(_polynomial(_LOG_REST, x), x)
   for term in _LOG_TERMS[::-1]:
@@ -157,9 +157,9 @@ def _exp2(x):
   """2^x of float32 numbers in [-1/2, 1/2]."""
   pair = _product(_polynomial(_EXP_REST, x), x)
   pair = _add([np.full_like(x, part) for part in _EXP_TERM], pair)
-  larger, rest = _scale(pair, x)
-  one, other_rest = _sum(np.ones_like(x), larger)
-  return one + (rest + other_rest)
+  larger, correction = _scale(pair, x)
+  value, sum_correction = _sum(np.ones_like(x), larger)
+  return value + (correction + sum_correction)
 
 
 def _power(x, exponent):
@@ -173,16 +173,20 @@ def _power(x, exponent):
     A float32 array like `x`.
   """
   flat = x.ravel()
-  mantissa, whole = np.frexp(flat)
+  mantissa, exponents = np.frexp(flat)
   is_low = mantissa < np.float32(math.sqrt(0.5))
   mantissa = np.where(is_low, 2 * mantissa, mantissa)
-  whole = np.where(is_low, whole - 1, whole).astype(np.float32)
+  exponents = np.where(is_low, exponents - 1, exponents).astype(np.float32)
   factor = np.full_like(flat, exponent)
-  larger, rest = _add(_product(whole, factor), _scale(_log2(mantissa), factor))
-  whole = np.round(larger)
-  part = larger - whole + rest
-  more = np.round(part)
-  result = np.ldexp(_exp2(part - more), (whole + more).astype(np.int32))
+  larger, correction = _add(
+    _product(exponents, factor), _scale(_log2(mantissa), factor)
+  )
+  exponents = np.round(larger)
+  part = larger - exponents + correction
+  rounded = np.round(part)
+  powers = np.ldexp(
+    _exp2(part - rounded), (exponents + rounded).astype(np.int32)
+  )
   last = flat.size // _VECTOR * _VECTOR
-  result[last:] = flat[last:].astype(np.float64) ** exponent
-  return result.reshape(x.shape)
+  powers[last:] = flat[last:].astype(np.float64) ** exponent
+  return powers.reshape(x.shape)

@@ -16,17 +16,17 @@ class RMSNorm(tf_keras.layers.Layer):
   VATT's text tower (paper, section 3.1.2) use it.
 
   Args:
-    epsilon: Added to the mean square.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    epsilon: Number added to the mean square.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
-    x: Floating point tensor (..., D), D static.
+    x: Floating-point tensor (..., D), D static.
 
   Returns:
     A tensor like `x` in the compute dtype; inside, everything is float32.
 
   Raises:
-    ValueError: When `epsilon` is not positive.
+    ValueError: `epsilon` is not positive.
 
   Example:
     >>> RMSNorm()(tf.constant([[3.0, 3.0, -3.0]])).numpy().round(3)
@@ -43,7 +43,7 @@ class RMSNorm(tf_keras.layers.Layer):
     self.supports_masking = True
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `scale`, (D,)."""
+    """Creates `scale`, (D,)."""
     self.scale = self.add_weight(
       name='scale',
       shape=[int(input_shape[-1])],
@@ -61,5 +61,5 @@ class RMSNorm(tf_keras.layers.Layer):
     return tf.cast(value * self.scale, x.dtype)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {**super().get_config(), 'epsilon': self.epsilon}

@@ -1,4 +1,4 @@
-"""The embedding table of token ids, and word vectors to fill it with."""
+"""The embedding table of token ids, and word vectors that fill it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +13,19 @@ from vatt_tf.core import tensor_utils
 def read_word_vectors(
   path: str, words: Sequence[str], d_embedding: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads word vectors in text format, as word2vec, GloVe and fastText write.
+  """Reads word vectors in the text format of word2vec, GloVe and fastText.
 
   Each line is a word and its numbers, separated by spaces. A first line of two
   integers (count and width) is skipped.
 
   Args:
-    path: Of the file; anything `tf.io.gfile` opens. UTF-8.
-    words: Sequence of strings, the vocabulary in the order of its ids.
-    d_embedding: Numbers of a vector.
+    path: Path of the file, in UTF-8; `tf.io.gfile` opens it.
+    words: Vocabulary in the order of its ids.
+    d_embedding: Width of a vector.
 
   Returns:
-    Vectors: float32 array (number of words found, d_embedding).
-    ids: int32 array, the id of the word of each vector.
+    (vectors, ids): (n, d_embedding) float32, the vectors of the words in the
+    file; and (n,) int32, the ids of these words.
 
   Raises:
     ValueError: A line does not hold a word and `d_embedding` numbers, or no
@@ -38,7 +38,7 @@ def read_word_vectors(
       fields = line.rstrip().split(' ')
       if number == 1 and len(fields) == 2:
         continue
-      # A word may hold spaces: the numbers are the last fields.
+      # A word may contain spaces, so the numbers are the last fields.
       word = ' '.join(fields[:-d_embedding])
       if not word:
         raise ValueError(
@@ -67,7 +67,7 @@ def read_word_vectors(
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class TextEmbedding(tf_keras.layers.Layer):
-  """Looks token ids up in a table (paper, section 3.1.1).
+  """Looks up token ids in a table (paper, section 3.1.1).
 
   The table is trained, unless `is_frozen`. A frozen table must be filled from
   word vectors (`fill`) or from a checkpoint (then call `mark_filled`):
@@ -76,10 +76,10 @@ class TextEmbedding(tf_keras.layers.Layer):
   Args:
     vocabulary_size: Rows of the table.
     d_embedding: Width of a vector.
-    is_frozen: Do not train the table.
-    initializer: Of the table; None: normal with deviation 1, as T5's is, so
-      that words weigh no less than positions.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    is_frozen: Whether the table is not trained.
+    initializer: Initializer of the table. None means a normal with deviation 1,
+      as in T5, so that words weigh no less than positions.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     ids: Integer tensor of any shape, in [0, vocabulary_size).
@@ -89,8 +89,8 @@ class TextEmbedding(tf_keras.layers.Layer):
     (..., d_embedding) in the compute dtype.
 
   Raises:
-    ValueError: An argument is out of range; at a call in training, when the
-      table is frozen and nothing has filled it.
+    ValueError: An argument is out of range; or, at a call in training, the
+      table is frozen and was not filled.
 
   Example:
     >>> TextEmbedding(100, 8)(tf.constant([[2, 7, 0]])).shape
@@ -121,8 +121,8 @@ class TextEmbedding(tf_keras.layers.Layer):
     self.initializer = tf_keras.initializers.get(initializer)
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `embeddings`, (vocabulary_size, d_embedding)."""
-    # Cast after the look-up: the table is far larger than what is read of it.
+    """Creates `embeddings`, (vocabulary_size, d_embedding)."""
+    # Cast after the look-up, because the table is far larger than the vectors.
     self.embeddings = self.add_weight(
       name='embeddings',
       shape=[self.vocabulary_size, self.d_embedding],
@@ -136,8 +136,8 @@ class TextEmbedding(tf_keras.layers.Layer):
     """Writes vectors into the table, which counts as filled from then on.
 
     Args:
-      vectors: Float array (n, d_embedding).
-      ids: Integer array (n,), the rows to write; None: the first n.
+      vectors: (n, d_embedding) float: vectors to write.
+      ids: (n,) integer: rows to write. None means the first n.
 
     Raises:
       ValueError: The layer is not built, or a shape or an id does not fit.
@@ -165,11 +165,11 @@ class TextEmbedding(tf_keras.layers.Layer):
     self.mark_filled()
 
   def mark_filled(self) -> None:
-    """Says that the table holds trained vectors, restored from a checkpoint."""
+    """Marks that the table holds trained vectors from a checkpoint."""
     self.is_filled = True
 
   def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
-    """Looks `ids` up; see the class."""
+    """Looks up `ids`; see the class."""
     if training and self.is_frozen and not self.is_filled:
       raise ValueError(
         'The embedding table is frozen (`is_frozen=True`) but holds random '
@@ -180,11 +180,11 @@ class TextEmbedding(tf_keras.layers.Layer):
     return tf.cast(vectors, self.compute_dtype)
 
   def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
-    """The shape of the ids and `d_embedding`."""
+    """Returns the shape of the ids, extended by `d_embedding`."""
     return tf.TensorShape(input_shape).concatenate(self.d_embedding)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'vocabulary_size': self.vocabulary_size,
@@ -195,14 +195,14 @@ class TextEmbedding(tf_keras.layers.Layer):
 
 
 def padding_mask(ids: tf.Tensor, has_agg: bool = False) -> tf.Tensor:
-  """Which positions of a text hold a token.
+  """Returns the mask of the positions of a text that hold a token.
 
   Args:
-    ids: Integer tensor (B, L), 0 is padding.
-    has_agg: Whether an AGG token, never masked, stands in front.
+    ids: (B, L) integer: token ids, 0 is padding.
+    has_agg: Whether an AGG token, which is never masked, comes first.
 
   Returns:
-    Bool tensor (B, L), or (B, 1 + L) with `has_agg`.
+    (B, L) bool, or (B, 1 + L) with `has_agg`.
   """
   mask = ids != 0
   if not has_agg:

@@ -95,7 +95,7 @@ class _EncoderLayer(tf_keras.layers.Layer):
   def feed_forward_output(
     self, x, mask, bias, num_outputs=None, training=False, rng=None
   ):
-    """What the feed-forward adds, and what it is added to."""
+    """The output of the feed-forward, and the tokens that it is added to."""
     y = self.attention(
       self.attention_norm(x),
       mask=mask,
@@ -123,7 +123,7 @@ class _EncoderLayer(tf_keras.layers.Layer):
 class TransformerEncoder(tf_keras.layers.Layer):
   """A stack of pre-norm encoder layers and a final norm (section 3.1.2).
 
-  The defaults are the ViT / BERT form. Options give the others:
+  The defaults are the ViT / BERT form. The other forms are:
 
   | form | arguments |
   |---|---|
@@ -138,30 +138,30 @@ class TransformerEncoder(tf_keras.layers.Layer):
     num_heads: Number of attention heads.
     d_kv: Width of a head.
     attention_norm: `layer` or `rms`, the norm before attention.
-    feed_forward_norm: Likewise before the feed-forward.
-    final_norm: Likewise at the end.
-    epsilon: Of all norms.
+    feed_forward_norm: `layer` or `rms`, the norm before the feed-forward.
+    final_norm: `layer` or `rms`, the norm at the end.
+    epsilon: Number added to the variance of all norms.
     activation: `gelu` (exact), `gelu_tanh` or `relu`.
-    is_gated: Gated feed-forward.
-    use_bias: Of all linear maps.
-    use_attention_scale: Logits times d_kv^-1/2.
-    num_relative_buckets: Buckets of T5's relative position bias, which all
-      layers share; 0: no such bias.
-    max_relative_distance: Of these buckets.
-    dropout_rate: In [0, 1): of attention probabilities, attention output,
-      activation, feed-forward output, and after the final norm.
-    initializer: `glorot_uniform` or `t5`, of all kernels.
-    use_remat: Bool. True keeps only the input of each layer and computes the
-      layer again in the backward pass: about a third more time for far less
-      memory.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    is_gated: Whether the feed-forward is gated.
+    use_bias: Whether linear maps have biases.
+    use_attention_scale: Whether logits are scaled by d_kv^-1/2.
+    num_relative_buckets: Number of buckets of T5's relative position bias,
+      which all layers share. 0 means no such bias.
+    max_relative_distance: Distance that the last bucket begins with.
+    dropout_rate: Dropout rate, in [0, 1), of attention probabilities, attention
+      output, activation, feed-forward output, and after the final norm.
+    initializer: Initializer of all kernels, `glorot_uniform` or `t5`.
+    use_remat: Whether to keep only the input of each layer and to compute the
+      layer again in the backward pass, which takes about a third more time and
+      far less memory.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: Tokens (B, N, D).
-    mask: (B, N) bool, the tokens that may be attended to, at least one a row;
-      None: all.
-    num_outputs: Int. The last layer computes outputs for the first
-      `num_outputs` tokens only. None means all.
+    mask: (B, N) bool: the tokens that may be attended to, at least one per row.
+      None means all.
+    num_outputs: Number of tokens, from the first, for which the last layer
+      computes outputs. None means all.
     training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
@@ -243,7 +243,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
     self.norm = _make_norm('final_norm', final_norm, epsilon, 'norm', dtype)
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes the weights of `position_bias`, `layer_0`, ... and `norm`."""
+    """Creates the weights of `position_bias`, `layer_0`, ... and `norm`."""
     input_shape = tf.TensorShape(input_shape)
     if input_shape[-1] != self.d_model:
       raise ValueError(
@@ -274,7 +274,8 @@ class TransformerEncoder(tf_keras.layers.Layer):
     for i, layer in enumerate(self.layers):
       is_last = i == self.num_layers - 1
 
-      # All that gets a gradient and is no variable must be an argument.
+      # Every tensor that gets a gradient, except variables, must be an
+      # argument.
       def run(rng, x, *bias, layer=layer, is_last=is_last):
         return layer(
           x,
@@ -296,14 +297,14 @@ class TransformerEncoder(tf_keras.layers.Layer):
   def feed_forward_outputs(
     self, x: tf.Tensor, mask: tf.Tensor | None = None
   ) -> tf.Tensor:
-    """What the feed-forward of each layer adds to the tokens.
+    """Returns the outputs of each layer's feed-forward.
 
     These are the activations of the nodes that the paper's figure 4 compares
     between modalities.
 
     Args:
-      x: Tokens (B, N, D).
-      mask: (B, N) bool, as in the call.
+      x: (B, N, D): tokens.
+      mask: (B, N) bool: mask of the tokens, see the call.
 
     Returns:
       (B, num_layers, N, D) in the compute dtype, without dropout.
@@ -317,7 +318,7 @@ class TransformerEncoder(tf_keras.layers.Layer):
     return tf.stack(outputs, axis=1)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'num_layers': self.num_layers,
@@ -370,7 +371,7 @@ _T5_FORMS = {
 
 
 def t5_arguments(form: str) -> dict[str, Any]:
-  """The arguments of a `TransformerEncoder` of T5's form.
+  """Returns the arguments of a `TransformerEncoder` in T5's form.
 
   Args:
     form: `t5_v1_0` (ReLU), `t5_v1_1` (gated tanh-GeLU), or `release` (the text
@@ -378,10 +379,10 @@ def t5_arguments(form: str) -> dict[str, Any]:
       feed-forward, relative distances up to 64).
 
   Returns:
-    A new dictionary; sizes and dropout are not in it.
+    A new dictionary, without sizes and dropout.
 
   Raises:
-    ValueError: When there is no such form.
+    ValueError: There is no such form.
   """
   if form not in _T5_FORMS:
     raise ValueError(

@@ -1,8 +1,8 @@
 """NCE and MIL-NCE between two modalities (paper, section 3.4).
 
 MIL-NCE (Miech et al. 2020) compares a clip with several candidates, such as the
-captions near it in time: they are its positives together, so that one that fits
-is enough. NCE is the case of one candidate.
+captions near it in time: together they are its positives, so that one that
+matches is enough. NCE is the case of one candidate.
 """
 
 import functools
@@ -23,50 +23,51 @@ def contrastive_loss(
   denominator: str = 'joint',
   chunk_size: int | None = None,
 ) -> pairs.LossTerms:
-  """NCE, or MIL-NCE, between the clips of the global batch.
+  """Computes NCE, or MIL-NCE, between the clips of the global batch.
 
-  With s(i, j, c) the cosine of anchor i and candidate c of clip j over the
-  temperature, and P(i) = sum_c e^s(i, i, c) over the clip's own candidates, the
-  loss is the mean over the clips i with an anchor and a candidate of:
+  Let s(i, j, c) be the cosine of anchor i and candidate c of clip j, divided by
+  the temperature, and P(i) = sum_c e^s(i, i, c) over the clip's own candidates.
+  The loss is the mean over the clips i with an anchor and a candidate of:
 
   - `joint`: log(sum_jc e^s(i, j, c) + sum_jc e^s(j, i, c)) - log P(i). The
-    positives stand twice in the sum, so the loss is at least log 2. This is
-    the released implementation's, and that of MIL-NCE.
+    positives are twice in the sum, so the loss is at least log 2. The released
+    implementation and MIL-NCE use this form.
   - `joint_once`: the same with j != i in the second sum: the paper's
     equations 4 and 5.
   - `per_direction`: log(sum_jc e^s(i, j, c)) - log P(i) and
     log(sum_jc e^s(j, i, c)) - log P(i), added.
 
-  Sums run over what exists, candidate by candidate: an embedding whose mask is
-  false is neither a positive nor a negative, and gets a zero gradient,
-  whatever it holds; the clip's other embeddings still serve as negatives (a
-  clip with no caption keeps its video in the pool). With no pair at all the
-  loss is exactly 0 and so are the gradients.
+  Sums run over the embeddings that exist: an embedding whose mask is false is
+  neither a positive nor a negative, and gets a zero gradient for any value; the
+  clip's other embeddings still serve as negatives (a clip without a caption
+  keeps its video in the pool). Without any pair, the loss and the gradients are
+  exactly 0.
 
-  In a replica context the arguments are this replica's rows and the results
+  In a replica context, the arguments are this replica's rows and the results
   its shares: the sum over replicas is the global loss, and the sum of the
-  replicas' gradients is its gradient. All replicas hold equally many rows.
-  Similarities and sums are float32 for half-precision embeddings.
+  replicas' gradients is its gradient. All replicas have the same number of
+  rows. Similarities and sums are float32 for half-precision embeddings.
 
   Args:
-    anchor: (B, D) float embeddings, not normalised, such as videos.
-    candidates: (B, D) float embeddings of the same clips, such as sounds, or
-      (B, C, D), such as captions.
-    anchor_mask: (B,) bool, the anchor exists. None: all.
-    candidates_mask: (B,) or (B, C) bool, the candidate exists. None: all.
+    anchor: (B, D) float: embeddings, not normalised, such as of videos.
+    candidates: (B, D) float: embeddings of the same clips, such as of sounds;
+      or (B, C, D), such as of captions.
+    anchor_mask: (B,) bool: whether the anchor exists. None means all.
+    candidates_mask: (B,) or (B, C) bool: whether the candidate exists. None
+      means all.
     temperature: Positive float, or a positive scalar tensor, which gets its
       gradient.
-    denominator: One of `DENOMINATORS`.
-    chunk_size: None holds all similarities at once. An integer holds those of
-      that many rows at a time, and their gradient right after them: memory
-      then grows with B, not with its square, at the same result.
+    denominator: Form of the loss, one of `DENOMINATORS`.
+    chunk_size: Number of rows whose similarities are in memory at a time;
+      gradients are computed right after them. Memory then grows with B, not
+      with its square, with the same result. None means all rows at once.
 
   Returns:
     `pairs.LossTerms`.
 
   Raises:
-    ValueError: An unknown denominator, or an argument out of its range or of
-      a shape that does not fit.
+    ValueError: The denominator is unknown, or an argument is out of its range
+      or has a shape that does not fit.
 
   Example:
     >>> video = tf.constant([[1.0, 0.0], [0.0, 1.0]])
@@ -102,7 +103,7 @@ def contrastive_loss(
 
 def _sums(denominator, local, everyone, temperature):
   """Sums over the local rows: (3,), the loss, forward and backward hits."""
-  # Dividing the rows is dividing their similarities, which are far more.
+  # Divide the embeddings and not their similarities, which are far more.
   local = local._replace(anchor=local.anchor / temperature)
   positives = pairs.own_similarities(local)  # (R, C)
   forward = pairs.forward_similarities(local, everyone)  # (R, B, C)
@@ -122,9 +123,9 @@ def _sums(denominator, local, everyone, temperature):
   if denominator == 'per_direction':
     losses = forward_sum + backward_sum - 2 * numerator
   else:
-    both = tf.stack([forward_sum, backward_sum], -1)
-    losses = tf.reduce_logsumexp(both, -1) - numerator
-  # All is finite where a pair is missing, so the selection is exact.
+    directions = tf.stack([forward_sum, backward_sum], -1)
+    losses = tf.reduce_logsumexp(directions, -1) - numerator
+  # Losses are finite even where a pair is missing, so the selection is exact.
   losses = tf.where(
     pairs.valid_pairs(local), losses, tf.zeros([], losses.dtype)
   )

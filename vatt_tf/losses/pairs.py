@@ -1,7 +1,8 @@
-"""All pairs of the global batch: what the losses between modalities share.
+"""All pairs of the global batch, for the losses between two modalities.
 
-An anchor is one clip's embedding (video), its candidates are the C embeddings
-of the same clip in the other modality (C = 1 for sound, C captions for text).
+An anchor is the embedding of one clip (video); its candidates are the C
+embeddings of the same clip in the other modality (C = 1 for sound, C captions
+for text).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,27 +12,28 @@ import tensorflow as tf
 
 from vatt_tf.core import collectives, tensor_utils
 
-# Cosines closer than this are a tie: float32 products of equal rows differ by
-# as much.
+# Cosines closer than this are a tie, because float32 products of equal rows
+# differ by as much.
 TIE = 1e-6
-# The similarity of what is in no pool: its exponential is 0, and differences
-# of two such values are finite. Only ever in float32 or float64.
+# The similarity of pairs outside the pool: its exponential is 0, and
+# differences of two such values are finite. It is used only in float32 or
+# float64.
 _ABSENT = -1e30
 
 
 class LossTerms(NamedTuple):
-  """This replica's shares; summed over replicas they are the global values.
+  """This replica's shares, whose sums over replicas are the global values.
 
   `collectives.all_reduce_sum(terms)` is that sum. All are scalars, float32 (or
   float64 for float64 embeddings).
 
   Attributes:
     loss: Mean loss over the global batch.
-    num_pairs: Clips whose anchor and at least one candidate exist.
-    forward_accuracy: Share of the valid anchors with a candidate of their own
-      nearer than every other one of the global batch; a tie is a miss.
-    backward_accuracy: Share of the valid candidates with their own anchor
-      nearer than every other one.
+    num_pairs: Number of clips with an anchor and at least one candidate.
+    forward_accuracy: Share of the valid anchors whose clip has a candidate that
+      is nearer than all candidates of other clips; a tie is a miss.
+    backward_accuracy: Share of the valid candidates whose clip's anchor is
+      nearer than all other anchors.
   """
 
   loss: tf.Tensor
@@ -41,9 +43,9 @@ class LossTerms(NamedTuple):
 
 
 class Rows(NamedTuple):
-  """Unit embeddings and masks of some rows of the batch, R rows."""
+  """Unit embeddings and masks of R rows of the batch."""
 
-  row: tf.Tensor  # (R,) int32, in the global batch
+  row: tf.Tensor  # (R,) int32, number in the global batch
   anchor: tf.Tensor  # (R, D)
   candidates: tf.Tensor  # (R, C, D)
   anchor_mask: tf.Tensor  # (R,) bool
@@ -51,11 +53,11 @@ class Rows(NamedTuple):
 
 
 class Similarities(NamedTuple):
-  """Of R local rows to B clips of C candidates, and which of them count."""
+  """Similarities of R local rows to B clips of C candidates, with masks."""
 
   values: tf.Tensor  # (R, B, C) forward, (R, C, B) backward
   mask: tf.Tensor  # bool, like values: both embeddings exist
-  own: tf.Tensor  # bool, broadcasts to values: both are of one clip
+  own: tf.Tensor  # bool, broadcasts to values: both belong to one clip
 
 
 def loss_terms(
@@ -68,28 +70,30 @@ def loss_terms(
   counted: tf.Tensor,
   chunk_size: int | None,
 ) -> LossTerms:
-  """This replica's share of a loss over the pairs of the global batch.
+  """Computes this replica's share of a loss over the pairs of the global batch.
 
   Args:
-    anchor: (B, D) float, this replica's rows, not normalised.
-    candidates: (B, D) or (B, C, D) float.
-    anchor_mask: (B,) bool, or None for all true.
-    candidates_mask: (B,) or (B, C) bool, or None for all true.
+    anchor: (B, D) float: anchors of this replica's rows, not normalised.
+    candidates: (B, D) or (B, C, D) float: candidates of the same rows.
+    anchor_mask: (B,) bool: whether the anchor exists. None means all.
+    candidates_mask: (B,) or (B, C) bool: whether the candidate exists. None
+      means all.
     sums: Function (local, everyone, *scalars) of two `Rows`s that returns the
       loss, the forward and the backward hits (see `num_hits`), each summed over
       the local rows, as one tensor (3,). Rows without embeddings must not
       change it.
-    scalars: Dictionary of floats or scalar tensors by name, which `sums` takes.
-      They get their gradients, and so does nothing else that `sums` may use.
-    counted: Function of a `Rows` that returns (R,) bool: the rows over which
-      the loss is the mean.
-    chunk_size: None, or how many rows' similarities are held at a time.
+    scalars: Floats or scalar tensors by name, which `sums` takes. They get
+      gradients; nothing else that `sums` uses does.
+    counted: Function from `Rows` to (R,) bool, true for the rows over which the
+      loss is the mean.
+    chunk_size: Number of rows whose similarities are in memory at a time, or
+      None.
 
   Returns:
     `LossTerms`, float32 (float64 for float64 embeddings).
 
   Raises:
-    ValueError: An argument is not what is said here.
+    ValueError: An argument is out of its range, or a shape does not fit.
   """
   anchor, candidates, anchor_mask, candidates_mask = _checked(
     anchor, candidates, anchor_mask, candidates_mask
@@ -129,7 +133,7 @@ def loss_terms(
 
 
 def _checked(anchor, candidates, anchor_mask, candidates_mask):
-  """The inputs as tensors of shapes that belong together."""
+  """The inputs as tensors, whose shapes fit together."""
   anchor = tf.convert_to_tensor(anchor)
   candidates = tf.convert_to_tensor(candidates)
   anchor_mask = _mask(anchor_mask, anchor)
@@ -154,7 +158,7 @@ def _checked(anchor, candidates, anchor_mask, candidates_mask):
         f'`{name}_mask` must be shaped like `{name}` without its last axis, '
         f'{x.shape[:-1]}. Received: {name}_mask.shape={mask.shape}'
       )
-  if candidates.shape.rank == 2:  # one of each clip
+  if candidates.shape.rank == 2:  # one candidate per clip
     candidates = candidates[:, tf.newaxis]  # (B, 1, D)
     candidates_mask = candidates_mask[:, tf.newaxis]  # (B, 1)
   return anchor, candidates, anchor_mask, candidates_mask
@@ -175,7 +179,7 @@ def _unit(x, mask):
 
 def _scalars(scalars, dtype):
   """The scalars as tensors of `dtype`."""
-  found = []
+  tensors = []
   for name, value in scalars.items():
     if not tf.is_tensor(value):
       value = tf.convert_to_tensor(value, dtype)
@@ -184,29 +188,25 @@ def _scalars(scalars, dtype):
         f'`{name}` must be a number or a scalar tensor. '
         f'Received: {name}.shape={value.shape}'
       )
-    found.append(tf.cast(value, dtype))
-  return found
+    tensors.append(tf.cast(value, dtype))
+  return tensors
 
 
 def own_similarities(local: Rows) -> tf.Tensor:
-  """The cosines of the local anchors to the candidates of their own clips.
+  """Returns the cosines (R, C) of local anchors and their own candidates.
 
-  Args:
-    local: `Rows` of R rows.
-
-  Returns:
-    (R, C); where one of the two does not exist, as `pool` says.
+  Where one of the two does not exist, the value is that of `pool`.
   """
   values = tf.einsum('rd,rcd->rc', local.anchor, local.candidates)
   return pool(values, valid_candidates(local))
 
 
 def forward_similarities(local: Rows, everyone: Rows) -> Similarities:
-  """The cosines of the local anchors to all candidates.
+  """Returns the cosines of the R local anchors and all candidates.
 
   Args:
-    local: `Rows` of R rows.
-    everyone: `Rows` of the B rows of the global batch.
+    local: The R local rows.
+    everyone: The B rows of the global batch.
 
   Returns:
     `Similarities` (R, B, C).
@@ -220,11 +220,11 @@ def forward_similarities(local: Rows, everyone: Rows) -> Similarities:
 
 
 def backward_similarities(local: Rows, everyone: Rows) -> Similarities:
-  """The cosines of the local candidates to all anchors.
+  """Returns the cosines of the R local rows' candidates and all anchors.
 
   Args:
-    local: `Rows` of R rows.
-    everyone: `Rows` of the B rows of the global batch.
+    local: The R local rows.
+    everyone: The B rows of the global batch.
 
   Returns:
     `Similarities` (R, C, B).
@@ -244,25 +244,25 @@ def num_hits(
   backward: Similarities,
   margin: tf.Tensor | float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """The local rows whose own clip is the nearest of all; without gradient.
+  """Counts the local rows whose own clip is the nearest, without gradient.
 
   Args:
-    local: `Rows` of R rows.
-    positives: (R, C) of `own_similarities`, times any positive number.
-    forward: `Similarities` (R, B, C), times the same number.
-    backward: `Similarities` (R, C, B), likewise.
-    margin: Scalar, `TIE` times that number.
+    local: The R local rows.
+    positives: (R, C) float: `own_similarities` times any positive number.
+    forward: `Similarities` (R, B, C) times the same number.
+    backward: `Similarities` (R, C, B) times the same number.
+    margin: `TIE` times the same number.
 
   Returns:
-    (forward, backward): scalar numbers of anchors with a candidate of their
-    own nearer than all others, and of candidates with their own anchor nearer
-    than all others, among the valid ones.
+    (forward, backward): scalar numbers of the valid anchors whose clip has a
+    candidate that is nearer than all others, and of the valid candidates whose
+    clip's anchor is nearer than all others.
   """
   positives = tf.stop_gradient(positives)
-  other = _best_other(forward, [1, 2])  # (R,)
-  forward_hits = tf.reduce_max(positives, -1) > other + margin
-  other = _best_other(backward, [2])  # (R, C)
-  backward_hits = positives > other + margin
+  best_negative = _best_negative(forward, [1, 2])  # (R,)
+  forward_hits = tf.reduce_max(positives, -1) > best_negative + margin
+  best_negative = _best_negative(backward, [2])  # (R, C)
+  backward_hits = positives > best_negative + margin
   return (
     count(forward_hits & valid_pairs(local), margin.dtype),
     count(backward_hits & valid_candidates(local), margin.dtype),
@@ -270,32 +270,32 @@ def num_hits(
 
 
 def pool(similarities: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-  """The similarities in the pool; elsewhere a number whose exponential is 0."""
+  """Returns similarities, with a value of exponential 0 outside `mask`."""
   return tf.where(mask, similarities, tf.cast(_ABSENT, similarities.dtype))
 
 
 def valid_candidates(side: Rows) -> tf.Tensor:
-  """(R, C) bool: the candidate and the anchor of its clip exist."""
+  """Returns whether candidate and anchor of a clip exist: (R, C) bool."""
   return side.candidates_mask & side.anchor_mask[:, tf.newaxis]
 
 
 def valid_pairs(side: Rows) -> tf.Tensor:
-  """(R,) bool: the anchor and a candidate of its clip exist."""
+  """Returns whether anchor and a candidate of a clip exist: (R,) bool."""
   return tf.reduce_any(valid_candidates(side), -1)
 
 
 def count(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-  """The number of true elements, a scalar of `dtype`."""
+  """Returns the number of true elements, a scalar of `dtype`."""
   return tf.reduce_sum(tf.cast(mask, dtype))
 
 
 def _own(local, everyone):
-  """(R, B) bool: each local row's own clip."""
+  """A mask of each local row's own clip: (R, B) bool."""
   return local.row[:, tf.newaxis] == everyone.row[tf.newaxis]
 
 
-def _best_other(similarities, axes):
-  """The greatest similarity to the clips that are not the row's own."""
+def _best_negative(similarities, axes):
+  """The largest similarity of a row to other clips."""
   values = tf.stop_gradient(similarities.values)
   return tf.reduce_max(
     pool(values, similarities.mask & ~similarities.own), axes
@@ -303,15 +303,15 @@ def _best_other(similarities, axes):
 
 
 def _chunked_sums(sums, local, everyone, scalars, chunk_size):
-  """`sums`, a chunk of local rows at a time, with its gradient.
+  """Computes `sums` and their gradient, one chunk of local rows at a time.
 
-  The gradient of a chunk is computed right after its sums, and not in the
-  backward pass, which would have to compute the similarities again. Besides
-  embeddings and their gradients it holds chunk_size * B * C similarities.
+  The gradient of a chunk is computed right after its sums, because the backward
+  pass would have to compute the similarities again. Besides embeddings and
+  their gradients, chunk_size * B * C similarities are in memory.
   """
   num_rows = tensor_utils.shape_list(local.anchor)[0]
   num_chunks = -(-num_rows // chunk_size)
-  # Rows that are added have no embeddings: they change no sum.
+  # Padding rows have no embeddings, so they do not change the sums.
   chunks = Rows(
     *(_in_chunks(x, num_rows, num_chunks, chunk_size) for x in local)
   )
@@ -323,7 +323,7 @@ def _chunked_sums(sums, local, everyone, scalars, chunk_size):
       own = (anchor[i], candidates[i])
       with tf.GradientTape() as tape:
         tape.watch([own, shared])
-        found = sums(
+        chunk_sums = sums(
           Rows(
             chunks.row[i],
             *own,
@@ -333,20 +333,20 @@ def _chunked_sums(sums, local, everyone, scalars, chunk_size):
           everyone._replace(anchor=shared[0], candidates=shared[1]),
           *shared[2:],
         )
-        loss = found[0]  # the hits have no gradient
-      of_own, of_shared = tape.gradient(
+        loss = chunk_sums[0]  # the hits have no gradient
+      d_own, d_shared = tape.gradient(
         loss,
         [own, shared],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
       )
       return (
         i + 1,
-        total + found,
+        total + chunk_sums,
         tuple(
           array.write(i, gradient)
-          for array, gradient in zip(own_gradients, of_own)
+          for array, gradient in zip(own_gradients, d_own)
         ),
-        tuple(old + new for old, new in zip(shared_gradients, of_shared)),
+        tuple(old + new for old, new in zip(shared_gradients, d_shared)),
       )
 
     _, total, own_gradients, shared_gradients = tf.while_loop(
@@ -381,7 +381,7 @@ def _chunked_sums(sums, local, everyone, scalars, chunk_size):
 
 
 def _in_chunks(x, num_rows, num_chunks, chunk_size):
-  """(R, ...) as (num_chunks, chunk_size, ...), zeros or False at the end."""
+  """Pads (R, ...) with zeros or False to (num_chunks, chunk_size, ...)."""
   shape = tensor_utils.shape_list(x)
   padding = num_chunks * chunk_size - num_rows
   padding = tf.zeros([padding, *shape[1:]], x.dtype)

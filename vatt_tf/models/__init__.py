@@ -1,1 +1,1 @@
-"""The towers, the models made of them, and the sizes they come in."""
+"""Towers, the models that consist of them, and their sizes."""

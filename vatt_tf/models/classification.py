@@ -13,7 +13,7 @@ from vatt_tf.models import tower as tower_lib
 LOGITS = 'logits'  # (B, num_classes), float32
 PROBABILITIES = 'probabilities'  # (B, num_classes), float32
 
-# The names of the tower's weights are those of the model that was pre-trained.
+# The tower's weights have the same names as in the pre-trained model.
 _SCOPE = 'vatt'
 
 
@@ -22,18 +22,19 @@ _SCOPE = 'vatt'
 class Classifier(tf_keras.Model):
   """Classifies clips of one modality: fine-tuned VATT (paper, section 4.2).
 
-  The pooled feature of one tower passes dropout and a linear map to the logits
-  of the classes. The tower's weights have the names that they have in the model
-  that was pre-trained, so that it can start from such a checkpoint. An image is
+  Dropout and a linear map turn the pooled feature of one tower into the logits
+  of the classes. The tower's weights have the same names as in the pre-trained
+  model, so that the classifier can start from its checkpoint. An image is
   classified as a video of equal frames.
 
   Args:
-    tower: The tower.
+    tower: Tower of the modality.
     num_classes: Number of classes.
-    is_multi_label: Several classes may be right (AudioSet), and each has a
-      probability of its own; False: one is, and they add up to 1.
-    classifier_dropout_rate: In [0, 1), of the feature in training.
-    **kwargs: Of `tf_keras.Model`.
+    is_multi_label: Whether several classes may be true (AudioSet), with
+      separate probabilities. Otherwise one is true, and the probabilities add
+      up to 1.
+    classifier_dropout_rate: Dropout rate of the feature, in [0, 1).
+    **kwargs: Arguments of `tf_keras.Model`.
 
   Call arguments:
     features: Dictionary with the tower's input, see `tower.Tower`.
@@ -41,11 +42,11 @@ class Classifier(tf_keras.Model):
     rng: `randomness.Rng` or None.
 
   Returns:
-    Dictionary of float32 tensors: `logits` (B, num_classes), and
-    `video_feature` or its like (B, d), in training after dropout.
+    Dictionary of float32 tensors: `logits` (B, num_classes), and the feature
+    (B, d), such as `video_feature`, in training after dropout.
 
   Raises:
-    ValueError: An argument is out of its range; the input is missing or does
+    ValueError: An argument is out of its range, or the input is missing or does
       not fit.
 
   Example:
@@ -83,30 +84,30 @@ class Classifier(tf_keras.Model):
       num_classes, dtype='float32', name='logits'
     )
 
-  head = None  # as of a `vatt.VATT` without common spaces
+  head = None  # like a `vatt.VATT` without common spaces
 
   @property
   def modality(self) -> str:
-    """The modality that is classified."""
+    """Modality that is classified."""
     return self.tower.modality
 
   @property
   def modalities(self) -> tuple[str]:
-    """That of the tower, a tuple of one."""
+    """Modality of the tower, in a tuple."""
     return (self.modality,)
 
   @property
   def towers(self) -> dict[str, tower_lib.Tower]:
-    """From the modality to the tower."""
+    """Tower by its modality."""
     return {self.modality: self.tower}
 
   @property
   def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
-    """Layers that the tower shared where it was pre-trained."""
+    """Layers that the tower shared in the pre-trained model."""
     return self.tower.shared_layers
 
   def build(self, input_shape: Any = None) -> None:
-    """Makes all weights; none depends on the shape of an input."""
+    """Creates all weights, which do not depend on the shape of an input."""
     del input_shape
     if self.built:
       return
@@ -136,12 +137,12 @@ class Classifier(tf_keras.Model):
     """Runs tower and dropout; no row depends on another.
 
     Args:
-      features: As in the call.
-      training: Likewise.
-      rng: Likewise.
+      features: See the call.
+      training: See the call.
+      rng: See the call.
 
     Returns:
-      Dictionary with `video_feature` or its like (B, d), float32.
+      Dictionary with the feature (B, d), such as `video_feature`, float32.
 
     Raises:
       ValueError: The input is missing or does not fit.
@@ -168,15 +169,15 @@ class Classifier(tf_keras.Model):
     masks: Any = None,
     training: bool = False,
   ) -> dict[str, tf.Tensor]:
-    """Maps what `encode` returned to classes.
+    """Maps the features of `encode` to classes.
 
     Args:
-      pooled: What `encode` returned.
-      masks: Does not matter, nor does `training`.
-      training: Whether dropout and DropToken apply.
+      pooled: Features of `encode`.
+      masks: Unused; `vatt.VATT` has it.
+      training: Unused; `vatt.VATT` has it.
 
     Returns:
-      Dictionary of outputs, as the call's.
+      Dictionary of outputs, see the call.
     """
     del masks, training
     (feature,) = pooled.values()
@@ -186,14 +187,14 @@ class Classifier(tf_keras.Model):
     """Computes the feature of the tower, as `vatt.VATT.embed` does.
 
     Args:
-      modality: The modality of the classifier.
-      x: Its input, see `tower.Tower`.
+      modality: Modality of the classifier.
+      x: Input of the tower, see `tower.Tower`.
 
     Returns:
-      Dictionary with `video_feature` or its like (B, d), float32.
+      Dictionary with the feature (B, d), such as `video_feature`, float32.
 
     Raises:
-      ValueError: The classifier is of another modality.
+      ValueError: The classifier has another modality.
     """
     if modality != self.modality:
       raise ValueError(
@@ -204,19 +205,19 @@ class Classifier(tf_keras.Model):
   def classify(
     self, features: Mapping[str, tf.Tensor], num_windows: int = 1
   ) -> dict[str, tf.Tensor]:
-    """Classifies clips of which several windows were taken.
+    """Classifies clips by several windows of each.
 
     Args:
-      features: As in the call; rows are windows, those of a clip one after the
-        other.
-      num_windows: Number of windows of a clip.
+      features: See the call; rows are windows, and the windows of a clip are
+        consecutive.
+      num_windows: Number of windows per clip.
 
     Returns:
       Dictionary of float32 tensors (B / num_windows, num_classes): `logits`,
       the means over the windows, and `probabilities`.
 
     Raises:
-      ValueError: As the call.
+      ValueError: The call raises it.
     """
     logits = self(features)[LOGITS]
     logits = tf.reshape(logits, [-1, num_windows, self.num_classes])
@@ -224,12 +225,12 @@ class Classifier(tf_keras.Model):
     return {LOGITS: logits, PROBABILITIES: self.probabilities(logits)}
 
   def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-    """The probabilities of classes, of logits (B, num_classes)."""
+    """Returns the probabilities of the classes for logits (B, num_classes)."""
     activation = tf.sigmoid if self.is_multi_label else tf.nn.softmax
     return activation(logits)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the model."""
+    """Returns the arguments of the model."""
     return {
       'name': self.name,
       'tower': tower_lib.serialize(self.tower),
@@ -242,7 +243,7 @@ class Classifier(tf_keras.Model):
   def from_config(
     cls, config: Mapping[str, Any], custom_objects: Any = None
   ) -> 'Classifier':
-    """Makes a model from what `get_config` returned."""
+    """Makes a model from the configuration of `get_config`."""
     tower = tower_lib.deserialize(config['tower'], custom_objects)
     return cls(**{**config, 'tower': tower})
 
@@ -251,17 +252,17 @@ class Classifier(tf_keras.Model):
 def select_tower(
   towers: Mapping[str, tower_lib.Tower], modality: str
 ) -> tower_lib.Tower:
-  """The tower of one modality, of those that a model file has.
+  """Returns the tower of one modality of a model file.
 
   Args:
-    towers: From modalities to towers.
-    modality: Such as `video`.
+    towers: Towers by modality.
+    modality: Modality, such as `video`.
 
   Returns:
     The tower.
 
   Raises:
-    ValueError: There is none for the modality.
+    ValueError: There is no tower of the modality.
   """
   if modality not in towers:
     raise ValueError(

@@ -21,11 +21,11 @@ from vatt_tf.models import sizes, tower, transformer_costs, transformer_tower
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class PatchEmbedding(tf_keras.layers.Layer):
-  """Tokens of a video, a waveform or a spectrogram, behind an AGG token.
+  """Turns a video, a waveform or a spectrogram into tokens, AGG first.
 
-  Patches, of which DropToken keeps a share in training, are projected; then,
-  in the modality-agnostic model, a Dense + GeLU of the modality; then
-  positions, dropout, and the AGG token in front (paper, sections 3.1 and 3.2).
+  The steps are: the projection of the patches, of which DropToken keeps a share
+  in training; in the modality-agnostic model, a Dense + GeLU of the modality;
+  positions; dropout; and the AGG token in front (paper, sections 3.1 and 3.2).
 
   Args:
     d_model: Width D of the tokens.
@@ -33,14 +33,14 @@ class PatchEmbedding(tf_keras.layers.Layer):
     table_shape: Tuple of ints, see `PositionEmbedding`.
     use_padding: See `PatchTokenizer`.
     input_rms: See `PatchTokenizer`.
-    use_pre_projection: The Dense + GeLU.
-    position_form: `separable` or `full`.
+    use_pre_projection: Whether there is a Dense + GeLU.
+    position_form: `separable` or `full`, see `PositionEmbedding`.
     use_position_norm: Whether a LayerNorm follows the positions.
-    epsilon: Of the position norm.
+    epsilon: Number added to the variance of the position norm.
     position_interpolation: `exact` or `release`, see `PositionEmbedding`.
-    drop_token_rate: In [0, 1).
-    dropout_rate: In [0, 1), of the sum of tokens and positions.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    drop_token_rate: Share of the tokens dropped in training, in [0, 1).
+    dropout_rate: Dropout rate of the sum of tokens and positions, in [0, 1).
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     x: (B, S_1, ..., S_n, C), all but B static.
@@ -115,7 +115,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     )
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `agg`, (d_model,), and the weights of the sub-layers."""
+    """Creates `agg`, (d_model,), and the weights of the sub-layers."""
     tokens = tf.TensorShape([None, None, self.d_model])
     tower.build_scoped(self.tokenizer, input_shape)
     tower.build_scoped(self.pre_projection, tokens)
@@ -129,7 +129,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     training: bool = False,
     rng: randomness.Rng | None = None,
   ) -> tf.Tensor:
-    """Makes tokens of `x`; see the class."""
+    """Turns `x` into tokens; see the class."""
     grid = self.tokenizer.grid(x.shape)
     keep = self.drop_token.sample(
       tensor_utils.shape_list(x)[0],
@@ -146,7 +146,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
     return transformer_tower.prepend(self.agg, x)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'd_model': self.d_model,
@@ -165,7 +165,7 @@ class PatchEmbedding(tf_keras.layers.Layer):
 
 
 def _flat(size):
-  """(frames, (height, width)), or a number, as a flat tuple."""
+  """A flat tuple of (frames, (height, width)), or of a number."""
   if isinstance(size, (tuple, list)):
     return tuple(number for part in size for number in _flat(part))
   return (size,)
@@ -176,34 +176,37 @@ def _flat(size):
 class PatchTower(transformer_tower.TransformerTower):
   """A Transformer on patches of a video, a waveform or a spectrogram.
 
-  Patches, DropToken, positions and AGG (`PatchEmbedding`), an encoder, and with
-  `d_post_projection` a Dense + GeLU (paper, section 3.1).
+  It consists of patches, DropToken, positions and AGG (`PatchEmbedding`), an
+  encoder, and with `d_post_projection` a Dense + GeLU (paper, section 3.1).
 
-  `input_size` is that of the inputs for which the position tables are made. The
-  tower takes other sizes too: larger ones read the tables interpolated. Keep it
-  when a checkpoint is used at another resolution.
+  `input_size` determines the size of the position tables. The tower also takes
+  inputs of other sizes: for larger ones the tables are interpolated. Keep
+  `input_size` when you use a checkpoint at another resolution.
 
   Args:
     input_name: `video`, `audio` (a waveform) or `spectrogram`.
     patch_size: Frames x height x width of a video patch, samples of a waveform
-      patch, frames x bins of a spectrogram patch; None: 4 x 16 x 16, 128, or
-      16 x 5.
-    input_size: Likewise of the whole input, such as (32, 224) or (32, (224,
-      320)), 153600, (150, 80), which None means. What is left over of a patch
-      counts as one.
-    size: `sizes.Size` of the tower's own encoder, or None.
-    encoder: `TransformerEncoder` that other towers share, or None. Then a
-      Dense + GeLU of the modality stands before the positions.
+      patch, or frames x bins of a spectrogram patch. None means 4 x 16 x 16,
+      128, or 16 x 5.
+    input_size: Size of the input in the same form, such as (32, 224) or (32,
+      (224, 320)). An incomplete patch counts as one. None means (32, 224),
+      153600, or (150, 80).
+    size: Size of the tower's own encoder, or None.
+    encoder: Encoder that other towers share, or None. With it, a Dense + GeLU
+      of the modality comes before the positions.
     form: `release`, or `vit` for the form of an image model: one position table
       for all patches, no norm of positions, norms with an epsilon of 1e-12.
-    epsilon: Of the encoder's norms; None: as the form says.
-    d_post_projection: Width of a Dense + GeLU after the encoder; None: none.
+    epsilon: Number added to the variance of the encoder's norms. None means the
+      value of the form.
+    d_post_projection: Width of a Dense + GeLU after the encoder. None means
+      that there is none.
     position_interpolation: `exact` or `release`: how inputs larger than the
       position tables read them (see `PositionEmbedding`).
     drop_token_rate: Share of the tokens dropped in training, in [0, 1).
-    dropout_rate: In [0, 1).
-    use_remat: Trade time for memory in training (see `TransformerEncoder`).
-    **kwargs: Of `tf_keras.layers.Layer`.
+    dropout_rate: Dropout rate, in [0, 1).
+    use_remat: Whether to save memory in training at the cost of time (see
+      `TransformerEncoder`).
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     See `tower.Tower`.
@@ -231,9 +234,9 @@ class PatchTower(transformer_tower.TransformerTower):
     names.AUDIO: (153600,),
     names.SPECTROGRAM: (150, 80),
   }
-  # Sound is far from the unit variance that linear maps are initialised for:
-  # speech and music have a root mean square of about 0.1, and spectrograms
-  # that are normalised to [0, 1] one of about 0.5.
+  # Linear maps are initialised for inputs of unit variance, and sound is far
+  # from it: speech and music have a root mean square of about 0.1, and
+  # spectrograms that are normalised to [0, 1] have about 0.5.
   _INPUT_RMS = {names.AUDIO: 0.1, names.SPECTROGRAM: 0.5}
   # Arguments of the embedding and of the encoder.
   _FORMS = {
@@ -281,7 +284,7 @@ class PatchTower(transformer_tower.TransformerTower):
     if encoder is not None and form != 'release':
       raise ValueError(
         "`form` must be 'release' in the modality-agnostic model, whose "
-        f'encoder is not of one modality. Received: form={form!r}'
+        f'encoder serves all modalities. Received: form={form!r}'
       )
     self.patch_size = _flat(patch_size or self._PATCH_SIZES[input_name])
     self.input_size = _flat(input_size or self._INPUT_SIZES[input_name])
@@ -297,15 +300,15 @@ class PatchTower(transformer_tower.TransformerTower):
         f'{input_name}. Received: input_size={input_size}, '
         f'patch_size={patch_size}'
       )
-    of_embedding, of_encoder = self._FORMS[form]
+    embedding_options, encoder_options = self._FORMS[form]
     if epsilon is not None:
-      of_encoder = {**of_encoder, 'epsilon': epsilon}
+      encoder_options = {**encoder_options, 'epsilon': epsilon}
     self.embedding = PatchEmbedding(
       self._d_model,
       self.patch_size,
       tuple(
-        max(1, -(-whole // part))
-        for whole, part in zip(self.input_size, self.patch_size)
+        max(1, -(-length // patch))
+        for length, patch in zip(self.input_size, self.patch_size)
       ),
       use_padding=input_name == names.SPECTROGRAM,
       input_rms=self._INPUT_RMS.get(input_name),
@@ -315,16 +318,16 @@ class PatchTower(transformer_tower.TransformerTower):
       dropout_rate=dropout_rate,
       dtype=self.dtype_policy,
       name=f'{self.modality}_embedding',
-      **of_embedding,
+      **embedding_options,
     )
-    self._add_encoder(**of_encoder)
+    self._add_encoder(**encoder_options)
 
   @property
   def _num_channels(self):
     return 3 if self.input_name == names.VIDEO else 1
 
   def build(self, input_shape: Any = None) -> None:
-    """Makes all weights; see the base class."""
+    """Creates all weights; see the base class."""
     del input_shape
     axes = [None] * (1 + len(self.patch_size))
     self._build_parts([*axes, self._num_channels])
@@ -346,16 +349,16 @@ class PatchTower(transformer_tower.TransformerTower):
     training: bool = False,
     rng: randomness.Rng | None = None,
   ) -> tuple[tf.Tensor, None]:
-    """The tokens that enter the encoder.
+    """Returns the input tokens of the encoder.
 
     Args:
-      x: As in the call.
-      training: Likewise.
-      rng: Likewise.
+      x: See the call.
+      training: See the call.
+      rng: See the call.
 
     Returns:
-      (B, 1 + K, d_model) in the compute dtype, AGG in front; and None: all of
-      them exist.
+      (B, 1 + K, d_model) in the compute dtype, AGG first; and None, because all
+      tokens exist.
     """
     if self.input_name == names.SPECTROGRAM:
       x = tf.expand_dims(x, -1)  # (B, F, M, 1)
@@ -363,7 +366,7 @@ class PatchTower(transformer_tower.TransformerTower):
     return self.embedding(x, training=training, rng=rng), None
 
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
-    """Patches along each axis: (t, h, w), (n,) or (frames, bins)."""
+    """Returns the patches by axis: (t, h, w), (n,) or (frames, bins)."""
     channels = [1] if self.input_name == names.SPECTROGRAM else []
     return self.embedding.tokenizer.grid([None, *input_shape, *channels])
 
@@ -374,7 +377,7 @@ class PatchTower(transformer_tower.TransformerTower):
     return count
 
   def _num_values(self):
-    """Numbers of a patch."""
+    """The number of values per patch."""
     return math.prod(self.patch_size) * self._num_channels
 
   def _patch_flops(self, input_shape):
@@ -392,7 +395,7 @@ class PatchTower(transformer_tower.TransformerTower):
     return width * numbers * self._num_patches(input_shape, training=True)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the tower."""
+    """Returns the arguments of the tower."""
     return {
       **super().get_config(),
       'input_name': self.input_name,

@@ -19,7 +19,7 @@ _SIGMOID_BIAS = -10.0
 
 
 def _output_names(pair):
-  """From the name of a scalar to the model's output that holds it."""
+  """The model's output key of each scalar, by the name of the scalar."""
   return {
     'inverse_temperature': f'{pair}_inverse_temperature',
     'bias': f'{pair}_bias',
@@ -29,14 +29,14 @@ def _output_names(pair):
 def scalars_of(
   pair: str, outputs: Mapping[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-  """The learned scalars of a pair among the outputs of a model.
+  """Returns the learned scalars of a pair from the outputs of a model.
 
   Args:
     pair: Name of a pair.
-    outputs: What the model returned.
+    outputs: Outputs of the model.
 
   Returns:
-    Those of `inverse_temperature` and `bias` that the model learns, scalar
+    `inverse_temperature` and `bias`, where the model learns them, as scalar
     float32 tensors.
   """
   return {
@@ -55,20 +55,22 @@ class SimilarityScale(tf_keras.layers.Layer):
   """Learned scalars of the similarities, for each pair of modalities.
 
   - `temperature` (CLIP, Radford et al. 2021, section 2.3): the logarithm of
-    the inverse temperature. After each update it is cut to that of 100.
-  - `temperature_and_bias` (SigLIP, Zhai et al. 2023, section 3.2): the same
-    from 10 and without the cut, and a bias from -10.
+    the inverse temperature. After each update it is clipped to the logarithm of
+    100.
+  - `temperature_and_bias` (SigLIP, Zhai et al. 2023, section 3.2): the same,
+    with an initial inverse temperature of 10 and without clipping, and a bias
+    with an initial value of -10.
 
   The weights are float32 under any precision policy.
 
   Args:
-    pairs: Sequence of any of `core.modalities.PAIRS`.
-    kind: One of `KINDS`.
-    temperature: Where the kind `temperature` starts.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    pairs: Names of pairs of `core.modalities.PAIRS`.
+    kind: Scalars to learn, one of `KINDS`.
+    temperature: Initial value for the kind `temperature`.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Raises:
-    ValueError: An unknown pair or kind, or a temperature below 0.01.
+    ValueError: A pair or the kind is unknown, or the temperature is below 0.01.
 
   Example:
     >>> scale = SimilarityScale(('video_text',), 'temperature_and_bias')
@@ -92,9 +94,8 @@ class SimilarityScale(tf_keras.layers.Layer):
       )
     if not temperature * _MAX_INVERSE_TEMPERATURE >= 1:
       raise ValueError(
-        f'`temperature` must be at least {1 / _MAX_INVERSE_TEMPERATURE}, below '
-        'which a learned one is cut. '
-        f'Received: temperature={temperature}'
+        f'`temperature` must be at least {1 / _MAX_INVERSE_TEMPERATURE}, where '
+        f'a learned one is clipped. Received: temperature={temperature}'
       )
     self.pairs = tuple(pairs)
     self.kind = kind
@@ -106,7 +107,7 @@ class SimilarityScale(tf_keras.layers.Layer):
     return self.kind == 'temperature_and_bias'
 
   def build(self, input_shape: tf.TensorShape | None = None) -> None:
-    """Makes `<pair>/scale` (a logarithm) and `<pair>/bias`, scalars."""
+    """Creates the scalars `<pair>/scale` (a logarithm) and `<pair>/bias`."""
     del input_shape
     start, constraint = 1 / self.temperature, None
     if self.has_bias:
@@ -133,11 +134,11 @@ class SimilarityScale(tf_keras.layers.Layer):
     self.built = True
 
   def values(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-    """The scalars now.
+    """Returns the current values of the scalars.
 
     Returns:
       Dictionary of scalar float32 tensors: `<pair>_inverse_temperature`, and
-      `<pair>_bias` of the kind that has them.
+      `<pair>_bias` if the kind has it.
     """
     outputs = {}
     for pair in self.pairs:
@@ -148,7 +149,7 @@ class SimilarityScale(tf_keras.layers.Layer):
     return outputs
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'pairs': self.pairs,

@@ -1,4 +1,4 @@
-"""The sizes that encoders come in (paper, table 1 of the appendix).
+"""The sizes of encoders (paper, table 1 of the appendix).
 
 gin files name them as constants: `PatchTower.size = %MEDIUM`.
 """
@@ -31,7 +31,7 @@ SMALL = Size(6, 512, 2048, 8)
 BASE = Size(12, 768, 3072, 12)
 MEDIUM = Size(12, 1024, 4096, 16)
 LARGE = Size(24, 1024, 4096, 16)
-# For a few hundred labelled clips, from scratch.
+# For training from scratch on a few hundred labelled clips.
 TINY = Size(4, 128, 512, 4, d_kv=32)
 
 NAMED = {

@@ -19,26 +19,27 @@ from vatt_tf.models import sizes, tower, transformer_costs, transformer_tower
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class WordEmbedding(tf_keras.layers.Layer):
-  """Tokens of a text, behind an AGG token.
+  """Turns a text into tokens, AGG first.
 
-  Two forms. With `num_positions` (modality-agnostic): table, Dense + GeLU with
-  bias, positions, dropout, AGG of width `d_model` in front. Without
-  (modality-specific): AGG of the table's width in front, Dense + GeLU without
-  bias, dropout; positions are the encoder's relative bias. There is no Dense
-  where `d_embedding` is None, and the table is `d_model` wide, as T5's is.
+  It has two forms. With `num_positions` (modality-agnostic), the steps are:
+  table, Dense + GeLU with bias, positions, dropout, AGG of width `d_model` in
+  front. Without it (modality-specific): table, AGG of the table's width in
+  front, Dense + GeLU without bias, dropout; the encoder's relative bias encodes
+  positions. If `d_embedding` is None, there is no Dense, and the table is
+  `d_model` wide, as T5's is.
 
   Args:
     d_model: Width D of the tokens.
     vocabulary_size: Rows of the table.
     d_embedding: Width of the table, or None.
     num_positions: Rows of the position table, or None.
-    has_agg: False gives the words alone, as T5 itself does.
-    is_frozen: Do not train the table (see `TextEmbedding`).
+    has_agg: Whether there is an AGG token, which T5 does not have.
+    is_frozen: Whether the table is not trained (see `TextEmbedding`).
     use_position_norm: Whether a LayerNorm follows the positions.
-    epsilon: Of the position norm.
+    epsilon: Number added to the variance of the position norm.
     position_interpolation: `exact` or `release`, see `PositionEmbedding`.
-    dropout_rate: In [0, 1), of the tokens.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    dropout_rate: Dropout rate of the tokens, in [0, 1).
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     ids: (B, L) integers, 0 is padding.
@@ -46,10 +47,9 @@ class WordEmbedding(tf_keras.layers.Layer):
     rng: `randomness.Rng` or None.
 
   Returns:
-    Tokens: (B, 1 + L, d_model) in the compute dtype, (B, L, d_model) without
-      AGG.
-    mask: bool, as the first two axes of `tokens`: false for padding, true for
-      the AGG token.
+    (tokens, mask): (B, 1 + L, d_model) in the compute dtype, (B, L, d_model)
+    without AGG; and a bool mask of the first two axes, false for padding, true
+    for the AGG token.
 
   Example:
     >>> tokens, mask = WordEmbedding(8, 100)(tf.constant([[5, 6, 0]]))
@@ -111,7 +111,7 @@ class WordEmbedding(tf_keras.layers.Layer):
       )
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    """Makes `agg` and the weights of the sub-layers."""
+    """Creates `agg` and the weights of the sub-layers."""
     width = self.d_embedding or self.d_model
     tower.build_scoped(self.table, input_shape)
     tower.build_scoped(self.pre_projection, tf.TensorShape([None, None, width]))
@@ -129,7 +129,7 @@ class WordEmbedding(tf_keras.layers.Layer):
     training: bool = False,
     rng: randomness.Rng | None = None,
   ) -> tf.Tensor:
-    """Makes tokens of `ids`; see the class."""
+    """Turns `ids` into tokens; see the class."""
     x = self.table(ids, training=training)  # (B, L, width)
     has_positions = self.position_embedding is not None
     if self.has_agg and not has_positions:
@@ -145,7 +145,7 @@ class WordEmbedding(tf_keras.layers.Layer):
     return x, text_embedding.padding_mask(ids, self.has_agg)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the layer."""
+    """Returns the arguments of the layer."""
     return {
       **super().get_config(),
       'd_model': self.d_model,
@@ -166,40 +166,45 @@ class WordEmbedding(tf_keras.layers.Layer):
 class TextTower(transformer_tower.TransformerTower):
   """A Transformer on words (paper, section 3.1.2).
 
-  With its own encoder: T5's form, with relative positions, an AGG vector of the
-  table's width in front of the words, and a Dense + GeLU to the encoder's
-  width. With a shared `encoder`: a Dense + GeLU, a position table, and AGG of
-  the encoder's width.
+  With its own encoder, it has T5's form, with relative positions, an AGG vector
+  of the table's width in front of the words, and a Dense + GeLU to the
+  encoder's width. With a shared `encoder`, it has a Dense + GeLU, a position
+  table, and AGG of the encoder's width.
 
   Args:
-    size: `sizes.Size` of the tower's own encoder, or None.
-    encoder: `TransformerEncoder` that other towers share, or None.
-    max_words: Rows of the position table where the encoder is shared.
+    size: Size of the tower's own encoder, or None.
+    encoder: Encoder that other towers share, or None.
+    max_words: Rows of the position table with a shared encoder.
     vocabulary_size: Rows of the word table.
-    d_embedding: Width of the word table; None: as wide as the encoder, without
-      a map between (T5's own).
+    d_embedding: Width of the word table. None means the width of the encoder,
+      without a map between them, as in T5.
     word_vectors: Path of a word-vector file in text format that fills the
       table, or None. Words that it does not have keep their initial values.
     vocabulary: Path of the vocabulary file (word-level), for `word_vectors`.
     is_table_frozen: Whether the table is not trained; it must then be filled
       from word vectors or a checkpoint before training.
-    form: `release`, `t5_v1_0` or `t5_v1_1`, of the tower's own encoder.
-    num_relative_buckets: Buckets of its relative positions; None: 32.
-    max_relative_distance: Of these buckets; None: 64 of the form `release`, 128
-      of T5's.
-    epsilon: Of the norms of the tower's own encoder; None: 1e-6.
-    has_agg: False gives the states of the words alone, as T5 itself does.
-    d_post_projection: Width of a Dense + GeLU after the encoder; None: none.
+    form: Form of the tower's own encoder, `release`, `t5_v1_0` or `t5_v1_1`.
+    num_relative_buckets: Number of buckets of its relative positions. None
+      means 32.
+    max_relative_distance: Distance that the last bucket begins with. None means
+      64 for the form `release`, 128 for T5's forms.
+    epsilon: Number added to the variance of the norms of the tower's own
+      encoder. None means 1e-6.
+    has_agg: Whether there is an AGG token, which T5 does not have. Without it,
+      the tower returns only the states of the words.
+    d_post_projection: Width of a Dense + GeLU after the encoder. None means
+      that there is none.
     position_interpolation: `exact` or `release`, see `PositionEmbedding`.
-    dropout_rate: In [0, 1).
-    use_remat: Trade time for memory in training (see `TransformerEncoder`).
-    **kwargs: Of `tf_keras.layers.Layer`.
+    dropout_rate: Dropout rate, in [0, 1).
+    use_remat: Whether to save memory in training at the cost of time (see
+      `TransformerEncoder`).
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
     See `tower.Tower`.
 
   Returns:
-    `tower.TowerOutput` with (B, C, …) in front for captions (B, C, L).
+    `tower.TowerOutput`, with leading axes (B, C) for captions (B, C, L).
 
   Raises:
     ValueError: An argument is out of its range, or the input does not fit.
@@ -268,7 +273,7 @@ class TextTower(transformer_tower.TransformerTower):
       dtype=self.dtype_policy,
       name='text_embedding',
     )
-    given = {
+    options = {
       'num_relative_buckets': num_relative_buckets,
       'max_relative_distance': max_relative_distance,
       'epsilon': epsilon,
@@ -276,17 +281,17 @@ class TextTower(transformer_tower.TransformerTower):
     self._add_encoder(
       **{
         **transformer_encoder.t5_arguments(form),
-        **{key: x for key, x in given.items() if x is not None},
+        **{key: x for key, x in options.items() if x is not None},
       },
     )
 
   @property
   def has_agg(self) -> bool:
-    """Whether an AGG token is in front, whose output is the feature."""
+    """Whether the first token is AGG, whose output is the feature."""
     return self.embedding.has_agg
 
   def build(self, input_shape: Any = None) -> None:
-    """Makes all weights, and fills the table from `word_vectors`."""
+    """Creates all weights, and fills the table from `word_vectors`."""
     del input_shape
     self._build_parts([None, None])
     if self._word_vectors:
@@ -336,22 +341,22 @@ class TextTower(transformer_tower.TransformerTower):
     training: bool = False,
     rng: randomness.Rng | None = None,
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The tokens that enter the encoder, and which of them exist.
+    """Returns the input tokens of the encoder, and their mask.
 
     Args:
-      x: (B, L) integer ids.
-      training: As in the call.
-      rng: Likewise.
+      x: (B, L) integer: token ids.
+      training: See the call.
+      rng: See the call.
 
     Returns:
-      (B, N, d_model) in the compute dtype, AGG in front, and the mask (B, N).
+      (B, N, d_model) in the compute dtype, AGG first, and the mask (B, N).
     """
     return self.embedding(
       x, training=training, rng=randomness.fold_in(rng, 'embedding')
     )
 
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
-    """The words of a text, (L,)."""
+    """Returns the number of words of a text, (L,)."""
     return (input_shape[-1],)
 
   def _num_patches(self, input_shape, training=False):
@@ -365,7 +370,7 @@ class TextTower(transformer_tower.TransformerTower):
   def _pre_projection_flops(self, num_patches):
     if self.embedding.pre_projection is None:
       return 0
-    # Without positions the AGG token stands in front before the map.
+    # Without positions, the map also applies to the AGG token.
     if self.has_agg and not self.embedding.num_positions:
       num_patches += 1
     return transformer_costs.product(
@@ -383,7 +388,7 @@ class TextTower(transformer_tower.TransformerTower):
     return width * numbers * self._num_patches(input_shape)
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the tower."""
+    """Returns the arguments of the tower."""
     config = super().get_config()
     return {
       **config,

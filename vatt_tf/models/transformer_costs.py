@@ -1,41 +1,40 @@
-"""What a Transformer tower costs, from the configuration of its layers.
+"""The costs of a Transformer tower, from the configuration of its layers.
 
-FLOPs. A FLOP is a multiplication or an addition: a product of (n, k) and (k, m)
-is 2 * n * k * m of them. Only the matrix products are counted: norms,
-softmaxes, activations and biases are below 2 % of the whole at the paper's
-sizes, and so are the similarities of the loss. The map that interpolates
-position tables, for inputs larger than the tables, is not counted either: it
-is made once for a batch.
+FLOPs: A FLOP is a multiplication or an addition, so a product of (n, k) and
+(k, m) takes 2 * n * k * m. Only matrix products are counted: norms, softmaxes,
+activations and biases are below 2 % of the total at the paper's sizes, and so
+are the similarities of the loss. The map that interpolates position tables for
+larger inputs is not counted either, because it is computed once per batch.
 
-The paper counts in one way in all its figures. It is the forward pass, 2 FLOPs
-per multiply-add, of
+All FLOPs in the paper are counted in one way. They are for the forward pass, 2
+FLOPs per multiply-add, of
 
-- every patch's projection, those that DropToken drops as well;
-- the maps of attention and feed-forward, for all tokens kept and the AGG token
-  in every layer, the last one too;
+- the projection of every patch, also of those that DropToken drops;
+- the maps of attention and feed-forward, for all kept tokens and the AGG token
+  in every layer, including the last;
 - the product of attention probabilities and values, but *not* the product of
   queries and keys;
-- of all towers, for pre-training: of video, of audio, and of text for *one*
-  caption of a clip; of the video tower alone for fine-tuning; a sum over the
-  views for inference with several; heads are not counted.
+- all towers for pre-training: video, audio, and text for *one* caption per
+  clip; the video tower alone for fine-tuning; the sum over the views for
+  inference with several views. Heads are not counted.
 
-All figures in the paper are 0.7 to 1.4 % above this count.
+All values in the paper are 0.7 to 1.4 % above this count.
 
-Memory. The peak of a training step comes as the backward pass begins. What the
-forward pass kept until then is within 3 % of what the backward pass takes in
-the traced graph (the tests compare); each layer says in its docstring what it
-computes again instead of keeping. The workspace of the layer whose backward
-pass takes most, be it the attention probabilities with their gradient or the
-feed-forward's activation, is an estimate.
+Memory: A training step peaks when the backward pass begins. The kept
+activations of the forward pass are within 3 % of those that the backward pass
+uses in the traced graph (the tests compare them); the docstring of each layer
+tells what it computes again instead of keeping. The workspace of the layer
+whose backward pass needs most, for the attention probabilities with their
+gradient or for the feed-forward's activation, is an estimate.
 """
 
 import math
 
 from vatt_tf.layers import transformer_encoder
 
-FLOAT_BYTES = 4  # of a float32
+FLOAT_BYTES = 4  # bytes of a float32
 
-# Products that a tower computes, in order.
+# Parts of a tower whose products are counted, in order.
 PARTS = (
   'patches',
   'pre_projection',
@@ -49,13 +48,13 @@ _RECOMPUTED = ('attention_maps', 'query_key', 'attention_value', 'feed_forward')
 
 
 def product(*sizes: int) -> int:
-  """FLOPs of a product of two matrices, (n, k) and (k, m).
+  """Returns the FLOPs of a product of two matrices, (n, k) and (k, m).
 
   Args:
-    *sizes: N, k and m, and further numbers to multiply with.
+    *sizes: Sizes n, k and m, and other factors.
 
   Returns:
-    A count.
+    Number of FLOPs.
   """
   return 2 * math.prod(sizes)
 
@@ -65,16 +64,16 @@ def encoder_flops(
   num_tokens: int,
   num_outputs: int,
 ) -> dict[str, int]:
-  """FLOPs of an encoder's forward pass on one row.
+  """Returns the FLOPs of an encoder's forward pass on one row.
 
   Args:
-    encoder: The encoder.
+    encoder: Encoder of the tower.
     num_tokens: Length of the sequence.
     num_outputs: Number of tokens for which the last layer computes an output.
 
   Returns:
-    From `attention_maps`, `query_key`, `attention_value` and `feed_forward` to
-    a count.
+    FLOPs of `attention_maps`, `query_key`, `attention_value` and
+    `feed_forward`.
   """
   inner = encoder.num_heads * encoder.d_kv
   total = dict.fromkeys(_RECOMPUTED, 0)
@@ -82,7 +81,7 @@ def encoder_flops(
     (encoder.num_layers - 1, num_tokens),
     (1, num_outputs),
   ):
-    # Keys and values of all tokens; queries and outputs of those that ask.
+    # All tokens have keys and values; only queries have outputs.
     maps = product(2 * num_tokens + 2 * num_queries, encoder.d_model, inner)
     attention = product(num_queries, num_tokens, inner)
     total['attention_maps'] += num_layers * maps
@@ -99,28 +98,27 @@ def step_flops(
   encoder: transformer_encoder.TransformerEncoder,
   is_pre_projection_first: bool,
 ) -> dict[str, int]:
-  """FLOPs of a tower in a training step: forward and backward of one row.
+  """Returns the FLOPs of a training step, forward and backward of one row.
 
-  Every product of the forward pass has two in the backward pass, each as large
-  as itself, for the gradient of either factor. So a step is three times the
-  forward pass (with DropToken), but
+  For each product of the forward pass, the backward pass has two of the same
+  size, for the gradient of either factor. A step is therefore three times the
+  forward pass (with DropToken), except that
 
-  - the input needs no gradient: the projection of patches counts twice, and so
+  - the input needs no gradient, so the projection of patches counts twice, as
     does the pre-projection of words of a frozen table;
   - attention probabilities are computed again and not kept
-    (`layers.multi_head_attention`): query times key counts four times;
+    (`layers.multi_head_attention`), so query times key counts four times;
   - with `use_remat` the encoder's forward pass is computed once more, except
-    for the feed-forward's last product where there is no dropout: then nothing
-    needs it.
+    for the feed-forward's last product, which is not needed without dropout.
 
   Args:
     forward: FLOPs of the forward pass with DropToken, of each of `PARTS`.
-    encoder: The encoder.
+    encoder: Encoder of the tower.
     is_pre_projection_first: Whether the input of the pre-projection needs no
       gradient.
 
   Returns:
-    From each of `PARTS` to a count.
+    FLOPs of each of `PARTS`.
   """
   factors = dict.fromkeys(PARTS, 3)
   factors['patches'] = 2
@@ -142,21 +140,22 @@ def kept_bytes(
   num_rows: int,
   width: int,
 ) -> int:
-  """Bytes that an encoder keeps from the forward for the backward pass.
+  """Returns the bytes that an encoder keeps for the backward pass.
 
   Args:
-    encoder: The encoder.
+    encoder: Encoder of the tower.
     num_tokens: Length of the sequence.
     num_rows: Rows of the batch.
     width: Bytes of a number in the compute dtype.
 
   Returns:
-    A number of bytes.
+    Number of bytes.
   """
   if encoder.use_remat:
     return num_rows * encoder.num_layers * num_tokens * encoder.d_model * width
   inner = encoder.num_heads * encoder.d_kv
-  # The last layer's AGG output alone is nothing beside its keys and values.
+  # The last layer computes only the AGG output, which is negligible beside its
+  # keys and values.
   last = num_tokens * (
     (encoder.d_model + 2 * inner) * width
     + _norm_bytes(encoder.attention_norm, encoder.d_model, width)
@@ -171,16 +170,16 @@ def workspace_bytes(
   num_rows: int,
   width: int,
 ) -> int:
-  """Bytes that the backward pass of one layer needs meanwhile.
+  """Returns the additional bytes that the backward pass of one layer needs.
 
   Args:
-    encoder: The encoder.
+    encoder: Encoder of the tower.
     num_tokens: Length of the sequence.
     num_rows: Rows of the batch.
     width: Bytes of a number in the compute dtype.
 
   Returns:
-    A number of bytes.
+    Number of bytes.
   """
   has_dropout = bool(encoder.dropout_rate)
   # Probabilities and the gradient of the logits in float32, the gradient of
@@ -188,7 +187,7 @@ def workspace_bytes(
   attention = (
     encoder.num_heads * num_tokens**2 * (2 * FLOAT_BYTES + width + has_dropout)
   )
-  # Activation and slope in float32, what goes into the second map and its
+  # Activation and slope in float32, the input of the second map and its
   # gradient, and the dropout mask.
   feed_forward = (
     encoder.d_ff * num_tokens * (2 * FLOAT_BYTES + 2 * width + has_dropout)
@@ -200,12 +199,12 @@ def workspace_bytes(
 
 
 def _num_kernels(encoder):
-  """Kernels of the feed-forward."""
+  """The number of kernels of the feed-forward."""
   return 3 if encoder.is_gated else 2
 
 
 def _layer_bytes(encoder, num_tokens, width):
-  """What an encoder layer keeps of one row."""
+  """The bytes that an encoder layer keeps of one row."""
   inner = encoder.num_heads * encoder.d_kv
   size = 2 * encoder.d_model * width + sum(
     _norm_bytes(norm, encoder.d_model, width)
@@ -213,8 +212,8 @@ def _layer_bytes(encoder, num_tokens, width):
   )
   # Queries, keys, values, scaled queries, the context and its transposed.
   size += (5 + encoder.use_attention_scale) * inner * width
-  # The feed-forward's pre-activation; gated, also what it is multiplied with,
-  # the activation and the product.
+  # The feed-forward's pre-activation; if gated, also the other factor, the
+  # activation and the product.
   size += (4 if encoder.is_gated else 1) * encoder.d_ff * width
   if encoder.dropout_rate:
     size += 2 * encoder.d_model + encoder.is_gated * encoder.d_ff
@@ -222,17 +221,17 @@ def _layer_bytes(encoder, num_tokens, width):
 
 
 def _norm_bytes(norm, d_model, width):
-  """What a norm keeps of one token, beside its input: the output, and the
-  statistics; RMS norms the value without its scale too, and all of it in
-  float32."""
+  """The bytes that a norm keeps of one token, without its input: the output
+  and the statistics; RMS norms also keep the value without its scale, and all
+  of it in float32."""
   if norm == 'rms':
     return 2 * d_model * FLOAT_BYTES + FLOAT_BYTES
   return d_model * width + 2 * FLOAT_BYTES
 
 
 def _kernels_bytes(encoder, width):
-  """Kernels that are kept: those of q, k and v side by side; and all others
-  too where they are cast to half precision."""
+  """The bytes of kept kernels: the joined kernel of q, k and v, and with half
+  precision the casts of all others."""
   inner = encoder.num_heads * encoder.d_kv
   numbers = 3 * encoder.d_model * inner
   if width < FLOAT_BYTES:

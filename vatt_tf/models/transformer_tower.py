@@ -1,7 +1,7 @@
-"""What the Transformer towers share: the encoder and what follows it.
+"""The base of Transformer towers: the encoder and the layers after it.
 
-An encoder is a tower's own in the modality-specific model, and one that all
-towers share in the modality-agnostic model (`share_encoder`).
+In the modality-specific model each tower has its own encoder; in the
+modality-agnostic model all towers share one (`share_encoder`).
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ def prepend(token: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
 
 def add_agg(layer: tf_keras.layers.Layer, width: int) -> tf.Variable:
-  """Makes the AGG vector of a layer, (width,)."""
+  """Creates the AGG vector of a layer, (width,)."""
   return layer.add_weight(
     name='agg', shape=[width], initializer='glorot_normal'
   )
@@ -36,7 +36,7 @@ class GeluDense(tf_keras.layers.Dense):
 
   Args:
     units: Width of the output.
-    **kwargs: Those of `tf_keras.layers.Dense`, without `activation`.
+    **kwargs: Arguments of `tf_keras.layers.Dense`, except `activation`.
 
   Call arguments:
     inputs: (..., D).
@@ -55,23 +55,23 @@ class GeluDense(tf_keras.layers.Dense):
 
 
 class TransformerTower(tower.Tower):
-  """What both Transformer towers share: the encoder and what follows it.
+  """Base class of Transformer towers: the encoder and the layers after it.
 
-  A subclass sets `embedding`, calls `_add_encoder`, and says how many patches
-  an input has and what they cost.
+  A subclass sets `embedding`, calls `_add_encoder`, and implements the number
+  of patches of an input and their costs.
 
   Args:
-    input_name: Key of the features.
-    size: Size of its own encoder, or None.
-    encoder: The encoder that the modalities share, or None.
+    input_name: Key of the input in the feature dictionary.
+    size: Size of the tower's own encoder, or None.
+    encoder: Encoder that other towers share, or None.
     d_post_projection: Width of a Dense + GeLU after the encoder, or None.
     position_interpolation: How position tables are read at other lengths.
-    dropout_rate: In [0, 1).
+    dropout_rate: Dropout rate, in [0, 1).
     use_remat: Whether each layer is computed again in the backward pass.
-    **kwargs: Those of `tf_keras.layers.Layer`.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
   """
 
-  _is_pre_projection_first = False  # its input needs no gradient
+  _is_pre_projection_first = False  # if true, its input needs no gradient
 
   def __init__(
     self,
@@ -87,8 +87,8 @@ class TransformerTower(tower.Tower):
     super().__init__(input_name, **kwargs)
     if (size is None) == (encoder is None):
       raise ValueError(
-        f'Give either `size`, of the {self.modality} encoder, or a shared '
-        '`encoder`; a model file such as gin/models/specific.gin has the size. '
+        f'Give either the `size` of the {self.modality} encoder, or a shared '
+        '`encoder`. A model file such as gin/models/specific.gin has the size. '
         f'Received: size={size}, encoder={encoder}'
       )
     self.size = size
@@ -101,7 +101,7 @@ class TransformerTower(tower.Tower):
       self.encoder = encoder
 
   def _add_encoder(self, **arguments):
-    """Makes the encoder, unless it is shared, and what follows it."""
+    """Creates the encoder, unless it is shared, and the layers after it."""
     if self.size is not None:
       self.encoder = transformer_encoder.TransformerEncoder(
         **self.size._asdict(),
@@ -131,13 +131,13 @@ class TransformerTower(tower.Tower):
 
   @property
   def has_agg(self) -> bool:
-    """Whether an AGG token is in front, whose output is the feature."""
+    """Whether the first token is AGG, whose output is the feature."""
     return True
 
   def _build_parts(self, input_shape):
     tokens = tf.TensorShape([None, None, self._d_model])
-    # A shared encoder comes first: so a seed gives the initial values that it
-    # always gave.
+    # A shared encoder is built first, so that a seed gives the same initial
+    # values as in earlier versions.
     for layer in self.shared_layers:
       tower.build_scoped(layer, tokens)
     tower.build_scoped(self.embedding, tf.TensorShape(input_shape))
@@ -146,7 +146,7 @@ class TransformerTower(tower.Tower):
     self.built = True
 
   def _encode(self, tokens, mask, training, rng, need_tokens):
-    """From the embedded tokens (B, N, d) to a `TowerOutput`."""
+    """The `TowerOutput` of embedded tokens (B, N, d)."""
     x = self.encoder(
       tokens,
       mask=mask,
@@ -163,36 +163,36 @@ class TransformerTower(tower.Tower):
     return tower.TowerOutput(feature, x[:, 1:] if self.has_agg else x)
 
   def _num_patches(self, input_shape, training=False):
-    """Patches (words) that become tokens."""
+    """The number of patches (words) that become tokens."""
     raise NotImplementedError
 
   def _patch_flops(self, input_shape):
-    """FLOPs of the projection of one patch."""
+    """The FLOPs of the projection of one patch."""
     raise NotImplementedError
 
   def _pre_projection_flops(self, num_patches):
-    """FLOPs of the Dense + GeLU before the encoder."""
+    """The FLOPs of the Dense + GeLU before the encoder."""
     raise NotImplementedError
 
   def _embedding_bytes(self, input_shape, width):
-    """What the embedding keeps of one row, `width` bytes a number."""
+    """The bytes that the embedding keeps per row, at `width` per number."""
     raise NotImplementedError
 
   def num_tokens(self, input_shape: tower.Shape, training: bool = False) -> int:
-    """Length of the sequence, with AGG; see the base class."""
+    """Returns the length of the sequence, with AGG; see the base class."""
     return self._num_patches(input_shape, training) + self.has_agg
 
   def flops(
     self, input_shape: tower.Shape, training: bool = False
   ) -> dict[str, int]:
-    """FLOPs of each of `transformer_costs.PARTS`; see the base class.
+    """Returns the FLOPs of each of `transformer_costs.PARTS`.
 
-    DropToken picks patches before they are projected, and the last layer
-    computes the AGG token's output alone.
+    DropToken chooses patches before they are projected, and the last layer
+    computes only the AGG token's output; see the base class.
     """
     num_patches = self._num_patches(input_shape, training)
     num_tokens = self.num_tokens(input_shape, training)
-    # Where nothing is pooled, all outputs are wanted.
+    # Without a pooled feature, all outputs are needed.
     num_outputs = 1 if self.has_agg else num_tokens
     return {
       'patches': num_patches * self._patch_flops(input_shape),
@@ -202,7 +202,7 @@ class TransformerTower(tower.Tower):
     }
 
   def step_flops(self, input_shape: tower.Shape) -> dict[str, int]:
-    """See `transformer_costs.step_flops`, and the base class."""
+    """Returns `transformer_costs.step_flops`; see the base class."""
     return transformer_costs.step_flops(
       self.flops(input_shape, training=True),
       self.encoder,
@@ -212,7 +212,7 @@ class TransformerTower(tower.Tower):
   def paper_flops(
     self, input_shape: tower.Shape, training: bool = False
   ) -> int:
-    """See the rule in `transformer_costs`, and the base class."""
+    """Counts by the rule in `transformer_costs`; see the base class."""
     num_tokens = self.num_tokens(input_shape, training)
     parts = transformer_costs.encoder_flops(
       self.encoder, num_tokens, num_tokens
@@ -233,7 +233,7 @@ class TransformerTower(tower.Tower):
   def activation_bytes(
     self, input_shape: tower.Shape, num_rows: int
   ) -> tower.ActivationBytes:
-    """See `transformer_costs` for what is counted, and the base class."""
+    """Estimates memory as `transformer_costs` explains; see the base class."""
     width = tf.as_dtype(self.compute_dtype).size
     num_tokens = self.num_tokens(input_shape, training=True)
     row = self._embedding_bytes(input_shape, width)
@@ -241,7 +241,7 @@ class TransformerTower(tower.Tower):
       row += self._num_patches(input_shape, training=True) * self._d_model
     positions = 0
     if self.embedding.position_embedding is not None:
-      # What the norm of the position embeddings takes, once for all rows.
+      # The norm of the position embeddings is computed once for all rows.
       positions = self._num_patches(input_shape) * self._d_model
     encoder = (self.encoder, num_tokens, num_rows, width)
     return tower.ActivationBytes(
@@ -252,7 +252,7 @@ class TransformerTower(tower.Tower):
     )
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the tower; a shared encoder as its own config."""
+    """Returns the arguments of the tower, with a shared encoder's config."""
     encoder = None
     if self.size is None:
       encoder = tower.serialize(self.encoder)
@@ -285,21 +285,22 @@ def share_encoder(
   dropout_rate: float = 0.1,
   use_remat: bool = False,
 ) -> dict[str, tower.Tower]:
-  """The towers of the modality-agnostic model (paper, section 3.2).
+  """Makes the towers of the modality-agnostic model (paper, section 3.2).
 
-  One encoder serves all of them. Each keeps its own embedding and its own
-  Dense + GeLU before and after the encoder.
+  All towers share one encoder. Each has its own embedding and its own Dense +
+  GeLU before and after the encoder.
 
   Args:
-    towers: From modalities to constructors of `PatchTower` and `TextTower`
-      (in gin without brackets: `@video/PatchTower`).
-    size: Of the encoder.
-    d_post_projection: Width of the features; None: no Dense + GeLU after it.
-    dropout_rate: Of the encoder, in [0, 1).
+    towers: Constructors of `PatchTower` and `TextTower` by modality (in gin
+      without brackets: `@video/PatchTower`).
+    size: Size of the encoder.
+    d_post_projection: Width of a Dense + GeLU after the encoder. None means
+      that there is none.
+    dropout_rate: Dropout rate of the encoder, in [0, 1).
     use_remat: See `TransformerEncoder`.
 
   Returns:
-    From modalities to towers.
+    Towers by modality.
 
   Example:
     >>> towers = share_encoder(

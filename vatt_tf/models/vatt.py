@@ -20,29 +20,30 @@ _DEFAULT_PAIRS = (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
 class VATT(tf_keras.Model):
   """Video-Audio-Text Transformer (paper, section 3).
 
-  Modality-agnostic if the towers share an encoder, modality-specific if each
-  has its own. Towers that no pair needs are left out.
+  The model is modality-agnostic if the towers share an encoder, and
+  modality-specific if each has its own. Towers that no pair needs are left out.
 
   Args:
-    towers: From modalities to their towers.
-    head: Makes the head from `pairs`: a class such as `ProjectionHead`, or a
-      head. None: there is no head, the outputs are the features of all towers.
-    pairs: The pairs of modalities that the head compares, of
+    towers: Towers by modality.
+    head: Function that makes the head from `pairs`, such as `ProjectionHead`,
+      or a head. None means that there is no head, and the outputs are the
+      features of all towers.
+    pairs: Pairs of modalities that the head compares, of
       `core.modalities.PAIRS`.
-    similarity: `SimilarityScale`, the learned scalars of the loss, or None.
-    **kwargs: Of `tf_keras.Model`.
+    similarity: Learned scalars of the loss, or None.
+    **kwargs: Arguments of `tf_keras.Model`.
 
   Call arguments:
     features: Dictionary with the input of each modality of the model, `video`
       (B, T, H, W, 3), `audio` (B, S, 1) or `spectrogram` (B, F, M), `text`
       (B, C, L), and optionally the masks `video_mask` (B,), `audio_mask` (B,),
       `text_mask` (B, C); see `feature_names`. Other entries do not matter.
-    training: Bool. In training DropToken and dropout are on.
+    training: Whether DropToken and dropout apply.
     rng: `randomness.Rng`, or None to draw from TensorFlow's global state.
 
   Returns:
-    Dictionary of float32 tensors, those of `feature_names`' outputs that the
-    model has, and with `similarity` the scalars of `SimilarityScale`.
+    Dictionary of float32 tensors: the outputs of `feature_names` that the model
+    has, and with `similarity` the scalars of `SimilarityScale`.
 
   Raises:
     ValueError: A pair needs a tower that is not given; an input is missing or
@@ -66,23 +67,24 @@ class VATT(tf_keras.Model):
     **kwargs: Any,
   ):
     kwargs.setdefault('name', 'vatt')
-    # Inputs are cast by the towers, after DropToken has picked the patches.
+    # The towers cast inputs, after DropToken has chosen the patches.
     super().__init__(autocast=False, **kwargs)
     self.pairs = tuple(pairs)
     needed = set(towers)
     if head is not None:
       needed = modality_table.of_pairs(pairs)
-    missing = [modality for modality in needed if modality not in towers]
-    if missing:
+    missing_towers = [modality for modality in needed if modality not in towers]
+    if missing_towers:
       raise ValueError(
-        f'`towers` must have one for {" and ".join(missing)}, which `pairs` '
-        f'compare. Received: towers for {sorted(towers)}, pairs={self.pairs}'
+        f'`towers` must have one for {" and ".join(missing_towers)}, which '
+        f'`pairs` compare. Received: towers for {sorted(towers)}, '
+        f'pairs={self.pairs}'
       )
     self.modalities = tuple(
       modality for modality in modality_table.MODALITIES if modality in needed
     )
     for modality in self.modalities:
-      # The model owns what towers share: `vatt/encoder`.
+      # The model owns the layers that towers share: `vatt/encoder`.
       for layer in towers[modality].shared_layers:
         setattr(self, layer.name, layer)
     for modality in self.modalities:
@@ -94,7 +96,7 @@ class VATT(tf_keras.Model):
 
   @property
   def towers(self) -> dict[str, tower.Tower]:
-    """From the modalities of the model to their towers."""
+    """Towers by modality."""
     return {
       modality: getattr(self, f'{modality}_tower')
       for modality in self.modalities
@@ -102,25 +104,27 @@ class VATT(tf_keras.Model):
 
   @property
   def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
-    """The layers that several towers share, such as the agnostic encoder."""
+    """Layers that several towers share, such as the agnostic encoder."""
     layers = {}
-    for one in self.towers.values():
-      layers.update({layer.name: layer for layer in one.shared_layers})
+    for modality_tower in self.towers.values():
+      layers.update(
+        {layer.name: layer for layer in modality_tower.shared_layers}
+      )
     return tuple(layers.values())
 
   def build(self, input_shape: Any = None) -> None:
-    """Makes all weights; none depends on the shape of an input."""
+    """Creates all weights, which do not depend on the shape of an input."""
     del input_shape
     if self.built:
       return
-    with tf.name_scope(f'{self.name}/'):  # not nested, whoever calls this
-      for one in self.towers.values():
-        one.build()
+    with tf.name_scope(f'{self.name}/'):  # never nested in a caller's scope
+      for modality_tower in self.towers.values():
+        modality_tower.build()
       features = {
         modality_table.MODALITIES[modality].feature: tf.TensorShape(
-          [None, one.width]
+          [None, modality_tower.width]
         )
-        for modality, one in self.towers.items()
+        for modality, modality_tower in self.towers.items()
       }
       tower.build_scoped(self.head, features)
       tower.build_scoped(self.similarity_scale, None)
@@ -145,26 +149,27 @@ class VATT(tf_keras.Model):
     """Runs the towers of all modalities.
 
     Args:
-      features: As in the call.
-      training: Likewise.
-      rng: Likewise.
+      features: See the call.
+      training: See the call.
+      rng: See the call.
 
     Returns:
-      Dictionary of float32 tensors: `video_feature` (B, d) and its like of
-      each modality, of text (B, C, d). No row depends on another.
+      Dictionary of float32 tensors: the feature (B, d) of each modality, such
+      as `video_feature`; for text (B, C, d). No row depends on another.
 
     Raises:
-      ValueError: An input is missing or does not fit, naming it.
+      ValueError: An input is missing or does not fit; the message names it.
     """
     pooled = {}
-    for modality, one in self.towers.items():
-      if one.input_name not in features:
+    for modality, modality_tower in self.towers.items():
+      name = modality_tower.input_name
+      if name not in features:
         raise ValueError(
-          f'`features` must have the key {one.input_name!r}: the model has the '
-          f'modalities {self.modalities}. To embed one of them alone call '
+          f'`features` must have the key {name!r}: the model has the '
+          f'modalities {self.modalities}. To embed only one of them, call '
           f'`embed({modality!r}, …)`. Received: keys {sorted(features)}'
         )
-      x = features[one.input_name]
+      x = features[name]
       pooled.update(self._run_tower(modality, x, training, rng))
     return pooled
 
@@ -181,16 +186,16 @@ class VATT(tf_keras.Model):
     masks: Mapping[str, tf.Tensor],
     training: bool = False,
   ) -> dict[str, tf.Tensor]:
-    """Runs the head on what `encode` returned for the whole batch.
+    """Runs the head on the features of the whole batch.
 
     Args:
-      pooled: What `encode` returned, or a part of it.
-      masks: Dictionary with `video_mask` and its like; a modality without one
-        has all its rows. Other entries do not matter.
+      pooled: Features of `encode`, or some of them.
+      masks: Masks such as `video_mask`; a modality without one has all its
+        rows. Other entries do not matter.
       training: Whether dropout and DropToken apply.
 
     Returns:
-      Dictionary of outputs, as the call's.
+      Dictionary of outputs, see the call.
     """
     masks = {
       row.mask: masks[row.mask]
@@ -203,7 +208,7 @@ class VATT(tf_keras.Model):
     return outputs
 
   def _add_embeddings(self, pooled, masks, training):
-    """The pooled features, and what the head makes of them."""
+    """The pooled features, and the embeddings of the head."""
     if self.head is None:
       return dict(pooled)
     return {**pooled, **self.head(pooled, masks=masks, training=training)}
@@ -219,16 +224,16 @@ class VATT(tf_keras.Model):
     """Computes the features and embeddings of one modality.
 
     Args:
-      modality: Such as `video`.
-      x: Its input, see `tower.Tower`; text (B, C, L) or (B, L).
-      mask: (B,) or (B, C) bool, the rows that exist; they make up the
-        statistics of the batch norms in training. None: all.
+      modality: Modality, such as `video`.
+      x: Input of its tower, see `tower.Tower`; text (B, C, L) or (B, L).
+      mask: (B,) or (B, C) bool: the rows that exist, over which batch norms
+        compute their statistics in training. None means all.
       training: Whether dropout and DropToken apply.
       rng: `randomness.Rng` or None.
 
     Returns:
-      Dictionary of float32 tensors: `video_feature` (B, d), and those of
-      `video_va`, `video_vt` (B, D) that the head has; likewise of others.
+      Dictionary of float32 tensors, such as `video_feature` (B, d), and
+      `video_va` and `video_vt` (B, D) if the head has them.
 
     Raises:
       ValueError: The model has no such tower, or `x` does not fit it.
@@ -244,21 +249,21 @@ class VATT(tf_keras.Model):
     return self._add_embeddings(pooled, masks, training)
 
   def _trackable_children(self, save_type='checkpoint', **kwargs):
-    """Checkpoints name the parts of towers as their weights: no tower level."""
+    """The parts by their names in checkpoints, which have no tower level."""
     children = super()._trackable_children(save_type, **kwargs)
     if save_type == 'checkpoint':
-      for modality, one in self.towers.items():
+      for modality, modality_tower in self.towers.items():
         del children[f'{modality}_tower']
-        children.update(one._trackable_children(save_type, **kwargs))
+        children.update(modality_tower._trackable_children(save_type, **kwargs))
     return children
 
   def get_config(self) -> dict[str, Any]:
-    """The arguments of the model."""
+    """Returns the arguments of the model."""
     serialize = tower.serialize
     parts = {'head': self.head, 'similarity': self.similarity_scale}
     return {
       'name': self.name,
-      'towers': {name: serialize(one) for name, one in self.towers.items()},
+      'towers': {name: serialize(x) for name, x in self.towers.items()},
       'pairs': self.pairs,
       **{
         name: None if part is None else serialize(part)
@@ -270,19 +275,19 @@ class VATT(tf_keras.Model):
   def from_config(
     cls, config: Mapping[str, Any], custom_objects: Any = None
   ) -> 'VATT':
-    """Makes a model from what `get_config` returned."""
+    """Makes a model from the configuration of `get_config`."""
     deserialize = tower.deserialize
     shared, towers = {}, {}
-    for modality, of_tower in config['towers'].items():
-      encoder = of_tower['config'].get('encoder')
+    for modality, tower_config in config['towers'].items():
+      encoder = tower_config['config'].get('encoder')
       if encoder is not None:
-        # Towers that share an encoder have its config each.
+        # Each tower that shares an encoder has the encoder's config.
         name = encoder['config']['name']
         if name not in shared:
           shared[name] = deserialize(encoder, custom_objects)
-        arguments = {**of_tower['config'], 'encoder': shared[name]}
-        of_tower = {**of_tower, 'config': arguments}
-      towers[modality] = deserialize(of_tower, custom_objects)
+        arguments = {**tower_config['config'], 'encoder': shared[name]}
+        tower_config = {**tower_config, 'config': arguments}
+      towers[modality] = deserialize(tower_config, custom_objects)
     parts = {
       name: config[name] and deserialize(config[name], custom_objects)
       for name in ('head', 'similarity')

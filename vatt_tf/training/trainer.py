@@ -168,8 +168,8 @@ class Trainer(orbit.AbstractTrainer):
     if unused_weights:
       raise ValueError(
         'The loss does not depend on these weights of the model: '
-        f'{", ".join(unused_weights)}. Leave out the parts of the model that no '
-        'term of the loss uses, or freeze them (make_optimizer.frozen).'
+        f'{", ".join(unused_weights)}. Leave out the parts of the model that '
+        'no term of the loss uses, or freeze them (make_optimizer.frozen).'
       )
     gradients = [gradient_caching.dense(gradient) for gradient in gradients]
     if self._uses_loss_scale:
