@@ -162,34 +162,34 @@ class ZeroShotEvaluation:
     """Evaluates; see the class."""
     key = _SPACE[self._modality]
     counted = outputs.CountedRows(dataset)
-    found = features_lib.extract(model, counted, [key])
+    features = features_lib.extract(model, counted, [key])
     num_classes = len(self._label_names)
-    is_multi_label = found.labels is not None and found.labels.ndim == 2
-    if found.labels is None or (
-      is_multi_label and found.labels.shape[1] != num_classes
+    is_multi_label = features.labels is not None and features.labels.ndim == 2
+    if features.labels is None or (
+      is_multi_label and features.labels.shape[1] != num_classes
     ):
       received = 'no labels'
       if is_multi_label:
-        received = f'labels of {found.labels.shape[1]} classes'
+        received = f'labels of {features.labels.shape[1]} classes'
       raise ValueError(
         f'`dataset` must have labels of the {num_classes} classes that '
         '`label_names` names: `make_dataset.label = @LabelConfig()`. '
         f'Received: {received}'
       )
     if not is_multi_label:
-      classification.check_labels(found.labels, found.ids, num_classes)
+      classification.check_labels(features.labels, features.ids, num_classes)
     classes, tokens = embed_prompts(model, self._prompts, self._text)
-    used = found.has_input[self._modality]
+    used = features.has_input[self._modality]
     videos, owners = retrieval.combine(
-      found.values[key][used], found.videos[used], self._combination
+      features.values[key][used], features.videos[used], self._combination
     )
-    is_missing = np.ones([len(found.ids)], bool)
+    is_missing = np.ones([len(features.ids)], bool)
     is_missing[owners] = False
     classification.check_missing(
-      is_missing, found.ids, self._modality, self._max_missing_share
+      is_missing, features.ids, self._modality, self._max_missing_share
     )
     # Classes that differ by less than the noise of float32 are equal.
-    scores = np.zeros([len(found.ids), num_classes])
+    scores = np.zeros([len(features.ids), num_classes])
     scores[owners] = np.round(videos @ classes.T / retrieval.TIE)
     function = (
       classification.multi_label_metrics
@@ -197,12 +197,12 @@ class ZeroShotEvaluation:
       else classification.single_label_metrics
     )
     return {
-      **function(scores, found.labels),
-      'num_videos': len(found.ids),
+      **function(scores, features.labels),
+      'num_videos': len(features.ids),
       'num_classes': num_classes,
       'num_missing': int(np.sum(is_missing)),
       'num_rows': counted.num_rows,
-      'num_rows_dropped': counted.num_rows - len(found.videos),
+      'num_rows_dropped': counted.num_rows - len(features.videos),
       'label_names': self._label_names,
       'templates': self._templates,
       'combination': self._combination,

@@ -32,7 +32,7 @@ def read_word_vectors(
       word of the vocabulary is in the file.
   """
   id_of_word = {word: i for i, word in enumerate(words)}
-  found = {}
+  vectors = {}
   with tf.io.gfile.GFile(path) as lines:
     for number, line in enumerate(lines, 1):
       fields = line.rstrip().split(' ')
@@ -46,7 +46,7 @@ def read_word_vectors(
           f'{d_embedding} numbers. Received: {len(fields)} fields. Set '
           '`d_embedding` to the width of the file.'
         )
-      if word not in id_of_word or id_of_word[word] in found:
+      if word not in id_of_word or id_of_word[word] in vectors:
         continue
       try:
         vector = np.asarray(fields[-d_embedding:], np.float32)
@@ -55,14 +55,14 @@ def read_word_vectors(
           f'{path}, line {number}: expected a word and {d_embedding} numbers. '
           f'Received: {line[:80]!r}'
         ) from e
-      found[id_of_word[word]] = vector
-  if not found:
+      vectors[id_of_word[word]] = vector
+  if not vectors:
     raise ValueError(
       f'{path} holds no word of the vocabulary ({len(words)} words, such as '
       f'{list(words[:8])}). Use the vocabulary that belongs to the vectors.'
     )
-  ids = np.asarray(sorted(found), np.int32)
-  return np.stack([found[i] for i in ids]), ids
+  ids = np.asarray(sorted(vectors), np.int32)
+  return np.stack([vectors[i] for i in ids]), ids
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

@@ -195,7 +195,7 @@ def _scalars(scalars, dtype):
 def own_similarities(local: Rows) -> tf.Tensor:
   """Returns the cosines (R, C) of local anchors and their own candidates.
 
-  Where one of the two does not exist, the value is that of `pool`.
+  Where one of the two does not exist, the value is as in `pool`.
   """
   values = tf.einsum('rd,rcd->rc', local.anchor, local.candidates)
   return pool(values, valid_candidates(local))
