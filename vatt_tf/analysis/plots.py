@@ -61,7 +61,7 @@ def embed_in_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def draw_points(
   points: np.ndarray, groups: Sequence[str], title: str, legend_title: str = ''
-) -> bytes:
+) -> figure.Figure:
   """Draws points in a plane, with a colour and a marker for each group.
 
   Args:
@@ -107,7 +107,7 @@ def draw_points(
   return sheet
 
 
-def draw_activations(means: Mapping[str, np.ndarray]) -> bytes:
+def draw_activations(means: Mapping[str, np.ndarray]) -> figure.Figure:
   """Draws the mean activation of each node and layer for each modality.
 
   Args:
@@ -154,7 +154,7 @@ def _ticks(num_layers):
 
 def draw_confusion(
   counts: np.ndarray, label_names: Sequence[str] | str | None
-) -> bytes:
+) -> figure.Figure:
   """Draws a confusion matrix, rows scaled to shares of the true class.
 
   Args:
@@ -204,7 +204,7 @@ def draw_retrieval(
   scores: np.ndarray,
   is_match: np.ndarray,
   ranks: np.ndarray,
-) -> bytes:
+) -> figure.Figure:
   """Draws queries beside the frames of their best results.
 
   Args:

@@ -54,7 +54,7 @@ class Report:
 
   def __init__(
     self,
-    text: str | None = None,
+    text: text_lib.TextConfig | None = None,
     label_names: Sequence[str] | str | None = None,
     max_clips: int = 1000,
     num_queries: int = 8,

@@ -67,7 +67,7 @@ def restore(
 
 def restore_model(
   model: tf_keras.Model, path: str, use_ema: bool = True
-) -> list[str]:
+) -> bool:
   """Restores a model from a checkpoint, for evaluation, export and the like.
 
   Args:

@@ -469,7 +469,7 @@ def load(
   return reports.apply(mapping, model, source, allow_partial)
 
 
-def export(model: tf_keras.Model, directory: str) -> list[str]:
+def export(model: tf_keras.Model, directory: str) -> None:
   """Writes a text tower as `transformers.T5EncoderModel` loads it.
 
   The AGG vector becomes the last row of the table: with its id (`agg_token_id`

@@ -478,7 +478,7 @@ def load(
   return reports.apply(mapping, model, source, allow_partial)
 
 
-def export(model: tf_keras.Model, directory: str) -> list[str]:
+def export(model: tf_keras.Model, directory: str) -> None:
   """Writes a video tower as `transformers.ViTModel` loads it.
 
   For an image, the image model computes the same as the tower does for the

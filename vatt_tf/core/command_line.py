@@ -36,7 +36,7 @@ class Use(enum.Enum):
 
 def run(
   main: Callable[[list[str]], Any],
-  use: str = Use.READS,
+  use: Use = Use.READS,
   required: Sequence[str] = (),
   parse: Callable[[list[str]], Any] | None = None,
 ) -> None:

@@ -18,7 +18,7 @@ def num_cores() -> int:
 
 def check_batch_divisible(
   global_batch_size: int, strategy: tf.distribute.Strategy
-) -> None:
+) -> int:
   """Returns the rows per replica, after a check that they are equal.
 
   Raises:

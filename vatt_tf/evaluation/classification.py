@@ -396,7 +396,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
   return '\n'.join(lines + notes_on_classes(metrics))
 
 
-def format_figures(metrics: Mapping[str, Any]) -> str:
+def format_figures(metrics: Mapping[str, Any]) -> list[str]:
   """Returns a table row for each metric, with its chance level.
 
   Args:

@@ -66,7 +66,7 @@ class ProbeEvaluation:
   def __init__(
     self,
     probes: Sequence[Callable[..., Any]],
-    features: Mapping[str, tf.Tensor] = ('video_feature',),
+    features: Sequence[str] = ('video_feature',),
     train_dataset: Callable[..., tf.data.Dataset] | None = None,
     splits: Callable[[list[str]], list[splits_lib.Split]] | None = None,
     label_names: Sequence[str] | str | None = None,

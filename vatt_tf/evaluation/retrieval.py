@@ -365,14 +365,14 @@ def _items(embeddings, modality, key, ids, combination):
   return _Items(values, ids, num_left_out)
 
 
-def unit(x: tf.Tensor) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
   """Returns the rows with length 1; a row of zeros stays zero."""
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def combine(
   values: np.ndarray, ids: Sequence[str], combination: str
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
   """Combines the clips of each video.
 
   Args:

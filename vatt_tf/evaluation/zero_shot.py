@@ -62,9 +62,9 @@ def make_prompts(
 
 def embed_prompts(
   model: tf_keras.Model,
-  prompts: Sequence[str],
-  config: Mapping[str, Any] | None,
-) -> np.ndarray:
+  prompts: Sequence[Sequence[str]],
+  config: text_lib.TextConfig,
+) -> tuple[np.ndarray, np.ndarray]:
   """Embeds the prompts of classes.
 
   Args:
@@ -134,7 +134,7 @@ class ZeroShotEvaluation:
   def __init__(
     self,
     label_names: Sequence[str] | str | None,
-    text: str,
+    text: text_lib.TextConfig,
     templates: Sequence[str] = ('a video of {}.',),
     modality: str = 'video',
     combination: str = 'mean_embedding',

@@ -213,7 +213,7 @@ class ServedModel(tf.Module):
     model: tf_keras.Model,
     video: video_config.VideoConfig | None = None,
     audio: audio_config.AudioConfig | None = None,
-    text: str | None = None,
+    text: text_lib.TextConfig | None = None,
   ):
     super().__init__(name='served_model')
     self._is_classifier = isinstance(model, classification.Classifier)

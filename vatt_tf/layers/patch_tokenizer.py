@@ -74,7 +74,9 @@ class PatchTokenizer(tf_keras.layers.Layer):
     self.use_padding = use_padding
     self.input_rms = input_rms
 
-  def grid(self, input_shape: Sequence[int | None]) -> tuple[int, ...]:
+  def grid(
+    self, input_shape: Sequence[int | None] | tf.TensorShape
+  ) -> tuple[int, ...]:
     """The number of patches along each axis.
 
     Args:

@@ -5,7 +5,7 @@ embeddings of the same clip in the other modality (C = 1 for sound, C captions
 for text).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -66,8 +66,8 @@ def loss_terms(
   anchor_mask: tf.Tensor | None,
   candidates_mask: tf.Tensor | None,
   sums: Callable[..., tf.Tensor],
-  scalars: Sequence[tf.Tensor],
-  counted: tf.Tensor,
+  scalars: Mapping[str, tf.Tensor | float],
+  counted: Callable[[Rows], tf.Tensor],
   chunk_size: int | None,
 ) -> LossTerms:
   """Computes this replica's share of a loss over the pairs of the global batch.
@@ -242,7 +242,7 @@ def num_hits(
   positives: tf.Tensor,
   forward: Similarities,
   backward: Similarities,
-  margin: tf.Tensor | float,
+  margin: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Counts the local rows whose own clip is the nearest, without gradient.
 

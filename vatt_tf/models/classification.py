@@ -92,7 +92,7 @@ class Classifier(tf_keras.Model):
     return self.tower.modality
 
   @property
-  def modalities(self) -> tuple[str]:
+  def modalities(self) -> tuple[str, ...]:
     """Modality of the tower, in a tuple."""
     return (self.modality,)
 

@@ -27,7 +27,7 @@ import tf_keras
 from vatt_tf.core import randomness, tensor_utils
 
 
-def num_micro_batches(batch_size: int, micro_batch_size: int | None) -> int:
+def num_micro_batches(batch_size: int, micro_batch_size: int) -> int:
   """Returns the number of micro-batches of a replica's batch.
 
   Raises:

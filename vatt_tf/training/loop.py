@@ -149,7 +149,7 @@ def train(
   best_metric: str | None = None,
   eval_batch_size: int | None = None,
   eval_interval: int | None = None,
-  strategy: tf.distribute.Strategy = 'one_device',
+  strategy: str = 'one_device',
   num_devices: int | None = None,
   tpu_name: str | None = None,
   seed: int = 0,

@@ -56,7 +56,7 @@ class Progress:
 
   def update(
     self, step: int, metrics: Mapping[str, Any], waited: float = 0.0
-  ) -> None:
+  ) -> float | None:
     """Prints a line if one is due.
 
     Args:
