@@ -195,6 +195,9 @@ FAST_TESTS := $(filter-out \
   tests/checkpoints/own_vatt_test.py \
   tests/input_pipeline/class_balance_test.py \
   tests/input_pipeline/images_test.py \
+  tests/input_pipeline/pipeline_bad_input_test.py \
+  tests/input_pipeline/pipeline_cache_test.py \
+  tests/input_pipeline/pipeline_position_test.py \
   tests/input_pipeline/pipeline_test.py \
   tests/input_pipeline/service_test.py \
   tests/input_pipeline/vocabulary_test.py \

@@ -194,7 +194,7 @@ def model_card(
     for key, spec in sorted(outputs.items()):
       lines.append(
         f'| `{key}` | {_shape(spec.shape)} {spec.dtype.name} | '
-        f'{_OUTPUTS[key]} |'
+        f'{_OUTPUTS.get(key, "")} |'
       )
     lines.append('')
   if label_names:

@@ -112,7 +112,8 @@ class ProjectionHead(tf_keras.layers.Layer):
     """
     used = modalities.of_pairs(self.pairs)
     use_video, use_audio, use_text = (
-      modality in used for modality in modalities.MODALITIES
+      modality in used
+      for modality in (modalities.VIDEO, modalities.AUDIO, modalities.TEXT)
     )
     d_video, d_audio, d_text = (
       int(input_shape[name][-1]) if is_used else None
