@@ -143,7 +143,7 @@ class ReportTest(tf.test.TestCase):
     self.assertIn('Retrieval <of clips>', words)
     self.assertIn('1 < 2', words)
     self.assertIn('runs/x/ckpt-7', words)
-    self.assertIn('Of 18 clips', words)
+    self.assertIn('the first 18 clips', words)
     self.assertIn('8 queries by text', words)
     self.assertIn('the first 5 of 12 videos', words)
     shown = ' '.join(page.pictures)
@@ -171,7 +171,7 @@ class ReportTest(tf.test.TestCase):
     features = _features(12)
     features['example_id'] = tf.constant([f'v{i // 3}' for i in range(12)])
     _, words = self._write(_model(size=_SIZE), features)
-    self.assertIn('Of 4 clips', words)
+    self.assertIn('the first 4 clips', words)
     self.assertIn('4 queries by text', words)
 
   def test_of_a_classifier(self):
@@ -188,7 +188,7 @@ class ReportTest(tf.test.TestCase):
 
   def test_limit(self):
     _, words = self._write(_model(size=_SIZE), _features(12), max_clips=6)
-    self.assertIn('Of 6 clips', words)
+    self.assertIn('the first 6 clips', words)
 
   def test_own_video_comes_first(self):
     features = _features(9)

@@ -239,7 +239,7 @@ class FoldersTest(parameterized.TestCase, tf.test.TestCase):
     )
 
   def test_name_of_a_remote_folder(self):
-    with self.assertRaisesRegex(ValueError, 'Rename or copy it'):
+    with self.assertRaisesRegex(ValueError, 'Rename or copy the folder'):
       file_utils.literal_path('gs://bucket/exp [1]/ckpt-2')
 
 

@@ -199,7 +199,7 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
     # Another version beside it; never another one in its place.
     self.assertEqual(os.path.basename(self._write(served)), '2')
     self.assertEqual(saved_model.find_versions(self._output), [1, 2])
-    with self.assertRaisesRegex(ValueError, 'There is a version 2 in'):
+    with self.assertRaisesRegex(ValueError, 'Version 2 already exists in'):
       self._write(served, version=2)
     with self.assertRaisesRegex(ValueError, '`version` must be above 0'):
       self._write(served, version=0)

@@ -153,7 +153,7 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
     ({'name': 'tiny_imags'}, 'tiny_imags'),
     ({'name': 'tiny_unprepared_images'}, 'tfds build'),
-    ({'label': plan_lib.LabelConfig(5)}, '`num_classes` must be the 4'),
+    ({'label': plan_lib.LabelConfig(5)}, '`num_classes` must be 4, as in'),
     ({'video': video_config.VideoConfig(num_crops=3)}, 'num_crops=3'),
   )
   def test_errors(self, arguments, message):

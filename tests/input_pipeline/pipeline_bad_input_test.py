@@ -137,7 +137,7 @@ class BadInputTest(pipeline_case.Case):
     ):
       self._make(pattern)
     pathlib.Path(path).write_bytes(b'')
-    with self.assertRaisesRegex(ValueError, 'hold no record.*TRAIN_RECORDS'):
+    with self.assertRaisesRegex(ValueError, 'are empty.*TRAIN_RECORDS'):
       self._make(pattern)
     middle = len(content) // 2
     changed = bytes([content[middle] ^ 255])
