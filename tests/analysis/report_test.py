@@ -145,7 +145,7 @@ class ReportTest(tf.test.TestCase):
     self.assertIn('runs/x/ckpt-7', words)
     self.assertIn('the first 18 clips', words)
     self.assertIn('8 queries by text', words)
-    self.assertIn('the first 5 of 12 videos', words)
+    self.assertIn('the best 5 of 12 videos', words)
     shown = ' '.join(page.pictures)
     for expected in (
       'Features of the video tower, coloured by class',

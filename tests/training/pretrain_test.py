@@ -227,7 +227,7 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
     self.assertLen(metrics, 4)
 
   @parameterized.named_parameters(
-    ('negative', {'video_text_weight': -1.0}, 'weights must be at least 0'),
+    ('negative', {'video_text_weight': -1.0}, 'must be at least 0, and one of them'),
     (
       'nothing',
       {'video_audio_weight': 0.0, 'video_text_weight': 0.0},
