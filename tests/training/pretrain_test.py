@@ -227,7 +227,11 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
     self.assertLen(metrics, 4)
 
   @parameterized.named_parameters(
-    ('negative', {'video_text_weight': -1.0}, 'must be at least 0, and one of them'),
+    (
+      'negative',
+      {'video_text_weight': -1.0},
+      'must be at least 0, and one of them',
+    ),
     (
       'nothing',
       {'video_audio_weight': 0.0, 'video_text_weight': 0.0},
