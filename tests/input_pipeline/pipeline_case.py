@@ -36,6 +36,16 @@ def clip(number, **arguments):
   return fake_clips.fake_clip(number, **arguments)
 
 
+def write_shards(folder, clips, num_shards, name='train'):
+  """Writes clips (or bytes) to shards in turn; returns their pattern."""
+  for shard in range(num_shards):
+    path = writing.shard_path(str(folder), name, shard, num_shards)
+    with writing.ShardWriter(path) as writer:
+      for clip in clips[shard::num_shards]:
+        writer.write(clip)
+  return str(folder / f'{name}-*')
+
+
 class Case(tf.test.TestCase, parameterized.TestCase):
   def setUp(self):
     super().setUp()
@@ -48,13 +58,7 @@ class Case(tf.test.TestCase, parameterized.TestCase):
     )
 
   def _write(self, clips, num_shards=1, name='train'):
-    """Writes clips (or bytes) to shards in turn; returns their pattern."""
-    for shard in range(num_shards):
-      path = writing.shard_path(str(self._folder), name, shard, num_shards)
-      with writing.ShardWriter(path) as writer:
-        for clip in clips[shard::num_shards]:
-          writer.write(clip)
-    return str(self._folder / f'{name}-*')
+    return write_shards(self._folder, clips, num_shards, name)
 
   def _make(self, sources, batch_size=2, is_training=True, **arguments):
     if not {'video', 'audio', 'text'} & set(arguments):

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import fake_clips, sentence_pieces, sound_files
+from tests.input_pipeline import pipeline_case
 from vatt_tf.input_pipeline import (
   audio_config,
   pipeline,
@@ -96,12 +97,7 @@ class ServiceTest(tf.test.TestCase, parameterized.TestCase):
     self._vocabulary.write_text('\n'.join(_WORDS), encoding='utf-8')
 
   def _write(self, clips, name='train', num_shards=3):
-    for shard in range(num_shards):
-      path = writing.shard_path(str(self._folder), name, shard, num_shards)
-      with writing.ShardWriter(path) as writer:
-        for clip in clips[shard::num_shards]:
-          writer.write(clip)
-    return str(self._folder / f'{name}-*')
+    return pipeline_case.write_shards(self._folder, clips, num_shards, name)
 
   def _clips(self, count=11, first=0):
     return [

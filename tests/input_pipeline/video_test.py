@@ -326,7 +326,7 @@ class AugmentTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_no_change_is_only_scaling(self):
     frames = tf.random.stateless_uniform([2, 5, 7, 3], [1, 2], 0.0, 255.0)
-    result = colors.apply_transform(frames, *colors.identity_transform())
+    result = colors.apply_transform(frames, tf.eye(3), tf.zeros([3]))
     self.assertAllClose(result, frame_ops.scale_values(frames), atol=1e-5)
     config = video_config.VideoConfig(color_rate=0.0)
     transform = colors.color_transform(tf.zeros([3]), config, _seed())

@@ -6,7 +6,7 @@ import os
 from absl.testing import parameterized
 import tensorflow as tf
 
-from tests.media import caption_corpus
+from tests.media import caption_case, caption_corpus
 from vatt_tf.media import (
   caption_cues,
   caption_files,
@@ -24,13 +24,7 @@ _CUES = [
 ]
 
 
-class CaptionFilesTest(parameterized.TestCase, tf.test.TestCase):
-  def write(self, name, data):
-    path = os.path.join(self.create_tempdir().full_path, name)
-    with open(path, 'wb') as file:
-      file.write(data if isinstance(data, bytes) else data.encode('utf-8'))
-    return path
-
+class CaptionFilesTest(caption_case.CaptionCase):
   @parameterized.parameters(
     'utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le-bom', 'utf-16-be-bom'
   )

@@ -1,12 +1,12 @@
 """Captions of many videos: json and csv tables, bad rows, keys."""
 
 import json
-import os
 
 from absl.testing import parameterized
 import tensorflow as tf
 
 from tests import shared_data
+from tests.media import caption_case
 from vatt_tf.media import (
   caption_cues,
   caption_files,
@@ -15,13 +15,7 @@ from vatt_tf.media import (
 )
 
 
-class CaptionTablesTest(parameterized.TestCase, tf.test.TestCase):
-  def write(self, name, data):
-    path = os.path.join(self.create_tempdir().full_path, name)
-    with open(path, 'wb') as file:
-      file.write(data if isinstance(data, bytes) else data.encode('utf-8'))
-    return path
-
+class CaptionTablesTest(caption_case.CaptionCase):
   def test_table_as_of_howto100m(self):
     table = {
       f'video{i}': {'start': [i], 'end': [i + 1.5], 'text': [f'"text" {i} é']}

@@ -1,7 +1,6 @@
 """Decoding: which frame, which sample, and what is wrong with a file."""
 
 from fractions import Fraction
-import os
 
 from absl.testing import parameterized
 import cv2
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests import sample_media, shared_data
+from tests.media import decode_case
 from vatt_tf.media import decode, decode_settings, decoded_clip, errors
 
 _SETTINGS = decode_settings.Settings()
@@ -18,44 +18,7 @@ def _image(jpeg):
   return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 
-class DecodeTest(parameterized.TestCase, tf.test.TestCase):
-  def setUp(self):
-    super().setUp()
-    self.folder = self.create_tempdir().full_path
-
-  def path(self, name):
-    return os.path.join(self.folder, name)
-
-  def decode(self, path, *spans, audio_path='', captions=False, **settings):
-    spans = spans or [decoded_clip.Span(is_exact=False)]
-    results = decode.decode_spans(
-      str(path),
-      audio_path,
-      spans,
-      decode_settings.Settings(**settings),
-      captions,
-    )
-    return results[0] if len(results) == 1 else results
-
-  def decode_ok(self, path, *spans, **kwargs):
-    result = self.decode(path, *spans, **kwargs)
-    if isinstance(result, errors.MediaError):
-      raise result
-    return result
-
-  def assert_fails(self, message, path, *spans, **kwargs):
-    result = self.decode(path, *spans, **kwargs)
-    self.assertIsInstance(result, errors.MediaError)
-    self.assertRegex(str(result), message)
-
-  def numbers(self, clip):
-    return [sample_media.frame_number(frame) for frame in clip.frames]
-
-  def onset(self, clip):
-    """Seconds at which the sound begins."""
-    loud = np.flatnonzero(np.abs(clip.audio) > 0.1)
-    return loud[0] / _SETTINGS.audio_rate
-
+class DecodeTest(decode_case.DecodeCase):
   # Which frames.
 
   def test_nearest_frames_of_a_constant_rate(self):

@@ -1,55 +1,15 @@
 """Sound of a file: channels, rates, damaged samples, its place in time."""
 
-import os
-
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
 from tests import sample_media
-from vatt_tf.media import decode, decode_settings, decoded_clip, errors, sound
+from tests.media import decode_case
+from vatt_tf.media import decoded_clip, sound
 
-_SETTINGS = decode_settings.Settings()
 
-
-class SoundTest(parameterized.TestCase, tf.test.TestCase):
-  def setUp(self):
-    super().setUp()
-    self.folder = self.create_tempdir().full_path
-
-  def path(self, name):
-    return os.path.join(self.folder, name)
-
-  def decode(self, path, *spans, audio_path='', captions=False, **settings):
-    spans = spans or [decoded_clip.Span(is_exact=False)]
-    results = decode.decode_spans(
-      str(path),
-      audio_path,
-      spans,
-      decode_settings.Settings(**settings),
-      captions,
-    )
-    return results[0] if len(results) == 1 else results
-
-  def decode_ok(self, path, *spans, **kwargs):
-    result = self.decode(path, *spans, **kwargs)
-    if isinstance(result, errors.MediaError):
-      raise result
-    return result
-
-  def assert_fails(self, message, path, *spans, **kwargs):
-    result = self.decode(path, *spans, **kwargs)
-    self.assertIsInstance(result, errors.MediaError)
-    self.assertRegex(str(result), message)
-
-  def numbers(self, clip):
-    return [sample_media.frame_number(frame) for frame in clip.frames]
-
-  def onset(self, clip):
-    """Seconds at which the sound begins."""
-    loud = np.flatnonzero(np.abs(clip.audio) > 0.1)
-    return loud[0] / _SETTINGS.audio_rate
-
+class SoundTest(decode_case.DecodeCase):
   @parameterized.parameters(
     ('a.mp4', 'aac', 44100),
     ('a.mkv', 'libopus', 48000),

@@ -1,23 +1,16 @@
 """SubRip and WebVTT as editors and translators have spoilt them."""
 
-import os
-
 from absl.testing import parameterized
 import tensorflow as tf
 
+from tests.media import caption_case
 from vatt_tf.media import (
   caption_cues,
   caption_files,
 )
 
 
-class TimedTextTest(parameterized.TestCase, tf.test.TestCase):
-  def write(self, name, data):
-    path = os.path.join(self.create_tempdir().full_path, name)
-    with open(path, 'wb') as file:
-      file.write(data if isinstance(data, bytes) else data.encode('utf-8'))
-    return path
-
+class TimedTextTest(caption_case.CaptionCase):
   def read(self, name, text):
     """Cues in seconds, and what was noted."""
     cues, notes = caption_files.read_for_clips(self.write(name, text))

@@ -28,6 +28,7 @@ from vatt_tf.media import (
   ingest_options,
   manifest,
   planning,
+  record_clips,
   skip_lines,
   worker,
 )
@@ -127,28 +128,15 @@ class Reader:
       cues = result.cues
       if work.cues is not None:
         cues = caption_cues.in_span(work.cues, result.start, result.end)
+      captions = [
+        schema.Caption(
+          cue.text, cue.start - result.start, cue.end - result.start
+        )
+        for cue in cues
+      ]
       clips.append(
-        schema.Clip(
-          frames=result.frames,
-          timestamps=schema.frame_times(
-            len(result.frames), self.settings.frame_rate
-          ),
-          frame_rate=self.settings.frame_rate if result.frames else 0.0,
-          height=result.height,
-          width=result.width,
-          waveform=result.audio,
-          sample_rate=(
-            0.0 if result.audio is None else self.settings.audio_rate
-          ),
-          captions=[
-            schema.Caption(
-              cue.text, cue.start - result.start, cue.end - result.start
-            )
-            for cue in cues
-          ],
-          data_path=work.segment.path,
-          start=result.start,
-          end=result.end,
+        record_clips.make_clip(
+          result, self.settings, captions, data_path=work.segment.path
         )
       )
     return clips

@@ -67,11 +67,6 @@ def color_transform(
   return contrast * chroma, bias[0]
 
 
-def identity_transform() -> tuple[tf.Tensor, tf.Tensor]:
-  """Returns the transform of `color_transform` that changes nothing."""
-  return tf.eye(3), tf.zeros([3])
-
-
 def mean_color(frames: tf.Tensor) -> tf.Tensor:
   """Returns the mean colour of a clip, over a grid of its pixels.
 

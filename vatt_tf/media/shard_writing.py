@@ -17,6 +17,7 @@ from vatt_tf.media import (
   ingest_options,
   output_folder,
   planning,
+  record_clips,
   skip_lines,
   worker,
 )
@@ -57,30 +58,23 @@ def _make_clip(
   if not work.segment.captions:
     limits = (-(1 << 62), 1 << 62)
   segment = work.segment
-  rate = options.settings.frame_rate
-  return schema.Clip(
+  captions = [
+    schema.Caption(
+      cue.text,
+      max(cue.start, limits[0]) - decoded.start,
+      min(cue.end, limits[1]) - decoded.start,
+    )
+    for cue in cues
+  ]
+  return record_clips.make_clip(
+    decoded,
+    options.settings,
+    captions,
     example_id=f'{segment.path}:{decoded.start}-{decoded.end}',
     dataset_name=options.dataset_name,
-    frames=decoded.frames,
-    timestamps=schema.frame_times(len(decoded.frames), rate),
-    frame_rate=rate if decoded.frames else 0.0,
-    height=decoded.height,
-    width=decoded.width,
-    waveform=decoded.audio,
-    sample_rate=0.0 if decoded.audio is None else options.settings.audio_rate,
-    captions=[
-      schema.Caption(
-        cue.text,
-        max(cue.start, limits[0]) - decoded.start,
-        min(cue.end, limits[1]) - decoded.start,
-      )
-      for cue in cues
-    ],
     label_indices=[label_indices[label] for label in segment.labels],
     label_names=list(segment.labels),
     data_path=segment.path,
-    start=decoded.start,
-    end=decoded.end,
   )
 
 
