@@ -22,7 +22,7 @@ _SIGNALS = """
 import os, random, signal, threading, time
 from vatt_tf.core import command_line
 stopping = command_line.StopSignal()
-for number in [signal.SIGTERM, signal.SIGINT] * 500:
+for number in [signal.SIGTERM, signal.SIGINT] * 200:
   ready, go = os.pipe()
   delay = 1e-4 * random.random()
   child = os.fork()

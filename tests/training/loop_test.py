@@ -1,10 +1,14 @@
 """Trains a small model on records end to end: start, stop, go on, evaluate."""
 
 import contextlib
+import copy
 import io
 import json
 import os
+import re
+import shutil
 import signal
+import tempfile
 from unittest import mock
 
 from absl.testing import parameterized
@@ -61,6 +65,8 @@ _OPTIONS = (
 
 
 class LoopTest(tf.test.TestCase, parameterized.TestCase):
+  trained = None  # the shared run: its folder, its metrics and what it printed
+
   def setUp(self):
     super().setUp()
     self.dir = self.get_temp_dir()
@@ -104,9 +110,30 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.out = stream.getvalue()
     return metrics
 
+  def _copy_trained_run(self, model_dir=None):
+    """Copies the run of two steps with an evaluation that tests share.
+
+    Args:
+      model_dir: Where to; None means the folder of the test.
+
+    Returns:
+      The metrics of its evaluation.
+    """
+    cls = type(self)
+    if cls.trained is None:
+      folder = tempfile.TemporaryDirectory()
+      cls.addClassCleanup(folder.cleanup)
+      model_dir_of_class = os.path.join(folder.name, 'model')
+      metrics = self._train('TRAIN_STEPS=2', model_dir=model_dir_of_class)
+      cls.trained = model_dir_of_class, metrics, self.out
+      gin.clear_config()
+    source, metrics, self.out = cls.trained
+    shutil.copytree(source, model_dir or self.model_dir)
+    return copy.deepcopy(metrics)
+
   def test_goes_on_from_what_is_whole(self):
     self.model_dir = os.path.join(self.dir, 'exp [lr=1e-3], 2', 'run')
-    self._train('TRAIN_STEPS=2')
+    self._copy_trained_run()
     state = os.path.join(self.model_dir, 'checkpoint')
     os.remove(state)
     options = ('train.keep_checkpoints=2', 'CHECKPOINT_INTERVAL=1')
@@ -139,11 +166,11 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       self._train('TRAIN_STEPS=4', _NO_EVALUATION)
 
   def test_step_of_a_checkpoint_under_another_name(self):
-    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
+    self._copy_trained_run()
     for name in os.listdir(self.model_dir):
       path = os.path.join(self.model_dir, name)
-      os.rename(path, path.replace('ckpt-1', 'ckpt-7'))
-    with self.assertRaisesRegex(ValueError, 'ckpt-7 holds .* step 1'):
+      os.rename(path, path.replace('ckpt-2', 'ckpt-7'))
+    with self.assertRaisesRegex(ValueError, 'ckpt-7 holds .* step 2'):
       self._train('TRAIN_STEPS=9', _NO_EVALUATION)
 
   def test_without_records_to_evaluate(self):
@@ -164,7 +191,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       self._train(model_dir='nothing://b/run')
 
   def test_trains_evaluates_and_goes_on(self):
-    metrics = self._train('TRAIN_STEPS=2')
+    metrics = self._copy_trained_run()
     self.assertEqual(metrics['text_to_video']['pool_size'], 6)
     for part in (metrics, metrics['text_to_video']):
       self.assertIs(type(part), dict)  # else JSON does not take it
@@ -280,9 +307,9 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(second[name], first[name])
 
   def test_average_of_a_run_that_had_none(self):
-    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
+    self._copy_trained_run()
     with self.assertRaisesRegex(ValueError, 'another model or optimizer'):
-      self._train('TRAIN_STEPS=2', 'make_optimizer.ema_decay=0.5')
+      self._train('TRAIN_STEPS=3', 'make_optimizer.ema_decay=0.5')
 
   def test_float16_with_cached_gradients_goes_on(self):
     options = ("PRECISION='mixed_float16'", 'MICRO_BATCH_SIZE=2')
@@ -293,7 +320,9 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIn('Done: step 2', self.out)
 
   def test_two_devices_train_as_one(self):
-    self._train('TRAIN_STEPS=2', _NO_EVALUATION)
+    self._copy_trained_run()
+    losses = re.findall(r'loss \d.*video_text_loss [\d.]+', self.out)
+    self.assertLen(losses, 2)
     other = os.path.join(self.dir, 'mirrored')
     self._train(
       'TRAIN_STEPS=2',
@@ -303,15 +332,17 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       model_dir=other,
     )
     self.assertIn('2 replicas', self.out)
+    for line in losses:
+      self.assertIn(line, self.out)
     one = checkpoint_files.trained_values(self.model_dir)
     two = checkpoint_files.trained_values(other)
     self.assertEqual(set(one), set(two))
     for name, value in one.items():
       if 'iter' in name or '/m/' in name or '/v/' in name:
         continue
-      # Adam turns a tiny difference of a near-zero gradient into a step of
-      # the learning rate, so weights are compared at that scale.
-      self.assertAllClose(value, two[name], atol=2.5e-3, msg=name)
+      # Adam turns the rounding of a gradient of zero into a step of the
+      # learning rate, either way.
+      self.assertAllClose(value, two[name], atol=4e-3, msg=name)
 
   def test_overfits_one_batch(self):
     losses = []
@@ -335,11 +366,11 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllLess(np.diff(losses), 0)
 
   def test_evaluate_reads_what_training_wrote(self):
-    trained = self._train('TRAIN_STEPS=1')
+    trained = self._copy_trained_run()
     self._parse()
     output = os.path.join(self.dir, 'metrics.json')
     metrics, path = runner.evaluate(self.model_dir, output=output)
-    self.assertEndsWith(path, 'ckpt-1')
+    self.assertEndsWith(path, 'ckpt-2')
     for direction, result in trained.items():
       for name, value in result.items():
         self.assertEqual(metrics[direction][name], value)
@@ -347,7 +378,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       self.assertIn('text_to_video', json.load(file)['retrieval'])
 
   def test_starts_from_the_weights_of_another_run(self):
-    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
+    self._copy_trained_run()
     other = os.path.join(self.dir, 'second')
     self._train(
       'TRAIN_STEPS=2',
@@ -364,9 +395,9 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertGreater(np.abs(first[name] - 1).max(), 0)
 
   def test_checkpoint_of_another_model(self):
-    self._train('TRAIN_STEPS=1', _NO_EVALUATION)
+    self._copy_trained_run()
     with self.assertRaisesRegex(ValueError, 'written by another model'):
-      self._train('TRAIN_STEPS=2', 'Size.d_ff=24')
+      self._train('TRAIN_STEPS=3', 'Size.d_ff=24')
 
   @parameterized.parameters(
     (("TRAIN_RECORDS='/nowhere/x-*'",), 'TRAIN_RECORDS'),
