@@ -320,7 +320,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIn('Done: step 2', self.out)
 
   def test_two_devices_train_as_one(self):
-    self._copy_trained_run()
+    self._train('TRAIN_STEPS=2', _NO_EVALUATION)
     losses = re.findall(r'loss \d.*video_text_loss [\d.]+', self.out)
     self.assertLen(losses, 2)
     other = os.path.join(self.dir, 'mirrored')
