@@ -35,6 +35,7 @@ from vatt_tf.evaluation import outputs
 # whose similarities are the means over the clips' similarities.
 COMBINATIONS = ('mean_embedding', 'mean_normalized', 'mean_similarity')
 RECALL_RANKS = (1, 5, 10)
+_RANK_FIGURES = ('median_rank', 'mean_rank')  # of `format_table`
 # Cosines closer than this are a tie: float32 products of equal rows differ by
 # as much.
 TIE = 1e-6
@@ -497,7 +498,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
   rows = [
     ['query -> pool', 'queries', 'pool']
     + [f'{figure} (chance)' for figure in recalls]
-    + ['median rank (chance)', 'mean rank (chance)']
+    + [f'{figure.replace("_", " ")} (chance)' for figure in _RANK_FIGURES]
   ]
   for direction, direction_metrics in metrics.items():
     rows.append(
@@ -512,7 +513,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
       ]
       + [
         f'{direction_metrics[f]:.1f} ({direction_metrics["chance_" + f]:.1f})'
-        for f in ('median_rank', 'mean_rank')
+        for f in _RANK_FIGURES
       ]
     )
   widths = [max(len(cell) for cell in column) for column in zip(*rows)]

@@ -67,8 +67,8 @@ def deserialize(
 class Tower(tf_keras.layers.Layer):
   """A backbone of one modality.
 
-  A subclass implements `width`, `build`, `call` and `flops`, and the other
-  methods where it has more to tell than the defaults.
+  A subclass implements `width`, `build`, `call`, `flops` and `get_config`, and
+  the other methods where it has more to tell than the defaults.
 
   Weight names are API: a tower opens no name scope, so that weights are named
   `vatt/<part>/…` after its parts. The names of the parts begin with the
