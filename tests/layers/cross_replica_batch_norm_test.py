@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import logical_devices
+from tests import logical_devices, mmv_fixtures
 from vatt_tf.core import collectives, strategies
 from vatt_tf.layers import cross_replica_batch_norm
 
@@ -296,6 +296,55 @@ class CrossReplicaBatchNormalizationTest(
     mask = None if mask_shape is None else tf.ones(mask_shape, tf.bool)
     with self.assertRaisesRegex(ValueError, message):
       _Layer()(tf.ones(shape), training=True, mask=mask)
+
+
+class ZeroDebiasTest(tf.test.TestCase):
+  """Moving statistics as in Haiku, against MMV's published code."""
+
+  def test_steps_over_two_replicas(self):
+    expected = mmv_fixtures.arrays('batch_norm')
+    strategy = strategies.make_strategy('mirrored', num_devices=2)
+    with strategy.scope():
+      layer = _Layer(use_zero_debias=True)
+      layer.build([None, 5])
+      layer.gamma.assign(expected['scale'][0])
+      layer.beta.assign(expected['offset'][0])
+    step = tf.function(lambda x: layer(x, training=True))
+    for i, x in enumerate(expected['inputs']):
+      parts = np.split(x, 2)
+      values = strategy.experimental_distribute_values_from_function(
+        lambda context, parts=parts: tf.constant(
+          parts[context.replica_id_in_sync_group]
+        )
+      )
+      outputs = strategy.experimental_local_results(
+        strategy.run(step, args=(values,))
+      )
+      mmv_fixtures.assert_near(
+        self, np.concatenate(outputs), expected[f'step_{i}/output'], 5e-6
+      )
+      weight = 1 - 0.9 ** (i + 1)
+      for variable, name in (
+        (layer.moving_mean, f'step_{i}/mean_ema'),
+        (layer.moving_variance, f'step_{i}/var_ema'),
+      ):
+        value = variable.numpy()
+        for leaf, factor in (('average', 1), ('hidden', weight)):
+          mmv_fixtures.assert_near(
+            self, value * factor, expected[f'{name}/{leaf}'][0], 5e-6, name
+          )
+        self.assertEqual(layer.num_updates.numpy(), expected[f'{name}/counter'])
+    actual = layer(tf.constant(expected['inputs'][0]))
+    mmv_fixtures.assert_near(self, actual, expected['eval/output'], 5e-6)
+
+  def test_a_batch_without_rows_is_not_counted(self):
+    layer = _Layer(use_zero_debias=True)
+    x, nothing = tf.ones([4, 2]), tf.zeros([4], tf.bool)
+    layer(x, training=True, mask=nothing)
+    self.assertEqual(layer.num_updates.numpy(), 0)
+    self.assertAllEqual(layer.moving_mean, [0, 0])
+    layer(x, training=True)
+    self.assertAllClose(layer.moving_mean, [1, 1])
 
 
 if __name__ == '__main__':
