@@ -47,18 +47,22 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(spec['audio'].shape, [4, 153600, 1])
     self.assertEqual(spec['text'].shape, [4, 5, 16])
 
-  def test_the_papers_run(self):
+  @parameterized.parameters(
+    ('pretrain_ma_medium', 2048, 10_000), ('pretrain_mmv_s3d', 4096, 5_000)
+  )
+  def test_the_papers_run(self, name, batch_size, warmup_steps):
     gin_utils.parse(
       [
-        'gin/pretrain_ma_medium.gin',
+        f'gin/{name}.gin',
         'gin/runs/paper.gin',
         'gin/data/howto100m_audioset.gin',
       ]
     )
-    self.assertEqual(gin.query_parameter('%BATCH_SIZE'), 2048)
+    run = gin.get_bindings('train')
+    self.assertEqual(run['global_batch_size'], batch_size)
     schedule = gin.get_configurable('WarmupCosine')()
     self.assertEqual(schedule.total_steps, 500_000)
-    self.assertEqual(schedule.warmup_steps, 10_000)
+    self.assertEqual(schedule.warmup_steps, warmup_steps)
     with gin.config_scope('train'):
       with self.assertRaisesRegex(ValueError, 'HOWTO100M_RECORDS'):
         gin.get_configurable('make_dataset')(global_batch_size=4)

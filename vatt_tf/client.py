@@ -75,6 +75,20 @@ class _Client:
       return self.predict('embed_video', frames=frames)
     return self.predict('embed_video_jpeg', frames=frames)
 
+  def embed_image(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Embeds images with the image network of the video tower.
+
+    Args:
+      images: (B, H, W, 3) uint8: RGB images of any size.
+
+    Returns:
+      (B, D) float32 arrays as of `embed_video`.
+
+    Raises:
+      ServerError: The request failed.
+    """
+    return self.predict('embed_image', image=np.asarray(images, np.uint8))
+
   def embed_audio(
     self, waveform: np.ndarray, sample_rate: int | Sequence[int]
   ) -> dict[str, np.ndarray]:

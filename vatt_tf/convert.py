@@ -19,6 +19,7 @@ from vatt_tf import (
 )
 from vatt_tf.checkpoints import (
   manager,
+  mmv,
   released_vatt,
   reports,
   t5,
@@ -31,7 +32,7 @@ from vatt_tf.core import (
   gin_utils,
 )
 
-_SOURCES = {'released_vatt': released_vatt, 't5': t5, 'vit': vit}
+_SOURCES = {'released_vatt': released_vatt, 'mmv': mmv, 't5': t5, 'vit': vit}
 
 _SOURCE = flags.DEFINE_enum(
   'source', None, list(_SOURCES), 'Format of the weights to import or export.'
@@ -79,7 +80,7 @@ gin_utils.define_flags()
 
 def _build():
   """Builds the model that the parsed gin files describe."""
-  gin_utils.bind('TextTower.word_vectors', None)  # the checkpoint has them
+  gin_utils.bind_no_word_vectors()  # the checkpoint has them
   return gin_utils.get_task().build_model()
 
 
@@ -97,7 +98,7 @@ def import_checkpoint(
   """Writes a vatt_tf checkpoint with the weights of another one.
 
   Args:
-    source: Kind of the checkpoint: `released_vatt`, `t5` or `vit`.
+    source: Kind of the checkpoint: `released_vatt`, `mmv`, `t5` or `vit`.
     checkpoint: Path of the checkpoint, see `conversion.open_source`.
     output: Folder to write to.
     gin_files: Paths of the gin files of the model; empty to derive its sizes

@@ -50,7 +50,7 @@ def _summarize():
   tf_keras.mixed_precision.set_global_policy(run.get('precision', 'float32'))
   # In a graph that never runs, variables have shapes and no values.
   with tf.Graph().as_default():
-    gin_utils.bind('TextTower.word_vectors', None)  # no file is read
+    gin_utils.bind_no_word_vectors()  # no file is read
     model = gin_utils.get_task().build_model()
     return summary.summarize(
       model,

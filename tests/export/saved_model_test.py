@@ -1,9 +1,6 @@
 """Tests of `vatt_tf.export`: served answers, and what is written."""
 
-import json
 import os
-import subprocess
-import sys
 from unittest import mock
 
 from absl.testing import parameterized
@@ -15,6 +12,7 @@ from tensorflow_serving.config import model_server_config_pb2
 import tf_keras
 
 from tests import tiny_vatt, vatt_models
+from tests.export import stock_process
 from vatt_tf.export import saved_model, signatures
 from vatt_tf.input_pipeline import (
   audio_config,
@@ -26,39 +24,6 @@ from vatt_tf.input_pipeline import (
 _SPECTROGRAM = audio_config.AudioConfig(
   num_samples=54400, sample_rate=16000, form='spectrogram'
 )
-
-# Loads a model as a stock server does: with nothing of vatt_tf, and answers
-# what stands in a file of arrays. Prints the operations that it holds.
-_STOCK = """
-import json, os, sys
-import numpy as np
-import tensorflow as tf
-import tensorflow_text
-path, requests, answers = sys.argv[1:]
-loaded = tf.saved_model.load(path)
-found = {}
-for key, value in np.load(requests).items():
-  name, argument = key.split('/')
-  found.setdefault(name, {})[argument] = tf.constant(value)
-results = {}
-for name, arguments in found.items():
-  for key, value in loaded.signatures[name](**arguments).items():
-    results[f'{name}/{key}'] = value.numpy()
-np.savez(answers, **results)
-assert not [name for name in sys.modules if name.startswith('vatt_tf')]
-from tensorflow.core.protobuf import saved_model_pb2
-saved = saved_model_pb2.SavedModel()
-with open(os.path.join(path, 'saved_model.pb'), 'rb') as file:
-  saved.ParseFromString(file.read())
-graph = saved.meta_graphs[0].graph_def
-nodes = [*graph.node]
-for function in graph.library.function:
-  nodes += function.node_def
-functions = {each.signature.name for each in graph.library.function}
-from tensorflow.python.framework import op_def_registry
-ops = {node.op for node in nodes} - functions
-print(json.dumps({op: op_def_registry.get(op) is not None for op in ops}))
-"""
 
 
 class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
@@ -73,21 +38,6 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
     return saved_model.write(
       served, self._output, 'runs/x/ckpt-7', 'A = 1\n', **arguments
     )
-
-  def _ask(self, path, requests):
-    """Answers of a process that knows nothing of vatt_tf, and its ops."""
-    files = [os.path.join(self._output, f'{n}.npz') for n in ('in', 'out')]
-    np.savez(files[0], **requests)
-    done = subprocess.run(
-      [sys.executable, '-c', _STOCK, path, *files],
-      capture_output=True,
-      text=True,
-      check=False,
-      cwd=self._output,
-      env={**os.environ, 'PYTHONPATH': ''},
-    )
-    self.assertEqual(done.returncode, 0, done.stderr[-2000:])
-    return dict(np.load(files[1])), json.loads(done.stdout)
 
   @parameterized.parameters('waveform', 'spectrogram')
   def test_equals_evaluation(self, form):
@@ -109,7 +59,7 @@ class SavedModelTest(parameterized.TestCase, tf.test.TestCase):
     raw = tiny_vatt.frames()
     sounds = np.stack([clip.waveform for clip in clips])
     texts = np.array([clip.captions[0].text.encode() for clip in clips])
-    answers, ops = self._ask(
+    answers, ops = stock_process.ask(
       path,
       {
         'embed_video/frames': raw,

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.signal
 import tensorflow as tf
 
-from tests import sound_files
+from tests import mmv_fixtures, sound_files
 from vatt_tf.input_pipeline import audio, audio_config, resampling, spectrogram
 
 
@@ -289,6 +289,31 @@ class SpectrogramTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(silence, tf.zeros([4000, 1]))
 
 
+class LogMelTest(tf.test.TestCase):
+  """MMV's form, against the numbers of DMVR's function."""
+
+  def test_values(self):
+    expected = mmv_fixtures.arrays('log_mel')
+    config = audio_config.AudioConfig(num_samples=30720, form='log_mel')
+    self.assertEqual(config.shape, (30, 80))
+    self.assertEqual(config.input_name, 'spectrogram')
+    actual = spectrogram.spectrogram(expected['waveform'], config)
+    self.assertAllClose(actual, expected['log_mel'], rtol=0, atol=2e-4)
+
+  def test_silence(self):
+    config = audio_config.AudioConfig(num_samples=4096, form='log_mel')
+    actual = spectrogram.spectrogram(tf.zeros([4096]), config)
+    self.assertAllClose(actual, np.full([4, 80], np.log(1e-6)), rtol=1e-6)
+
+  def test_pipeline_gives_it(self):
+    config = audio_config.AudioConfig(num_samples=4096, form='log_mel')
+    waveform = tf.constant(np.random.RandomState(0).randn(4096), tf.float32)
+    self.assertAllEqual(
+      audio.finish_waveform(waveform, config),
+      spectrogram.spectrogram(waveform, config),
+    )
+
+
 class AugmentTest(tf.test.TestCase, parameterized.TestCase):
   def test_gain(self):
     config = audio_config.AudioConfig(max_gain_db=6.0)
@@ -409,7 +434,7 @@ class ConfigTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
     ({'num_samples': 0}, 'num_samples=0'),
     ({'sample_rate': 0.5}, 'sample_rate=0.5'),
-    ({'form': 'mfcc'}, "'waveform' or 'spectrogram'.*form='mfcc'"),
+    ({'form': 'mfcc'}, "'waveform', 'spectrogram', 'log_mel'.*form='mfcc'"),
     ({'noise_std': -1.0}, 'noise_std=-1.0'),
     ({'max_shift': 1.5}, 'max_shift=1.5'),
     ({'num_clips': 0}, 'num_clips=0'),

@@ -8,7 +8,7 @@ captions of a clip, `D` an embedding width.
 # Inputs. They are float32 unless noted otherwise.
 VIDEO = 'video'  # (B, T, H, W, 3), in [-1, 1]
 AUDIO = 'audio'  # (B, S, 1), in [-1, 1]
-SPECTROGRAM = 'spectrogram'  # (B, F, M), in [0, 1]; in place of AUDIO
+SPECTROGRAM = 'spectrogram'  # (B, F, M), in place of AUDIO; see AudioConfig
 TEXT = 'text'  # (B, C, L), int32 token ids, 0 is padding
 VIDEO_MASK = 'video_mask'  # (B,), bool: the clip has video
 AUDIO_MASK = 'audio_mask'  # (B,), bool: the clip has sound

@@ -335,6 +335,12 @@ def bind_default(name: str, value: Any) -> None:
     bind(name, value)
 
 
+def bind_no_word_vectors() -> None:
+  """Binds the files of word vectors to None, so that a model reads none."""
+  for tower in ('TextTower', 'WordTower'):
+    bind(f'{tower}.word_vectors', None)
+
+
 def write_config(model_dir: str) -> None:
   """Writes the parsed configuration to `model_dir/config.gin`."""
   file_utils.write_text(os.path.join(model_dir, _CONFIG), gin.config_str())

@@ -46,6 +46,10 @@ _INPUTS = {
     'JPEG frames, of one size in each clip, at {frame_rate:g} frames per '
     'second; the model takes {num_frames}, the middle ones if there are more'
   ),
+  'image/uint8': (
+    'RGB images in [0, 255], of any size, for the image network that follows '
+    'from the video network'
+  ),
   'waveform/float32': (
     'mono samples in [-1, 1]; the model takes {seconds:g} seconds, the middle '
     'if there are more'
@@ -119,6 +123,8 @@ def _example(spec, served):
     if spec.dtype == tf.uint8:
       return np.stack([image] * video.num_frames)[None]
     return np.array([[tf.io.encode_jpeg(image).numpy()] * video.num_frames])
+  if spec.name == signatures.IMAGE:
+    return rng.integers(0, 256, [1, *served.video.size, 3], np.uint8)
   if spec.name == signatures.WAVEFORM:
     size = served.audio.num_samples
     return rng.uniform(-0.5, 0.5, [1, size]).astype(np.float32)

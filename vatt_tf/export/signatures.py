@@ -5,6 +5,8 @@ pipeline, so that a clip has the same embedding as in evaluation. The graph has
 only core TensorFlow ops, and TF-Text ops for tokenizers that need them.
 """
 
+import dataclasses
+
 import tensorflow as tf
 import tf_keras
 
@@ -24,6 +26,7 @@ DEFAULT = 'serving_default'
 
 # Names of the inputs in the signatures.
 FRAMES = 'frames'
+IMAGE = 'image'
 WAVEFORM = 'waveform'
 SAMPLE_RATE = 'sample_rate'
 TEXT = 'text'
@@ -189,9 +192,10 @@ class ServedModel(tf.Module):
   Attributes:
     functions: `tf.function`s of named inputs by signature, which return
       dictionaries. `embed_video` takes raw frames, `embed_video_jpeg` encoded
-      frames, `embed_audio` waveforms and their rates, `embed_text` strings;
-      for a classifier the names begin with `classify`. `serving_default` is the
-      first of them.
+      frames, `embed_image` raw images, `embed_audio` waveforms and their rates,
+      `embed_text` strings; for a classifier the names begin with `classify`.
+      `serving_default` is the first of them. Images go through the image
+      network of the video tower (see `tower.Tower.deflate`).
     video: Configuration of the frames, or None.
     audio: Configuration of the sound, or None.
     text: Configuration of the captions, or None.
@@ -218,7 +222,10 @@ class ServedModel(tf.Module):
     super().__init__(name='served_model')
     self._is_classifier = isinstance(model, classification.Classifier)
     # Save only the variables: layers would also save their own functions.
+    image_tower = _image_tower(model, video)
     self._saved_variables = list(model.variables)
+    if image_tower is not None:
+      self._saved_variables += image_tower.variables
     self.num_parameters = model.count_params()
     configs = {
       modalities.VIDEO: video,
@@ -243,15 +250,18 @@ class ServedModel(tf.Module):
     self.tokenizer = None
     if modalities.TEXT in model.modalities:
       self.tokenizer = text_lib.make_tokenizer(text)
-    self.functions = self._make_signatures(model)
+    self.functions = self._make_signatures(model, image_tower)
 
-  def _make_signatures(self, model):
+  def _make_signatures(self, model, image_tower):
     """The functions by name; the first is also the default."""
 
     def run(modality, value):
       if self._is_classifier:
-        return self._classify(model, value)
-      rows = model.embed(modality, value)
+        name = model.tower.input_name
+        return self._classify(model, model.encode({name: value}))
+      return name_outputs(modality, model.embed(modality, value))
+
+    def name_outputs(modality, rows):
       outputs = {FEATURE: rows[modalities.MODALITIES[modality].feature]}
       for name, key in _OUTPUTS[modality].items():
         if key in rows:
@@ -267,6 +277,15 @@ class ServedModel(tf.Module):
       with tf.control_dependencies([_check_frames(frames)]):
         frames = sample_clip(frames, self.video)
       return run('video', decode_clips(frames, self.video))
+
+    def run_image(image):
+      config = dataclasses.replace(self.video, num_frames=1)
+      frames = finish_raw_frames(image[:, tf.newaxis], config)
+      key = modalities.MODALITIES[modalities.VIDEO].feature
+      pooled = {key: image_tower(frames).feature}
+      if self._is_classifier:
+        return self._classify(model, pooled)
+      return name_outputs(modalities.VIDEO, model.project(pooled, {}))
 
     def run_sound(waveform, sample_rate):
       with tf.control_dependencies(_check_sounds(waveform, sample_rate)):
@@ -295,6 +314,10 @@ class ServedModel(tf.Module):
         run_jpeg,
         {FRAMES: tf.TensorSpec([None, None], tf.string)},
       ),
+      f'{verb}_image': (
+        run_image,
+        {IMAGE: tf.TensorSpec([None, None, None, 3], tf.uint8)},
+      ),
       f'{verb}_audio': (
         run_sound,
         {
@@ -306,7 +329,10 @@ class ServedModel(tf.Module):
     }
     signatures = {}
     for name, (function, specs) in inputs.items():
-      if name.split('_')[1] not in model.modalities:
+      modality = name.split('_')[1]
+      if modality == IMAGE and image_tower is None:
+        continue
+      if modality not in (*model.modalities, IMAGE):
         continue
       named = [
         tf.TensorSpec(spec.shape, spec.dtype, name=key)
@@ -318,14 +344,22 @@ class ServedModel(tf.Module):
       signatures.setdefault(DEFAULT, signatures[name])
     return signatures
 
-  def _classify(self, model, value):
-    outputs = model({model.tower.input_name: value})
+  def _classify(self, model, pooled):
+    outputs = model.project(pooled)
     logits = outputs[classification.LOGITS]
     return {
       classification.LOGITS: logits,
       classification.PROBABILITIES: model.probabilities(logits),
       FEATURE: outputs[modalities.MODALITIES[model.modality].feature],
     }
+
+
+def _image_tower(model, video):
+  """The image network of a model's video tower, or None."""
+  tower = model.towers.get(modalities.VIDEO)
+  if tower is None or video is None or video.num_frames == 1:
+    return tower
+  return tower.deflate()
 
 
 def _check_frames(frames):

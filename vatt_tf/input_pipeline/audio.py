@@ -221,7 +221,7 @@ def finish_waveform(
   """
   if seed is not None:
     waveform = augment(waveform, config, seed)
-  if config.form == audio_config.SPECTROGRAM:
+  if config.form != audio_config.WAVEFORM:
     x = tf.ensure_shape(spectrogram.spectrogram(waveform, config), config.shape)
     return x if seed is None else spectrogram.mask_spectrogram(x, config, seed)
   if config.standardize:

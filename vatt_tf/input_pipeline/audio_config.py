@@ -11,6 +11,10 @@ WAVEFORM = 'waveform'
 
 SPECTROGRAM = 'spectrogram'
 
+LOG_MEL = 'log_mel'
+
+_FORMS = (WAVEFORM, SPECTROGRAM, LOG_MEL)
+
 
 @gin.register
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,9 @@ class AudioConfig:
   Attributes:
     num_samples: Length of the waveform.
     sample_rate: Samples per second.
-    form: `waveform` for the key `audio`, `spectrogram` for `spectrogram`.
+    form: `waveform` for the key `audio`; `spectrogram` for VATT's spectrogram,
+      log(1 + 10^4 mel) scaled to [0, 1]; `log_mel` for MMV's, log(mel + 10^-6).
+      Both have the key `spectrogram`.
     noise_std: Standard deviation of the Gaussian noise added in training.
     max_gain_db: Largest change of the volume in training, in decibels up or
       down.
@@ -40,7 +46,7 @@ class AudioConfig:
     hop_seconds: Time between the starts of two windows.
     standardize: Whether a clip's waveform, or spectrogram, is brought to mean 0
       and standard deviation 1. Otherwise the waveform is not changed, and the
-      spectrogram is scaled to [0, 1].
+      spectrogram is as `form` says.
     num_time_masks: Number of time spans of the spectrogram that training
       replaces by its mean (SpecAugment).
     max_time_mask: Largest number of frames of a time span.
@@ -77,10 +83,9 @@ class AudioConfig:
         raise ValueError(
           f'`{name}` must be an integer of at least 1. Received: {name}={value}'
         )
-    if self.form not in (WAVEFORM, SPECTROGRAM):
+    if self.form not in _FORMS:
       raise ValueError(
-        f'`form` must be {WAVEFORM!r} or {SPECTROGRAM!r}. Received: '
-        f'form={self.form!r}'
+        f'`form` must be one of {list(_FORMS)}. Received: form={self.form!r}'
       )
     for name in ('noise_std', 'max_gain_db', 'mixup_alpha'):
       if getattr(self, name) < 0:
@@ -92,7 +97,7 @@ class AudioConfig:
         f'`max_shift` must be in [0, 1]. Received: max_shift={self.max_shift}'
       )
     self._check_masks()
-    if self.form == SPECTROGRAM:
+    if self.form != WAVEFORM:
       if not 0 <= self.min_frequency < self.max_frequency:
         raise ValueError(
           '`min_frequency` must be at least 0 and below `max_frequency`. '
@@ -126,7 +131,7 @@ class AudioConfig:
           f'`num_{axis}_masks` must be at least 0, and `max_{axis}_mask` in '
           f'[0, {size}], the size of the spectrogram. {received}'
         )
-      if count and self.form != SPECTROGRAM:
+      if count and self.form == WAVEFORM:
         raise ValueError(
           f'`num_{axis}_masks` must be 0 for waveforms, because only '
           f'spectrograms are masked. {received}, form={self.form!r}'
@@ -145,9 +150,9 @@ class AudioConfig:
   @property
   def input_name(self) -> str:
     """Key of the sound in the feature dictionary."""
-    if self.form == SPECTROGRAM:
-      return feature_names.SPECTROGRAM
-    return feature_names.AUDIO
+    if self.form == WAVEFORM:
+      return feature_names.AUDIO
+    return feature_names.SPECTROGRAM
 
   @property
   def shape(self) -> tuple[int, int]:

@@ -69,20 +69,21 @@ def standardize(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
 def spectrogram(
   waveform: tf.Tensor, config: audio_config.AudioConfig
 ) -> tf.Tensor:
-  """Returns the normalized log-mel spectrogram of waveforms.
+  """Returns the log-mel spectrogram of waveforms.
 
   The magnitudes of the Fourier transform under a Hann window, which is as long
   as the next power of two and padded with zeros beyond the end, are summed to
-  mel bins and scaled to log(1 + 10^4 mel). Each clip is then scaled to [0, 1],
-  or with `standardize` to mean 0 and standard deviation 1 (to 0 where all
-  values are equal, as in silence).
+  mel bins. VATT's form scales them to log(1 + 10^4 mel), and each clip to [0,
+  1]; MMV's form (`log_mel`) is log(mel + 10^-6), about -14 to 5. With
+  `standardize`, each clip is scaled to mean 0 and standard deviation 1 instead
+  (to 0 where all values are equal, as in silence).
 
   Args:
     waveform: (..., S) float32.
     config: See `AudioConfig`.
 
   Returns:
-    (..., F, M) float32, F = ceil(S / hop); in [0, 1] by default.
+    (..., F, M) float32, F = ceil(S / hop).
   """
   waveform = tf.convert_to_tensor(waveform, tf.float32)
   windows = _windows(waveform, config.window_length, config.hop_length)
@@ -92,9 +93,12 @@ def spectrogram(
   power = tf.square(tf.math.real(transform))
   power += tf.square(tf.math.imag(transform))
   mel = tf.sqrt(power) @ _mel_weights(config, size // 2 + 1)  # (..., F, M)
-  mel = tf.math.log1p(1e4 * mel)
+  is_log_mel = config.form == audio_config.LOG_MEL
+  mel = tf.math.log(mel + 1e-6) if is_log_mel else tf.math.log1p(1e4 * mel)
   if config.standardize:
     return standardize(mel, [-2, -1])
+  if is_log_mel:
+    return mel
   low = tf.reduce_min(mel, axis=[-2, -1], keepdims=True)
   high = tf.reduce_max(mel, axis=[-2, -1], keepdims=True)
   return tf.math.divide_no_nan(mel - low, high - low)

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import gin
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -393,6 +394,43 @@ class PatchTower(transformer_tower.TransformerTower):
     if self.embedding.pre_projection is not None:
       numbers += 2 * self._d_model  # the map's input, and its output for GeLU
     return width * numbers * self._num_patches(input_shape, training=True)
+
+  def deflate(self) -> 'PatchTower | None':
+    """Returns the image network, which shares the encoder; see the base class.
+
+    Patches have one frame, whose kernel is the sum over time, and the positions
+    one slot in time, the mean of all.
+    """
+    if self.input_name != names.VIDEO:
+      return None
+    image_tower = type(self).from_config(
+      {
+        **self.get_config(),
+        'encoder': None if self.size else self.encoder,
+        'patch_size': (1, *self.patch_size[1:]),
+        'input_size': (1, *self.input_size[1:]),
+      }
+    )
+    image_tower.encoder = self.encoder
+    if self.post_projection is not None:
+      image_tower.post_projection = self.post_projection
+    patches = tf.TensorShape([None] * 4 + [self._num_channels])
+    with tf.name_scope('vatt/'):
+      tower.build_scoped(image_tower.embedding, patches)
+    image_tower.built = True
+    slots = self.embedding.position_embedding.table_shape[0]
+    for source, target in zip(
+      self.embedding.weights, image_tower.embedding.weights, strict=True
+    ):
+      value = source.numpy()
+      if value.shape != tuple(target.shape):
+        is_kernel = target.name.endswith('/tokenizer/kernel:0')
+        frames = self.patch_size[0] if is_kernel else slots
+        parts = np.reshape(value, [frames, *target.shape])
+        combine = np.sum if is_kernel else np.mean
+        value = combine(parts, 0, dtype=np.float64)
+      target.assign(value)
+    return image_tower
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the tower."""

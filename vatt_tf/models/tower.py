@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import modalities, randomness
+from vatt_tf.layers import cross_replica_batch_norm
 
 Shape = tuple[int, ...]
 
@@ -81,8 +82,8 @@ class Tower(tf_keras.layers.Layer):
 
   Call arguments:
     x: Input: video (B, T, H, W, 3) in [-1, 1], audio (B, S, 1) in [-1, 1],
-      spectrogram (B, F, M) in [0, 1], or text (B, C, L) or (B, L), integer ids
-      where 0 is padding.
+      spectrogram (B, F, M), or text (B, C, L) or (B, L), integer ids where 0 is
+      padding.
     training: Whether dropout and DropToken apply.
     rng: `randomness.Rng`, or None to draw from TensorFlow's global state.
     need_tokens: Whether to return the tokens, which may be more work.
@@ -110,6 +111,15 @@ class Tower(tf_keras.layers.Layer):
   def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
     """Parts that other towers also use, such as the agnostic encoder."""
     return ()
+
+  @property
+  def has_batch_norm(self) -> bool:
+    """Whether rows depend on each other in training, through batch norms."""
+    norms = (
+      cross_replica_batch_norm.CrossReplicaBatchNormalization,
+      tf_keras.layers.BatchNormalization,
+    )
+    return any(isinstance(layer, norms) for layer in self.submodules)
 
   def build(self, input_shape: Any = None) -> None:
     """Creates all weights, which do not depend on the shape of an input."""
@@ -205,6 +215,21 @@ class Tower(tf_keras.layers.Layer):
       `ActivationBytes`, or None if the tower does not estimate them.
     """
     del input_shape, num_rows
+    return None
+
+  def deflate(self) -> 'Tower | None':
+    """Returns the image network that follows from a video network.
+
+    It takes an image as a video of one frame, and computes about what this
+    tower computes for a video that repeats the image (Alayrac et al. 2020,
+    section 3.3): kernels are summed over time. What differs is what the video
+    network sees at the ends of a clip, to which the image network can be
+    trained (`training.deflation`).
+
+    Returns:
+      A built tower, which may share layers with this one; None if this tower
+      has no image network.
+    """
     return None
 
   def _trackable_children(self, save_type='checkpoint', **kwargs):

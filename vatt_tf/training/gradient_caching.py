@@ -43,6 +43,18 @@ def num_micro_batches(batch_size: int, micro_batch_size: int) -> int:
   return batch_size // micro_batch_size
 
 
+def _check_rows_are_independent(model, micro_batch_size):
+  """Raises ValueError if the rows of a tower depend on each other."""
+  for tower in getattr(model, 'towers', {}).values():
+    if tower.has_batch_norm:
+      raise ValueError(
+        f'The {type(tower).__name__} for {tower.modality} has batch norms, '
+        'whose statistics need the whole batch: micro-batches would have '
+        'others. Set MICRO_BATCH_SIZE = None, and use a smaller batch or more '
+        f'devices. Received: micro_batch_size={micro_batch_size}'
+      )
+
+
 def gradients(
   model: tf_keras.Model,
   loss_fn: Callable[..., Any],
@@ -69,8 +81,10 @@ def gradients(
     metrics.
 
   Raises:
-    ValueError: `micro_batch_size` does not divide B.
+    ValueError: `micro_batch_size` does not divide B, or a tower has batch
+      norms.
   """
+  _check_rows_are_independent(model, micro_batch_size)
   variables = model.trainable_variables
   batch_size = next(iter(features.values())).shape[0]
   num = num_micro_batches(batch_size, micro_batch_size)

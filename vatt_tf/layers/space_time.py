@@ -1,0 +1,214 @@
+"""Convolutions and max pools over time and space, with padding SAME.
+
+They compute what `tf.nn.conv3d` and `tf.nn.max_pool3d` compute, from operations
+on two axes where that is possible: these are faster on CPUs, and the gradient
+of TensorFlow's 3-D max pool on CPUs goes to every one of equal maxima instead
+of the first.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.core import tensor_utils
+
+Window = tuple[int, int, int]
+
+
+def space_to_depth(video: tf.Tensor) -> tf.Tensor:
+  """Moves blocks of 2 x 2 x 2 pixels to channels.
+
+  Args:
+    video: (B, T, H, W, C); T even or 1, in which case only space is moved; H
+      and W even; all static but B.
+
+  Returns:
+    (B, T/2, H/2, W/2, 8 C), or (B, 1, H/2, W/2, 4 C); the channel is ((t * 2 +
+    h) * 2 + w) * C + c.
+
+  Raises:
+    ValueError: A size is odd.
+  """
+  t, h, w, c = video.shape[1:]
+  block = 1 if t == 1 else 2
+  if t % block or h % 2 or w % 2:
+    raise ValueError(
+      'Space to depth needs an even number of frames and an even height and '
+      f'width. Received: {t} frames of {h} x {w}. Change the size of the '
+      "frames or their number, or use first_layer='plain'."
+    )
+  x = tf.reshape(video, [-1, t // block, block, h // 2, 2, w // 2, 2, c])
+  x = tf.transpose(x, [0, 1, 3, 5, 2, 4, 6, 7])
+  return tf.reshape(x, [-1, t // block, h // 2, w // 2, block * 4 * c])
+
+
+def max_pool(x: tf.Tensor, window: Window, strides: Window) -> tf.Tensor:
+  """Returns the maxima of windows; the gradient goes to the first maximum.
+
+  Args:
+    x: (B, T, H, W, C) float; all static but B.
+    window: Frames, height and width of a window.
+    strides: Steps between windows, likewise.
+
+  Returns:
+    (B, T', H', W', C).
+  """
+  t, h, w, c = x.shape[1:]
+  if window[1:] != (1, 1) or strides[1:] != (1, 1):
+    x = tf.reshape(x, [-1, h, w, c])
+    x = tf.nn.max_pool2d(x, window[1:], strides[1:], 'SAME')
+    h, w = x.shape[1:3]
+    x = tf.reshape(x, [-1, t, h, w, c])
+  if window[0] != 1 or strides[0] != 1:
+    x = tf.reshape(x, [-1, t, h * w, c])
+    x = tf.nn.max_pool2d(x, (window[0], 1), (strides[0], 1), 'SAME')
+    x = tf.reshape(x, [-1, x.shape[1], h, w, c])
+  return x
+
+
+def output_size(size: Sequence[int | None], strides: Window) -> Window:
+  """Returns the frames, height and width after a stride, rounded up."""
+  return tuple(
+    n if n is None else -(-n // stride) for n, stride in zip(size, strides)
+  )
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class MaxPool(tf_keras.layers.Layer):
+  """`max_pool` as a layer, which has no weights.
+
+  Args:
+    window: Frames, height and width of a window.
+    strides: Steps between windows, likewise.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: (B, T, H, W, C) float; all static but B.
+    training: Not used.
+
+  Returns:
+    (B, T', H', W', C).
+  """
+
+  def __init__(self, window: Window, strides: Window, **kwargs: Any):
+    super().__init__(**kwargs)
+    self.window = tuple(window)
+    self.strides = tuple(strides)
+
+  def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Pools `x`; see the class."""
+    del training
+    return max_pool(x, self.window, self.strides)
+
+  def compute_output_shape(self, input_shape: Sequence[int]) -> tf.TensorShape:
+    """Returns (B, T', H', W', C)."""
+    size = output_size(input_shape[1:4], self.strides)
+    return tf.TensorShape([input_shape[0], *size, input_shape[-1]])
+
+  def flops(self, input_shape: Sequence[int]) -> int:
+    """Returns 0: comparisons are not counted."""
+    del input_shape
+    return 0
+
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of the layer."""
+    return {
+      **super().get_config(),
+      'window': self.window,
+      'strides': self.strides,
+    }
+
+
+@tf_keras.utils.register_keras_serializable(package='vatt_tf')
+class SpaceTimeConvolution(tf_keras.layers.Layer):
+  """A convolution over time and space without bias.
+
+  Args:
+    filters: Number of output channels.
+    window: Frames, height and width of the kernel.
+    strides: Steps, likewise.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+  Call arguments:
+    x: (B, T, H, W, C) float; all static but B.
+
+  Returns:
+    (B, T', H', W', filters) in the compute dtype.
+
+  Example:
+    >>> layer = SpaceTimeConvolution(4, (3, 1, 1), strides=(2, 1, 1))
+    >>> layer(tf.zeros([1, 8, 5, 5, 3])).shape
+    TensorShape([1, 4, 5, 5, 4])
+  """
+
+  def __init__(
+    self,
+    filters: int,
+    window: Window,
+    strides: Window = (1, 1, 1),
+    **kwargs: Any,
+  ):
+    super().__init__(**kwargs)
+    self.filters = filters
+    self.window = tuple(window)
+    self.strides = tuple(strides)
+
+  def build(self, input_shape: tf.TensorShape) -> None:
+    """Creates `kernel`, (frames, height, width, C, filters)."""
+    self.kernel = self.add_weight(
+      name='kernel',
+      shape=[*self.window, input_shape[-1], self.filters],
+      initializer=tf_keras.initializers.HeNormal(),
+    )
+    super().build(input_shape)
+
+  def call(self, x: tf.Tensor) -> tf.Tensor:
+    """Convolves `x`; see the class."""
+    t, h, w, c = x.shape[1:]
+    kernel = tf.cast(self.kernel, x.dtype)
+    if self.window[0] == 1:  # frame by frame
+      x = x[:, :: self.strides[0]]
+      t = x.shape[1]
+      x = tf.reshape(x, [-1, h, w, c])
+      x = tf.nn.conv2d(x, kernel[0], self.strides[1:], 'SAME')
+      return tf.reshape(x, [-1, t, *x.shape[1:]])
+    if self.window[1:] == (1, 1) and self.strides[1:] == (1, 1):
+      x = tf.reshape(x, [-1, t, h * w, c])
+      x = tf.nn.conv2d(x, kernel[:, 0], (self.strides[0], 1), 'SAME')
+      return tf.reshape(x, [-1, x.shape[1], h, w, self.filters])
+    return tf.nn.conv3d(x, kernel, [1, *self.strides, 1], 'SAME')
+
+  def compute_output_shape(self, input_shape: Sequence[int]) -> tf.TensorShape:
+    """Returns (B, T', H', W', filters)."""
+    size = output_size(input_shape[1:4], self.strides)
+    return tf.TensorShape([input_shape[0], *size, self.filters])
+
+  def flops(self, input_shape: Sequence[int]) -> int:
+    """Returns the FLOPs on one clip, a multiply-add counted as two.
+
+    Args:
+      input_shape: (B, T, H, W, C).
+
+    Returns:
+      Number of FLOPs.
+    """
+    numbers = math.prod(self.compute_output_shape(input_shape)[1:])
+    return 2 * numbers * math.prod(self.window) * input_shape[-1]
+
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of the layer."""
+    return {
+      **super().get_config(),
+      'filters': self.filters,
+      'window': self.window,
+      'strides': self.strides,
+    }
+
+
+def mean_over_places(x: tf.Tensor) -> tf.Tensor:
+  """Returns the mean over time and space: (B, ..., C) to (B, C) float32."""
+  x = tf.cast(x, tensor_utils.accumulation_dtype(x.dtype))
+  return tf.reduce_mean(x, list(range(1, x.shape.rank - 1)))

@@ -1,0 +1,223 @@
+"""What convolutional towers have in common: parts in a row, and a mean."""
+
+from collections.abc import Iterator
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.core import feature_names as names
+from vatt_tf.core import randomness, tensor_utils
+from vatt_tf.layers import cross_replica_batch_norm, space_time
+from vatt_tf.models import tower
+
+
+def batch_norm(name: str, dtype: Any) -> tf_keras.layers.Layer:
+  """Returns a batch norm of MMV: statistics of all replicas, zero-debiased."""
+  return cross_replica_batch_norm.CrossReplicaBatchNormalization(
+    0.9, 1e-5, use_zero_debias=True, dtype=dtype, name=name
+  )
+
+
+def check_input_name(input_name: str, expected: str) -> None:
+  """Raises ValueError unless a tower takes this input."""
+  if input_name != expected:
+    raise ValueError(
+      f'`input_name` must be {expected!r}. Received: input_name={input_name!r}'
+    )
+
+
+def check_video(video: tf.Tensor, is_deflated: bool) -> None:
+  """Raises ValueError unless the shape of a video fits a tower."""
+  shape = video.shape
+  if shape.rank != 5 or None in shape[1:] or shape[-1] != 3:
+    raise ValueError(
+      'A video must be (B, T, H, W, 3), and all but B static. '
+      f'Received: shape={shape}'
+    )
+  if is_deflated and shape[1] != 1:
+    raise ValueError(
+      'A deflated tower takes images, as videos of one frame. Received: '
+      f'{shape[1]} frames. Set NUM_FRAMES = 1.'
+    )
+
+
+def unit_range(video: tf.Tensor, dtype: tf.DType | str) -> tf.Tensor:
+  """Maps a video from [-1, 1] to [0, 1], which MMV's towers see."""
+  wide = tensor_utils.accumulation_dtype(dtype)
+  return tf.cast((tf.cast(video, wide) + 1.0) / 2.0, dtype)
+
+
+def _recomputed(part):
+  """A part in training, which the backward pass computes again."""
+
+  @tf.custom_gradient
+  def run(x):
+    def grad(upstream, variables=()):
+      zero = tensor_utils.zero_after(upstream)
+      with tf.GradientTape() as tape:
+        delayed = x + tf.cast(zero, x.dtype)
+        tape.watch(delayed)
+        with cross_replica_batch_norm.fixed_moving_statistics():
+          y = part(delayed, training=True)
+      d_x, *d_variables = tape.gradient(y, [delayed, *variables], upstream)
+      return d_x, d_variables
+
+    return part(x, training=True), grad
+
+  return run
+
+
+class ConvolutionalTower(tower.Tower):
+  """A tower whose parts run one after another, on (B, T, H, W, C).
+
+  The feature is the mean of the last map, and the tokens are its places. A part
+  is a layer with `call(x, training)`, `compute_output_shape` and `flops`.
+
+  A subclass adds its parts with `_add_parts`, and implements `width` and
+  `_input_map`.
+
+  Args:
+    input_name: See `tower.Tower`.
+    is_deflated: Whether this is an image network, for videos of one frame (see
+      `deflate`).
+    use_remat: Whether the backward pass computes each part again, which takes
+      less memory and more time.
+    **kwargs: Arguments of `tf_keras.layers.Layer`.
+  """
+
+  def __init__(
+    self,
+    input_name: str,
+    is_deflated: bool = False,
+    use_remat: bool = False,
+    **kwargs: Any,
+  ):
+    super().__init__(input_name, **kwargs)
+    self.is_deflated = is_deflated
+    self.use_remat = use_remat
+    self._part_names = ()
+
+  def _add_parts(self, parts):
+    """Makes and adds the parts in the order in which they run.
+
+    Args:
+      parts: (class, arguments) by name.
+    """
+    for part, (layer_class, options) in parts.items():
+      name = f'{self.modality}_{part}'
+      layer = layer_class(**options, dtype=self.dtype_policy, name=name)
+      setattr(self, name, layer)
+      self._part_names += (name,)
+
+  @property
+  def parts(self) -> tuple[tf_keras.layers.Layer, ...]:
+    """Parts in the order in which they run."""
+    return tuple(getattr(self, name) for name in self._part_names)
+
+  def _input_map(self, x):
+    """The input of the first part, (B, T, H, W, C), from the tower's input."""
+    raise NotImplementedError
+
+  def _input_map_shape(self, input_shape):
+    """The shape of `_input_map`: (None, T, H, W, C), sizes may be None."""
+    raise NotImplementedError
+
+  def _walk(self, input_shape) -> Iterator[tuple[tf_keras.layers.Layer, Any]]:
+    """Yields each part with the shape of its input, then (None, the last)."""
+    shape = tf.TensorShape(self._input_map_shape(input_shape))
+    for part in self.parts:
+      yield part, shape
+      shape = part.compute_output_shape(shape)
+    yield None, shape
+
+  def build(self, input_shape: Any = None) -> None:
+    """Creates all weights; see the base class."""
+    del input_shape
+    for part, shape in self._walk(None):
+      tower.build_scoped(part, shape)
+    self.built = True
+
+  def call(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+    need_tokens: bool = False,
+  ) -> tower.TowerOutput:
+    """Encodes `x`; see the base class."""
+    del rng
+    *_, last = self.endpoints(x, training).values()
+    feature = space_time.mean_over_places(last)
+    tokens = None
+    if need_tokens:
+      tokens = tf.reshape(last, [-1, math.prod(last.shape[1:4]), self.width])
+      tokens = tf.cast(tokens, feature.dtype)
+    return tower.TowerOutput(feature, tokens)
+
+  def endpoints(
+    self, x: tf.Tensor, training: bool = False
+  ) -> dict[str, tf.Tensor]:
+    """Returns the outputs of all parts.
+
+    Args:
+      x: See the call.
+      training: See the call.
+
+    Returns:
+      (B, T, H, W, C) in the compute dtype by the part's name without the
+      modality, such as `mixed_5c`, in the order in which they run.
+    """
+    x = self._input_map(x)
+    outputs = {}
+    for part in self.parts:
+      if training and self.use_remat:
+        x = _recomputed(part)(x)
+      else:
+        x = part(x, training=training)
+      outputs[part.name.removeprefix(f'{self.modality}_')] = x
+    return outputs
+
+  def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
+    """Returns the places of the last map."""
+    *_, (_, last) = self._walk(input_shape)
+    return tuple(last[1:4])
+
+  def flops(self, input_shape: tower.Shape, training: bool = False) -> dict:
+    """Returns the FLOPs by part; see the base class."""
+    del training
+    return {
+      part.name.removeprefix(f'{self.modality}_'): part.flops(shape)
+      for part, shape in self._walk(input_shape)
+      if part is not None and part.flops(shape)
+    }
+
+  def deflate(self) -> 'ConvolutionalTower | None':
+    """Returns the image network of a video tower; see the base class."""
+    if self.input_name != names.VIDEO:
+      return None
+    config = {**self.get_config(), 'is_deflated': True}
+    image_tower = type(self).from_config(config)
+    with tf.name_scope('vatt/'):
+      image_tower.build()
+    for source, target in zip(self.weights, image_tower.weights, strict=True):
+      target.assign(self._deflate_weight(source, target.shape))
+    return image_tower
+
+  def _deflate_weight(self, weight, shape):
+    """The value of a weight in the image network."""
+    value = np.asarray(weight)
+    if value.shape != tuple(shape):  # a kernel, summed over time
+      value = np.sum(value, 0, keepdims=True, dtype=np.float64)
+    return value
+
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of the tower."""
+    return {
+      **super().get_config(),
+      'input_name': self.input_name,
+      'is_deflated': self.is_deflated,
+      'use_remat': self.use_remat,
+    }
