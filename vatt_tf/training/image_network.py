@@ -1,0 +1,187 @@
+"""Writes a run whose video tower is the image network of another run's."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import json
+import os
+
+import gin
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.checkpoints import folders, manager, plans, reports
+from vatt_tf.core import feature_names as names
+from vatt_tf.core import file_utils, gin_utils, modalities
+from vatt_tf.input_pipeline import plan as plan_lib
+from vatt_tf.input_pipeline import video_config
+from vatt_tf.training import deflation
+
+
+def _load(path):
+  """A model of the parsed gin files with the weights of a checkpoint."""
+  model = gin_utils.get_task().build_model()
+  manager.restore_model(model, path)
+  if modalities.VIDEO not in model.modalities:
+    raise ValueError(
+      'Only a video tower becomes an image network, and the model has only '
+      f'{", ".join(model.modalities)}. Received: checkpoint={path}'
+    )
+  return model
+
+
+def _video_config():
+  return gin.get_configurable(video_config.VideoConfig)()
+
+
+def _batches(scope, pattern, batch_size) -> Iterator[tf.Tensor]:
+  """Frames of records, (B, 1, H, W, 3); B varies as clips lack video."""
+  with gin.config_scope(scope):
+    config = _video_config()
+    dataset = gin.get_configurable('make_dataset')(
+      global_batch_size=batch_size,
+      is_training=scope == 'train',
+      video=dataclasses.replace(config, num_frames=1, num_clips=1, num_crops=1),
+      audio=None,
+      text=None,
+      label=None,
+      **({} if pattern is None else {'sources': [plan_lib.Source(pattern)]}),
+    )
+  for batch in dataset:
+    images = tf.boolean_mask(batch[names.VIDEO], batch[names.VIDEO_MASK])
+    if len(images):
+      yield images
+
+
+def _first(batches, count):
+  """Batches with the first `count` images."""
+  kept = []
+  for images in batches:
+    kept.append(images[:count])
+    count -= len(kept[-1])
+    if count <= 0:
+      break
+  return kept
+
+
+def _bind(video_tower, image_tower):
+  """Binds what makes the gin files describe the image network."""
+  before, after = video_tower.get_config(), image_tower.get_config()
+  class_name = type(image_tower).__name__
+  for name, value in after.items():
+    # An encoder that the towers share is a matter of the gin files.
+    if name != 'encoder' and value != before[name]:
+      gin_utils.bind(f'video/{class_name}.{name}', value)
+  gin_utils.bind('VideoConfig.num_frames', 1)
+
+
+def _write(model, image_tower, other_model, output, distances):
+  """Writes the run with the image network and the rest of another model."""
+  values = {
+    **plans.target_variables(other_model),
+    **plans.target_variables(image_tower),
+  }
+  for name, variable in plans.target_variables(model).items():
+    value = values[name]
+    if value.shape != variable.shape:
+      raise ValueError(
+        'The gin files build another video tower than the image network: '
+        f'{name} is {variable.shape} instead of {value.shape}. Name the tower '
+        f'in the scope `video`: @video/{type(image_tower).__name__}().'
+      )
+    variable.assign(value)
+  reports.mark_tables_filled(model)
+  for name, text in (
+    ('config.gin', gin.config_str()),
+    (
+      'deflation.json',
+      json.dumps(dataclasses.asdict(distances), indent=1) + '\n',
+    ),
+  ):
+    file_utils.write_text(os.path.join(output, name), text)
+  return folders.save(
+    tf.train.Checkpoint(model=model), output, step=0, max_to_keep=1
+  )
+
+
+def write(
+  checkpoint: str,
+  images: str,
+  output: str,
+  held_out: str | None = None,
+  steps: int = 500,
+  batch_size: int = 16,
+  learning_rate: float = 0.01,
+  num_images: int = 192,
+  gin_files: Sequence[str] = (),
+  gin_params: Sequence[str] = (),
+) -> tuple[str, deflation.Distances]:
+  """Writes a run whose video tower is the image network of another run's.
+
+  Args:
+    checkpoint: Directory of a run, or prefix of a checkpoint.
+    images: Pattern of the records whose frames train the image network.
+    output: Folder to write to.
+    held_out: Pattern of the records on which it is measured. None means the
+      held-out records of the run.
+    steps: Steps of training, 0 for none.
+    batch_size: Images per step.
+    learning_rate: Peak of the learning rate.
+    num_images: Images of each set for the comparison.
+    gin_files: Paths of gin files; empty for the `config.gin` beside the
+      checkpoint.
+    gin_params: Further bindings.
+
+  Returns:
+    (path, distances): the prefix of the written checkpoint, and the distances
+    on held-out images.
+
+  Raises:
+    ValueError: There is no checkpoint, its model has no image network, or the
+      records have no video.
+  """
+  reports.check_output(output)
+  file_utils.check_writable(output)
+  path = manager.resolve(checkpoint)
+  gin_utils.parse(gin_files or [gin_utils.config_beside(path)], gin_params)
+  tf_keras.mixed_precision.set_global_policy('float32')
+  video_model = _load(path)
+  video_tower = video_model.towers[modalities.VIDEO]
+  with gin.config_scope('eval'):
+    num_frames = _video_config().num_frames
+  # Of a copy, because both networks may share layers.
+  image_tower = _load(path).towers[modalities.VIDEO].deflate()
+  if image_tower is None:
+    raise ValueError(
+      f'A {type(video_tower).__name__} has no image network: it does not '
+      f'implement `deflate`. Received: checkpoint={checkpoint}'
+    )
+  if num_frames == 1:
+    raise ValueError(
+      'The video tower of the run already takes one frame. '
+      f'Received: checkpoint={checkpoint}'
+    )
+  comparison = deflation.Comparison(
+    video_tower,
+    _first(_batches('train', images, batch_size), num_images),
+    _first(_batches('eval', held_out, batch_size), num_images),
+    num_frames,
+  )
+  naive = comparison.features(image_tower)
+
+  def show(step, loss):
+    if step == 1 or step % max(1, steps // 10) == 0:
+      print(f'step {step}/{steps}  L1 {loss:.4g}', flush=True)
+
+  deflation.train(
+    video_tower,
+    image_tower,
+    _batches('train', images, batch_size),
+    num_frames,
+    steps,
+    learning_rate,
+    show,
+  )
+  distances = comparison.distances(naive, comparison.features(image_tower))
+  _bind(video_tower, image_tower)
+  model = gin_utils.get_task().build_model()
+  return _write(model, image_tower, video_model, output, distances), distances
