@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from unittest import mock
 
 from absl.testing import parameterized
 import gin
@@ -15,7 +16,7 @@ from vatt_tf import (
   configurables,  # noqa: F401
 )
 from vatt_tf.core import gin_utils
-from vatt_tf.evaluation import runner
+from vatt_tf.evaluation import probe_classifiers, runner
 from vatt_tf.input_pipeline.records import reading
 
 _SAMPLE = shared_data.REPOSITORY / 'data' / 'sample'
@@ -155,7 +156,8 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
       )
     self.assertIn('16 videos to learn from, 8 to test on; 0 of', table)
 
-  def test_linear_probe_over_splits(self):
+  def _write_folds(self):
+    """Lists of three folds of the sample records: their folder."""
     ids = []
     paths = sorted(str(path) for path in _SAMPLE.glob('*.tfrecord'))
     for record in tf.data.TFRecordDataset(paths):
@@ -169,6 +171,10 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
           for i, name in enumerate(ids):
             if (i % 3 == fold) == (part == 'test'):
               file.write(f'{name}\n')
+    return folder
+
+  def test_linear_probe_over_splits(self):
+    folder = self._write_folds()
     metrics, _, table = self._evaluate(
       'linear_probe_splits',
       f'EVAL_RECORDS={self._records("*")}',
@@ -183,6 +189,31 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIsNotNone(result['top_1_spread'])
     self.assertRegex(table, r'audio_feature +svm +0\.\d{3} ± 0\.\d{3} \(0\.167')
     self.assertIn('Split 2: 16 videos to learn from, 8 to test on', table)
+
+  def test_the_protocol_of_mmv(self):
+    folder = self._write_folds()
+    with mock.patch.object(
+      probe_classifiers, '_svm_scores', wraps=probe_classifiers._svm_scores
+    ) as scores:
+      metrics, _, table = self._evaluate(
+        'mmv_video',
+        f'EVAL_RECORDS={self._records("*")}',
+        f"SPLITS='{folder}'",
+        'NUM_EPOCHS=3',
+        'PROBE_CLIPS=2',
+        'probe/VideoConfig.num_frames=2',
+        'probe/VideoConfig.frame_size=16',
+        'evaluate.batch_size=8',
+      )
+    self.assertEqual(scores.call_count, 3)
+    for (train, test, *_), _ in scores.call_args_list:
+      # Three random windows to learn from, two even ones to be tested on.
+      self.assertEqual(train.values.shape[0], 3 * len(train.labels))
+      self.assertEqual(test.values.shape[0], 2 * len(test.labels))
+      self.assertLen(train.labels, 16)
+    result = metrics['features']['video_feature']['svm']
+    self.assertEqual(result['splits']['0']['C'], 0.001)
+    self.assertIn('C = 0.001, 0.001, 0.001', table)
 
   def test_zero_shot(self):
     metrics, title, table = self._evaluate(

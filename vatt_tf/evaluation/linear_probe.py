@@ -50,6 +50,10 @@ class ProbeEvaluation:
     splits: Function from the list of all ids to a list of `splits.Split`, such
       as `ListedSplits`. None means one split, which learns from `train_dataset`
       and is tested on the data set.
+    augmented_dataset: `make_dataset` for several epochs of the same videos in
+      training form, with ids (`with_example_id`): its random windows, and not
+      those of evaluation, are what the probes learn from (Alayrac et al. 2020,
+      MMV). None means that they learn from the windows of evaluation.
     label_names: See `classification.read_label_names`. None means as many
       classes as the labels have.
     group_pattern: Regular expression with one group, which is searched in the
@@ -69,6 +73,7 @@ class ProbeEvaluation:
     features: Sequence[str] = ('video_feature',),
     train_dataset: Callable[..., tf.data.Dataset] | None = None,
     splits: Callable[[list[str]], list[splits_lib.Split]] | None = None,
+    augmented_dataset: Callable[..., tf.data.Dataset] | None = None,
     label_names: Sequence[str] | str | None = None,
     group_pattern: str | None = None,
     max_missing_share: float = 0.05,
@@ -84,6 +89,7 @@ class ProbeEvaluation:
     self._features = list(features)
     self._train_dataset = train_dataset
     self._splits = splits
+    self._augmented_dataset = augmented_dataset
     self._label_names = label_names
     self._group_pattern = group_pattern
     self._max_missing_share = max_missing_share
@@ -116,13 +122,43 @@ class ProbeEvaluation:
     }
     for k in classification.TOP:
       summary[f'chance_top_{k}'] = min(1.0, k / num_classes)
+    learned = self._augment(model, dataset, features)
     for name in self._features:
       videos = self._videos(features, name, groups)
+      learned_videos = videos
+      if learned is not features:
+        learned_videos = self._videos(learned, name, groups)
       summary['features'][name] = {
-        probe.__name__: _over_splits(probe, videos, splits, num_classes)
+        probe.__name__: _over_splits(
+          probe, learned_videos, videos, splits, num_classes
+        )
         for probe in self._probes
       }
     return summary
+
+  def _augment(self, model, dataset, features):
+    """The features from which probes learn, of the same videos."""
+    if self._augmented_dataset is None:
+      return features
+    batch_size = next(iter(dataset.element_spec.values())).shape[0]
+    augmented = features_lib.extract(
+      model,
+      self._augmented_dataset(global_batch_size=batch_size),
+      self._features,
+    )
+    number_of = {name: i for i, name in enumerate(features.ids)}
+    unknown = sorted(set(augmented.ids) - set(number_of))
+    if unknown:
+      raise ValueError(
+        '`augmented_dataset` must hold the videos of the probe and no others. '
+        f'Received: {outputs.enumerate_names(unknown)}'
+      )
+    numbers = np.asarray([number_of[name] for name in augmented.ids])
+    return features._replace(
+      values=augmented.values,
+      videos=numbers[augmented.videos],
+      has_input=augmented.has_input,
+    )
 
   def _split(self, model, dataset, features):
     """The features of all videos, and the splits of the videos."""
@@ -217,10 +253,20 @@ def _groups(ids, pattern):
   return np.asarray([match.group(1) for match in matches])
 
 
-def _over_splits(probe, videos, splits, num_classes):
-  """The metrics of a probe on each split, and their means and spreads."""
+def _over_splits(probe, learned_videos, videos, splits, num_classes):
+  """The metrics of a probe on each split, and their means and spreads.
+
+  Args:
+    probe: See `ProbeEvaluation`.
+    learned_videos: Clips from which the probe learns, where a split says so.
+    videos: Clips on which it is tested, of the same videos.
+    splits: Splits of the videos.
+    num_classes: Number of classes.
+  """
   split_metrics = {}
-  has_clips = np.bincount(videos.videos, minlength=len(videos.labels)) > 0
+  has_clips = (
+    np.bincount(learned_videos.videos, minlength=len(videos.labels)) > 0
+  )
   for split in splits:
     train = split.train[has_clips[split.train]]
     if not len(train) or not len(split.test):
@@ -229,7 +275,7 @@ def _over_splits(probe, videos, splits, num_classes):
         f'Received: {len(train)} and {len(split.test)}'
       )
     scores, details = probe(
-      videos.take(train), videos.take(split.test), num_classes
+      learned_videos.take(train), videos.take(split.test), num_classes
     )
     labels = videos.labels[split.test]
     split_metrics[split.name] = {
