@@ -78,9 +78,7 @@ class MMVRecipeTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('text_to_video', metrics)
 
   def test_micro_batches_are_refused(self):
-    with self.assertRaisesRegex(
-      ValueError, 'S3DTower for video has batch'
-    ):
+    with self.assertRaisesRegex(ValueError, 'S3DTower for video has batch'):
       self._train('MICRO_BATCH_SIZE=2', 'train.eval_dataset=None')
 
 
