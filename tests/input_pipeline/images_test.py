@@ -57,6 +57,28 @@ class TinyPngImages(TinyJpegImages):
   ENCODING = 'png'
 
 
+class TinyMultiLabelImages(TinyJpegImages):
+  """Each image has the classes of the bits of its number."""
+
+  pkg_dir_path = TinyJpegImages.pkg_dir_path
+
+  def _info(self):
+    classes = tfds.features.ClassLabel(num_classes=4)
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(encoding_format=self.ENCODING),
+          'labels': tfds.features.Sequence(classes),
+        }
+      )
+    )
+
+  def _generate_examples(self, split):
+    for number in range(_NUM_IMAGES[split]):
+      labels = [i for i in range(4) if number >> i & 1]
+      yield number, {'image': _image(split, number), 'labels': labels}
+
+
 class TinyUnpreparedImages(TinyJpegImages):
   """Never made."""
 
@@ -68,8 +90,37 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.folder = tempfile.mkdtemp(dir=absltest.get_default_test_tmpdir())
-    for name in ('tiny_jpeg_images', 'tiny_png_images'):
+    for name in (
+      'tiny_jpeg_images',
+      'tiny_png_images',
+      'tiny_multi_label_images',
+    ):
       tfds.builder(name, data_dir=cls.folder).download_and_prepare()
+
+  def test_several_classes(self):
+    dataset = self._make(
+      False,
+      'tiny_multi_label_images',
+      label=plan_lib.LabelConfig(num_classes=4, is_multi_label=True),
+      label_name='labels',
+    )
+    rows = np.concatenate([batch['label'] for batch in dataset])[:5]
+    expected = [[number >> i & 1 for i in range(4)] for number in range(5)]
+    self.assertAllEqual(rows, expected)
+    with self.assertRaisesRegex(ValueError, '`is_multi_label` must be True'):
+      self._make(False, 'tiny_multi_label_images', label_name='labels')
+
+  def test_a_sum_of_splits(self):
+    dataset = images.make_image_dataset(
+      'tiny_jpeg_images',
+      'train+validation',
+      2,
+      False,
+      _VIDEO,
+      _LABEL,
+      data_dir=self.folder,
+    )
+    self.assertEqual(sum(int(np.sum(batch['valid'])) for batch in dataset), 12)
 
   def _make(self, is_training, name='tiny_jpeg_images', batch=2, **arguments):
     arguments = {'video': _VIDEO, 'label': _LABEL, **arguments}

@@ -21,13 +21,13 @@ _LABEL = 'label'
 _MAX_EPOCHS = 2**40
 
 
-def _check_builder(builder, split, num_classes):
+def _check_builder(builder, split, label_name, label):
   """Raises unless the set is prepared, has the split, and fits the labels."""
   info = builder.info
-  missing_features = {_IMAGE, _LABEL} - set(info.features or {})
+  missing_features = {_IMAGE, label_name} - set(info.features or {})
   if missing_features:
     raise ValueError(
-      'The set must have the features `image` and `label`. Received: '
+      f'The set must have the features `image` and `{label_name}`. Received: '
       f'{info.name} with {sorted(info.features)}'
     )
   if not info.splits:
@@ -37,16 +37,25 @@ def _check_builder(builder, split, num_classes):
       f'`tensorflow_datasets.builder({info.name!r}).download_and_prepare()` '
       '(ImageNet: put the archives of its owner in downloads/manual first).'
     )
-  if split.split('[')[0] not in info.splits:
+  parts = [part.split('[')[0] for part in split.split('+')]
+  if not set(parts) <= set(info.splits):
     raise ValueError(
-      f'`split` must be one of {sorted(info.splits)}, or a part of one such as '
-      f"'train[:90%]'. Received: split={split!r}"
+      f'`split` must be one of {sorted(info.splits)}, a part of one such as '
+      f"'train[:90%]', or a sum such as 'train+test'. Received: split={split!r}"
     )
-  num_set_classes = info.features[_LABEL].num_classes
-  if num_set_classes != num_classes:
+  classes = info.features[label_name]
+  has_several = not hasattr(classes, 'num_classes')
+  if has_several != label.is_multi_label:
+    raise ValueError(
+      f'`is_multi_label` must be {has_several}, as an image of {info.name} has '
+      f'{"any number of classes" if has_several else "one class"} in '
+      f'`{label_name}`. Received: is_multi_label={label.is_multi_label}'
+    )
+  num_set_classes = (classes.feature if has_several else classes).num_classes
+  if num_set_classes != label.num_classes:
     raise ValueError(
       f'`num_classes` must be {num_set_classes}, as in {info.name} '
-      f'(NUM_CLASSES). Received: num_classes={num_classes}'
+      f'(NUM_CLASSES). Received: num_classes={label.num_classes}'
     )
 
 
@@ -112,15 +121,19 @@ def _read_epoch(epoch, *, dataset, seed, buffer_size):
   return dataset.map(add_epoch)
 
 
-def _load_row(element, *, config, seed, name, with_example_id):
+def _load_row(element, *, config, label, seed, name, with_example_id):
   """A row of an image; `seed` is None in evaluation."""
   row_seed = None
   if seed is not None:
     row_seed = _fold_in(_fold_in(seed, element['epoch']), element['index'])
+  classes = tf.cast(element[_LABEL], tf.int32)
+  if label.is_multi_label:
+    is_true = tf.range(label.num_classes)[:, tf.newaxis] == classes
+    classes = tf.cast(tf.reduce_any(is_true, 1), tf.float32)  # (num_classes,)
   row = {
     names.VIDEO: load_image(element[_IMAGE], config, row_seed),
     names.VIDEO_MASK: tf.constant(True),
-    names.LABEL: tf.cast(element[_LABEL], tf.int32),
+    names.LABEL: classes,
   }
   if seed is None:
     row[names.VALID] = tf.constant(True)
@@ -147,6 +160,7 @@ def make_image_dataset(
   is_training: bool,
   video: video_config.VideoConfig,
   label: plan_lib.LabelConfig,
+  label_name: str = _LABEL,
   seed: int = 0,
   start_step: int = 0,
   input_context: tf.distribute.InputContext | None = None,
@@ -162,12 +176,16 @@ def make_image_dataset(
 
   Args:
     name: Name of a prepared set, such as `imagenet2012`.
-    split: Split, such as `train` or `validation`, or a part: `train[:90%]`.
+    split: Split, such as `train` or `validation`, a part: `train[:90%]`, or a
+      sum: `train+validation`.
     global_batch_size: Rows per step, over all replicas.
     is_training: Whether the batches are for training, not evaluation.
     video: Configuration of the clip, `num_frames` repeats of a window of the
       image, with one clip and one crop in evaluation.
-    label: Configuration of the labels, one label per image.
+    label: Configuration of the labels: one per image, or with `is_multi_label`
+      any number.
+    label_name: Feature of the set that holds the class, or the classes, such as
+      `labels` of PASCAL VOC.
     seed: Seed of every random choice.
     start_step: Steps that were already taken, whose images are skipped.
     input_context: Context of the input pipeline, or None if it is the only one.
@@ -183,12 +201,11 @@ def make_image_dataset(
     ValueError: The set is unknown, not prepared, lacks the split, has other
       classes, or a configuration does not fit.
   """
-  if video.num_clips * video.num_crops != 1 or label.is_multi_label:
+  if video.num_clips * video.num_crops != 1:
     raise ValueError(
-      'Images are classified as one clip of one crop with one label '
-      '(NUM_TEST_CLIPS=1, NUM_TEST_CROPS=1, IS_MULTI_LABEL=False). Received: '
-      f'num_clips={video.num_clips}, num_crops={video.num_crops}, '
-      f'is_multi_label={label.is_multi_label}'
+      'Images are classified as one clip of one crop (NUM_TEST_CLIPS=1, '
+      f'NUM_TEST_CROPS=1). Received: num_clips={video.num_clips}, '
+      f'num_crops={video.num_crops}'
     )
   import tensorflow_datasets as tfds  # slow, and only used here
 
@@ -200,7 +217,7 @@ def make_image_dataset(
       'https://www.tensorflow.org/datasets/catalog. '
       f'Received: name={name!r}, data_dir={data_dir!r}'
     ) from e
-  _check_builder(builder, split, label.num_classes)
+  _check_builder(builder, split, label_name, label)
   batch_size, num_pipelines, number = global_batch_size, 1, 0
   if input_context is not None:
     batch_size = input_context.get_per_replica_batch_size(global_batch_size)
@@ -224,7 +241,7 @@ def make_image_dataset(
     return {
       'index': index,
       _IMAGE: example[_IMAGE],
-      _LABEL: example[_LABEL],
+      _LABEL: example[label_name],
     }
 
   dataset = dataset.enumerate().map(keep).shard(num_pipelines, number)
@@ -250,6 +267,7 @@ def make_image_dataset(
     functools.partial(
       _load_row,
       config=video,
+      label=label,
       seed=row_seed,
       name=f'{name}-{split}',
       with_example_id=with_example_id,
