@@ -2,11 +2,12 @@
 
     python -m benchmarks.verify_mmv --output=found.json
 
-It renders the sample media and trains `gin/pretrain_mmv_sample.gin` on them as a
-user would, for three seeds; then `python -m vatt_tf.deflate`. Retrieval must be
-far above chance. On held-out images, the image network must be nearer to the
-video network after training its norms than without, and nearer than with the
-best scale and offset of each feature. It takes about 25 minutes on two cores.
+It renders the sample media and trains `gin/pretrain_mmv_sample.gin` on them as
+a user would, for three seeds; then it runs `python -m vatt_tf.deflate`.
+Retrieval must be far above chance. On held-out images, the image network must
+be nearer to the video network after training its norms than without, and nearer
+than with the best scale and offset of each feature. It takes about 25 minutes
+on two cores.
 """
 
 import json
@@ -57,6 +58,7 @@ def _verify(found, folder, bindings, seed):
 
 
 def main():
+  """Runs the check."""
   output = checks.parse_output(__doc__.splitlines()[0])
   found = checks.Checks(__doc__.splitlines()[0])
   with tempfile.TemporaryDirectory() as folder:
