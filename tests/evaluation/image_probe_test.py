@@ -12,7 +12,7 @@ from sklearn import svm as sklearn_svm
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tests.input_pipeline import images_test
+from tests import tiny_images
 from vatt_tf import (
   configurables,  # noqa: F401
 )
@@ -40,8 +40,8 @@ class ImageProbeTest(tf.test.TestCase):
     super().setUpClass()
     cls.folder = tempfile.mkdtemp(dir=absltest.get_default_test_tmpdir())
     for builder in (
-      images_test.TinyJpegImages,
-      images_test.TinyMultiLabelImages,
+      tiny_images.TinyJpegImages,
+      tiny_images.TinyMultiLabelImages,
     ):
       tfds.builder(builder.name, data_dir=cls.folder).download_and_prepare()
     cls.run_dir = os.path.join(cls.folder, 'run')

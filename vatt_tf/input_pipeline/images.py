@@ -44,7 +44,7 @@ def _check_builder(builder, split, label_name, label):
       f"'train[:90%]', or a sum such as 'train+test'. Received: split={split!r}"
     )
   classes = info.features[label_name]
-  has_several = not hasattr(classes, 'num_classes')
+  has_several = hasattr(classes, 'feature')  # a sequence of classes
   if has_several != label.is_multi_label:
     raise ValueError(
       f'`is_multi_label` must be {has_several}, as an image of {info.name} has '
