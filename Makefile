@@ -15,7 +15,7 @@ PYTHONS := 3.13 3.12 3.11
 VENV ?= .venv
 DEVICE ?= cpu
 INSTALLER ?= uv
-PYTEST_FLAGS ?= -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST_FLAGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 UV_VERSION := 0.13.9
 
 QUICKSTART := runs/quickstart
@@ -168,7 +168,6 @@ demo: venv
 	$(BIN)/python -m vatt_tf.search serve --index=$(QUICKSTART)/index \
 	  --saved_model=$(QUICKSTART)/saved_model $(DEMO_FLAGS)
 
-# Three processes for two cores, as many tests wait for others that they start.
 # One process at a time runs the tests of a file: some files make their own
 # logical devices. In two runs, as processes slow down with what they traced;
 # the longest file first, so that none is left for the end.
