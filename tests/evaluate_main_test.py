@@ -215,6 +215,16 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(result['splits']['0']['C'], 0.001)
     self.assertIn('C = 0.001, 0.001, 0.001', table)
 
+  def test_the_protocol_of_mmv_for_sound(self):
+    metrics, _, table = self._evaluate(
+      'mmv_audio',
+      f'EVAL_RECORDS={self._records("*")}',
+      f"SPLITS='{self._write_folds()}'",
+      'PROBE_CLIPS=2',
+    )
+    self.assertEqual(list(metrics['features']), ['audio_feature'])
+    self.assertRegex(table, r'audio_feature +svm +0\.\d{3} ± 0\.\d{3}')
+
   def test_zero_shot(self):
     metrics, title, table = self._evaluate(
       'zero_shot',

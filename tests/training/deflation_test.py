@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tests import fake_clips, vatt_models
+from tests import fake_clips, tower_table, vatt_models
 from vatt_tf import (
   configurables,  # noqa: F401
 )
@@ -209,6 +209,23 @@ class CommandTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('text_to_video', metrics)
     with self.assertRaisesRegex(ValueError, 'already takes one frame'):
       image_network.write(output, f'{self.dir}/train-*', f'{output}2')
+
+  def test_a_tower_in_another_scope(self):
+    path = os.path.join(self.dir, 'towers.gin')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write("TOWERS = {'video': @TSMResNetTower(), ")
+      file.write("'audio': @audio/PatchTower(), 'text': @TextTower()}\n")
+    with tower_table.first_parts():
+      run, _ = self._run('gin/models/specific.gin', path)
+      with self.assertRaisesRegex(ValueError, '@video/TSMResNetTower'):
+        image_network.write(
+          run,
+          f'{self.dir}/train-*',
+          f'{self.dir}/out',
+          steps=1,
+          batch_size=4,
+          num_images=4,
+        )
 
   def test_nothing_to_deflate(self):
     with self.assertRaisesRegex(ValueError, 'no image network'):

@@ -74,6 +74,24 @@ def _bind(video_tower, image_tower):
   gin_utils.bind('VideoConfig.num_frames', 1)
 
 
+def _check_built(tower, image_tower):
+  """Raises ValueError unless the gin files built the image network."""
+  built, expected = tower.get_config(), image_tower.get_config()
+  different = [
+    name
+    for name, value in expected.items()
+    if name != 'encoder' and built[name] != value
+  ]
+  if different:
+    class_name = type(image_tower).__name__
+    raise ValueError(
+      'The gin files build another video tower than the image network, with '
+      f'{different[0]}={built[different[0]]!r} instead of '
+      f'{expected[different[0]]!r}. Name the tower in the scope `video`, as in '
+      f'@video/{class_name}(), and bind {different[0]} nowhere else.'
+    )
+
+
 def _write(model, image_tower, other_model, output, distances):
   """Writes the run with the image network and the rest of another model."""
   values = {
@@ -81,14 +99,7 @@ def _write(model, image_tower, other_model, output, distances):
     **plans.target_variables(image_tower),
   }
   for name, variable in plans.target_variables(model).items():
-    value = values[name]
-    if value.shape != variable.shape:
-      raise ValueError(
-        'The gin files build another video tower than the image network: '
-        f'{name} is {variable.shape} instead of {value.shape}. Name the tower '
-        f'in the scope `video`: @video/{type(image_tower).__name__}().'
-      )
-    variable.assign(value)
+    variable.assign(values[name])
   reports.mark_tables_filled(model)
   for name, text in (
     ('config.gin', gin.config_str()),
@@ -184,4 +195,5 @@ def write(
   distances = comparison.distances(naive, comparison.features(image_tower))
   _bind(video_tower, image_tower)
   model = gin_utils.get_task().build_model()
+  _check_built(model.towers[modalities.VIDEO], image_tower)
   return _write(model, image_tower, video_model, output, distances), distances
