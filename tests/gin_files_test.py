@@ -47,6 +47,17 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(spec['audio'].shape, [4, 153600, 1])
     self.assertEqual(spec['text'].shape, [4, 5, 16])
 
+  def test_a_classifier_with_an_image_network(self):
+    gin_utils.parse(
+      ['gin/finetune_imagenet.gin', 'gin/models/mmv.gin'],
+      ['NUM_FRAMES=1', 'video/S3DTower.is_deflated=True'],
+    )
+    with tf.Graph().as_default():
+      model = gin_utils.get_task().build_model()
+    self.assertEqual(type(model.tower).__name__, 'S3DTower')
+    self.assertTrue(model.tower.is_deflated)
+    self.assertEqual(gin.query_parameter('%FRAME_SIZE'), 224)
+
   @parameterized.parameters(
     ('pretrain_ma_medium', 2048, 10_000), ('pretrain_mmv_s3d', 4096, 5_000)
   )
