@@ -14,7 +14,6 @@ os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 # Two processes share two cores; more threads would wait for each other.
 os.environ.setdefault('TF_NUM_INTRAOP_THREADS', '1')
-os.environ.setdefault('TF_NUM_INTEROP_THREADS', '1')
 
 # absl and TensorFlow put the temporary folders of tests here: one for each run,
 # so that runs side by side do not meet. Worker processes inherit it.

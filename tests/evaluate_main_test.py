@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import tempfile
@@ -265,11 +266,12 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
         'make_dataset.max_bad_record_share=1.0',
       )
 
-  def test_every_file_is_tried_here(self):
+  def test_every_file_is_tried(self):
     folder = gin_utils.PACKAGE / 'gin' / 'eval'
     names = {path.stem for path in folder.glob('*.gin')}
-    with open(__file__, encoding='utf-8') as file:
-      text = file.read()
+    tests = shared_data.REPOSITORY / 'tests'
+    images = tests / 'evaluation' / 'image_probe_test.py'
+    text = pathlib.Path(__file__).read_text('utf-8') + images.read_text('utf-8')
     tried = re.findall(r"_evaluate\(\s*'(\w+)'|gin/eval/(\w+)\.gin'", text)
     self.assertEqual(names, {first or second for first, second in tried})
 
