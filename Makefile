@@ -204,6 +204,7 @@ FAST_TESTS := $(filter-out \
   tests/media/ingest_test.py \
   tests/media/odd_files_test.py \
   tests/models/build_test.py \
+  tests/models/every_tower_test.py \
   tests/models/similarity_scale_test.py \
   tests/models/vatt_test.py \
   ,$(sort $(wildcard $(foreach package, \
