@@ -221,8 +221,8 @@ def _check_towers(released, model):
     name = type(tower).__name__
     if name != expected[modality]:
       raise ValueError(
-        f'The checkpoint has a {expected[modality]} for {modality}, and the '
-        f'model that the gin files describe a {name}. Use '
+        f'The {modality} tower of the checkpoint is {expected[modality]}, and '
+        f'the gin files describe {name}. Use '
         f'{_GIN_FILES[released.backbone]}, or no gin file.'
       )
 
