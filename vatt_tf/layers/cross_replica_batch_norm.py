@@ -260,6 +260,15 @@ class CrossReplicaBatchNormalization(tf_keras.layers.Layer):
     }
 
 
+def mmv_norm(
+  name: str, dtype: str | tf_keras.mixed_precision.Policy
+) -> CrossReplicaBatchNormalization:
+  """Returns a batch norm as MMV has it, with zero-debiased statistics."""
+  return CrossReplicaBatchNormalization(
+    0.9, 1e-5, use_zero_debias=True, dtype=dtype, name=name
+  )
+
+
 def _valid_rows(x, mask):
   """The mask of the rows of `x` (..., D) that count, or None for all.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from vatt_tf.core import randomness, tensor_utils
+from vatt_tf.layers import cross_replica_batch_norm
 
 
 def fixed_key(rng: randomness.Rng | None) -> randomness.Rng:
@@ -29,7 +30,8 @@ def recomputed(
 ) -> Callable[..., tf.Tensor]:
   """Wraps a function so that the backward pass computes it again.
 
-  This is `tf.recompute_grad` that also repeats random numbers.
+  This is `tf.recompute_grad` that also repeats random numbers, and counts the
+  batch once in the moving statistics of batch norms.
 
   Args:
     function: Function from a key (`Rng` or None) and tensors to a tensor.
@@ -46,7 +48,8 @@ def recomputed(
       with tf.GradientTape() as tape:
         delayed = [x + tf.cast(zero, x.dtype) for x in inputs]
         tape.watch(delayed)
-        y = function(randomness.after(upstream, rng), *delayed)
+        with cross_replica_batch_norm.fixed_moving_statistics():
+          y = function(randomness.after(upstream, rng), *delayed)
       gradients = tape.gradient(y, [*delayed, *variables], upstream)
       return gradients[: len(inputs)], gradients[len(inputs) :]
 

@@ -6,7 +6,7 @@ of TensorFlow's 3-D max pool on CPUs goes to every one of equal maxima instead
 of the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import math
 from typing import Any
 
@@ -74,6 +74,40 @@ def output_size(size: Sequence[int | None], strides: Window) -> Window:
   return tuple(
     n if n is None else -(-n // stride) for n, stride in zip(size, strides)
   )
+
+
+def shapes_along(
+  layers: Iterable[tf_keras.layers.Layer], input_shape: Sequence[int | None]
+) -> list[tf.TensorShape]:
+  """Returns the shapes between layers that run one after another.
+
+  Args:
+    layers: Layers with `compute_output_shape`.
+    input_shape: Shape of the input of the first.
+
+  Returns:
+    The input's shape of each layer, and the output's shape of the last.
+  """
+  shapes = [tf.TensorShape(input_shape)]
+  for layer in layers:
+    shapes.append(layer.compute_output_shape(shapes[-1]))
+  return shapes
+
+
+def flops_along(
+  layers: Sequence[tf_keras.layers.Layer], input_shape: Sequence[int]
+) -> int:
+  """Returns the FLOPs on one clip of layers that run one after another.
+
+  Args:
+    layers: Layers with `compute_output_shape` and `flops`.
+    input_shape: Shape of the input of the first.
+
+  Returns:
+    Number of FLOPs; a multiplication and an addition are two.
+  """
+  shapes = shapes_along(layers, input_shape)
+  return sum(layer.flops(shape) for layer, shape in zip(layers, shapes))
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

@@ -1,6 +1,5 @@
 """What convolutional towers have in common: parts in a row, and a mean."""
 
-from collections.abc import Iterator
 import math
 from typing import Any
 
@@ -10,15 +9,8 @@ import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import randomness, tensor_utils
-from vatt_tf.layers import cross_replica_batch_norm, space_time
+from vatt_tf.layers import recompute, space_time
 from vatt_tf.models import tower
-
-
-def batch_norm(name: str, dtype: Any) -> tf_keras.layers.Layer:
-  """Returns a batch norm of MMV: statistics of all replicas, zero-debiased."""
-  return cross_replica_batch_norm.CrossReplicaBatchNormalization(
-    0.9, 1e-5, use_zero_debias=True, dtype=dtype, name=name
-  )
 
 
 def check_input_name(input_name: str, expected: str) -> None:
@@ -48,26 +40,6 @@ def unit_range(video: tf.Tensor, dtype: tf.DType | str) -> tf.Tensor:
   """Maps a video from [-1, 1] to [0, 1], which MMV's towers see."""
   wide = tensor_utils.accumulation_dtype(dtype)
   return tf.cast((tf.cast(video, wide) + 1.0) / 2.0, dtype)
-
-
-def _recomputed(part):
-  """A part in training, which the backward pass computes again."""
-
-  @tf.custom_gradient
-  def run(x):
-    def grad(upstream, variables=()):
-      zero = tensor_utils.zero_after(upstream)
-      with tf.GradientTape() as tape:
-        delayed = x + tf.cast(zero, x.dtype)
-        tape.watch(delayed)
-        with cross_replica_batch_norm.fixed_moving_statistics():
-          y = part(delayed, training=True)
-      d_x, *d_variables = tape.gradient(y, [delayed, *variables], upstream)
-      return d_x, d_variables
-
-    return part(x, training=True), grad
-
-  return run
 
 
 class ConvolutionalTower(tower.Tower):
@@ -125,18 +97,15 @@ class ConvolutionalTower(tower.Tower):
     """The shape of `_input_map`: (None, T, H, W, C), sizes may be None."""
     raise NotImplementedError
 
-  def _walk(self, input_shape) -> Iterator[tuple[tf_keras.layers.Layer, Any]]:
-    """Yields each part with the shape of its input, then (None, the last)."""
+  def _shapes(self, input_shape):
+    """The shapes of the inputs of all parts, and of the last map."""
     shape = tf.TensorShape(self._input_map_shape(input_shape))
-    for part in self.parts:
-      yield part, shape
-      shape = part.compute_output_shape(shape)
-    yield None, shape
+    return space_time.shapes_along(self.parts, shape)
 
   def build(self, input_shape: Any = None) -> None:
     """Creates all weights; see the base class."""
     del input_shape
-    for part, shape in self._walk(None):
+    for part, shape in zip(self.parts, self._shapes(None)):
       tower.build_scoped(part, shape)
     self.built = True
 
@@ -173,25 +142,27 @@ class ConvolutionalTower(tower.Tower):
     x = self._input_map(x)
     outputs = {}
     for part in self.parts:
-      if training and self.use_remat:
-        x = _recomputed(part)(x)
-      else:
-        x = part(x, training=training)
+      x = self._run(part, x, training)
       outputs[part.name.removeprefix(f'{self.modality}_')] = x
     return outputs
 
+  def _run(self, part, x, training):
+    if not (training and self.use_remat):
+      return part(x, training=training)
+    run = recompute.recomputed(lambda _, x: part(x, training=True), rng=None)
+    return run(x)
+
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
     """Returns the places of the last map."""
-    *_, (_, last) = self._walk(input_shape)
-    return tuple(last[1:4])
+    return tuple(self._shapes(input_shape)[-1][1:4])
 
   def flops(self, input_shape: tower.Shape, training: bool = False) -> dict:
     """Returns the FLOPs by part; see the base class."""
     del training
     return {
-      part.name.removeprefix(f'{self.modality}_'): part.flops(shape)
-      for part, shape in self._walk(input_shape)
-      if part is not None and part.flops(shape)
+      part.name.removeprefix(f'{self.modality}_'): flops
+      for part, shape in zip(self.parts, self._shapes(input_shape))
+      if (flops := part.flops(shape))
     }
 
   def deflate(self) -> 'ConvolutionalTower | None':

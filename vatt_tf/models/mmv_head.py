@@ -14,12 +14,6 @@ from vatt_tf.layers import cross_replica_batch_norm
 _FORMS = ('fac', 'fac_relu', 'fac_bnrelu', 'shared', 'disjoint')
 
 
-def _norm(name, dtype):
-  return cross_replica_batch_norm.CrossReplicaBatchNormalization(
-    0.9, 1e-5, use_zero_debias=True, dtype=dtype, name=name
-  )
-
-
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class ProjectionMap(tf_keras.layers.Layer):
   """A linear map, or a perceptron with one hidden layer.
@@ -60,7 +54,7 @@ class ProjectionMap(tf_keras.layers.Layer):
       self.hidden = tf_keras.layers.Dense(
         hidden_units, dtype=dtype, name='hidden'
       )
-      self.hidden_norm = _norm('hidden_norm', dtype)
+      self.hidden_norm = cross_replica_batch_norm.mmv_norm('hidden_norm', dtype)
     self.projection = tf_keras.layers.Dense(
       units,
       use_bias=not (hidden_units and has_norm),
@@ -68,7 +62,7 @@ class ProjectionMap(tf_keras.layers.Layer):
       name='projection',
     )
     if has_norm:
-      self.output_norm = _norm('output_norm', dtype)
+      self.output_norm = cross_replica_batch_norm.mmv_norm('output_norm', dtype)
 
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the sub-layers."""
@@ -209,7 +203,9 @@ class MMVHead(tf_keras.layers.Layer):
       layer = ProjectionMap(**options, dtype=self.dtype_policy, name=name)
       setattr(self, name, layer)
     if self._is_fac and self._has_text and form == 'fac_bnrelu':
-      self.va_norm = _norm('va_norm', self.dtype_policy)
+      self.va_norm = cross_replica_batch_norm.mmv_norm(
+        'va_norm', self.dtype_policy
+      )
 
   @property
   def _is_fac(self):

@@ -10,8 +10,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.layers import space_time, temporal_shift
-from vatt_tf.models import convolutional_tower, tower
+from vatt_tf.layers import (
+  cross_replica_batch_norm,
+  space_time,
+  temporal_shift,
+)
+from vatt_tf.models import tower
 
 # Number of blocks, and output channels at width 1, of the units of ResNet-50.
 UNITS = ((3, 256), (4, 512), (6, 1024), (3, 2048))
@@ -56,8 +60,8 @@ class Stem(tf_keras.layers.Layer):
 
   def compute_output_shape(self, input_shape: Sequence[int]) -> tf.TensorShape:
     """Returns (B, T, H / 4, W / 4, filters)."""
-    shape = self.convolution.compute_output_shape(input_shape)
-    return self.max_pool.compute_output_shape(shape)
+    layers = (self.convolution, self.max_pool)
+    return space_time.shapes_along(layers, input_shape)[-1]
 
   def flops(self, input_shape: Sequence[int]) -> int:
     """Returns the FLOPs on one clip, of an input (B, T, H, W, C)."""
@@ -117,7 +121,7 @@ class BottleneckBlock(tf_keras.layers.Layer):
         (filters, (1, 1, 1)),
       )
     ):
-      norm = convolutional_tower.batch_norm(f'norm_{i}', dtype)
+      norm = cross_replica_batch_norm.mmv_norm(f'norm_{i}', dtype)
       setattr(self, f'norm_{i}', norm)
       convolution = space_time.SpaceTimeConvolution(
         *options, dtype=dtype, name=f'convolution_{i}'
@@ -132,6 +136,10 @@ class BottleneckBlock(tf_keras.layers.Layer):
       (self.norm_1, self.convolution_1),
       (self.norm_2, self.convolution_2),
     )
+
+  @property
+  def _convolutions(self):
+    return [convolution for _, convolution in self._steps]
 
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the sub-layers."""
@@ -157,17 +165,12 @@ class BottleneckBlock(tf_keras.layers.Layer):
 
   def compute_output_shape(self, input_shape: Sequence[int]) -> tf.TensorShape:
     """Returns (B, T, H', W', filters)."""
-    for _, convolution in self._steps:
-      input_shape = convolution.compute_output_shape(input_shape)
-    return input_shape
+    return space_time.shapes_along(self._convolutions, input_shape)[-1]
 
   def flops(self, input_shape: Sequence[int]) -> int:
     """Returns the FLOPs on one clip, of an input (B, T, H, W, C)."""
-    total = self.shortcut.flops(input_shape) if self.has_projection else 0
-    for _, convolution in self._steps:
-      total += convolution.flops(input_shape)
-      input_shape = convolution.compute_output_shape(input_shape)
-    return total
+    shortcut = self.shortcut.flops(input_shape) if self.has_projection else 0
+    return shortcut + space_time.flops_along(self._convolutions, input_shape)
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
@@ -197,7 +200,7 @@ class NormAndRelu(tf_keras.layers.Layer):
 
   def __init__(self, **kwargs: Any):
     super().__init__(**kwargs)
-    self.norm = convolutional_tower.batch_norm('norm', self.dtype_policy)
+    self.norm = cross_replica_batch_norm.mmv_norm('norm', self.dtype_policy)
 
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the norm."""

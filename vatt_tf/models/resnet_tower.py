@@ -16,7 +16,8 @@ class ResNetTower(convolutional_tower.ConvolutionalTower):
   """A ResNet-50 v2 on a log-mel spectrogram, which it sees as an image.
 
   The feature is the mean over time and frequency, 2,048 wide (Alayrac et al.
-  2020, MMV). MMV's spectrograms are those of `AudioConfig.scale = 'log'`.
+  2020, MMV). MMV's spectrograms have the form `log_mel` (see
+  `AudioConfig`).
 
   Args:
     input_name: `spectrogram`.

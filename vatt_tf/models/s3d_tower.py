@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.layers import space_time
+from vatt_tf.layers import cross_replica_batch_norm, space_time
 from vatt_tf.models import convolutional_tower, tower
 
 _FIRST_LAYERS = ('space_to_depth', 'plain')
@@ -121,7 +121,7 @@ class ConvolutionUnit(tf_keras.layers.Layer):
         name=f'convolution_{i}',
       )
       setattr(self, f'convolution_{i}', convolution)
-      norm = convolutional_tower.batch_norm(f'norm_{i}', self.dtype_policy)
+      norm = cross_replica_batch_norm.mmv_norm(f'norm_{i}', self.dtype_policy)
       setattr(self, f'norm_{i}', norm)
     self.self_gating = None
     if is_gated:
@@ -131,6 +131,9 @@ class ConvolutionUnit(tf_keras.layers.Layer):
     """The pairs of a convolution and its norm."""
     for i in range(len(self.windows)):
       yield getattr(self, f'convolution_{i}'), getattr(self, f'norm_{i}')
+
+  def _convolutions(self):
+    return [convolution for convolution, _ in self._steps()]
 
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the sub-layers."""
@@ -155,17 +158,12 @@ class ConvolutionUnit(tf_keras.layers.Layer):
 
   def compute_output_shape(self, input_shape: Sequence[int]) -> tf.TensorShape:
     """Returns (B, T', H', W', filters)."""
-    for convolution, _ in self._steps():
-      input_shape = convolution.compute_output_shape(input_shape)
-    return input_shape
+    return space_time.shapes_along(self._convolutions(), input_shape)[-1]
 
   def flops(self, input_shape: Sequence[int]) -> int:
     """Returns the FLOPs on one clip, of an input (B, T, H, W, C)."""
-    total = 2 * self.filters**2 if self.is_gated else 0
-    for convolution, _ in self._steps():
-      total += convolution.flops(input_shape)
-      input_shape = convolution.compute_output_shape(input_shape)
-    return total
+    gate = 2 * self.filters**2 if self.is_gated else 0
+    return gate + space_time.flops_along(self._convolutions(), input_shape)
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
@@ -235,10 +233,9 @@ class InceptionBlock(tf_keras.layers.Layer):
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the sub-layers."""
     for branch in self._branches():
-      shape = input_shape
-      for layer in branch:
+      shapes = space_time.shapes_along(branch, input_shape)
+      for layer, shape in zip(branch, shapes):
         tower.build_scoped(layer, shape)
-        shape = layer.compute_output_shape(shape)
     super().build(input_shape)
 
   def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -258,13 +255,9 @@ class InceptionBlock(tf_keras.layers.Layer):
 
   def flops(self, input_shape: Sequence[int]) -> int:
     """Returns the FLOPs on one clip, of an input (B, T, H, W, C)."""
-    total = 0
-    for branch in self._branches():
-      shape = input_shape
-      for layer in branch:
-        total += layer.flops(shape)
-        shape = layer.compute_output_shape(shape)
-    return total
+    return sum(
+      space_time.flops_along(branch, input_shape) for branch in self._branches()
+    )
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
