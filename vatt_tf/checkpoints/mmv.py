@@ -1,14 +1,8 @@
 """Imports the weights that the authors of MMV released.
 
 The release is a pickle with the dictionaries `params` and `state`, by module
-and leaf. Unpickling runs code, so this module does not do it; it reads an npz
-file of the same arrays, which this command writes where the file is trusted:
-
-    python -c "import pickle, numpy as np
-    d = pickle.load(open('mmv_s3d.pkl', 'rb'))
-    np.savez('mmv_s3d.npz', **{f'{part}/{module}/{leaf}': np.asarray(array)
-        for part in ('params', 'state') for module, leaves in d[part].items()
-        for leaf, array in leaves.items()})"
+and leaf. Unpickling runs code, so this module reads an npz file of the same
+arrays; docs/mmv.md has the command that writes it.
 
 The kind and the sizes of the model follow from names and shapes.
 """

@@ -222,10 +222,7 @@ class ServedModel(tf.Module):
     super().__init__(name='served_model')
     self._is_classifier = isinstance(model, classification.Classifier)
     # Save only the variables: layers would also save their own functions.
-    image_tower = _image_tower(model, video)
     self._saved_variables = list(model.variables)
-    if image_tower is not None:
-      self._saved_variables += image_tower.variables
     self.num_parameters = model.count_params()
     configs = {
       modalities.VIDEO: video,
@@ -250,6 +247,9 @@ class ServedModel(tf.Module):
     self.tokenizer = None
     if modalities.TEXT in model.modalities:
       self.tokenizer = text_lib.make_tokenizer(text)
+    image_tower = _image_tower(model, video)
+    if image_tower is not None:
+      self._saved_variables += image_tower.variables
     self.functions = self._make_signatures(model, image_tower)
 
   def _make_signatures(self, model, image_tower):
@@ -327,12 +327,10 @@ class ServedModel(tf.Module):
       ),
       f'{verb}_text': (run_text, {TEXT: tf.TensorSpec([None], tf.string)}),
     }
+    available = [*model.modalities, *([] if image_tower is None else [IMAGE])]
     signatures = {}
     for name, (function, specs) in inputs.items():
-      modality = name.split('_')[1]
-      if modality == IMAGE and image_tower is None:
-        continue
-      if modality not in (*model.modalities, IMAGE):
+      if name.split('_')[1] not in available:
         continue
       named = [
         tf.TensorSpec(spec.shape, spec.dtype, name=key)
@@ -357,7 +355,7 @@ class ServedModel(tf.Module):
 def _image_tower(model, video):
   """The image network of a model's video tower, or None."""
   tower = model.towers.get(modalities.VIDEO)
-  if tower is None or video is None or video.num_frames == 1:
+  if tower is None or video.num_frames == 1:
     return tower
   return tower.deflate()
 

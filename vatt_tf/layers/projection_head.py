@@ -14,6 +14,30 @@ from vatt_tf.layers import cross_replica_batch_norm
 _FORMS = ('disjoint', 'fine_and_coarse', 'shared')
 
 
+def check_form(form: str, forms: Sequence[str], pairs: Sequence[str]) -> None:
+  """Checks the form of a head and what it compares.
+
+  Args:
+    form: Form of the head.
+    forms: Forms that the head has.
+    pairs: Pairs of modalities that are compared.
+
+  Raises:
+    ValueError: The form or a pair is unknown, or `disjoint`, which has no space
+      of sound and text, shall compare them.
+  """
+  if form not in forms:
+    raise ValueError(
+      f'`form` must be one of {list(forms)}. Received: form={form!r}'
+    )
+  modalities.check_pairs(pairs)
+  if form == 'disjoint' and modalities.AUDIO_TEXT in pairs:
+    raise ValueError(
+      'The form `disjoint` has no space for sound and text: choose another '
+      f'`form`, or no audio-text term. Received: pairs={pairs}'
+    )
+
+
 @gin.register
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class ProjectionHead(tf_keras.layers.Layer):
@@ -84,16 +108,7 @@ class ProjectionHead(tf_keras.layers.Layer):
   ):
     kwargs.setdefault('dtype', 'float32')
     super().__init__(**kwargs)
-    if form not in _FORMS:
-      raise ValueError(
-        f'`form` must be one of {list(_FORMS)}. Received: form={form!r}'
-      )
-    modalities.check_pairs(pairs)
-    if form == 'disjoint' and modalities.AUDIO_TEXT in pairs:
-      raise ValueError(
-        'The form `disjoint` has no space for sound and text: choose another '
-        f'`form`, or no audio-text term. Received: pairs={pairs}'
-      )
+    check_form(form, _FORMS, pairs)
     self.form = form
     self.d_va = d_va
     self.d_vt = d_vt

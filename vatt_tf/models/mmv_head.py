@@ -9,7 +9,7 @@ import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities
-from vatt_tf.layers import cross_replica_batch_norm
+from vatt_tf.layers import cross_replica_batch_norm, projection_head
 
 _FORMS = ('fac', 'fac_relu', 'fac_bnrelu', 'shared', 'disjoint')
 
@@ -179,16 +179,7 @@ class MMVHead(tf_keras.layers.Layer):
   ):
     kwargs.setdefault('dtype', 'float32')
     super().__init__(**kwargs)
-    if form not in _FORMS:
-      raise ValueError(
-        f'`form` must be one of {list(_FORMS)}. Received: form={form!r}'
-      )
-    modalities.check_pairs(pairs)
-    if form == 'disjoint' and modalities.AUDIO_TEXT in pairs:
-      raise ValueError(
-        'The form `disjoint` has no space for sound and text: choose another '
-        f'`form`, or no audio-text term. Received: pairs={pairs}'
-      )
+    projection_head.check_form(form, _FORMS, pairs)
     if form == 'shared' and d_va != d_vt:
       raise ValueError(
         'The form `shared` has one space: `d_va` and `d_vt` must be equal. '

@@ -8,13 +8,18 @@ import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import randomness, tensor_utils
-from vatt_tf.input_pipeline import tokenizers
 from vatt_tf.layers import (
   position_embedding,
   text_embedding,
   transformer_encoder,
 )
-from vatt_tf.models import sizes, tower, transformer_costs, transformer_tower
+from vatt_tf.models import (
+  sizes,
+  tower,
+  transformer_costs,
+  transformer_tower,
+  word_table,
+)
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
@@ -246,11 +251,7 @@ class TextTower(transformer_tower.TransformerTower):
       use_remat,
       **kwargs,
     )
-    if word_vectors and not vocabulary:
-      raise ValueError(
-        '`word_vectors` needs `vocabulary`, the file with the words of the '
-        f'table. Received: word_vectors={word_vectors!r}, vocabulary=None'
-      )
+    word_table.check_files(word_vectors, vocabulary)
     self.max_words = max_words
     self.vocabulary_size = vocabulary_size
     self.d_embedding = d_embedding
@@ -294,14 +295,7 @@ class TextTower(transformer_tower.TransformerTower):
     """Creates all weights, and fills the table from `word_vectors`."""
     del input_shape
     self._build_parts([None, None])
-    if self._word_vectors:
-      table = self.embedding.table
-      words = tokenizers.WordTokenizer(self._vocabulary).words
-      table.fill(
-        *text_embedding.read_word_vectors(
-          self._word_vectors, words, table.d_embedding
-        )
-      )
+    word_table.fill(self.embedding.table, self._word_vectors, self._vocabulary)
 
   def call(
     self,
@@ -312,11 +306,7 @@ class TextTower(transformer_tower.TransformerTower):
   ) -> tower.TowerOutput:
     """Encodes `x`; see the base class."""
     x = tf.convert_to_tensor(x)
-    if x.shape.rank not in (2, 3):
-      raise ValueError(
-        '`text` must be token ids (B, C, L) or (B, L). '
-        f'Received: text.shape={x.shape}'
-      )
+    word_table.check_ids(x)
     leading = tensor_utils.shape_list(x)[:-1]
     has_captions = len(leading) == 2
     if has_captions:

@@ -8,9 +8,8 @@ import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import randomness, tensor_utils
-from vatt_tf.input_pipeline import tokenizers
 from vatt_tf.layers import text_embedding
-from vatt_tf.models import tower
+from vatt_tf.models import tower, word_table
 
 
 @gin.register
@@ -61,11 +60,7 @@ class WordTower(tower.Tower):
     **kwargs: Any,
   ):
     super().__init__(names.TEXT, **kwargs)
-    if word_vectors and not vocabulary:
-      raise ValueError(
-        '`word_vectors` needs `vocabulary`, the file with the words of the '
-        f'table. Received: word_vectors={word_vectors!r}, vocabulary=None'
-      )
+    word_table.check_files(word_vectors, vocabulary)
     self._width = width
     self.vocabulary_size = vocabulary_size
     self.d_embedding = d_embedding
@@ -94,14 +89,7 @@ class WordTower(tower.Tower):
     tower.build_scoped(self.table, tf.TensorShape([None, None]))
     words = tf.TensorShape([None, None, self.d_embedding])
     tower.build_scoped(self.projection, words)
-    if self._word_vectors:
-      self.table.fill(
-        *text_embedding.read_word_vectors(
-          self._word_vectors,
-          tokenizers.WordTokenizer(self._vocabulary).words,
-          self.d_embedding,
-        )
-      )
+    word_table.fill(self.table, self._word_vectors, self._vocabulary)
     self.built = True
 
   def call(
@@ -114,11 +102,7 @@ class WordTower(tower.Tower):
     """Encodes `x`; see the base class."""
     del rng
     x = tf.convert_to_tensor(x)
-    if x.shape.rank not in (2, 3):
-      raise ValueError(
-        '`text` must be token ids (B, C, L) or (B, L). '
-        f'Received: text.shape={x.shape}'
-      )
+    word_table.check_ids(x)
     tokens = self.projection(self.table(x, training=training))
     dtype = tensor_utils.accumulation_dtype(tokens.dtype)
     tokens = tf.cast(tokens, dtype)  # (..., L, width)
