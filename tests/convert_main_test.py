@@ -103,15 +103,6 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
     manager.restore_model(model, manager.resolve(self.output))
     return model
 
-  def _saved(self, model, features):
-    """The model as a SavedModel has it."""
-    served, saved = tf.Module(), os.path.join(self.output, 'saved_model')
-    served.model = model
-    served.__call__ = tf.function(model, autograph=False)
-    served.__call__(features)
-    tf.saved_model.save(served, saved)
-    return tf.saved_model.load(saved)
-
   @parameterized.parameters('ut_fac', 'ut_fac_highres')
   def test_pretrained(self, fixture):
     folder = self._folder(fixture)
@@ -130,7 +121,7 @@ class LibraryTest(parameterized.TestCase, tf.test.TestCase):
 
     calls = [model]
     if fixture == 'ut_fac_highres':  # in a graph the positions are stretched
-      calls.append(self._saved(model, features))
+      calls.append(tf.function(model, autograph=False))
     for call in calls:
       outputs = call(features)
       for name, key in (

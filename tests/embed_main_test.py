@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
 import time
 from unittest import mock
@@ -12,7 +11,7 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from tests import mains, sample_media, shared_data
+from tests import mains, sample_media, warm_processes
 from tests.embedding import tiny_model
 from vatt_tf import embedding
 from vatt_tf.embedding import run_options, table
@@ -129,21 +128,15 @@ class EmbedMainTest(tf.test.TestCase):
       'batch_size': 4,
     }
     command = [
-      sys.executable, '-m', 'vatt_tf.embed', f'--saved_model={self.saved}',
-      f'--output={self.out}', '--num_workers=1',
+      'vatt_tf.embed',
+      f'--saved_model={self.saved}',
+      f'--output={self.out}',
+      '--num_workers=1',
       *(f'--{name}={value}' for name, value in values.items()),
-    ]  # fmt: skip
+    ]
     killed = []
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
-      process = subprocess.Popen(
-        command,
-        cwd=shared_data.REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=mains.restore_interrupt,
-      )
+      process = warm_processes.Process(*command, start_new_session=True)
       journal = os.path.join(self.out, 'progress.jsonl')
       size = os.path.getsize(journal) if os.path.exists(journal) else 0
       while process.poll() is None:

@@ -3,15 +3,13 @@
 import glob
 import os
 import signal
-import subprocess
-import sys
 import time
 
 from absl import flags
 from absl.testing import parameterized
 import tensorflow as tf
 
-from tests import mains, sample_media, shared_data
+from tests import mains, sample_media, warm_processes
 from vatt_tf import ingest
 
 
@@ -98,21 +96,13 @@ class IngestMainTest(parameterized.TestCase, tf.test.TestCase):
     with open(manifest, 'w') as file:
       file.write('video_path,start,end\n')
       file.writelines(f'a.mp4,{i / 1000},{i / 1000 + 1}\n' for i in range(600))
-    process = subprocess.Popen(
-      [
-        sys.executable,
-        '-m',
-        'vatt_tf.ingest',
-        f'--manifest={manifest}',
-        f'--output_dir={self.out}',
-        '--num_workers=1',
-        '--num_shards=2',
-      ],
-      cwd=shared_data.REPOSITORY,
-      stderr=subprocess.PIPE,
-      text=True,
+    process = warm_processes.Process(
+      'vatt_tf.ingest',
+      f'--manifest={manifest}',
+      f'--output_dir={self.out}',
+      '--num_workers=1',
+      '--num_shards=2',
       start_new_session=True,
-      preexec_fn=mains.restore_interrupt,
     )
     journal = os.path.join(self.out, 'train.progress.jsonl')
     while process.poll() is None:

@@ -3,14 +3,11 @@
 import contextlib
 import importlib
 import io
-import signal
-import subprocess
-import sys
 
 from absl import flags
 from absl.testing import flagsaver
 
-from tests import shared_data
+from tests import warm_processes
 
 
 def run(module, *arguments):
@@ -23,22 +20,7 @@ def run(module, *arguments):
   Returns:
     `subprocess.CompletedProcess`, with both outputs as text.
   """
-  return subprocess.run(
-    [sys.executable, '-m', f'vatt_tf.{module}', *arguments],
-    cwd=shared_data.REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
-def restore_interrupt():
-  """Lets a process be interrupted: as `preexec_fn` of `subprocess.Popen`.
-
-  What a shell starts in the background of a script ignores Ctrl-C, and so do
-  its children, tests of Ctrl-C among them.
-  """
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
+  return warm_processes.run(f'vatt_tf.{module}', *arguments)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import urllib.request
 
 import tensorflow as tf
 
-from tests import mains, shared_data
+from tests import mains, warm_processes
 from tests.retrieval_index import searchable
 from vatt_tf import search
 
@@ -142,16 +140,13 @@ class SearchMainTest(tf.test.TestCase):
     media = self.create_tempdir().full_path
     with open(os.path.join(media, 'bell.wav'), 'wb') as file:
       file.truncate(64 << 20)
-    with subprocess.Popen(
-      [
-        sys.executable, '-m', 'vatt_tf.search', 'serve', *self.model,
-        '--port=0', f'--media_root={media}'
-      ],
-      cwd=shared_data.REPOSITORY,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    ) as process:  # fmt: skip
+    with warm_processes.Process(
+      'vatt_tf.search',
+      'serve',
+      *self.model,
+      '--port=0',
+      f'--media_root={media}',
+    ) as process:
       self.addCleanup(process.kill)
       for line in process.stdout:
         if line.startswith('Search at '):

@@ -5,8 +5,6 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -16,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import numpy as np
 import tensorflow as tf
 
-from tests import mains, shared_data
+from tests import mains, warm_processes
 from tests.serving import certificates, served_models
 from vatt_tf import client
 
@@ -41,19 +39,8 @@ class ServeMainTest(tf.test.TestCase):
 
   def _start(self, *arguments):
     """Starts the command; waits for the ports that it prints."""
-    self.process = subprocess.Popen(
-      [
-        sys.executable,
-        '-m',
-        'vatt_tf.serve',
-        '--port=0',
-        '--rest_api_port=0',
-        *arguments,
-      ],
-      cwd=shared_data.REPOSITORY,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+    self.process = warm_processes.Process(
+      'vatt_tf.serve', '--port=0', '--rest_api_port=0', *arguments
     )
     self.addCleanup(self._end)
     self.lines = []
@@ -173,21 +160,13 @@ class ServeMainTest(tf.test.TestCase):
 
   def test_ends_when_it_no_longer_serves(self):
     served_models.write_plain(self.base_path, 1)
-    result = subprocess.run(
-      [
-        sys.executable,
-        '-c',
-        _FAILS,
-        '--port=0',
-        '--rest_api_port=0',
-        '--model_name=plain',
-        f'--model_base_path={self.base_path}',
-      ],
-      cwd=shared_data.REPOSITORY,
-      capture_output=True,
-      text=True,
-      timeout=120,
-      check=False,
+    result = warm_processes.run(
+      '-c',
+      _FAILS,
+      '--port=0',
+      '--rest_api_port=0',
+      '--model_name=plain',
+      f'--model_base_path={self.base_path}',
     )
     self.assertEqual(result.returncode, 1, result.stderr)
     self.assertIn('Metrics: ', result.stdout)

@@ -6,14 +6,13 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import time
 
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import replicas, shared_data
+from tests import replicas, warm_processes
 from tests.checkpoints import checkpoint_files
 
 # A small model on the sample records, which lie in the repository.
@@ -34,20 +33,13 @@ class TrainMainTest(parameterized.TestCase, tf.test.TestCase):
     self.model_dir = os.path.join(self.create_tempdir().full_path, 'model')
 
   def start(self, *arguments, **variables):
-    return subprocess.Popen(
-      [
-        sys.executable,
-        '-m',
-        'vatt_tf.train',
-        *_ARGUMENTS,
-        f'--model_dir={self.model_dir}',
-        *arguments,
-      ],
-      cwd=shared_data.REPOSITORY,
-      stdout=subprocess.PIPE,
+    return warm_processes.Process(
+      'vatt_tf.train',
+      *_ARGUMENTS,
+      f'--model_dir={self.model_dir}',
+      *arguments,
       stderr=subprocess.STDOUT,
-      text=True,
-      env={**os.environ, **variables},
+      **variables,
     )
 
   def run_two_workers(self, *arguments, number):

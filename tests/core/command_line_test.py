@@ -11,7 +11,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import tensorflow as tf
 
-from tests import mains, shared_data
+from tests import shared_data, warm_processes
 from vatt_tf.core import (
   command_line,
   file_utils,
@@ -60,10 +60,6 @@ finally:
 """
 
 
-def _ignore_interrupt():
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class ExitTest(parameterized.TestCase):
   def _exit(self, error, **options):
     """What is printed of an error, with the exit code."""
@@ -97,15 +93,13 @@ class ExitTest(parameterized.TestCase):
       with command_line.exit_on_error():
         raise TypeError('a bug')
 
-  @parameterized.parameters(None, _ignore_interrupt)
-  def test_sigterm(self, preexec_fn):
-    done = subprocess.run(
-      [sys.executable, '-c', _STOPPED, str(signal.SIGTERM.value)],
-      cwd=shared_data.REPOSITORY,
-      capture_output=True,
-      text=True,
-      check=False,
-      preexec_fn=preexec_fn,
+  @parameterized.parameters(False, True)
+  def test_sigterm(self, ignores_interrupt):
+    done = warm_processes.run(
+      '-c',
+      _STOPPED,
+      str(signal.SIGTERM.value),
+      ignores_interrupt=ignores_interrupt,
     )
     self.assertEqual(done.returncode, 143, done.stderr)
     self.assertEqual(done.stdout, 'Cleaned up.\nEnded.\n')
@@ -113,14 +107,7 @@ class ExitTest(parameterized.TestCase):
     self.assertNotIn('Traceback', done.stderr)
 
   def test_ctrl_c(self):
-    done = subprocess.run(
-      [sys.executable, '-c', _STOPPED, str(signal.SIGINT.value)],
-      cwd=shared_data.REPOSITORY,
-      capture_output=True,
-      text=True,
-      check=False,
-      preexec_fn=mains.restore_interrupt,
-    )
+    done = warm_processes.run('-c', _STOPPED, str(signal.SIGINT.value))
     self.assertEqual(done.returncode, 130, done.stderr)
     self.assertIn('Interrupted. Type it again.', done.stderr)
 
@@ -147,13 +134,8 @@ class ExitTest(parameterized.TestCase):
   def test_command_in_the_background_of_a_script(self, command, started):
     folder = self.create_tempdir().full_path
     name, *arguments = (word.format(folder) for word in command)
-    process = subprocess.Popen(
-      [sys.executable, '-m', f'vatt_tf.{name}', *arguments],
-      cwd=shared_data.REPOSITORY,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      preexec_fn=_ignore_interrupt,
+    process = warm_processes.Process(
+      f'vatt_tf.{name}', *arguments, ignores_interrupt=True
     )
     self.addCleanup(process.kill)
     for line in process.stdout:

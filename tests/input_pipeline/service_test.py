@@ -3,19 +3,22 @@
 The input machines are processes of their own.
 """
 
-import os
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
 from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from tests import fake_clips, sentence_pieces, sound_files
+from tests import (
+  fake_clips,
+  mains,
+  sentence_pieces,
+  sound_files,
+  warm_processes,
+)
 from tests.input_pipeline import pipeline_case
 from vatt_tf.input_pipeline import (
   audio_config,
@@ -28,7 +31,6 @@ from vatt_tf.input_pipeline import bad_records as bad_records_lib
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline.records import writing
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _VIDEO = video_config.VideoConfig(num_frames=3, frame_size=8)
 _AUDIO = audio_config.AudioConfig(
   num_samples=240, sample_rate=800, noise_std=0.1
@@ -51,18 +53,11 @@ def _free_port():
 
 def _start(port):
   """Starts an input machine, and waits until it says that it is there."""
-  process = subprocess.Popen(
-    [
-      sys.executable,
-      '-m',
-      'vatt_tf.serve_input',
-      f'--port={port}',
-      '--host=localhost',
-    ],
-    cwd=_ROOT,
-    stdout=subprocess.PIPE,
-    text=True,
-    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''},
+  process = warm_processes.Process(
+    'vatt_tf.serve_input',
+    f'--port={port}',
+    '--host=localhost',
+    CUDA_VISIBLE_DEVICES='',
   )
   line = process.stdout.readline()
   if f'grpc://localhost:{port}' not in line:
@@ -322,13 +317,7 @@ class AddressTest(tf.test.TestCase, parameterized.TestCase):
       other.bind(('', 0))
       other.listen()
       port = other.getsockname()[1]
-      result = subprocess.run(
-        [sys.executable, '-m', 'vatt_tf.serve_input', f'--port={port}'],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-      )
+      result = mains.run('serve_input', f'--port={port}')
     self.assertEqual(result.returncode, 1)
     self.assertRegex(result.stderr, rf'Port {port} cannot be used.*--port')
 

@@ -1,11 +1,10 @@
 """Tests of vocabularies and of the command that makes one."""
 
 import os
-import subprocess
-import sys
 
 import tensorflow as tf
 
+from tests import mains
 from vatt_tf.input_pipeline import tokenizers, vocabulary
 from vatt_tf.input_pipeline.records import schema, writing
 
@@ -69,16 +68,15 @@ class BuildVocabularyTest(tf.test.TestCase):
     folder = self.create_tempdir().full_path
     output = os.path.join(folder, 'vocabulary.txt')
     path = os.path.join(folder, 'manifest.csv')
-    command = [sys.executable, '-m', 'vatt_tf.build_vocabulary']
 
     def run(data, *arguments):
       with open(path, 'wb') as file:
         file.write(data)
-      return subprocess.run(
-        [*command, f'--manifest={path}', f'--output={output}', *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
+      return mains.run(
+        'build_vocabulary',
+        f'--manifest={path}',
+        f'--output={output}',
+        *arguments,
       )
 
     data = '\ufeffvideo_path, caption,x\na,Café\xa0one\u2028two,1\nb,nan,2\n'
@@ -102,19 +100,14 @@ class BuildVocabularyTest(tf.test.TestCase):
         caption = schema.Caption(caption.decode())
         writer.write(schema.Clip(example_id='a', captions=[caption]))
     output = os.path.join(folder, 'vocabulary.txt')
-    command = [sys.executable, '-m', 'vatt_tf.build_vocabulary']
-    subprocess.run(
-      [*command, f'--records={folder}/train-*', f'--output={output}'],
-      check=True,
-      capture_output=True,
+    done = mains.run(
+      'build_vocabulary', f'--records={folder}/train-*', f'--output={output}'
     )
+    self.assertEqual(done.returncode, 0, done.stderr)
     with open(output, encoding='utf-8') as file:
       self.assertEqual(file.read().split()[4:6], ['ball', 'a'])
-    failed = subprocess.run(
-      [*command, f'--records={folder}/none-*', f'--output={output}'],
-      check=False,
-      capture_output=True,
-      text=True,
+    failed = mains.run(
+      'build_vocabulary', f'--records={folder}/none-*', f'--output={output}'
     )
     self.assertEqual(failed.returncode, 1)
     self.assertIn('No file matches the record pattern', failed.stderr)

@@ -23,7 +23,7 @@ if __name__ == '__main__':
   # Run by its path, the file finds the folder `tests` in the root.
   sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from tests import shared_data
+from tests import mains, shared_data
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 _STEPS = 2
@@ -57,18 +57,11 @@ def train(model_dir: pathlib.Path, steps: int) -> dict[int, float]:
   Returns:
     Step: its loss.
   """
-  done = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'vatt_tf.train',
-      *_ARGUMENTS,
-      f'--gin_param=TRAIN_STEPS={steps}',
-      f'--model_dir={model_dir}',
-    ],
-    cwd=shared_data.REPOSITORY,
-    capture_output=True,
-    text=True,
+  done = mains.run(
+    'train',
+    *_ARGUMENTS,
+    f'--gin_param=TRAIN_STEPS={steps}',
+    f'--model_dir={model_dir}',
   )
   if done.returncode:
     raise RuntimeError(done.stdout + done.stderr)
