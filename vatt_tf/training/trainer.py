@@ -39,7 +39,9 @@ def _is_of_gradients(metric_name):
 
 
 def _squared_norm(tensors):
-  return tf.add_n(
+  # `tf.add_n` begins with the input whose memory it may take, which depends on
+  # time, and so would the rounding of the sum.
+  return tf.reduce_sum(
     [2.0 * tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors]
   )
 
@@ -228,7 +230,10 @@ class Trainer(orbit.AbstractTrainer):
       f'gradient_norm/{name}': tf.sqrt(square)
       for name, square in squares.items()
     }
-    return {'gradient_norm': tf.sqrt(tf.add_n(list(squares.values()))), **norms}
+    return {
+      'gradient_norm': tf.sqrt(tf.reduce_sum(list(squares.values()))),
+      **norms,
+    }
 
   def _run_loop(self, iterator, num_steps):
     history = tf.TensorArray(tf.float32, size=num_steps)
