@@ -97,48 +97,69 @@ class ImageProbeTest(tf.test.TestCase):
     self.assertIn('7 clips to learn from, 5 to test on, 4 classes.', table)
 
 
-class Features:
-  """Features that tell two classes apart, in the place of a model's."""
-
-  def __init__(self, seed):
-    random = np.random.default_rng(seed)
-    self.labels = random.integers(0, 2, [40, 3]).astype(np.float32)
-    noise = random.normal(size=[40, 3])
-    self.values = {'x': (self.labels + 0.3 * noise).astype(np.float32)}
-    self.videos = np.arange(40)
-    self.ids = [str(i) for i in range(40)]
+def _clips(seed):
+  """Features that tell classes apart, and the classes."""
+  random = np.random.default_rng(seed)
+  labels = random.integers(0, 2, [40, 3]).astype(np.float32)
+  noise = random.normal(size=[40, 3])
+  return (labels + 0.3 * noise).astype(np.float32), labels
 
 
 class MultiLabelProbeTest(tf.test.TestCase):
   def test_scores_are_those_of_scikit_learn(self):
     probe = multi_label_probe.MultiLabelProbeEvaluation(None, ['x'])
-    train, test = Features(0), Features(1)
-    scores = probe._scores(train, 'x', np.arange(40), 0.1, test)
-    scaler = preprocessing.StandardScaler().fit(train.values['x'])
+    (values, labels), (test_values, test_labels) = _clips(0), _clips(1)
+    scores, converged = probe._scores(values, labels, 0.1, test_values)
+    self.assertTrue(converged)
     for i in range(3):
       machine = sklearn_svm.LinearSVC(
         C=0.1, dual='auto', max_iter=5000, random_state=0
-      ).fit(scaler.transform(train.values['x']), train.labels[:, i])
-      expected = machine.decision_function(scaler.transform(test.values['x']))
+      ).fit(values, labels[:, i])
+      expected = machine.decision_function(test_values)
       self.assertAllClose(scores[:, i], expected, rtol=1e-4, atol=1e-4)
-    found = metrics.multi_label_metrics(scores, test.labels > 0.5)
+    found = metrics.multi_label_metrics(scores, test_labels > 0.5)
     self.assertGreater(np.mean(found['average_precision']), 0.9)
+
+  def test_features_are_standardised_by_those_learned_from(self):
+    values, other = _clips(0)[0], _clips(1)[0]
+    scaler = preprocessing.StandardScaler().fit(values)
+    found = multi_label_probe._standardised(values, other)
+    self.assertAllClose(found[0], scaler.transform(values))
+    self.assertAllClose(found[1], scaler.transform(other))
 
   def test_the_best_c_is_chosen(self):
     probe = multi_label_probe.MultiLabelProbeEvaluation(
       None, ['x'], c_values=(10.0, 0.1, 1.0)
     )
-    train = Features(0)
-    chosen = []
+    values, labels = _clips(0)
+    numbers_of_clips = []
 
-    def scores(train, name, numbers, c, test):
-      del name, test
-      chosen.append(numbers)
-      return train.labels * (1 if c == 1.0 else -1)  # right only for 1
+    def scores(values, labels, c, test_values):
+      del labels
+      numbers_of_clips.append(len(values))
+      sign = 1 if c == 1.0 else -1  # right only for 1
+      return sign * test_values, True
 
     with mock.patch.object(probe, '_scores', scores):
-      self.assertEqual(probe._choose(train, 'x'), 1.0)
-    self.assertLen(chosen[0], 32)
+      self.assertEqual(probe._choose(values, labels), 1.0)
+    self.assertEqual(numbers_of_clips, [32] * 3)
+
+  def test_a_solver_that_does_not_converge_is_reported(self):
+    probe = multi_label_probe.MultiLabelProbeEvaluation(None, ['x'], max_iter=1)
+    values, labels = _clips(0)
+    _, converged = probe._scores(values, labels, 1e4, values)
+    self.assertFalse(converged)
+    row = {'mAP': 0.5, 'C': 1e4, 'converged': converged}
+    table = probe.format_table(
+      {
+        'features': {'x': row},
+        'chance_mAP': 0.5,
+        'num_train': 40,
+        'num_test': 40,
+        'num_classes': 3,
+      }
+    )
+    self.assertIn('x: the solver did not converge; raise', table)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-import warnings
 
 import gin
 import numpy as np
@@ -19,9 +18,9 @@ class MultiLabelProbeEvaluation:
 
   Calling it with a `models.vatt.VATT` and a data set (for evaluation, with
   labels of several classes and ids) returns metrics: `features`, from the name
-  of a feature to `mAP`, `C` and `average_precision` of each class (None for a
-  class without a test clip); `num_train`, `num_test`, `num_classes`,
-  `label_names` and `chance_mAP`, the mean share of positives.
+  of a feature to `mAP`, `C`, `converged` and `average_precision` of each class
+  (None for a class without a test clip); `num_train`, `num_test`,
+  `num_classes`, `label_names` and `chance_mAP`, the mean share of positives.
 
   The features are standardised by the training clips. C is the value that does
   best on a fifth of them, and the SVMs are then trained on all.
@@ -78,13 +77,16 @@ class MultiLabelProbeEvaluation:
     truth = test.labels > 0.5
     results = {}
     for name in self._features:
-      c = self._choose(train, name)
-      precisions = self._average_precisions(
-        self._scores(train, name, np.arange(len(train.ids)), c, test), truth
+      values, test_values = _standardised(
+        _clips(train, name), _clips(test, name)
       )
+      c = self._choose(values, train.labels)
+      scores, converged = self._scores(values, train.labels, c, test_values)
+      precisions = _average_precisions(scores, truth)
       results[name] = {
         'mAP': float(np.nanmean(precisions)),
         'C': c,
+        'converged': converged,
         'average_precision': [
           None if np.isnan(x) else float(x) for x in precisions
         ],
@@ -98,11 +100,11 @@ class MultiLabelProbeEvaluation:
       'chance_mAP': float(truth.mean()),
     }
 
-  def _choose(self, train, name):
+  def _choose(self, values, labels):
     """The best C on a fifth of the training clips."""
     if len(self._c_values) == 1:
       return self._c_values[0]
-    order = np.random.default_rng(self._seed).permutation(len(train.ids))
+    order = np.random.default_rng(self._seed).permutation(len(values))
     num_held_out = max(1, len(order) // 5)
     held_out, chosen = order[:num_held_out], order[num_held_out:]
     if not len(chosen):
@@ -110,52 +112,36 @@ class MultiLabelProbeEvaluation:
         'C is chosen on a fifth of the training clips. Received: '
         f'{len(order)} clips. Give more, or one value of `c_values`.'
       )
-    truth = train.labels[held_out] > 0.5
-    scores = [
+    truth = labels[held_out] > 0.5
+    x, held_out_x = _standardised(values[chosen], values[held_out])
+    precisions = [
       np.nanmean(
-        self._average_precisions(
-          self._scores(train, name, chosen, c, train)[held_out], truth
+        _average_precisions(
+          self._scores(x, labels[chosen], c, held_out_x)[0], truth
         )
       )
       for c in self._c_values
     ]
-    if np.isnan(scores).all():
+    if np.isnan(precisions).all():
       raise ValueError(
         'No held-out training clip has a class. Give more training clips, or '
         'one value of `c_values`.'
       )
-    return self._c_values[int(np.nanargmax(scores))]
+    return self._c_values[int(np.nanargmax(precisions))]
 
-  def _scores(self, train, name, chosen, c, test):
-    """(N, num_classes) scores of all test clips, of SVMs of some clips."""
-    # scikit-learn takes seconds to import; other evaluations should not wait.
-    from sklearn import exceptions, preprocessing
-    from sklearn import svm as sklearn_svm
-
-    def clips(part):
-      return probe_classifiers.mean_over_clips(
-        part.values[name], part.videos, len(part.ids)
-      )
-
-    values = clips(train)[chosen]
-    scaler = preprocessing.StandardScaler().fit(values)
-    values = scaler.transform(values)
-    test_values = scaler.transform(clips(test))
-    scores = np.zeros([len(test.ids), train.labels.shape[1]])
-    for i, labels in enumerate(train.labels[chosen].T > 0.5):
-      if labels.all() or not labels.any():
+  def _scores(self, values, labels, c, test_values):
+    """(N, num_classes) scores of test clips, and whether all SVMs converged."""
+    scores = np.zeros([len(test_values), labels.shape[1]])
+    all_converged = True
+    for i, is_true in enumerate(labels.T > 0.5):
+      if is_true.all() or not is_true.any():
         continue  # nothing to separate: all test clips score the same
-      machine = sklearn_svm.LinearSVC(
-        C=c, dual='auto', max_iter=self._max_iter, random_state=self._seed
+      machine, converged = probe_classifiers.fit_linear_svm(
+        values, is_true, c, self._max_iter, self._seed
       )
-      with warnings.catch_warnings():
-        warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-        machine.fit(values, labels)
+      all_converged &= converged
       scores[:, i] = machine.decision_function(test_values)
-    return scores
-
-  def _average_precisions(self, scores, truth):
-    return metrics.multi_label_metrics(scores, truth)['average_precision']
+    return scores, all_converged
 
   def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
     """Returns the scalar metrics by name, such as `video_feature/mAP`."""
@@ -173,9 +159,33 @@ class MultiLabelProbeEvaluation:
         f'{feature.ljust(width)}  {row["mAP"]:.3f} '
         f'({metrics["chance_mAP"]:.3f})  {row["C"]:g}'
       )
+      if not row['converged']:
+        lines.append(
+          f'{feature}: the solver did not converge; raise '
+          '`MultiLabelProbeEvaluation.max_iter`.'
+        )
     lines.append(
       f'{command_line.count(metrics["num_train"], "clip")} to learn from, '
       f'{metrics["num_test"]} to test on, '
       f'{command_line.count(metrics["num_classes"], "class")}.'
     )
     return '\n'.join(lines)
+
+
+def _clips(part, name):
+  """(N, D) features of all videos, the means of their clips."""
+  return probe_classifiers.mean_over_clips(
+    part.values[name], part.videos, len(part.ids)
+  )
+
+
+def _standardised(values, other_values):
+  """Both sets of features, standardised by the first."""
+  from sklearn import preprocessing  # slow, and only used here
+
+  scaler = preprocessing.StandardScaler().fit(values)
+  return scaler.transform(values), scaler.transform(other_values)
+
+
+def _average_precisions(scores, truth):
+  return metrics.multi_label_metrics(scores, truth)['average_precision']

@@ -272,28 +272,50 @@ def svm(
   }
 
 
-def _svm_scores(train, test, num_classes, c, max_iter, seed):
-  """The scores of the test videos, and whether the solver converged."""
-  # scikit-learn takes seconds to import; other evaluations should not wait.
-  from sklearn import exceptions, preprocessing
-  from sklearn import svm as sklearn_svm
+def fit_linear_svm(
+  values: np.ndarray, labels: np.ndarray, c: float, max_iter: int, seed: int
+) -> tuple[Any, bool]:
+  """Trains scikit-learn's LinearSVC.
 
-  labels = train.labels[train.videos]
-  scaler = preprocessing.StandardScaler().fit(train.values)
-  machine = sklearn_svm.LinearSVC(
+  Args:
+    values: (N, D) float: standardised features.
+    labels: (N,): classes, of which there are at least two.
+    c: Inverse strength of the penalty.
+    max_iter: Largest number of iterations of the solver.
+    seed: Seed of the solver.
+
+  Returns:
+    The LinearSVC, and whether the solver converged.
+  """
+  # scikit-learn takes seconds to import; other evaluations should not wait.
+  from sklearn import exceptions, svm
+
+  machine = svm.LinearSVC(
     C=c, dual='auto', max_iter=max_iter, random_state=seed
   )
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always', exceptions.ConvergenceWarning)
+    machine.fit(values, labels)
+  converged = not any(
+    issubclass(warning.category, exceptions.ConvergenceWarning)
+    for warning in caught
+  )
+  return machine, converged
+
+
+def _svm_scores(train, test, num_classes, c, max_iter, seed):
+  """The scores of the test videos, and whether the solver converged."""
+  from sklearn import preprocessing
+
+  labels = train.labels[train.videos]
   classes = np.unique(labels)
   if len(classes) < 2:  # nothing to separate: the only class is always right
     scores = np.zeros([len(test.labels), num_classes])
     scores[:, classes] = 1.0
     return scores, True
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter('always', exceptions.ConvergenceWarning)
-    machine.fit(scaler.transform(train.values), labels)
-  converged = not any(
-    issubclass(warning.category, exceptions.ConvergenceWarning)
-    for warning in caught
+  scaler = preprocessing.StandardScaler().fit(train.values)
+  machine, converged = fit_linear_svm(
+    scaler.transform(train.values), labels, c, max_iter, seed
   )
   distances = machine.decision_function(scaler.transform(test.values))
   if distances.ndim == 1:  # two classes share one plane
