@@ -8,14 +8,15 @@ import tensorflow as tf
 _ALIASES = ('Reshape', 'Identity', 'ExpandDims', 'Squeeze', 'Unpack')
 
 
-def trace(model, features, training, with_gradients=False):
+def trace(model, features, training, with_gradients=False, weights=None):
   """Traces a model.
 
   Args:
-    model: `VATT`, built.
+    model: `VATT`, built, or a function that is called in the same way.
     features: dictionary of `tf.TensorSpec` with the batch axis.
     training: bool.
-    with_gradients: bool, also of the gradients of all its weights.
+    with_gradients: bool, also of the gradients of weights.
+    weights: these weights; by default all of the model.
 
   Returns:
     (operations, num_forward): those that the outputs need, in the order in
@@ -34,7 +35,9 @@ def trace(model, features, training, with_gradients=False):
       outputs = model(features, training=training)
       total = tf.add_n([tf.reduce_sum(x**2) for x in outputs.values()])
     numbers.append(len(graph.get_operations()))
-    gradients = tape.gradient(total, model.trainable_variables)
+    gradients = tape.gradient(
+      total, model.trainable_variables if weights is None else weights
+    )
     gradients = [tf.convert_to_tensor(x) for x in gradients]
     ends.extend(gradients)
     return gradients

@@ -12,6 +12,7 @@ from tensorflow.python.framework import config
 import tf_keras
 
 from tests import logical_devices, tower_table
+from tests.analysis import graph_costs
 from tests.export import stock_process
 from vatt_tf import models
 from vatt_tf.analysis import summary
@@ -204,6 +205,76 @@ class EveryTowerTest(parameterized.TestCase, tf.test.TestCase):
       for key, value in expected.items():
         actual = answers[f'{signature}/{key}']
         self.assertAllClose(actual, value, rtol=1e-3, atol=1e-4, msg=key)
+
+  @parameterized.parameters(*_NAMES)
+  def test_gradients_are_derivatives(self, name):
+    self.addCleanup(tf_keras.mixed_precision.set_global_policy, 'float32')
+    tf_keras.mixed_precision.set_global_policy('float64')
+    batch = tower_table.features(name)
+    random = np.random.default_rng(4)
+    for each in tower_table.build(name).towers.values():
+      weights = each.trainable_variables
+      x = batch[each.input_name]
+      if x.dtype.is_floating:
+        x = tf.cast(x, tf.float64)
+      factors = random.standard_normal(each(x).feature.shape)
+      directions = [random.standard_normal(w.shape) for w in weights]
+
+      def loss(each=each, x=x, factors=factors):
+        return tf.reduce_sum(each(x, training=True).feature * factors)
+
+      with tf.GradientTape() as tape:
+        value = loss()
+      expected = sum(
+        float(tf.reduce_sum(tf.convert_to_tensor(gradient) * direction))
+        for gradient, direction in zip(
+          tape.gradient(value, weights), directions
+        )
+      )
+      slopes = []
+      # ReLUs need small steps; a tower that has float32 inside, large ones.
+      for size in (1e-8, 1e-4, 1e-3):
+        values = []
+        for step in (size, -2 * size, size):
+          for weight, direction in zip(weights, directions):
+            weight.assign_add(step * direction)
+          values.append(float(loss()))
+        slopes.append((values[0] - values[1]) / (2 * size))
+      nearest = min(slopes, key=lambda slope: abs(slope - expected))
+      self.assertAllClose(nearest, expected, rtol=2e-3, msg=each.name)
+
+  @parameterized.parameters(
+    ('vatt', 'float32', False),
+    ('mmv_s3d', 'float32', False),
+    ('mmv_s3d', 'mixed_bfloat16', False),
+    ('mmv_s3d', 'float32', True),
+    ('tsm_and_transformers', 'float32', False),
+    ('tsm_and_transformers', 'mixed_bfloat16', True),
+  )
+  def test_memory_is_what_the_graph_keeps(self, name, policy, use_remat):
+    self.addCleanup(tf_keras.mixed_precision.set_global_policy, 'float32')
+    tf_keras.mixed_precision.set_global_policy(policy)
+    batch = tower_table.features(name)
+    for each in tower_table.build(name).towers.values():
+      x = batch[each.input_name]
+      row = x.shape[-_row_rank(each) :]
+      if hasattr(each, 'use_remat'):
+        each.use_remat = use_remat
+      operations, num_forward = graph_costs.trace(
+        lambda x, training, each=each: {'y': each(x, training).feature},
+        tf.TensorSpec(x.shape, x.dtype),
+        training=True,
+        with_gradients=True,
+        weights=each.trainable_variables,
+      )
+      found = sum(n for _, n in graph_costs.kept(operations, num_forward))
+      estimate = each.activation_bytes(tuple(row), x.shape[0])
+      # Of the two texts, the few words are less than what is neglected.
+      limit = 0.25 if each.input_name == 'text' else 0.03
+      self.assertAllClose(
+        estimate.kept / found, 1, rtol=0, atol=limit, msg=each.name
+      )
+      self.assertGreater(estimate.workspace, 0)
 
   @parameterized.parameters(*_NAMES)
   def test_summarized(self, name):

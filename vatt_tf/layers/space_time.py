@@ -110,6 +110,29 @@ def flops_along(
   return sum(layer.flops(shape) for layer, shape in zip(layers, shapes))
 
 
+def num_elements(shape: Sequence[int | None]) -> int:
+  """Returns the number of values per clip of a map (B, T, H, W, C)."""
+  return math.prod(shape[1:])
+
+
+def kept_along(
+  layers: Sequence[tf_keras.layers.Layer], input_shape: Sequence[int]
+) -> int:
+  """Returns what layers that run one after another keep for their gradients.
+
+  Args:
+    layers: Layers with `compute_output_shape` and `num_kept`, the number of
+      values per clip that are kept beside the layer's input and output.
+    input_shape: Shape of the input of the first.
+
+  Returns:
+    Number of values per clip, beside the first input and the last output.
+  """
+  *inputs, _ = shapes_along(layers, input_shape)
+  kept = sum(layer.num_kept(shape) for layer, shape in zip(layers, inputs))
+  return kept + sum(num_elements(shape) for shape in inputs[1:])
+
+
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
 class MaxPool(tf_keras.layers.Layer):
   """`max_pool` as a layer, which has no weights.
@@ -146,6 +169,13 @@ class MaxPool(tf_keras.layers.Layer):
     """Returns 0: comparisons are not counted."""
     del input_shape
     return 0
+
+  def num_kept(self, input_shape: Sequence[int]) -> int:
+    """Returns the values per clip between the pools over space and time."""
+    if self.window[0] == 1 or self.window[1:] == (1, 1):
+      return 0
+    size = output_size(input_shape[1:4], (1, *self.strides[1:]))
+    return num_elements([None, *size, input_shape[-1]])
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
@@ -204,14 +234,16 @@ class SpaceTimeConvolution(tf_keras.layers.Layer):
     t, h, w, c = x.shape[1:]
     kernel = tf.cast(self.kernel, x.dtype)
     if self.window[0] == 1:  # frame by frame
-      x = x[:, :: self.strides[0]]
-      t = x.shape[1]
+      if self.strides[0] > 1:
+        x = x[:, :: self.strides[0]]
+        t = x.shape[1]
       x = tf.reshape(x, [-1, h, w, c])
-      x = tf.nn.conv2d(x, kernel[0], self.strides[1:], 'SAME')
+      x = tf.nn.conv2d(x, tf.squeeze(kernel, 0), self.strides[1:], 'SAME')
       return tf.reshape(x, [-1, t, *x.shape[1:]])
     if self.window[1:] == (1, 1) and self.strides[1:] == (1, 1):
       x = tf.reshape(x, [-1, t, h * w, c])
-      x = tf.nn.conv2d(x, kernel[:, 0], (self.strides[0], 1), 'SAME')
+      kernel = tf.squeeze(kernel, 1)
+      x = tf.nn.conv2d(x, kernel, (self.strides[0], 1), 'SAME')
       return tf.reshape(x, [-1, x.shape[1], h, w, self.filters])
     return tf.nn.conv3d(x, kernel, [1, *self.strides, 1], 'SAME')
 
@@ -229,7 +261,7 @@ class SpaceTimeConvolution(tf_keras.layers.Layer):
     Returns:
       Number of FLOPs.
     """
-    numbers = math.prod(self.compute_output_shape(input_shape)[1:])
+    numbers = num_elements(self.compute_output_shape(input_shape))
     return 2 * numbers * math.prod(self.window) * input_shape[-1]
 
   def get_config(self) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from vatt_tf.core import randomness, tensor_utils
 from vatt_tf.layers import recompute, space_time
 from vatt_tf.models import tower
 
+# Maps that the gradient of a batch norm holds at a time: the gradients of its
+# output and input, the normalised values, and the part of all rows.
+_NUM_GRADIENT_MAPS = 4
+
 
 def check_input_name(input_name: str, expected: str) -> None:
   """Raises ValueError unless a tower takes this input."""
@@ -46,7 +50,8 @@ class ConvolutionalTower(tower.Tower):
   """A tower whose parts run one after another, on (B, T, H, W, C).
 
   The feature is the mean of the last map, and the tokens are its places. A part
-  is a layer with `call(x, training)`, `compute_output_shape` and `flops`.
+  is a layer with `call(x, training)`, `compute_output_shape`, `flops` and
+  `num_kept`.
 
   A subclass adds its parts with `_add_parts`, and implements `width` and
   `_input_map`.
@@ -164,6 +169,35 @@ class ConvolutionalTower(tower.Tower):
       for part, shape in zip(self.parts, self._shapes(input_shape))
       if (flops := part.flops(shape))
     }
+
+  def activation_bytes(
+    self, input_shape: tower.Shape, num_rows: int
+  ) -> tower.ActivationBytes:
+    """Estimates memory from the maps that gradients need; see the base class.
+
+    The workspace is what the gradient of a batch norm of the largest map holds,
+    in float32, and with `use_remat` the maps of one part.
+    """
+    width = tf.as_dtype(self.compute_dtype).size
+    *shapes, last = self._shapes(input_shape)
+    maps = sum(space_time.num_elements(shape) for shape in shapes)
+    inside = [part.num_kept(shape) for part, shape in zip(self.parts, shapes)]
+    kernels = 0
+    workspace = max(space_time.num_elements(shape) for shape in shapes)
+    workspace *= _NUM_GRADIENT_MAPS * tf.float32.size
+    if self.use_remat:
+      workspace += max(inside) * width
+    else:
+      maps += sum(inside) + space_time.num_elements(last)
+    if not self.use_remat and self.compute_dtype != self.variable_dtype:
+      kernels = width * sum(
+        math.prod(weight.shape)
+        for weight in self.trainable_weights
+        if weight.name.removesuffix(':0').endswith('/kernel')
+      )
+    return tower.ActivationBytes(
+      num_rows * maps * width + kernels, num_rows * workspace
+    )
 
   def deflate(self) -> 'ConvolutionalTower | None':
     """Returns the image network of a video tower; see the base class."""

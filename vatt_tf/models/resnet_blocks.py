@@ -67,6 +67,12 @@ class Stem(tf_keras.layers.Layer):
     """Returns the FLOPs on one clip, of an input (B, T, H, W, C)."""
     return self.convolution.flops(input_shape)
 
+  def num_kept(self, input_shape: Sequence[int]) -> int:
+    """Returns the values per clip between convolution and pool."""
+    return space_time.num_elements(
+      self.convolution.compute_output_shape(input_shape)
+    )
+
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
     return {**super().get_config(), 'filters': self.filters}
@@ -172,6 +178,25 @@ class BottleneckBlock(tf_keras.layers.Layer):
     shortcut = self.shortcut.flops(input_shape) if self.has_projection else 0
     return shortcut + space_time.flops_along(self._convolutions, input_shape)
 
+  def num_kept(self, input_shape: Sequence[int]) -> int:
+    """Returns the values per clip that are kept for gradients.
+
+    They are the outputs of the three ReLUs and of the first two convolutions,
+    and what the temporal shift makes.
+
+    Args:
+      input_shape: (B, T, H, W, C).
+
+    Returns:
+      Number of values beside input and output.
+    """
+    first, *inner, _ = map(
+      space_time.num_elements,
+      space_time.shapes_along(self._convolutions, input_shape),
+    )
+    has_shift = temporal_shift.num_shifted(input_shape[-1], self.shift_share)
+    return first * (2 if has_shift else 1) + 2 * sum(inner)
+
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
     return {
@@ -220,27 +245,54 @@ class NormAndRelu(tf_keras.layers.Layer):
     del input_shape
     return 0
 
+  def num_kept(self, input_shape: Sequence[int]) -> int:
+    """Returns 0: only input and output are kept."""
+    del input_shape
+    return 0
+
+
+def scaled(channels: int, width_factor: float) -> int:
+  """Returns a number of channels at a width.
+
+  Args:
+    channels: Number of channels at width 1, a multiple of 64.
+    width_factor: Factor of all numbers of channels, a multiple of 1 / 8.
+
+  Raises:
+    ValueError: `width_factor` is not a positive multiple of 1 / 8.
+  """
+  eighths = width_factor * 8
+  if eighths < 1 or eighths != int(eighths):
+    raise ValueError(
+      '`width_factor` must be a multiple of 1/8, such as 0.25, 1 or 2. '
+      f'Received: width_factor={width_factor}'
+    )
+  return channels // 8 * int(eighths)
+
 
 def parts(
-  width: int, shift_share: float
+  width_factor: float, shift_share: float
 ) -> dict[str, tuple[type[tf_keras.layers.Layer], dict[str, Any]]]:
   """Returns the parts of a ResNet-50, from the stem to the last norm.
 
   Args:
-    width: Factor of all numbers of channels.
+    width_factor: See `scaled`.
     shift_share: See `BottleneckBlock`.
 
   Returns:
     The class of each part and its arguments by the part's name, in the order in
     which they run.
+
+  Raises:
+    ValueError: See `scaled`.
   """
-  layers = {'stem': (Stem, {'filters': 64 * width})}
+  layers = {'stem': (Stem, {'filters': scaled(64, width_factor)})}
   for i, (num_blocks, channels) in enumerate(UNITS):
     for j in range(num_blocks):
       layers[f'unit_{i}_block_{j}'] = (
         BottleneckBlock,
         {
-          'filters': channels * width,
+          'filters': scaled(channels, width_factor),
           'stride': 2 if i and not j else 1,
           'has_projection': not j,
           'shift_share': shift_share,

@@ -15,12 +15,14 @@ from vatt_tf.models import convolutional_tower, resnet_blocks
 class ResNetTower(convolutional_tower.ConvolutionalTower):
   """A ResNet-50 v2 on a log-mel spectrogram, which it sees as an image.
 
-  The feature is the mean over time and frequency, 2,048 wide (Alayrac et al.
-  2020, MMV). MMV's spectrograms have the form `log_mel` (see
+  The feature is the mean over time and frequency, 2,048 `width_factor` wide
+  (Alayrac et al. 2020, MMV). MMV's spectrograms have the form `log_mel` (see
   `AudioConfig`).
 
   Args:
     input_name: `spectrogram`.
+    width_factor: Factor of all numbers of channels, a multiple of 1 / 8; MMV's
+      is 1.
     use_remat: See `ConvolutionalTower`.
     **kwargs: Arguments of `tf_keras.layers.Layer`.
 
@@ -41,17 +43,19 @@ class ResNetTower(convolutional_tower.ConvolutionalTower):
   def __init__(
     self,
     input_name: str = names.SPECTROGRAM,
+    width_factor: float = 1,
     use_remat: bool = False,
     **kwargs: Any,
   ):
     super().__init__(input_name, use_remat=use_remat, **kwargs)
     convolutional_tower.check_input_name(input_name, names.SPECTROGRAM)
-    self._width = resnet_blocks.UNITS[-1][1]
-    self._add_parts(resnet_blocks.parts(width=1, shift_share=0.0))
+    self.width_factor = width_factor
+    self._width = resnet_blocks.scaled(resnet_blocks.UNITS[-1][1], width_factor)
+    self._add_parts(resnet_blocks.parts(width_factor, shift_share=0.0))
 
   @property
   def width(self) -> int:
-    """Width of the feature, 2,048."""
+    """Width of the feature."""
     return self._width
 
   def _input_map(self, x):
@@ -69,7 +73,7 @@ class ResNetTower(convolutional_tower.ConvolutionalTower):
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the tower."""
-    config = super().get_config()
+    config = {**super().get_config(), 'width_factor': self.width_factor}
     del config['is_deflated']
     return config
 

@@ -165,6 +165,24 @@ class ConvolutionUnit(tf_keras.layers.Layer):
     gate = 2 * self.filters**2 if self.is_gated else 0
     return gate + space_time.flops_along(self._convolutions(), input_shape)
 
+  def num_kept(self, input_shape: Sequence[int]) -> int:
+    """Returns the values per clip that are kept for gradients.
+
+    They are the inputs and outputs of the norms with ReLU, apart from the
+    output of the unit.
+
+    Args:
+      input_shape: (B, T, H, W, C).
+
+    Returns:
+      Number of values.
+    """
+    _, *outputs = space_time.shapes_along(self._convolutions(), input_shape)
+    kept = 2 * sum(space_time.num_elements(shape) for shape in outputs)
+    return (
+      kept if self.is_gated else kept - space_time.num_elements(outputs[-1])
+    )
+
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
     return {
@@ -257,6 +275,19 @@ class InceptionBlock(tf_keras.layers.Layer):
     """Returns the FLOPs on one clip, of an input (B, T, H, W, C)."""
     return sum(
       space_time.flops_along(branch, input_shape) for branch in self._branches()
+    )
+
+  def num_kept(self, input_shape: Sequence[int]) -> int:
+    """Returns the values per clip that are kept for gradients.
+
+    Args:
+      input_shape: (B, T, H, W, C).
+
+    Returns:
+      Number of values beside input and output.
+    """
+    return sum(
+      space_time.kept_along(branch, input_shape) for branch in self._branches()
     )
 
   def get_config(self) -> dict[str, Any]:

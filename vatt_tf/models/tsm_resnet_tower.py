@@ -26,7 +26,7 @@ class TSMResNetTower(convolutional_tower.ConvolutionalTower):
 
   Args:
     input_name: `video`.
-    width_factor: Factor of all numbers of channels: 1, or 2 for
+    width_factor: Factor of all numbers of channels, a multiple of 1 / 8; 2 is
       TSM-ResNet-50x2.
     is_deflated: Whether this is the image network, for videos of one frame.
     use_remat: See `ConvolutionalTower`.
@@ -49,7 +49,7 @@ class TSMResNetTower(convolutional_tower.ConvolutionalTower):
   def __init__(
     self,
     input_name: str = names.VIDEO,
-    width_factor: int = 1,
+    width_factor: float = 1,
     is_deflated: bool = False,
     use_remat: bool = False,
     **kwargs: Any,
@@ -57,7 +57,7 @@ class TSMResNetTower(convolutional_tower.ConvolutionalTower):
     super().__init__(input_name, is_deflated, use_remat, **kwargs)
     convolutional_tower.check_input_name(input_name, names.VIDEO)
     self.width_factor = width_factor
-    self._width = resnet_blocks.UNITS[-1][1] * width_factor
+    self._width = resnet_blocks.scaled(resnet_blocks.UNITS[-1][1], width_factor)
     share = 0.0 if is_deflated else _SHIFT_SHARE
     self._add_parts(resnet_blocks.parts(width_factor, share))
 

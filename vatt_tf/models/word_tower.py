@@ -118,6 +118,19 @@ class WordTower(tower.Tower):
     del training
     return {'projection': 2 * input_shape[-1] * self.d_embedding * self.width}
 
+  def activation_bytes(
+    self, input_shape: tower.Shape, num_rows: int
+  ) -> tower.ActivationBytes:
+    """Counts word vectors, features of words and maxima; see the base class."""
+    width = tf.as_dtype(self.compute_dtype).size
+    wide = tensor_utils.accumulation_dtype(self.compute_dtype).size
+    row = width * (self.d_embedding + self.width)
+    if wide != width:
+      row += wide * self.width
+    row = input_shape[-1] * row + wide * self.width
+    workspace = input_shape[-1] * wide * self.width
+    return tower.ActivationBytes(num_rows * row, num_rows * workspace)
+
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the tower."""
     config = super().get_config()
