@@ -238,6 +238,7 @@ class InputsTest(parameterized.TestCase, tf.test.TestCase):
       'at least one frame': ('embed_video', [np.zeros([1, 0, 9, 9, 3])]),
       'a word in each row': ('embed_text', [['a star', ' ']]),
       'JPEG': ('embed_video_jpeg', [[['no picture']]]),
+      'two rows and columns': ('embed_image', [np.zeros([1, 1, 1, 3])]),
     }
     for message, (name, values) in wrong.items():
       function = served.functions[name]

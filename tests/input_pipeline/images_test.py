@@ -41,6 +41,14 @@ class ImagesTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, '`is_multi_label` must be True'):
       self._make(False, 'tiny_multi_label_images', label_name='labels')
 
+  @parameterized.parameters(tf.io.encode_jpeg, tf.io.encode_png)
+  def test_an_image_of_one_pixel(self, encode):
+    encoded = encode(np.full([1, 1, 3], 200, np.uint8))
+    with self.assertRaisesRegex(
+      tf.errors.InvalidArgumentError, r"two rows and columns[^$]*set-7'\n1\n1"
+    ):
+      images.load_image(encoded, _VIDEO, name='set-7')
+
   def test_a_sum_of_splits(self):
     dataset = images.make_image_dataset(
       'tiny_jpeg_images',

@@ -47,8 +47,11 @@ class SampleTest(tf.test.TestCase, parameterized.TestCase):
         time %= duration
       distances = [abs(time - stored) for stored in times]
       expected.append(distances)
+    config = video_config.VideoConfig(
+      num_frames=20, frame_rate=10.0, short_clip=short_clip
+    )
     indices = tf.function(video.sample_indices, autograph=False)(
-      _int64(times), _int64(offset), _int64(duration), 20, 10.0, short_clip
+      _int64(times), _int64(offset), _int64(duration), config
     )
     self.assertEqual(indices.shape, [20])
     for index, distances in zip(indices.numpy(), expected):
@@ -56,20 +59,28 @@ class SampleTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_same_rate_takes_every_frame_and_loops(self):
     times = schema.frame_times(30, 10.0)
-    indices = video.sample_indices(
-      _int64(times), _int64(0), _int64(3_000_000), 32, 10.0
-    )
+    clip = _int64(times), _int64(0), _int64(3_000_000)
+    indices = video.sample_indices(*clip, video_config.VideoConfig())
     self.assertAllEqual(indices, [*range(30), 0, 1])
-    indices = video.sample_indices(
-      _int64(times), _int64(0), _int64(3_000_000), 32, 10.0, video_config.HOLD
-    )
+    config = video_config.VideoConfig(short_clip=video_config.HOLD)
+    indices = video.sample_indices(*clip, config)
     self.assertAllEqual(indices, [*range(30), 29, 29])
 
   def test_one_frame(self):
+    config = video_config.VideoConfig(num_frames=3, frame_rate=25.0)
     indices = video.sample_indices(
-      _int64([0]), _int64(0), _int64(40_000), 3, 25.0
+      _int64([0]), _int64(0), _int64(40_000), config
     )
     self.assertAllEqual(indices, [0, 0, 0])
+
+  def test_still_clip(self):
+    config = video_config.VideoConfig(num_frames=8, is_still=True)
+    self.assertEqual(config.seconds, 0.1)
+    times = schema.frame_times(30, 10.0)
+    indices = video.sample_indices(
+      _int64(times), _int64(2_900_000), _int64(3_000_000), config
+    )
+    self.assertAllEqual(indices, [29] * 8)
 
 
 class WindowTest(tf.test.TestCase, parameterized.TestCase):

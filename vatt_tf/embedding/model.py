@@ -272,14 +272,11 @@ class Embedder:
     offset = int(times[place]) if place >= 0 else offset
     frames = samples = None
     if use_video:
-      config = self.form.video
       indices = video_lib.sample_indices(
         tf.constant(times),
         tf.constant(offset, tf.int64),
         tf.constant(duration, tf.int64),
-        config.num_frames,
-        config.frame_rate,
-        config.short_clip,
+        self.form.video,
       )
       frames = [clip.frames[i] for i in indices.numpy()]
     if use_audio:

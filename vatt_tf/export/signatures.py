@@ -280,7 +280,9 @@ class ServedModel(tf.Module):
 
     def run_image(image):
       config = dataclasses.replace(self.video, num_frames=1)
-      frames = finish_raw_frames(image[:, tf.newaxis], config)
+      with tf.control_dependencies([_check_image(image)]):
+        frames = tf.expand_dims(image, 1)
+      frames = finish_raw_frames(frames, config)
       key = modalities.MODALITIES[modalities.VIDEO].feature
       pooled = {key: image_tower(frames).feature}
       if self._is_classifier:
@@ -365,6 +367,15 @@ def _check_frames(frames):
     tf.shape(frames)[1] > 0,
     '`frames` must hold at least one frame of each clip. Received shape:',
     tf.shape(frames),
+  )
+
+
+def _check_image(image):
+  return _check(
+    tf.reduce_all(tf.shape(image)[1:3] > 1),
+    '`image` must have at least two rows and columns of pixels. '
+    'Received shape:',
+    tf.shape(image),
   )
 
 

@@ -333,14 +333,7 @@ def load_video(
     return tf.zeros(config.shape), tf.constant(False), tf.constant(0)
 
   def load():
-    indices = video_lib.sample_indices(
-      times,
-      offset,
-      duration,
-      config.num_frames,
-      config.frame_rate,
-      config.short_clip,
-    )
+    indices = video_lib.sample_indices(times, offset, duration, config)
     finish_seed = None if seed is None else order.fold_in(seed, 1)
     return clip.video(indices, config, (seed, finish_seed), crop)
 

@@ -12,7 +12,7 @@ import gin
 import tensorflow as tf
 
 from vatt_tf.core import feature_names as names
-from vatt_tf.input_pipeline import crop_windows, video_config
+from vatt_tf.input_pipeline import crop_windows, frame_ops, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import video as video_lib
 
@@ -63,6 +63,7 @@ def load_image(
   encoded: tf.Tensor,
   config: video_config.VideoConfig,
   seed: tf.Tensor | None = None,
+  name: tf.Tensor | str = 'an image',
 ) -> tf.Tensor:
   """Decodes an image, cuts a window out of it, and repeats it.
 
@@ -70,20 +71,41 @@ def load_image(
     encoded: () string: JPEG, PNG, GIF or BMP.
     config: See `VideoConfig`.
     seed: (2,) integer, or None for the central window of evaluation.
+    name: () string: name of the image in errors.
 
   Returns:
     (T, H, W, 3) float32 in [-1, 1], equal frames.
+
+  Raises:
+    tf.errors.InvalidArgumentError: The image is corrupt, or it has one row or
+      one column of pixels. It is raised when the graph runs.
   """
   window_seed = finish_seed = None
   if seed is not None:
     window_seed, finish_seed = tf.unstack(tf.random.split(seed, 2))
 
+  def check(height, width):
+    return tf.debugging.Assert(
+      (height > 1) & (width > 1),
+      [
+        'An image must have at least two rows and columns of pixels. Remove it '
+        'from the set. Received (name, height, width):',
+        name,
+        height,
+        width,
+      ],
+    )
+
   def jpeg():
-    return video_lib.load_frames(encoded[None], [0], config, window_seed)
+    frames = encoded[None]
+    with tf.control_dependencies([check(*frame_ops.frame_shape(frames))]):
+      return video_lib.load_frames(frames, [0], config, window_seed)
 
   def other_format():
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
+    with tf.control_dependencies([check(height, width)]):
+      height = tf.identity(height)
     if seed is None:
       window = crop_windows.central_window(height, width, config)
     else:
@@ -130,16 +152,17 @@ def _load_row(element, *, config, label, seed, name, with_example_id):
   if label.is_multi_label:
     is_true = tf.range(label.num_classes)[:, tf.newaxis] == classes
     classes = tf.cast(tf.reduce_any(is_true, 1), tf.float32)  # (num_classes,)
+  number = tf.strings.as_string(element['index'])
+  example_id = tf.strings.join([f'{name}-', number])
   row = {
-    names.VIDEO: load_image(element[_IMAGE], config, row_seed),
+    names.VIDEO: load_image(element[_IMAGE], config, row_seed, example_id),
     names.VIDEO_MASK: tf.constant(True),
     names.LABEL: classes,
   }
   if seed is None:
     row[names.VALID] = tf.constant(True)
   if with_example_id:
-    number = tf.strings.as_string(element['index'])
-    row[names.EXAMPLE_ID] = tf.strings.join([f'{name}-', number])
+    row[names.EXAMPLE_ID] = example_id
   return row
 
 

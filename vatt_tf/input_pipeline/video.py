@@ -13,9 +13,7 @@ def sample_indices(
   timestamps: tf.Tensor,
   offset: tf.Tensor,
   duration: tf.Tensor,
-  num_frames: int,
-  frame_rate: float,
-  short_clip: str = video_config.LOOP,
+  config: video_config.VideoConfig,
 ) -> tf.Tensor:
   """Returns the stored frames nearest to the times of a clip's frames.
 
@@ -24,16 +22,17 @@ def sample_indices(
     offset: () int64: time of the clip's first frame in µs.
     duration: () int64: length of the record in µs, after which `loop` starts
       again.
-    num_frames: Number T of frames.
-    frame_rate: Frames per second.
-    short_clip: What follows the end of the record, `loop` or `hold`.
+    config: See `VideoConfig`; its `num_frames` is T.
 
   Returns:
     (T,) int32, in [0, n).
   """
-  steps = tf.range(num_frames, dtype=tf.float64) * (1e6 / frame_rate)
+  steps = tf.range(config.num_frames, dtype=tf.float64)
+  if config.is_still:
+    steps = tf.zeros_like(steps)
+  steps *= 1e6 / config.frame_rate
   times = offset + tf.cast(tf.round(steps), tf.int64)  # (T,)
-  if short_clip == video_config.LOOP:
+  if config.short_clip == video_config.LOOP:
     times %= tf.maximum(duration, 1)
   # A time belongs to frame i if it is before the middle of i and i + 1.
   middles = (timestamps[:-1] + timestamps[1:] + 1) // 2  # (n - 1,)

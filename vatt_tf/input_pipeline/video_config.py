@@ -37,6 +37,9 @@ class VideoConfig:
     num_frames: Number of frames per clip.
     frame_rate: Frames per second.
     frame_size: Height and width of the output, or a pair of them.
+    is_still: Whether all frames of a clip are one frame of the record: input
+      inflation, with which a video network sees an image (Alayrac et al. 2020,
+      MMV, section 3.3). A served model takes the frames that it is given.
     short_clip: What follows the end of a record that is shorter than the clip:
       `loop` starts again with its first frame and its sound (as DMVR does);
       `hold` repeats its last frame, in silence.
@@ -61,6 +64,7 @@ class VideoConfig:
   num_frames: int = 32
   frame_rate: float = 10.0
   frame_size: int | tuple[int, int] = 224
+  is_still: bool = False
   short_clip: str = LOOP
   scale: float = 0.875
   scale_jitter: float = 0.0
@@ -135,5 +139,5 @@ class VideoConfig:
 
   @property
   def seconds(self) -> float:
-    """Length of the clip in seconds."""
-    return self.num_frames / self.frame_rate
+    """Length of the clip in seconds, of one frame if it is still."""
+    return (1 if self.is_still else self.num_frames) / self.frame_rate
