@@ -48,7 +48,7 @@ def pytest_runtest_teardown(item, nextitem):
 
   TensorFlow keeps the gradient of every traced `tf.custom_gradient` in a table,
   and so the graph around it: after hundreds of tests that is gigabytes, and
-  most of the time goes to walking them. What a file leaves behind in spite of
+  most of the time goes to walking them. What a test leaves behind in spite of
   that is kept out of later walks.
   """
   is_last_of_file = nextitem is None or nextitem.path != item.path
@@ -59,7 +59,6 @@ def pytest_runtest_teardown(item, nextitem):
     del gradients[name]
   if traced or is_last_of_file:
     gc.collect()
-  if is_last_of_file:
     gc.freeze()
 
 

@@ -1,7 +1,9 @@
 """Makes distribution strategies by name."""
 
+from collections.abc import Callable, Iterable
 import functools
 import os
+from typing import Any
 
 from absl import logging
 import tensorflow as tf
@@ -34,6 +36,27 @@ def check_batch_divisible(
       f'devices. Received: global_batch_size={global_batch_size}'
     )
   return global_batch_size // replicas
+
+
+def distribute(
+  strategy: tf.distribute.Strategy,
+  dataset_fn: Callable[[tf.distribute.InputContext], tf.data.Dataset],
+) -> Iterable[Any]:
+  """Returns the batches of all replicas.
+
+  On one CPU these are the batches of the data set. Elsewhere TensorFlow copies
+  them to the devices, by iterators that tune themselves in threads. (When such
+  an iterator ends, it may wait for its thread, which sleeps for up to a
+  minute.)
+
+  Args:
+    strategy: Strategy of `make_strategy`.
+    dataset_fn: Function from the context of an input pipeline to its data set.
+  """
+  (device, *others) = strategy.extended.worker_devices
+  if others or 'CPU' not in device or strategy.num_replicas_in_sync > 1:
+    return strategy.distribute_datasets_from_function(dataset_fn)
+  return dataset_fn(tf.distribute.InputContext())
 
 
 def make_strategy(

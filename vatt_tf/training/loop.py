@@ -279,7 +279,7 @@ def train(
     )
     return _one_batch_forever(dataset) if overfit_one_batch else dataset
 
-  dataset = distribution_strategy.distribute_datasets_from_function(dataset_fn)
+  dataset = strategies.distribute(distribution_strategy, dataset_fn)
   with distribution_strategy.scope():
     model = task.build_model()
     _warn_of_small_batch(model, global_batch_size)
