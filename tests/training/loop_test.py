@@ -259,13 +259,18 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
     # Threads add up in any order otherwise.
     options = (*_OPTIONS, 'train.deterministic=True')
     self.addCleanup(config.disable_op_determinism)
-    self._train(*options)
+    self._train(*options, _NO_EVALUATION)
     self.assertRegex(self.out, r'Frozen: 1 of \d+ trainable weights')
     self.assertIn('Average of the weights', self.out)
     other = os.path.join(self.dir, 'interrupted')
     for steps in (2, 4):
       # The learning rate follows TRAIN_STEPS, which here is where to stop.
-      self._train(*options, f'train.train_steps={steps}', model_dir=other)
+      self._train(
+        *options,
+        _NO_EVALUATION,
+        f'train.train_steps={steps}',
+        model_dir=other,
+      )
     whole = checkpoint_files.trained_values(self.model_dir)
     parts = checkpoint_files.trained_values(other)
     self.assertEqual(set(whole), set(parts))
@@ -305,6 +310,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       'make_optimizer.ema_decay=0.5',
       'WarmupCosine.peak_learning_rate=0.0',
       'WarmupCosine.final_learning_rate=0.0',
+      _NO_EVALUATION,
       model_dir=other,
     )
     second = checkpoint_files.trained_values(other)
@@ -390,6 +396,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       f"INIT_CHECKPOINT='{self.model_dir}'",
       'WarmupCosine.peak_learning_rate=0.0',
       'WarmupCosine.final_learning_rate=0.0',
+      _NO_EVALUATION,
       model_dir=other,
     )
     first = checkpoint_files.trained_values(self.model_dir)
