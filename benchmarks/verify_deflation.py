@@ -17,7 +17,6 @@ network's features of still clips. It takes about 25 minutes on two cores.
 
 import json
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from sklearn import linear_model, pipeline, preprocessing
 import tensorflow as tf
 import tf_keras
 
-from benchmarks import checks
+from benchmarks import checks, verify_mmv
 from vatt_tf import (
   configurables,  # noqa: F401
   quickstart,
@@ -100,25 +99,6 @@ def _note_costs(found):
     )
 
 
-def _pretrain(found, folder, bindings, seed):
-  """Trains a model; returns the folder of the run."""
-  run = f'{folder}/run_{seed}'
-  text, code = checks.run_module(
-    'train',
-    '--gin_file=gin/pretrain_mmv_sample.gin',
-    f'--model_dir={run}',
-    *(f'--gin_param={binding}' for binding in bindings),
-    f'--gin_param=SEED={seed}',
-  )
-  found.check(f'seed {seed}: exit code of train', code, equal=0)
-  for direction in ('text -> video', 'audio -> video'):
-    # Columns: queries, pool, R@1 (chance), R@5 (chance), R@10 (chance).
-    row = re.search(rf'^{direction} +\d+ +\d+ +(.+)$', text, re.MULTILINE)
-    recall = float(row.group(1).split()[4])
-    found.check(f'seed {seed}: R@10, {direction}', recall, at_least=0.5)
-  return run
-
-
 def _deflate(found, folder, run, name, *flags):
   """Deflates a run; returns the folder of the result and the distances."""
   output = f'{run}_{name}'
@@ -180,7 +160,8 @@ def _verify_seed(found, folder, bindings, seed):
   Returns:
     Accuracy by (attribute, kind of probe, network).
   """
-  run = _pretrain(found, folder, bindings, seed)
+  run = f'{folder}/run_{seed}'
+  verify_mmv.train(found, f'seed {seed}', run, [*bindings, f'SEED={seed}'])
   runs = {_INFLATION: run}
   runs[_TRAINED], distances = _deflate(found, folder, run, _TRAINED)
   runs[_NAIVE], _ = _deflate(found, folder, run, _NAIVE, '--steps=0')
