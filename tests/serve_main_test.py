@@ -167,6 +167,7 @@ class ServeMainTest(tf.test.TestCase):
       '--rest_api_port=0',
       '--model_name=plain',
       f'--model_base_path={self.base_path}',
+      timeout=120,
     )
     self.assertEqual(result.returncode, 1, result.stderr)
     self.assertIn('Metrics: ', result.stdout)

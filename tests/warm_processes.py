@@ -33,14 +33,14 @@ def _run(module, arguments, variables, interrupt, has_session, outputs):
   os.chdir(shared_data.REPOSITORY)
   signal.signal(signal.SIGINT, interrupt)
   sys.path.insert(0, str(shared_data.REPOSITORY))
-  sys.orig_argv = [sys.executable, '-m', module, *arguments]
+  is_program = module == '-c'
+  flag = [] if is_program else ['-m']
+  sys.orig_argv = [sys.executable, *flag, module, *arguments]
+  sys.argv = [module, *arguments[is_program:]]
   try:
-    if module == '-c':
-      program, *arguments = arguments
-      sys.argv = [module, *arguments]
-      exec(program, {'__name__': '__main__'})
+    if is_program:
+      exec(arguments[0], {'__name__': '__main__'})
     else:
-      sys.argv = [module, *arguments]
       runpy.run_module(module, run_name='__main__', alter_sys=True)
   finally:
     atexit._run_exitfuncs()  # which processes of multiprocessing leave out
@@ -124,14 +124,17 @@ class Process:
     self.send_signal(signal.SIGKILL)
 
   def communicate(self, timeout=None):
-    """Reads both outputs to their ends, and waits."""
-    del timeout  # pytest's holds
+    """Reads both outputs to their ends, and waits; kills it at the timeout."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
       texts = [
         pool.submit(file.read) if file else None
         for file in (self.stdout, self.stderr)
       ]
-    self.wait()
+      try:
+        self.wait(timeout)
+      except subprocess.TimeoutExpired:
+        self.kill()
+        raise
     return tuple(text and text.result() for text in texts)
 
   def __enter__(self):
@@ -144,17 +147,18 @@ class Process:
         file.close()
 
 
-def run(module, *arguments, **options):
+def run(module, *arguments, timeout=None, **options):
   """Runs `Process` to its end.
 
   Args:
     module: See `Process`.
     *arguments: See `Process`.
+    timeout: Seconds after which it is killed, or None.
     **options: See `Process`.
 
   Returns:
     `subprocess.CompletedProcess`, with both outputs as text.
   """
   with Process(module, *arguments, **options) as process:
-    outputs = process.communicate()
+    outputs = process.communicate(timeout)
   return subprocess.CompletedProcess(process.args, process.returncode, *outputs)

@@ -343,7 +343,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
       model_dir=other,
     )
     self.assertIn('2 replicas', self.out)
-    self.assertAllClose(self._printed_losses(), losses, atol=2e-3)
+    # They may differ by one in the last digit.
+    self.assertAllClose(self._printed_losses(), losses, atol=1.01e-3)
     one = checkpoint_files.trained_values(self.model_dir)
     two = checkpoint_files.trained_values(other)
     self.assertEqual(set(one), set(two))

@@ -105,7 +105,7 @@ def load_image(
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     with tf.control_dependencies([check(height, width)]):
-      height = tf.identity(height)
+      image = tf.identity(image)
     if seed is None:
       window = crop_windows.central_window(height, width, config)
     else:
