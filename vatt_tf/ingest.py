@@ -147,6 +147,12 @@ flags.DEFINE_float(
   'are shorter are skipped. By default a rest under half of --clip_seconds '
   'joins, and nothing is skipped.',
 )
+flags.DEFINE_float(
+  'first_seconds',
+  None,
+  'Take only this much of the beginning of each file or row. By default all of '
+  'it.',
+)
 command_line.define_path(
   'labels',
   '',
@@ -185,7 +191,7 @@ ARGUMENTS = (
   'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
   'caption_stream captions caption_language caption_encoding '
   'caption_margin_seconds clip_seconds clip_overlap_seconds min_clip_seconds '
-  'labels dataset_name shuffle manifest_encoding ignore_columns num_workers '
+  'first_seconds labels dataset_name shuffle manifest_encoding ignore_columns num_workers '
   'max_failed_share overwrite'
 ).split()
 

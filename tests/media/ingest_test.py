@@ -339,6 +339,24 @@ class IngestTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(result.num_clips, 1)
     self.assertRegex(self.skipped()[0]['reason'], 'it is 1.5 s long, shorter')
 
+  def test_first_seconds(self):
+    # The file is 2 s long.
+    for limit, clip_seconds, expected in (
+      (1.2, None, [(0, 1.2), (0.2, 1.0), (0.5, 1.7)]),
+      (1.2, 0.6, [(0, 0.6), (0.2, 1.0), (0.5, 1.1), (0.6, 1.2), (1.1, 1.7)]),
+      (5.0, None, [(0, 2.0), (0.2, 1.0), (0.5, 2.0)]),
+    ):
+      with self.subTest(limit=limit, clip_seconds=clip_seconds):
+        self.ingest(
+          'video_path,start,end\nv1.mp4,,\nv1.mp4,0.2,1.0\nv1.mp4,0.5,\n',
+          first_seconds=limit,
+          clip_seconds=clip_seconds,
+          overwrite=True,
+        )
+        found = sorted((clip.start, clip.end) for clip in self.clips())
+        expected = [(start * 1e6, end * 1e6) for start, end in expected]
+        np.testing.assert_allclose(found, expected)
+
   # The same shards, whatever happens.
 
   def shards(self, folder=None, name='train'):

@@ -359,6 +359,7 @@ def plan_media(
     clip_seconds=windows.length / clock.SECOND,
     clip_overlap_seconds=windows.overlap / clock.SECOND,
     min_clip_seconds=None,
+    first_seconds=None,
     labels='',
     dataset_name='',
     shuffle=False,

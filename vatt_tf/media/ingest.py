@@ -51,7 +51,9 @@ def _fingerprint(
   values['settings'].pop('num_threads')
   if options.captions not in (caption_sources.AUTO, caption_sources.NONE):
     values['captions'] = os.path.basename(os.path.normpath(options.captions))
-  # Without lists a data set keeps the digest of versions that had none.
+  # Without an option or lists the digest is that of versions that had none.
+  if options.first_seconds is None:
+    values.pop('first_seconds')
   values['segments'] = [
     dataclasses.astuple(segment)[: None if segment.splits else -1]
     for segment in segments
@@ -116,6 +118,7 @@ def ingest(
   clip_seconds: float | None = None,
   clip_overlap_seconds: float = 0.0,
   min_clip_seconds: float | None = None,
+  first_seconds: float | None = None,
   labels: str = '',
   dataset_name: str = '',
   shuffle: bool = True,
@@ -168,6 +171,8 @@ def ingest(
     min_clip_seconds: A rest shorter than this joins the clip before it, and
       files and rows that are shorter are skipped. By default a rest under half
       of `clip_seconds` joins, and nothing is skipped.
+    first_seconds: How much of the beginning of each file or row is taken; by
+      default all of it.
     labels: Path of a `labels.txt` with the classes; by default the one in
       `output_dir`, or else it is written from the labels of the manifest.
     dataset_name: Value of `example/dataset_name`; by default the name of the
@@ -242,6 +247,7 @@ def ingest(
     clip_seconds=clip_seconds,
     clip_overlap_seconds=clip_overlap_seconds,
     min_clip_seconds=min_clip_seconds,
+    first_seconds=first_seconds,
     labels=labels,
     dataset_name=dataset_name or os.path.basename(media_root),
     shuffle=shuffle,

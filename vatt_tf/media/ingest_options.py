@@ -22,6 +22,7 @@ class Options:
     clip_seconds: See `ingest.ingest`.
     clip_overlap_seconds: See `ingest.ingest`.
     min_clip_seconds: See `ingest.ingest`.
+    first_seconds: See `ingest.ingest`.
     labels: Path of a `labels.txt`, or ''.
     dataset_name: Value of `example/dataset_name`.
     shuffle: Whether clips are shuffled.
@@ -40,6 +41,7 @@ class Options:
   clip_seconds: float | None
   clip_overlap_seconds: float
   min_clip_seconds: float | None
+  first_seconds: float | None
   labels: str
   dataset_name: str
   shuffle: bool
@@ -67,6 +69,7 @@ class Options:
       ('clip_seconds', self.clip_seconds, 0, 1e6),
       ('clip_overlap_seconds', self.clip_overlap_seconds, 0, 1e6),
       ('min_clip_seconds', self.min_clip_seconds, 0, 1e6),
+      ('first_seconds', self.first_seconds, 0.001, 1e6),
     ):
       if value is not None and not low <= value <= high:
         raise ValueError(

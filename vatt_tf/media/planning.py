@@ -209,8 +209,11 @@ class Plan:
     shortest = None
     if options.min_clip_seconds is not None:
       shortest = round(options.min_clip_seconds * clock.SECOND)
+    limit = None
+    if options.first_seconds is not None:
+      limit = round(options.first_seconds * clock.SECOND)
     ends = {}
-    if length or shortest:
+    if length or shortest or limit:
       ends = self._find_ends(
         [segment for segment in segments if segment.end is None],
         pool,
@@ -219,15 +222,17 @@ class Plan:
       )
     pieces = []
     for segment in segments:
-      end, is_exact = segment.end, True
+      end, is_exact = segment.end, segment.end is not None
       if segment.end is None and ends:
-        end, is_exact = ends[segment.video_path, segment.audio_path], False
+        end = ends[segment.video_path, segment.audio_path]
       if isinstance(end, str):
         error = errors.MediaError(end)
         self.skips.append(
           skip_lines.skip_of(segment, None, None, error, not self._is_folder)
         )
         continue
+      if limit is not None and end is not None:
+        end = min(end, segment.start + limit)
       if end is not None and shortest and end - segment.start < shortest:
         error = errors.MediaError(
           f'it is {clock.format_seconds(max(0, end - segment.start))} long, '
@@ -238,7 +243,7 @@ class Plan:
         )
         continue
       if end is None or end <= segment.start:
-        spans = [decoded_clip.Span(segment.start, segment.end, is_exact)]
+        spans = [decoded_clip.Span(segment.start, segment.end)]
       else:
         overlap = round(options.clip_overlap_seconds * clock.SECOND)
         spans = [

@@ -71,8 +71,12 @@ def _distance(shape, x, y):
   )
 
 
-def _path(motion, phase):
-  """Returns what a motion does at a phase, in periods.
+def path(motion: str, phase: float) -> tuple[float, float, float]:
+  """Returns what a motion does at a phase.
+
+  Args:
+    motion: Key of `words.MOTIONS`.
+    phase: Time in periods of the motion.
 
   Returns:
     `(x, y, scale)`: the way from the centre in shares of the frame, and what
@@ -109,7 +113,7 @@ def render_frames(clip: plan.Clip, options: plan.Options) -> np.ndarray:
   count = math.ceil(options.duration * options.frame_rate - 1e-6)
   for number in range(count):
     phase = start + number / options.frame_rate / period
-    x, y, scale = _path(clip.motion, phase)
+    x, y, scale = path(clip.motion, phase)
     frame = background
     if scale > 0:
       reach = radius * scale
