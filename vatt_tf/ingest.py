@@ -191,8 +191,8 @@ ARGUMENTS = (
   'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
   'caption_stream captions caption_language caption_encoding '
   'caption_margin_seconds clip_seconds clip_overlap_seconds min_clip_seconds '
-  'first_seconds labels dataset_name shuffle manifest_encoding ignore_columns num_workers '
-  'max_failed_share overwrite'
+  'first_seconds labels dataset_name shuffle manifest_encoding ignore_columns '
+  'num_workers max_failed_share overwrite'
 ).split()
 
 
