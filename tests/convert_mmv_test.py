@@ -133,9 +133,23 @@ class ConvertTest(parameterized.TestCase, tf.test.TestCase):
     part = {n: s for n, s in shapes.items() if 'text_conv1' not in n}
     with self.assertRaisesRegex(ValueError, 'only a part.*text_conv1'):
       mmv.detect(part)
+    for name, shape in (
+      ('Conv2d_1a_7x7/~/conv3_d/w', ()),
+      ('embed/embeddings', (5,)),
+    ):
+      name = next(n for n in shapes if n.endswith(name))
+      with self.assertRaisesRegex(ValueError, f'{name} must have . axes'):
+        mmv.detect({**shapes, name: shape})
     path = self._write({'state/x/mean_ema/average': (1,)})
     with self.assertRaisesRegex(ValueError, 'not a file of MMV'):
       convert.import_checkpoint('mmv', path, self.create_tempdir().full_path)
+
+  def test_a_narrow_backbone(self):
+    shapes = _shapes('tsm_resnet50')
+    name = next(n for n in shapes if n.endswith('tsm_resnet_stem/w'))
+    shapes[name] = (*shapes[name][:-1], 40)
+    sizes = mmv.detect(shapes).sizes
+    self.assertEqual(sizes['TSMResNetTower.width_factor'], 0.625)
 
   def test_another_backbone(self):
     shapes = _shapes('tsm_resnet50')

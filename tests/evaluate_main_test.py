@@ -5,6 +5,8 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from unittest import mock
 
@@ -265,6 +267,26 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
         "LABEL_NAMES=('circle', 'cross', 'ring')",
         'make_dataset.max_bad_record_share=1.0',
       )
+
+  def test_every_file_is_read_by_the_command(self):
+    # Without the modules that tests import.
+    script = (
+      'import gin, sys\n'
+      'from vatt_tf import configurables\n'
+      'from vatt_tf.core import gin_utils\n'
+      'for path in sys.argv[1:]:\n'
+      "  gin_utils.parse(['gin/pretrain_sample.gin', path])\n"
+      '  gin.clear_config()\n'
+    )
+    folder = gin_utils.PACKAGE / 'gin' / 'eval'
+    files = sorted(str(path) for path in folder.glob('*.gin'))
+    done = subprocess.run(
+      [sys.executable, '-c', script, *files],
+      capture_output=True,
+      text=True,
+      cwd=shared_data.REPOSITORY,
+    )
+    self.assertEqual(done.returncode, 0, done.stderr[-2000:])
 
   def test_every_file_is_tried(self):
     folder = gin_utils.PACKAGE / 'gin' / 'eval'

@@ -38,7 +38,7 @@ _OUTPUT = command_line.define_path(
   'output', None, 'The folder to write to; it must not hold a checkpoint.'
 )
 _STEPS = flags.DEFINE_integer(
-  'steps', 500, 'Steps of training; 0 sums the kernels only.', lower_bound=0
+  'steps', 2000, 'Steps of training; 0 sums the kernels only.', lower_bound=0
 )
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 16, 'Images per step.', lower_bound=1

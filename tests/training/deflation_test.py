@@ -1,5 +1,6 @@
 """Image networks of video networks: what they compute, and their training."""
 
+import dataclasses
 import json
 import os
 from unittest import mock
@@ -130,6 +131,28 @@ class TrainingTest(tf.test.TestCase):
     self.assertAllClose(distances.trained, mean)
     self.assertAllClose(distances.control, 0, atol=1e-6)  # a factor mends it
 
+  def test_a_constant_feature_gets_no_scale(self):
+    class Tower:
+      def __init__(self, noise):
+        self.noise = noise
+
+      def __call__(self, x):
+        feature = x[:, 0, 0, 0] * [1.0, 1.0, self.noise]
+        return type('Output', (), {'feature': feature})
+
+    train, test = _images(6, 1), 5 * _images(5, 2)
+    comparison = deflation.Comparison(Tower(1.0), [train], [test], 4)
+    naive = comparison.features(Tower(1e-5))
+    distances = comparison.distances(naive, naive)
+    self.assertLess(distances.control, 2 * distances.naive)
+
+  def test_features_must_be_finite(self):
+    def tower(x):
+      return type('Output', (), {'feature': x[:, 0, 0, 0] / 0.0})
+
+    with self.assertRaisesRegex(ValueError, 'not finite'):
+      deflation.Comparison(tower, [_images(2)], [_images(2)], 4)
+
 
 class CommandTest(parameterized.TestCase, tf.test.TestCase):
   def setUp(self):
@@ -209,6 +232,40 @@ class CommandTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('text_to_video', metrics)
     with self.assertRaisesRegex(ValueError, 'already takes one frame'):
       image_network.write(output, f'{self.dir}/train-*', f'{output}2')
+
+  def test_frames_of_the_run_in_a_scope(self):
+    self.params.append('eval/VideoConfig.num_frames=8')
+    run, _ = self._run('gin/models/specific.gin')
+    output = f'{self.dir}/out'
+    image_network.write(
+      run,
+      f'{self.dir}/train-*',
+      output,
+      steps=1,
+      batch_size=4,
+      num_images=4,
+    )
+    metrics, _ = runner.evaluate(output)
+    self.assertIn('text_to_video', metrics)
+
+  def test_records_without_video(self):
+    run, _ = self._run('gin/models/specific.gin')
+    path = writing.shard_path(self.dir, 'sound', 0, 1)
+    clip = fake_clips.fake_clip(0, num_frames=10, sample_rate=16000)
+    with writing.ShardWriter(path) as writer:
+      writer.write(dataclasses.replace(clip, frames=[], timestamps=[]))
+    there, silent = f'{self.dir}/train-*', f'{self.dir}/sound-*'
+    for images, held_out, message in (
+      (silent, there, 'sound-.* have no video.*--images'),
+      (there, silent, 'sound-.* have no video.*--held_out'),
+      (f'{self.dir}/none-*', there, '--images must match'),
+      (there, f'{self.dir}/none-*', '--held_out must match'),
+    ):
+      with self.subTest(images=images, held_out=held_out):
+        with self.assertRaisesRegex(ValueError, message):
+          image_network.write(
+            run, images, f'{self.dir}/out', held_out, steps=1, batch_size=4
+          )
 
   def test_a_tower_in_another_scope(self):
     path = os.path.join(self.dir, 'towers.gin')

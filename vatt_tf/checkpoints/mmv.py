@@ -81,32 +81,40 @@ def detect(
       '`params` and `state`; docs/mmv.md has the command.'
     )
 
-  def shape(name):
-    try:
-      return shapes[mmv_names.PARAMS + name]
-    except KeyError as e:
+  def shape(name, rank):
+    name = mmv_names.PARAMS + name
+    if name not in shapes:
       raise ValueError(
-        f'This is only a part of a checkpoint of MMV: it lacks '
-        f'{mmv_names.PARAMS + name}. Write or copy the whole file again.'
-      ) from e
+        f'This is only a part of a checkpoint of MMV: it lacks {name}. Write '
+        'or copy the whole file again.'
+      )
+    if len(shapes[name]) != rank:
+      raise ValueError(
+        f'{name} must have {rank} axes. Received: shape={shapes[name]}. Write '
+        'or copy the whole file again.'
+      )
+    return shapes[name]
 
   sizes = {}
   if any(mmv_names.S3D in name for name in shapes):
     backbone = 's3d'
-    channels = shape(f'{mmv_names.S3D}Conv2d_1a_7x7/~/conv3_d/w')[-2]
+    channels = shape(f'{mmv_names.S3D}Conv2d_1a_7x7/~/conv3_d/w', 5)[-2]
     sizes['S3DTower.first_layer'] = (
       'plain' if channels == 3 else 'space_to_depth'
     )
   else:
     backbone = 'tsm'
-    filters = shape(f'{mmv_names.TSM}tsm_resnet_stem/w')[-1]
-    sizes['TSMResNetTower.width_factor'] = filters // 64
-  table = shape(f'{mmv_names.TEXT}embed/embeddings')
+    filters = shape(f'{mmv_names.TSM}tsm_resnet_stem/w', 4)[-1]
+    factor = filters / 64
+    sizes['TSMResNetTower.width_factor'] = (
+      int(factor) if factor.is_integer() else factor
+    )
+  table = shape(f'{mmv_names.TEXT}embed/embeddings', 2)
   sizes['WordTower.vocabulary_size'], sizes['WordTower.d_embedding'] = table
-  sizes['WordTower.width'] = shape(f'{mmv_names.TEXT}text_conv1/w')[-1]
+  sizes['WordTower.width'] = shape(f'{mmv_names.TEXT}text_conv1/w', 3)[-1]
   sizes['MMVHead.form'] = _head_form(shapes)
-  audio = shape(f'{mmv_names.HEADS}audio_embd/final_projection/w')
-  text = shape(f'{mmv_names.HEADS}txt_embd/final_projection/w')
+  audio = shape(f'{mmv_names.HEADS}audio_embd/final_projection/w', 2)
+  text = shape(f'{mmv_names.HEADS}txt_embd/final_projection/w', 2)
   sizes['MMVHead.d_va'], sizes['MMVHead.d_vt'] = audio[-1], text[-1]
   return Released(backbone, sizes)
 

@@ -234,6 +234,11 @@ def apply(
         f'{", ".join(assignment.sources)} in {source.path} must hold finite '
         f'numbers. {weight_sources.DOWNLOAD_AGAIN}'
       )
+    if assignment.target.endswith('/moving_variance') and (value < 0).any():
+      raise ValueError(
+        f'{", ".join(assignment.sources)} in {source.path} must not be '
+        f'negative: it is a variance. {weight_sources.DOWNLOAD_AGAIN}'
+      )
     variable = variables[assignment.target]
     variable.assign(value.astype(variable.dtype.as_numpy_dtype, copy=False))
     filled.add(assignment.target)

@@ -21,6 +21,10 @@ _INDEX = 'model.safetensors.index.json'
 _CONFIG = 'config.json'
 
 
+class ContentError(ValueError):
+  """A whole file holds an array that is no weight."""
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
   """A file of named arrays.
@@ -135,7 +139,7 @@ def _read_json(path):
 def _as_float32(value, name, path):
   # bfloat16 is not a type of NumPy, so its kind is not 'f'.
   if value.dtype.kind != 'f' and value.dtype.name != 'bfloat16':
-    raise ValueError(
+    raise ContentError(
       f'{name!r} of {path} must hold floating point numbers. Received: '
       f'{value.dtype}'
     )
@@ -180,7 +184,17 @@ def _open_npz(path):
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
           )
-          shapes[entry.removesuffix('.npy')] = read_header(file)[0]
+          if not entry.endswith('.npy'):
+            continue
+          shape, _, dtype = read_header(file)
+          if dtype.hasobject:
+            raise ContentError(
+              f'{entry.removesuffix(".npy")!r} of {path} holds Python objects, '
+              'whose reading would run code. Write it as an array of numbers.'
+            )
+          shapes[entry.removesuffix('.npy')] = shape
+  except ContentError:
+    raise
   except (zipfile.BadZipFile, EOFError, ValueError) as e:
     raise ValueError(
       f'{path} is no complete npz file ({os.path.getsize(path)} bytes): {e}. '

@@ -85,6 +85,8 @@ class Source:
     """
     try:
       return self._read(name)
+    except weight_files.ContentError:
+      raise
     except (
       tf.errors.OpError,
       OSError,

@@ -47,8 +47,8 @@ _INPUTS = {
     'second; the model takes {num_frames}, the middle ones if there are more'
   ),
   'image/uint8': (
-    'RGB images in [0, 255], of any size, for the image network that follows '
-    'from the video network'
+    'RGB images in [0, 255], of at least 2 x 2 pixels, for the image network '
+    'that follows from the video network'
   ),
   'waveform/float32': (
     'mono samples in [-1, 1]; the model takes {seconds:g} seconds, the middle '
@@ -174,8 +174,8 @@ def model_card(
   lines = [
     f'# {model_name}',
     '',
-    'VATT (Transformers for Multimodal Self-Supervised Learning from Raw '
-    'Video, Audio and Text, NeurIPS 2021), exported by vatt_tf.',
+    'A model of video, sound and text, exported by vatt_tf, the '
+    'implementation of VATT (NeurIPS 2021) and MMV (NeurIPS 2020).',
     '',
     f'- Checkpoint: `{checkpoint}`, step {step}',
     f'- Parameters: {served.num_parameters:,}',

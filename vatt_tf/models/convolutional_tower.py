@@ -36,7 +36,8 @@ def check_video(video: tf.Tensor, is_deflated: bool) -> None:
   if is_deflated and shape[1] != 1:
     raise ValueError(
       'A deflated tower takes images, as videos of one frame. Received: '
-      f'{shape[1]} frames. Set NUM_FRAMES = 1.'
+      f'{shape[1]} frames. Set NUM_FRAMES = 1, or num_frames = 1 of the '
+      'VideoConfig that a gin file of evaluation names.'
     )
 
 

@@ -19,6 +19,8 @@ from vatt_tf.models import tower as tower_lib
 
 # Names of the weights that are trained.
 _NORM_WEIGHTS = ('/gamma', '/beta')
+# Least variance of a feature, as a share of the mean one, that gets a scale.
+_MIN_SPREAD = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,9 @@ class Comparison:
       fitted.
     test_images: Batches of held-out images.
     num_frames: Frames of a clip.
+
+  Raises:
+    ValueError: A feature of the video network is not finite.
   """
 
   def __init__(
@@ -167,6 +172,11 @@ class Comparison:
       lambda x: still_features(video_tower, x, num_frames), autograph=False
     )
     self._targets = [self._run(still, images) for images in self._images]
+    if not all(np.isfinite(targets).all() for targets in self._targets):
+      raise ValueError(
+        'The features of the video network are not finite: its weights are '
+        'wrong. Take another checkpoint.'
+      )
 
   def _run(self, function, images):
     return np.concatenate([function(batch).numpy() for batch in images])
@@ -192,7 +202,9 @@ class Comparison:
     centre = x.mean(0)
     spread = np.square(x - centre).mean(0)
     slope = ((x - centre) * (y - y.mean(0))).mean(0)
-    slope /= np.maximum(spread, np.finfo(np.float32).tiny)
+    # A feature that hardly changes over the training images gets no scale.
+    changes = spread > _MIN_SPREAD * spread.mean()
+    slope = np.where(changes, slope / np.where(changes, spread, 1.0), 0.0)
     control = (naive[1] - centre) * slope + y.mean(0)
     target = self._targets[1]
 

@@ -14,6 +14,7 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import file_utils, gin_utils, modalities
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import video_config
+from vatt_tf.input_pipeline.records import shard_files
 from vatt_tf.training import deflation
 
 
@@ -33,8 +34,13 @@ def _video_config():
   return gin.get_configurable(video_config.VideoConfig)()
 
 
+# Batches in a row without a frame, after which there are none.
+_MAX_EMPTY_BATCHES = 100
+
+
 def _batches(scope, pattern, batch_size) -> Iterator[tf.Tensor]:
   """Frames of records, (B, 1, H, W, 3); B varies as clips lack video."""
+  flag = '--images' if scope == 'train' else '--held_out'
   with gin.config_scope(scope):
     config = _video_config()
     dataset = gin.get_configurable('make_dataset')(
@@ -44,12 +50,35 @@ def _batches(scope, pattern, batch_size) -> Iterator[tf.Tensor]:
       audio=None,
       text=None,
       label=None,
-      **({} if pattern is None else {'sources': [plan_lib.Source(pattern)]}),
+      **({} if pattern is None else {'sources': [_source(pattern, flag)]}),
     )
+  num_empty, is_empty = 0, True
   for batch in dataset:
     images = tf.boolean_mask(batch[names.VIDEO], batch[names.VIDEO_MASK])
+    num_empty = 0 if len(images) else num_empty + 1
     if len(images):
+      is_empty = False
       yield images
+    elif num_empty == _MAX_EMPTY_BATCHES:
+      break
+  if is_empty:
+    records = pattern or 'The held-out records of the run'
+    raise ValueError(
+      f'{records} have no video, whose frames are the images. Set {flag} to '
+      'records with video.'
+    )
+
+
+def _source(pattern, flag):
+  """The records of a flag."""
+  try:
+    shard_files.match_shards(pattern, flag)
+  except ValueError as e:
+    raise ValueError(
+      f'{flag} must match shards of records with video. '
+      f'Received: {flag}={pattern!r}'
+    ) from e
+  return plan_lib.Source(pattern)
 
 
 def _first(batches, count):
@@ -72,6 +101,11 @@ def _bind(video_tower, image_tower):
     if name != 'encoder' and value != before[name]:
       gin_utils.bind(f'video/{class_name}.{name}', value)
   gin_utils.bind('VideoConfig.num_frames', 1)
+  for scope in ('train', 'eval'):
+    with gin.config_scope(scope):
+      num_frames = _video_config().num_frames
+    if num_frames != 1:  # the scope has a binding of its own
+      gin_utils.bind(f'{scope}/VideoConfig.num_frames', 1)
 
 
 def _check_built(tower, image_tower):
@@ -119,7 +153,7 @@ def write(
   images: str,
   output: str,
   held_out: str | None = None,
-  steps: int = 500,
+  steps: int = 2000,
   batch_size: int = 16,
   learning_rate: float = 0.01,
   num_images: int = 192,
