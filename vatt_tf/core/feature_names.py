@@ -29,3 +29,9 @@ AUDIO_VA = 'audio_va'  # (B, D_va)
 VIDEO_VT = 'video_vt'  # (B, D_vt)
 TEXT_VT = 'text_vt'  # (B, C, D_vt)
 AUDIO_VT = 'audio_vt'  # (B, D_vt), projected from the video-audio space
+
+# Outputs of the training step with a local term: the tokens of the video tower,
+# those in the video-audio space (not normalised), and which DropToken keeps.
+VIDEO_TOKENS = 'video_tokens'  # (B, t, h, w, d)
+VIDEO_TOKEN_VA = 'video_token_va'  # (B, t, h, w, D_va)
+VIDEO_TOKEN_MASK = 'video_token_mask'  # (B, t, h, w), bool

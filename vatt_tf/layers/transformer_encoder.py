@@ -162,11 +162,14 @@ class TransformerEncoder(tf_keras.layers.Layer):
       None means all.
     num_outputs: Number of tokens, from the first, for which the last layer
       computes outputs. None means all.
+    inner_layer: Number of layers after which all tokens are also returned, or
+      None.
     training: Whether dropout and DropToken apply.
     rng: `randomness.Rng` or None.
 
   Returns:
-    (B, N, D), or (B, num_outputs, D), in the compute dtype.
+    (B, N, D), or (B, num_outputs, D), in the compute dtype. With `inner_layer`
+    a pair of it and the inner tokens (B, N, D), without a norm.
 
   Raises:
     ValueError: An argument is out of its range.
@@ -261,9 +264,10 @@ class TransformerEncoder(tf_keras.layers.Layer):
     x: tf.Tensor,
     mask: tf.Tensor | None = None,
     num_outputs: int | None = None,
+    inner_layer: int | None = None,
     training: bool = False,
     rng: randomness.Rng | None = None,
-  ) -> tf.Tensor:
+  ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
     """Encodes `x`; see the class."""
     bias = []
     if self.position_bias is not None:
@@ -290,9 +294,12 @@ class TransformerEncoder(tf_keras.layers.Layer):
         x = recompute.recomputed(run, rng)(x, *bias)
       else:
         x = run(rng, x, *bias)
+      if i + 1 == inner_layer:
+        inner = x
     x = self.norm(x)
     rate = self.dropout_rate if training else 0.0
-    return randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
+    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
+    return x if inner_layer is None else (x, inner)
 
   def feed_forward_outputs(
     self, x: tf.Tensor, mask: tf.Tensor | None = None

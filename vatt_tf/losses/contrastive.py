@@ -84,11 +84,7 @@ def contrastive_loss(
     raise ValueError(
       f'`temperature` must be positive. Received: temperature={temperature}'
     )
-  if denominator not in DENOMINATORS:
-    raise ValueError(
-      f'`denominator` must be one of {", ".join(DENOMINATORS)}. '
-      f'Received: denominator={denominator!r}'
-    )
+  check_denominator(denominator)
   return pairs.loss_terms(
     anchor,
     candidates,
@@ -101,6 +97,15 @@ def contrastive_loss(
   )
 
 
+def check_denominator(denominator: str) -> None:
+  """Raises ValueError unless the form of the loss is known."""
+  if denominator not in DENOMINATORS:
+    raise ValueError(
+      f'`denominator` must be one of {", ".join(DENOMINATORS)}. '
+      f'Received: denominator={denominator!r}'
+    )
+
+
 def _sums(denominator, local, everyone, temperature):
   """Sums over the local rows: (3,), the loss, forward and backward hits."""
   # Divide the embeddings and not their similarities, which are far more.
@@ -110,6 +115,33 @@ def _sums(denominator, local, everyone, temperature):
   backward = pairs.backward_similarities(
     local._replace(candidates=local.candidates / temperature), everyone
   )  # (R, C, B)
+  return sums_of_similarities(
+    denominator, local, positives, forward, backward, pairs.TIE / temperature
+  )
+
+
+def sums_of_similarities(
+  denominator: str,
+  local: pairs.Rows,
+  positives: tf.Tensor,
+  forward: pairs.Similarities,
+  backward: pairs.Similarities,
+  margin: tf.Tensor | float,
+) -> tf.Tensor:
+  """Sums the loss and the hits over the local rows.
+
+  Args:
+    denominator: Form of the loss, one of `DENOMINATORS`.
+    local: The R local rows, of which only the masks matter.
+    positives: (R, C) float: similarities of the rows' own pairs, divided by the
+      temperature, as `pairs.pool` masks them.
+    forward: `Similarities` (R, B, C) of the local anchors, divided likewise.
+    backward: `Similarities` (R, C, B) of the local candidates.
+    margin: Difference of divided similarities that is a tie.
+
+  Returns:
+    (3,): the loss, the forward and the backward hits.
+  """
   numerator = tf.reduce_logsumexp(positives, -1)  # (R,)
   forward_sum = tf.reduce_logsumexp(
     pairs.pool(forward.values, forward.mask), [1, 2]
@@ -129,7 +161,5 @@ def _sums(denominator, local, everyone, temperature):
   losses = tf.where(
     pairs.valid_pairs(local), losses, tf.zeros([], losses.dtype)
   )
-  hits = pairs.num_hits(
-    local, positives, forward, backward, pairs.TIE / temperature
-  )
+  hits = pairs.num_hits(local, positives, forward, backward, margin)
   return tf.stack([tf.reduce_sum(losses), *hits])

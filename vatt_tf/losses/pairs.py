@@ -107,8 +107,8 @@ def loss_terms(
   first_row = collectives.first_row(num_rows)
   local = Rows(
     first_row + tf.range(num_rows),
-    _unit(anchor, anchor_mask),
-    _unit(candidates, candidates_mask),
+    unit(anchor, anchor_mask),
+    unit(candidates, candidates_mask),
     anchor_mask,
     candidates_mask,
   )
@@ -116,11 +116,31 @@ def loss_terms(
     tf.range(num_rows * collectives.num_replicas()),
     *collectives.cross_replica_concat(local[1:]),
   )
-  scalars = _scalars(scalars, local.anchor.dtype)
+  scalars = as_scalars(scalars, local.anchor.dtype)
   if chunk_size is None:
     totals = sums(local, everyone, *scalars)
   else:
     totals = _chunked_sums(sums, local, everyone, scalars, chunk_size)
+  return mean_terms(totals, local, everyone, counted)
+
+
+def mean_terms(
+  totals: tf.Tensor,
+  local: Rows,
+  everyone: Rows,
+  counted: Callable[[Rows], tf.Tensor],
+) -> LossTerms:
+  """Divides sums over the local rows by the numbers in the global batch.
+
+  Args:
+    totals: (3,): the loss, the forward and the backward hits.
+    local: The R local rows, of which only the masks matter.
+    everyone: The B rows of the global batch, likewise.
+    counted: See `loss_terms`.
+
+  Returns:
+    `LossTerms`.
+  """
   loss, forward, backward = tf.unstack(totals)
   num_global_pairs = count(valid_pairs(everyone), loss.dtype)
   num_global_candidates = count(valid_candidates(everyone), loss.dtype)
@@ -170,15 +190,29 @@ def _mask(mask, x):
   return tf.cast(mask, tf.bool)
 
 
-def _unit(x, mask):
-  """Unit rows of `x`; zeros, with zero gradient, where `mask` is false."""
+def unit(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+  """Normalises embeddings, at least in float32.
+
+  Args:
+    x: (..., D) float.
+    mask: (...) bool.
+
+  Returns:
+    Unit rows of `x`; zeros, with zero gradient, where `mask` is false.
+  """
   x = tf.cast(x, tensor_utils.accumulation_dtype(x.dtype))
   x = tf.where(mask[..., tf.newaxis], x, tf.zeros([], x.dtype))
   return tf.math.l2_normalize(x, axis=-1)
 
 
-def _scalars(scalars, dtype):
-  """The scalars as tensors of `dtype`."""
+def as_scalars(
+  scalars: Mapping[str, tf.Tensor | float], dtype: tf.DType
+) -> list[tf.Tensor]:
+  """Returns the scalars as tensors of `dtype`.
+
+  Raises:
+    ValueError: One is not a scalar; the message has its name.
+  """
   tensors = []
   for name, value in scalars.items():
     if not tf.is_tensor(value):
@@ -215,7 +249,7 @@ def forward_similarities(local: Rows, everyone: Rows) -> Similarities:
     tf.einsum('rd,bcd->rbc', local.anchor, everyone.candidates),
     local.anchor_mask[:, tf.newaxis, tf.newaxis]
     & everyone.candidates_mask[tf.newaxis],
-    _own(local, everyone)[:, :, tf.newaxis],
+    own_mask(local, everyone)[:, :, tf.newaxis],
   )
 
 
@@ -233,7 +267,7 @@ def backward_similarities(local: Rows, everyone: Rows) -> Similarities:
     tf.einsum('rcd,bd->rcb', local.candidates, everyone.anchor),
     local.candidates_mask[:, :, tf.newaxis]
     & everyone.anchor_mask[tf.newaxis, tf.newaxis],
-    _own(local, everyone)[:, tf.newaxis],
+    own_mask(local, everyone)[:, tf.newaxis],
   )
 
 
@@ -289,8 +323,8 @@ def count(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
   return tf.reduce_sum(tf.cast(mask, dtype))
 
 
-def _own(local, everyone):
-  """A mask of each local row's own clip: (R, B) bool."""
+def own_mask(local: Rows, everyone: Rows) -> tf.Tensor:
+  """Returns a mask of each local row's own clip: (R, B) bool."""
   return local.row[:, tf.newaxis] == everyone.row[tf.newaxis]
 
 

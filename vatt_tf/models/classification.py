@@ -128,6 +128,11 @@ class Classifier(tf_keras.Model):
     """Computes feature and logits; see the class."""
     return self.project(self.encode(features, training, rng))
 
+  @property
+  def encoded_dtypes(self) -> dict[str, tf.DType]:
+    """Dtypes of what `encode` returns, by name."""
+    return {modalities.MODALITIES[self.modality].feature: tf.float32}
+
   def encode(
     self,
     features: Mapping[str, tf.Tensor],

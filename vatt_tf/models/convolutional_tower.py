@@ -63,6 +63,8 @@ class ConvolutionalTower(tower.Tower):
       `deflate`).
     use_remat: Whether the backward pass computes each part again, which takes
       less memory and more time.
+    token_layer: Name of the part whose places are the tokens, one of those in
+      `endpoints`. None means the last.
     **kwargs: Arguments of `tf_keras.layers.Layer`.
   """
 
@@ -71,11 +73,13 @@ class ConvolutionalTower(tower.Tower):
     input_name: str,
     is_deflated: bool = False,
     use_remat: bool = False,
+    token_layer: str | None = None,
     **kwargs: Any,
   ):
     super().__init__(input_name, **kwargs)
     self.is_deflated = is_deflated
     self.use_remat = use_remat
+    self.token_layer = token_layer
     self._part_names = ()
 
   def _add_parts(self, parts):
@@ -89,6 +93,11 @@ class ConvolutionalTower(tower.Tower):
       layer = layer_class(**options, dtype=self.dtype_policy, name=name)
       setattr(self, name, layer)
       self._part_names += (name,)
+    if self.token_layer is not None and self.token_layer not in parts:
+      raise ValueError(
+        f'`token_layer` must be one of {", ".join(parts)}, or None for the '
+        f'last. Received: token_layer={self.token_layer!r}'
+      )
 
   @property
   def parts(self) -> tuple[tf_keras.layers.Layer, ...]:
@@ -124,11 +133,16 @@ class ConvolutionalTower(tower.Tower):
   ) -> tower.TowerOutput:
     """Encodes `x`; see the base class."""
     del rng
-    *_, last = self.endpoints(x, training).values()
+    endpoints = self.endpoints(x, training)
+    *_, last = endpoints.values()
     feature = space_time.mean_over_places(last)
     tokens = None
     if need_tokens:
-      tokens = tf.reshape(last, [-1, math.prod(last.shape[1:4]), self.width])
+      tokens = last
+      if self.token_layer is not None:
+        tokens = endpoints[self.token_layer]
+      num_places, width = math.prod(tokens.shape[1:4]), tokens.shape[4]
+      tokens = tf.reshape(tokens, [-1, num_places, width])
       tokens = tf.cast(tokens, feature.dtype)
     return tower.TowerOutput(feature, tokens)
 
@@ -159,8 +173,21 @@ class ConvolutionalTower(tower.Tower):
     return run(x)
 
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
-    """Returns the places of the last map."""
-    return tuple(self._shapes(input_shape)[-1][1:4])
+    """Returns the places of the map of `token_layer`."""
+    return tuple(self._token_shape(input_shape)[1:4])
+
+  @property
+  def token_width(self) -> int:
+    """Number of channels of the map of `token_layer`."""
+    return self._token_shape(None)[4]
+
+  def _token_shape(self, input_shape):
+    """The shape of the map whose places are the tokens."""
+    shapes = self._shapes(input_shape)
+    if self.token_layer is None:
+      return shapes[-1]
+    name = f'{self.modality}_{self.token_layer}'
+    return shapes[1 + self._part_names.index(name)]
 
   def flops(self, input_shape: tower.Shape, training: bool = False) -> dict:
     """Returns the FLOPs by part; see the base class."""
@@ -226,4 +253,5 @@ class ConvolutionalTower(tower.Tower):
       'input_name': self.input_name,
       'is_deflated': self.is_deflated,
       'use_remat': self.use_remat,
+      'token_layer': self.token_layer,
     }

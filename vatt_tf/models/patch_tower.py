@@ -45,12 +45,13 @@ class PatchEmbedding(tf_keras.layers.Layer):
 
   Call arguments:
     x: (B, S_1, ..., S_n, C), all but B static.
-    training: Whether dropout and DropToken apply.
+    keep: (B, K) int32: the patches that become tokens (see `sample`). None
+      means all.
+    training: Whether dropout applies.
     rng: `randomness.Rng` or None.
 
   Returns:
-    (B, 1 + K, d_model) in the compute dtype; the AGG token is the first, and
-    K is N in inference.
+    (B, 1 + K, d_model) in the compute dtype; the AGG token is the first.
 
   Example:
     >>> layer = PatchEmbedding(8, (128,), (10,))
@@ -124,20 +125,38 @@ class PatchEmbedding(tf_keras.layers.Layer):
     self.agg = transformer_tower.add_agg(self, self.d_model)
     super().build(input_shape)
 
+  def sample(
+    self,
+    x: tf.Tensor,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor | None:
+    """Draws the patches that DropToken keeps.
+
+    Args:
+      x: See the call.
+      training: Whether DropToken applies.
+      rng: See the call.
+
+    Returns:
+      (B, K) int32, see `DropToken.sample`; None if all patches are kept.
+    """
+    return self.drop_token.sample(
+      tensor_utils.shape_list(x)[0],
+      math.prod(self.tokenizer.grid(x.shape)),
+      training,
+      randomness.fold_in(rng, 'drop_token'),
+    )
+
   def call(
     self,
     x: tf.Tensor,
+    keep: tf.Tensor | None = None,
     training: bool = False,
     rng: randomness.Rng | None = None,
   ) -> tf.Tensor:
     """Turns `x` into tokens; see the class."""
     grid = self.tokenizer.grid(x.shape)
-    keep = self.drop_token.sample(
-      tensor_utils.shape_list(x)[0],
-      math.prod(grid),
-      training,
-      randomness.fold_in(rng, 'drop_token'),
-    )
     x = self.tokenizer(x, keep=keep)  # (B, K, d_model)
     if self.pre_projection is not None:
       x = self.pre_projection(x)
@@ -207,6 +226,8 @@ class PatchTower(transformer_tower.TransformerTower):
     dropout_rate: Dropout rate, in [0, 1).
     use_remat: Whether to save memory in training at the cost of time (see
       `TransformerEncoder`).
+    token_layer: Number of encoder layers whose output the tokens are. None
+      means all, with the layers after them.
     **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
@@ -262,6 +283,7 @@ class PatchTower(transformer_tower.TransformerTower):
     drop_token_rate: float = 0.5,
     dropout_rate: float = 0.1,
     use_remat: bool = False,
+    token_layer: int | None = None,
     **kwargs: Any,
   ):
     super().__init__(
@@ -272,6 +294,7 @@ class PatchTower(transformer_tower.TransformerTower):
       position_interpolation,
       dropout_rate,
       use_remat,
+      token_layer,
       **kwargs,
     )
     for name, value, valid in (
@@ -341,8 +364,17 @@ class PatchTower(transformer_tower.TransformerTower):
     need_tokens: bool = False,
   ) -> tower.TowerOutput:
     """Encodes `x`; see the base class."""
-    tokens, mask = self.embed_tokens(x, training, rng)
-    return self._encode(tokens, mask, training, rng, need_tokens)
+    tokens, keep = self._embed(x, training, rng)
+    output = self._encode(tokens, None, training, rng, need_tokens)
+    return output._replace(places=keep) if need_tokens else output
+
+  def _embed(self, x, training, rng):
+    """The input tokens of the encoder, and the places of the patches."""
+    if self.input_name == names.SPECTROGRAM:
+      x = tf.expand_dims(x, -1)  # (B, F, M, 1)
+    rng = randomness.fold_in(rng, 'embedding')
+    keep = self.embedding.sample(x, training, rng)
+    return self.embedding(x, keep=keep, training=training, rng=rng), keep
 
   def embed_tokens(
     self,
@@ -361,10 +393,7 @@ class PatchTower(transformer_tower.TransformerTower):
       (B, 1 + K, d_model) in the compute dtype, AGG first; and None, because all
       tokens exist.
     """
-    if self.input_name == names.SPECTROGRAM:
-      x = tf.expand_dims(x, -1)  # (B, F, M, 1)
-    rng = randomness.fold_in(rng, 'embedding')
-    return self.embedding(x, training=training, rng=rng), None
+    return self._embed(x, training, rng)[0], None
 
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
     """Returns the patches by axis: (t, h, w), (n,) or (frames, bins)."""
@@ -442,4 +471,5 @@ class PatchTower(transformer_tower.TransformerTower):
       'form': self.form,
       'epsilon': self.epsilon,
       'drop_token_rate': self.drop_token_rate,
+      'token_layer': self.token_layer,
     }

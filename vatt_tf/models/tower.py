@@ -24,10 +24,13 @@ class TowerOutput(NamedTuple):
     tokens: (B, N, d) float32: outputs for the places of `Tower.token_grid`; in
       training, only the tokens that DropToken keeps, in random order. None
       unless requested.
+    places: (B, N) int32: the place of each token in the grid, in row-major
+      order. None if all places have one, in this order.
   """
 
   feature: tf.Tensor | None
   tokens: tf.Tensor | None
+  places: tf.Tensor | None = None
 
 
 class ActivationBytes(NamedTuple):
@@ -134,6 +137,11 @@ class Tower(tf_keras.layers.Layer):
   ) -> TowerOutput:
     """Encodes `x`; see the class."""
     raise NotImplementedError
+
+  @property
+  def token_width(self) -> int:
+    """Width d of the tokens."""
+    return self.width
 
   def flops(self, input_shape: Shape, training: bool = False) -> dict[str, int]:
     """Returns the FLOPs of this package's forward pass on one row.

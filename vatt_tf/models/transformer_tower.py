@@ -68,6 +68,8 @@ class TransformerTower(tower.Tower):
     position_interpolation: How position tables are read at other lengths.
     dropout_rate: Dropout rate, in [0, 1).
     use_remat: Whether each layer is computed again in the backward pass.
+    token_layer: Number of encoder layers whose output the tokens are. None
+      means all, with the layers after them.
     **kwargs: Arguments of `tf_keras.layers.Layer`.
   """
 
@@ -82,6 +84,7 @@ class TransformerTower(tower.Tower):
     position_interpolation: str,
     dropout_rate: float,
     use_remat: bool,
+    token_layer: int | None = None,
     **kwargs: Any,
   ):
     super().__init__(input_name, **kwargs)
@@ -96,6 +99,13 @@ class TransformerTower(tower.Tower):
     self.position_interpolation = position_interpolation
     self.dropout_rate = dropout_rate
     self.use_remat = use_remat
+    self.token_layer = token_layer
+    num_layers = (size or encoder).num_layers
+    if token_layer is not None and not 1 <= token_layer < num_layers:
+      raise ValueError(
+        f'`token_layer` must be in [1, {num_layers - 1}], or None for the last '
+        f'layer. Received: token_layer={token_layer}'
+      )
     self._d_model = (size or encoder).d_model
     if encoder is not None:
       self.encoder = encoder
@@ -130,6 +140,11 @@ class TransformerTower(tower.Tower):
     return (self.encoder,) if self.size is None else ()
 
   @property
+  def token_width(self) -> int:
+    """Width of the tokens; inner ones are as wide as the encoder."""
+    return self.width if self.token_layer is None else self._d_model
+
+  @property
   def has_agg(self) -> bool:
     """Whether the first token is AGG, whose output is the feature."""
     return True
@@ -147,20 +162,26 @@ class TransformerTower(tower.Tower):
 
   def _encode(self, tokens, mask, training, rng, need_tokens):
     """The `TowerOutput` of embedded tokens (B, N, d)."""
+    inner_layer = self.token_layer if need_tokens else None
+    needs_all = need_tokens and inner_layer is None
     x = self.encoder(
       tokens,
       mask=mask,
-      num_outputs=1 if self.has_agg and not need_tokens else None,
+      num_outputs=1 if self.has_agg and not needs_all else None,
+      inner_layer=inner_layer,
       training=training,
       rng=randomness.fold_in(rng, 'encoder'),
     )
+    if inner_layer is not None:
+      x, inner = x
     if self.post_projection is not None:
       x = self.post_projection(x)
     x = tf.cast(x, tf.float32)
     feature = x[:, 0] if self.has_agg else None  # (B, width)
     if not need_tokens:
       return tower.TowerOutput(feature, None)
-    return tower.TowerOutput(feature, x[:, 1:] if self.has_agg else x)
+    tokens = x if inner_layer is None else tf.cast(inner, tf.float32)
+    return tower.TowerOutput(feature, tokens[:, 1:] if self.has_agg else tokens)
 
   def _num_patches(self, input_shape, training=False):
     """The number of patches (words) that become tokens."""

@@ -1,18 +1,64 @@
 """VATT: towers for video, audio and text, and their common spaces."""
 
 from collections.abc import Callable, Mapping, Sequence
+import math
 from typing import Any
 
 import gin
 import tensorflow as tf
 import tf_keras
 
+from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
-from vatt_tf.core import randomness
+from vatt_tf.core import randomness, tensor_utils
 from vatt_tf.layers import projection_head
 from vatt_tf.models import similarity_scale, tower
 
 _DEFAULT_PAIRS = (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
+
+
+def compare_places(places: tf.Tensor, audio_va: tf.Tensor) -> tf.Tensor:
+  """Returns the cosines of the places of a video and a sound.
+
+  Args:
+    places: (B, t, h, w, D) float: embeddings of places, not normalised.
+    audio_va: (B, D) float: embeddings of sounds, not normalised.
+
+  Returns:
+    (B, t, h, w) float32 in [-1, 1].
+  """
+  return tf.einsum(
+    'bthwd,bd->bthw',
+    tf.math.l2_normalize(places, -1),
+    tf.math.l2_normalize(audio_va, -1),
+  )
+
+
+def _on_grid(tokens, places, grid):
+  """Tokens at their places of a grid, with zeros between them, and a mask.
+
+  Args:
+    tokens: (B, N, d).
+    places: (B, N) int32 or None, as in `tower.TowerOutput`.
+    grid: (t, h, w).
+
+  Returns:
+    (B, t, h, w, d) and (B, t, h, w) bool.
+  """
+  num_rows, count, width = tensor_utils.shape_list(tokens)
+  if places is None:
+    mask = tf.ones([num_rows, *grid], tf.bool)
+  else:
+    num_places = math.prod(grid)
+    rows = tf.range(num_rows)[:, tf.newaxis] * num_places
+    index = tf.reshape(rows + places, [-1, 1])
+    shape = [num_rows * num_places]
+    mask = tf.scatter_nd(index, tf.ones([num_rows * count], tf.int32), shape)
+    mask = tf.reshape(tf.cast(mask, tf.bool), [num_rows, *grid])
+    tokens = tf.scatter_nd(
+      index, tf.reshape(tokens, [-1, width]), [*shape, width]
+    )
+  return tf.reshape(tokens, [num_rows, *grid, width]), mask
 
 
 @gin.register
@@ -31,6 +77,9 @@ class VATT(tf_keras.Model):
     pairs: Pairs of modalities that the head compares, of
       `core.modalities.PAIRS`.
     similarity: Learned scalars of the loss, or None.
+    use_token_head: Whether a linear map, without a bias, takes the tokens of
+      the video tower to the video-audio space, for a local term of the loss
+      (`losses.local`) and for `similarity_map`.
     **kwargs: Arguments of `tf_keras.Model`.
 
   Call arguments:
@@ -43,7 +92,9 @@ class VATT(tf_keras.Model):
 
   Returns:
     Dictionary of float32 tensors: the outputs of `feature_names` that the model
-    has, and with `similarity` the scalars of `SimilarityScale`.
+    has, and with `similarity` the scalars of `SimilarityScale`. With
+    `use_token_head`, training also gives `video_token_va` and
+    `video_token_mask`.
 
   Raises:
     ValueError: A pair needs a tower that is not given; an input is missing or
@@ -64,6 +115,7 @@ class VATT(tf_keras.Model):
     | None = projection_head.ProjectionHead,
     pairs: Sequence[str] = _DEFAULT_PAIRS,
     similarity: similarity_scale.SimilarityScale | None = None,
+    use_token_head: bool = False,
     **kwargs: Any,
   ):
     kwargs.setdefault('name', 'vatt')
@@ -93,6 +145,19 @@ class VATT(tf_keras.Model):
       head = head(pairs=self.pairs, name='head')
     self.head = head
     self.similarity_scale = similarity
+    self.video_token_head = None
+    if use_token_head:
+      if head is None or modality_table.VIDEO_AUDIO not in self.pairs:
+        raise ValueError(
+          '`use_token_head` needs a head that compares video and audio. '
+          f'Received: head={head}, pairs={self.pairs}'
+        )
+      self.video_token_head = tf_keras.layers.Dense(
+        self.head.d_va,
+        use_bias=False,
+        dtype=self.head.dtype_policy,
+        name='video_token_head',
+      )
 
   @property
   def towers(self) -> dict[str, tower.Tower]:
@@ -128,6 +193,9 @@ class VATT(tf_keras.Model):
       }
       tower.build_scoped(self.head, features)
       tower.build_scoped(self.similarity_scale, None)
+      if self.video_token_head is not None:
+        width = self.video_tower.token_width
+        tower.build_scoped(self.video_token_head, [None, width])
     self.built = True
 
   def call(
@@ -155,7 +223,9 @@ class VATT(tf_keras.Model):
 
     Returns:
       Dictionary of float32 tensors: the feature (B, d) of each modality, such
-      as `video_feature`; for text (B, C, d). No row depends on another.
+      as `video_feature`; for text (B, C, d). With `use_token_head`, training
+      also gives `video_tokens`, (B, t, h, w, d) with zeros where DropToken
+      drops them, and `video_token_mask`. No row depends on another.
 
     Raises:
       ValueError: An input is missing or does not fit; the message names it.
@@ -170,15 +240,42 @@ class VATT(tf_keras.Model):
           f'`embed({modality!r}, …)`. Received: keys {sorted(features)}'
         )
       x = features[name]
-      pooled.update(self._run_tower(modality, x, training, rng))
+      needs_tokens = (
+        training
+        and modality == modality_table.VIDEO
+        and self.video_token_head is not None
+      )
+      pooled.update(self._run_tower(modality, x, training, rng, needs_tokens))
     return pooled
 
-  def _run_tower(self, modality, x, training, rng):
-    """The pooled feature of one modality, under its key."""
-    output = self.towers[modality](
-      x, training=training, rng=randomness.fold_in(rng, modality)
+  @property
+  def encoded_dtypes(self) -> dict[str, tf.DType]:
+    """Dtypes of what `encode` returns in training, by name."""
+    dtypes = {
+      modality_table.MODALITIES[modality].feature: tf.float32
+      for modality in self.modalities
+    }
+    if self.video_token_head is not None:
+      dtypes[names.VIDEO_TOKENS] = tf.float32
+      dtypes[names.VIDEO_TOKEN_MASK] = tf.bool
+    return dtypes
+
+  def _run_tower(self, modality, x, training, rng, need_tokens=False):
+    """The pooled feature of one modality, under its key, and its tokens."""
+    modality_tower = self.towers[modality]
+    output = modality_tower(
+      x,
+      training=training,
+      rng=randomness.fold_in(rng, modality),
+      need_tokens=need_tokens,
     )
-    return {modality_table.MODALITIES[modality].feature: output.feature}
+    result = {modality_table.MODALITIES[modality].feature: output.feature}
+    if need_tokens:
+      grid = modality_tower.token_grid(tuple(x.shape[1:]))
+      result[names.VIDEO_TOKENS], result[names.VIDEO_TOKEN_MASK] = _on_grid(
+        output.tokens, output.places, grid
+      )
+    return result
 
   def project(
     self,
@@ -209,9 +306,56 @@ class VATT(tf_keras.Model):
 
   def _add_embeddings(self, pooled, masks, training):
     """The pooled features, and the embeddings of the head."""
-    if self.head is None:
-      return dict(pooled)
-    return {**pooled, **self.head(pooled, masks=masks, training=training)}
+    outputs = dict(pooled)
+    if self.head is not None:
+      outputs.update(self.head(pooled, masks=masks, training=training))
+    if names.VIDEO_TOKENS in outputs:
+      outputs[names.VIDEO_TOKEN_VA] = self._map_tokens(
+        outputs.pop(names.VIDEO_TOKENS)
+      )
+    return outputs
+
+  def _map_tokens(self, tokens):
+    """Tokens (..., d) in the video-audio space, (..., D_va) float32."""
+    return tf.cast(self.video_token_head(tokens), tf.float32)
+
+  def similarity_map(self, video: tf.Tensor, audio_va: tf.Tensor) -> tf.Tensor:
+    """Compares each place of a video with a sound: where does it sound?
+
+    Args:
+      video: (B, T, H, W, 3) float32 in [-1, 1].
+      audio_va: (B, D_va) float: embeddings of the sounds, not normalised.
+
+    Returns:
+      (B, t, h, w) float32, cosines in [-1, 1]: a value for each place of the
+      video tower's `token_grid`.
+
+    Raises:
+      ValueError: The model has no `use_token_head`.
+    """
+    return compare_places(self.embed_places(video), audio_va)
+
+  def embed_places(self, video: tf.Tensor) -> tf.Tensor:
+    """Computes the embedding of each place of a video.
+
+    Args:
+      video: (B, T, H, W, 3) float32 in [-1, 1].
+
+    Returns:
+      (B, t, h, w, D_va) float32, not normalised.
+
+    Raises:
+      ValueError: The model has no `use_token_head`.
+    """
+    if self.video_token_head is None:
+      raise ValueError(
+        'The model has no map of places: train it with the local term, '
+        'LOCAL_WEIGHT = 1.0.'
+      )
+    pooled = self._run_tower(
+      modality_table.VIDEO, video, False, None, need_tokens=True
+    )
+    return self._map_tokens(pooled[names.VIDEO_TOKENS])
 
   def embed(
     self,
@@ -265,6 +409,7 @@ class VATT(tf_keras.Model):
       'name': self.name,
       'towers': {name: serialize(x) for name, x in self.towers.items()},
       'pairs': self.pairs,
+      'use_token_head': self.video_token_head is not None,
       **{
         name: None if part is None else serialize(part)
         for name, part in parts.items()

@@ -103,10 +103,13 @@ def gradients(
 
   pooled = _encode_all(encode, model, num)
   with tf.GradientTape() as tape:
-    tape.watch(pooled)
+    tape.watch([x for x in pooled.values() if x.dtype.is_floating])
     outputs = model.project(pooled, features, training=True)
     loss, metrics = loss_fn(outputs)
-  totals, d_pooled = tape.gradient(loss, [variables, pooled])
+  totals, d_pooled = tape.gradient(
+    loss,
+    [variables, {n: x for n, x in pooled.items() if x.dtype.is_floating}],
+  )
   d_pooled = {
     name: tf.reshape(d, [num, micro_batch_size, *d.shape[1:]])
     for name, d in d_pooled.items()
@@ -150,9 +153,7 @@ def _encode_all(encode, model, num):
     encode,
     tf.range(num),
     parallel_iterations=1,
-    fn_output_signature={
-      f'{modality}_feature': tf.float32 for modality in model.modalities
-    },
+    fn_output_signature=model.encoded_dtypes,
   )  # (micro-batches, rows, ...)
   return {
     name: tf.reshape(x, [-1, *tensor_utils.shape_list(x)[2:]])

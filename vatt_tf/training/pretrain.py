@@ -1,7 +1,8 @@
 """Pre-training: the loss terms between video, audio and text.
 
 The loss is the weighted sum of NCE between video and audio and MIL-NCE between
-video and text (paper section 3.4), or of the sigmoid loss for each pair.
+video and text (paper section 3.4), or of the sigmoid loss for each pair; and of
+NCE between the places of a video and its sound (`losses.local`).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import collectives, modalities
-from vatt_tf.losses import contrastive, sigmoid
+from vatt_tf.core import feature_names as names
+from vatt_tf.losses import contrastive, local, sigmoid
 from vatt_tf.models import similarity_scale
 
 OBJECTIVES = ('nce', 'sigmoid')
@@ -26,12 +28,17 @@ class PretrainTask:
 
   Args:
     model: `vatt.VATT`, or another function that takes `pairs`, a tuple of
-      names, and `similarity`, a `SimilarityScale` or None, and returns the
-      model.
+      names, `similarity`, a `SimilarityScale` or None, and `use_token_head`,
+      and returns the model.
     video_audio_weight: Weight of the video-audio term; 0 drops it.
     video_text_weight: Weight of the video-text term (the paper's λ).
     audio_text_weight: Weight of the audio-text term, which compares in the
       video-text space.
+    local_weight: Weight of the term between the places of the video and the
+      sound; 0 drops it. It needs the video-audio term and the objective `nce`,
+      and shares their temperature, denominator and chunks.
+    local_pool: How the places of a time step become a similarity, `max` or
+      `log_sum_exp` (see `losses.local`).
     objective: `nce` for NCE and MIL-NCE; or `sigmoid` for the sigmoid loss of
       all pairs (see `losses.sigmoid`), which learns temperature and bias.
     temperature: Temperature τ of the paper's equations 4 and 5; with
@@ -43,11 +50,16 @@ class PretrainTask:
     chunk_size: Rows of the similarity matrix to compute at a time.
 
   Raises:
-    ValueError: A weight is negative, all weights are 0, or the objective is
-      unknown.
+    ValueError: A weight is negative, all weights are 0, the objective or the
+      pool is unknown, or the local term lacks what it needs.
   """
 
-  progress_metrics = ('video_audio_loss', 'video_text_loss', 'audio_text_loss')
+  progress_metrics = (
+    'video_audio_loss',
+    'video_text_loss',
+    'audio_text_loss',
+    'local_loss',
+  )
 
   def __init__(
     self,
@@ -55,6 +67,8 @@ class PretrainTask:
     video_audio_weight: float = 1.0,
     video_text_weight: float = 1.0,
     audio_text_weight: float = 0.0,
+    local_weight: float = 0.0,
+    local_pool: str = 'max',
     objective: str = 'nce',
     temperature: float = 0.07,
     learned_temperature: bool = False,
@@ -76,8 +90,22 @@ class PretrainTask:
         f'`objective` must be one of {", ".join(OBJECTIVES)}. '
         f'Received: objective={objective!r}'
       )
+    if local_weight < 0 or local_pool not in local.POOLS:
+      raise ValueError(
+        '`local_weight` must be at least 0, and `local_pool` one of '
+        f'{", ".join(local.POOLS)}. Received: local_weight={local_weight}, '
+        f'local_pool={local_pool!r}'
+      )
+    if local_weight and not (video_audio_weight and objective == 'nce'):
+      raise ValueError(
+        'The local term needs the video-audio term and the objective `nce`. '
+        f'Received: local_weight={local_weight}, '
+        f'video_audio_weight={video_audio_weight}, objective={objective!r}'
+      )
     self._model = model
     self._weights = {pair: x for pair, x in weights.items() if x}
+    self._local_weight = local_weight
+    self._local_pool = local_pool
     self._objective = objective
     self._temperature = temperature
     self._learned_temperature = learned_temperature
@@ -102,7 +130,11 @@ class PretrainTask:
       similarity = similarity_scale.SimilarityScale(
         pairs, kind, self._temperature, name='similarity_scale'
       )
-    model = self._model(pairs=pairs, similarity=similarity)
+    model = self._model(
+      pairs=pairs,
+      similarity=similarity,
+      use_token_head=self._local_weight > 0,
+    )
     model.build()
     return model
 
@@ -146,7 +178,37 @@ class PretrainTask:
       replicas = collectives.num_replicas()
       for scalar_name, scalar in scalars.items():
         metrics[f'{scalar_name}/{name}'] = scalar / replicas
+    if self._local_weight:
+      loss, of_local = self._local_term(features, outputs)
+      total += self._local_weight * loss
+      metrics.update(of_local)
     return total, metrics
+
+  def _local_term(self, features, outputs):
+    """This replica's share of the local term, and its metrics."""
+    scalars = similarity_scale.scalars_of(modalities.VIDEO_AUDIO, outputs)
+    terms = local.local_contrastive_loss(
+      outputs[names.VIDEO_TOKEN_VA],
+      outputs[names.AUDIO_VA],
+      outputs[names.VIDEO_TOKEN_MASK],
+      features[names.VIDEO_MASK],
+      features[names.AUDIO_MASK],
+      self._temperature_of(scalars),
+      self._denominator,
+      self._local_pool,
+      self._chunk_size,
+    )
+    return terms.loss, {
+      'local_loss': terms.loss,
+      'accuracy/places_to_audio': terms.forward_accuracy,
+      'accuracy/audio_to_places': terms.backward_accuracy,
+    }
+
+  def _temperature_of(self, scalars):
+    """The temperature of a pair, fixed or learned."""
+    if scalars:
+      return 1.0 / scalars['inverse_temperature']
+    return self._temperature
 
   def _term(self, first, second, first_mask, second_mask, scalars):
     """This replica's loss, number of pairs, and accuracies both ways."""
@@ -159,15 +221,12 @@ class PretrainTask:
         chunk_size=self._chunk_size,
         **scalars,
       )
-    temperature = self._temperature
-    if scalars:
-      temperature = 1.0 / scalars['inverse_temperature']
     return contrastive.contrastive_loss(
       first,
       second,
       first_mask,
       second_mask,
-      temperature,
+      self._temperature_of(scalars),
       self._denominator,
       self._chunk_size,
     )
