@@ -10,6 +10,7 @@ drawn from a seed, whatever the number of workers.
 writes
 
     train.csv, validation.csv   manifests: video_path,start,end,label,caption
+    train_boxes.csv, ...        where the shapes are in each frame
     train/00000.mp4, ...        H.264 and AAC
     train/00001.vtt, ...        captions with times, for the clips whose
                                 caption the manifest leaves empty
@@ -18,7 +19,9 @@ There are 288 combinations of 6 shapes, 8 colours and 6 motions. Every
 validation clip shows a different one, so that a search has one right answer;
 the training clips go through all of them in turn. The splits differ in texture,
 place, pace and phrasing, and share no caption. Some training clips lack sound,
-and some lack captions.
+and some lack captions. With `--distractor_share=0.5` half of them also show a
+second shape, which is silent, and the validation clips are pairs of the same
+picture with two shapes, each of which sounds in turn.
 
 It needs PyAV, NumPy and tqdm alone.
 """

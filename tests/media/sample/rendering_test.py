@@ -100,8 +100,8 @@ class PlanTest(parameterized.TestCase):
       == (first.shape, first.colour, first.motion)
     )
     difference = np.abs(
-      pictures.render_frames(first, options).astype(int)
-      - pictures.render_frames(other, options)
+      pictures.render(first, options)[0].astype(int)
+      - pictures.render(other, options)[0]
     )
     self.assertGreater(difference.mean(), 2)
 
@@ -138,7 +138,7 @@ class RenderTest(parameterized.TestCase):
   @parameterized.parameters(*words.COLOURS)
   def test_the_colour_is_shown(self, colour):
     clip = self._find(colour=colour, motion='orbit', shape='square')
-    frames = pictures.render_frames(clip, self.options).astype(int)
+    frames = pictures.render(clip, self.options)[0].astype(int)
     self.assertEqual(frames.shape, (32, 64, 64, 3))
     wanted = np.array(words.COLOURS[colour][0])
     near = np.abs(frames - wanted).max(-1) < 30
@@ -177,7 +177,7 @@ class RenderTest(parameterized.TestCase):
 
   def test_sound_follows_the_size(self):
     clip = self._find(motion='blink', shape='circle', has_audio=True)
-    frames = pictures.render_frames(clip, self.options)
+    frames = pictures.render(clip, self.options)[0]
     sound = sounds.render_audio(clip, self.options)
     # How colourful each frame is, and how loud the sound is meanwhile.
     shown = (frames.max(-1).astype(int) - frames.min(-1)).mean((1, 2))

@@ -1,5 +1,6 @@
 """Pictures of the sample media."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -96,36 +97,143 @@ def path(motion: str, phase: float) -> tuple[float, float, float]:
   return 0.0, 0.0, 1.3 if (2 * phase) % 1 < 0.5 else 0.0
 
 
-def render_frames(clip: plan.Clip, options: plan.Options) -> np.ndarray:
-  """Returns the frames of a clip, (T, H, W, 3) uint8."""
-  rng = plan.make_generator(options, clip.split, 1, clip.index)
-  period, start = plan.draw_pace(clip, options)
-  size = options.frame_size
-  background = _texture(rng, size)
+@dataclasses.dataclass(frozen=True)
+class Box:
+  """Where a shape is in a frame.
+
+  Attributes:
+    left: Left edge, in shares of the frame, from 0 to 1.
+    top: Top edge.
+    right: Right edge.
+    bottom: Bottom edge.
+    label: Key of `words.SHAPES`.
+    is_sounding: Whether it is the shape that sounds.
+  """
+
+  left: float
+  top: float
+  right: float
+  bottom: float
+  label: str
+  is_sounding: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+  """How a shape is drawn: its size, place, tilt and colour."""
+
+  clip: plan.Clip
+  radius: float
+  centre: np.ndarray
+  tilt: float
+  colour: np.ndarray
+  is_of_pair: bool
+
+  def at(self, phase):
+    """Returns the centre (x, y) and the size at a phase of the motion."""
+    x, y, scale = path(self.clip.motion, phase)
+    radius = self.radius
+    if self.is_of_pair:
+      # So small that the shapes stay apart.
+      x, y, radius = 0.3 * x, 0.5 * y, 0.8 * radius
+      if self.clip.motion == 'pulse':
+        scale = 1 + 0.4 * (scale - 1.15) / 0.6
+    return self.centre + (x, y), radius * scale
+
+
+def _draw_look(clip, rng, centre=None):
+  """Draws the look of a shape; `centre` is given in a picture with two."""
   radius = rng.uniform(0.18, 0.22)
-  centre = 0.5 + rng.uniform(-0.05, 0.05, 2)
+  is_of_pair = centre is not None
+  if not is_of_pair:
+    centre = 0.5 + rng.uniform(-0.05, 0.05, 2)
   tilt = rng.uniform(-0.2, 0.2)
   colour = np.array(words.COLOURS[clip.colour][0], np.float32)
   colour = np.clip(colour * rng.uniform(0.92, 1.0), 0, 255)
+  return _Look(clip, radius, centre, tilt, colour, is_of_pair)
+
+
+def _draw_looks(clip, rng):
+  """Draws the looks of all shapes of a clip."""
+  if clip.distractor is None:
+    return [_draw_look(clip, rng)]
+  # Both clips of a pair draw the same.
+  shapes = sorted((clip, clip.distractor), key=lambda shape: shape.index)
+  centre = 0.5 + rng.uniform(-0.05, 0.05, 2)
+  side = rng.choice([-0.25, 0.25])
+  return [
+    _draw_look(shape, rng, centre + (sign * side, 0))
+    for shape, sign in zip(shapes, (1, -1), strict=True)
+  ]
+
+
+def _cover(look, phase, grid):
+  """Returns how much of each pixel a shape covers, (H, W), or None."""
+  (x, y), reach = look.at(phase)
+  if reach <= 0:
+    return None
+  right = (grid[np.newaxis, :] - x) / reach
+  down = (grid[:, np.newaxis] - y) / reach
+  distance = _distance(
+    look.clip.shape,
+    right * np.cos(look.tilt) + down * np.sin(look.tilt),
+    down * np.cos(look.tilt) - right * np.sin(look.tilt),
+  )
+  # An edge about one pixel wide.
+  return np.clip(0.5 - distance * reach * len(grid), 0, 1)
+
+
+def _box(look, cover, is_sounding):
+  """Returns the box of the pixels that a shape mostly covers, or None."""
+  is_inside = cover > 0.5
+  rows, columns = (np.flatnonzero(is_inside.any(axis)) for axis in (1, 0))
+  if not len(rows):
+    return None
+  size = len(cover)
+  return Box(
+    float(columns[0] / size),
+    float(rows[0] / size),
+    float((columns[-1] + 1) / size),
+    float((rows[-1] + 1) / size),
+    look.clip.shape,
+    is_sounding,
+  )
+
+
+def render(
+  clip: plan.Clip, options: plan.Options
+) -> tuple[np.ndarray, list[list[Box]]]:
+  """Renders the frames of a clip.
+
+  Args:
+    clip: Content of the clip.
+    options: Options of the set.
+
+  Returns:
+    (frames, boxes): (T, H, W, 3) uint8, and for each frame the boxes of the
+    shapes that can be seen.
+  """
+  key = clip.index
+  if clip.distractor is not None:
+    key = min(key, clip.distractor.index)
+  rng = plan.make_generator(options, clip.split, 1, key)
+  size = options.frame_size
+  background = _texture(rng, size)
+  looks = _draw_looks(clip, rng)
+  paces = [plan.draw_pace(look.clip, options) for look in looks]
   grid = (np.arange(size, dtype=np.float32) + 0.5) / size
-  frames = []
+  frames, boxes = [], []
   # The last frame may begin before the end of the clip and last beyond it.
   count = math.ceil(options.duration * options.frame_rate - 1e-6)
   for number in range(count):
-    phase = start + number / options.frame_rate / period
-    x, y, scale = path(clip.motion, phase)
-    frame = background
-    if scale > 0:
-      reach = radius * scale
-      right = (grid[np.newaxis, :] - centre[0] - x) / reach
-      down = (grid[:, np.newaxis] - centre[1] - y) / reach
-      distance = _distance(
-        clip.shape,
-        right * np.cos(tilt) + down * np.sin(tilt),
-        down * np.cos(tilt) - right * np.sin(tilt),
-      )
-      # An edge about one pixel wide.
-      cover = np.clip(0.5 - distance * reach * size, 0, 1)[..., np.newaxis]
-      frame = background + cover * (colour - background)
+    frame, of_frame = background, []
+    for look, (period, start) in zip(looks, paces, strict=True):
+      phase = start + number / options.frame_rate / period
+      cover = _cover(look, phase, grid)
+      if cover is None:
+        continue
+      frame = frame + cover[..., np.newaxis] * (look.colour - frame)
+      of_frame.append(_box(look, cover, look.clip.index == clip.index))
     frames.append(frame.round().clip(0, 255).astype(np.uint8))
-  return np.stack(frames)
+    boxes.append([box for box in of_frame if box is not None])
+  return np.stack(frames), boxes

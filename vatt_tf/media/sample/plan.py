@@ -11,6 +11,7 @@ SPLITS = ('train', 'validation')
 
 CAPTION_FORMS = ('csv', 'vtt')
 LABELS = ('shape', 'colour', 'motion')
+DISTRACTOR_COLOURS = ('other', 'same')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Clip:
     caption_form: Place of the captions, `'csv'` or `'vtt'`; None without
       captions.
     captions: Captions `(start, end, text)`, with times in seconds.
+    distractor: What a second, silent shape shows, or None.
   """
 
   split: str
@@ -37,6 +39,7 @@ class Clip:
   has_audio: bool
   caption_form: str | None
   captions: tuple[tuple[float, float, str], ...]
+  distractor: 'Clip | None' = None
 
   @property
   def video_path(self) -> str:
@@ -60,6 +63,11 @@ class Options:
     silent_share: Share of the training clips without sound.
     uncaptioned_share: Share of the training clips without captions.
     label: Attribute that is the label of a clip: shape, colour or motion.
+    distractor_share: Share of the training clips that also show a second,
+      silent shape of another shape and motion. With any, the validation clips
+      are pairs of one picture with both shapes, each of which sounds in turn.
+    distractor_colour: Colour of the silent shape, `other` than that of the
+      shape that sounds or the `same`.
   """
 
   num_train: int = 576
@@ -72,6 +80,8 @@ class Options:
   silent_share: float = 0.05
   uncaptioned_share: float = 0.05
   label: str = 'shape'
+  distractor_share: float = 0.0
+  distractor_colour: str = 'other'
 
   def __post_init__(self):
     combinations = len(words.SHAPES) * len(words.COLOURS) * len(words.MOTIONS)
@@ -107,7 +117,17 @@ class Options:
         f'`audio_rate` must be one of {rates}. '
         f'Received: audio_rate={self.audio_rate}'
       )
-    for name in ('silent_share', 'uncaptioned_share'):
+    if self.distractor_colour not in DISTRACTOR_COLOURS:
+      raise ValueError(
+        f'`distractor_colour` must be one of {DISTRACTOR_COLOURS}. '
+        f'Received: distractor_colour={self.distractor_colour!r}'
+      )
+    if self.distractor_share and self.num_validation % 2:
+      raise ValueError(
+        '`num_validation` must be even with distractors, because validation '
+        f'clips are pairs. Received: num_validation={self.num_validation}'
+      )
+    for name in ('silent_share', 'uncaptioned_share', 'distractor_share'):
       value = getattr(self, name)
       if not 0 <= value <= 1:
         raise ValueError(
@@ -163,6 +183,66 @@ def write_caption(
   return text
 
 
+def _may_share(first, second, options):
+  """Whether two combinations may be in one picture."""
+  (shape, colour, motion), (other_shape, other_colour, other_motion) = (
+    first,
+    second,
+  )
+  has_same_colour = options.distractor_colour == 'same'
+  return (
+    shape != other_shape
+    and motion != other_motion
+    and (colour == other_colour) == has_same_colour
+  )
+
+
+def _pair(combinations, count, options, rng):
+  """Draws `count` different combinations, neighbours of which may share."""
+  while True:
+    left = [combinations[i] for i in rng.permutation(len(combinations))]
+    chosen = []
+    while len(chosen) < count:
+      first = left.pop()
+      partner = next((x for x in left if _may_share(first, x, options)), None)
+      if partner is None:  # the last ones do not fit: draw again
+        break
+      left.remove(partner)
+      chosen += [first, partner]
+    else:
+      return chosen
+
+
+def _add_distractors(clips, options, rng):
+  """Returns the clips of a split with their silent shapes."""
+  if clips and clips[0].split == 'validation':
+    return [
+      dataclasses.replace(clip, distractor=clips[i ^ 1])
+      for i, clip in enumerate(clips)
+    ]
+  combinations = list(
+    itertools.product(words.SHAPES, words.COLOURS, words.MOTIONS)
+  )
+  has_distractor = _spread(len(clips), options.distractor_share, rng)
+  result = []
+  for clip, has_one in zip(clips, has_distractor, strict=True):
+    if has_one:
+      own = (clip.shape, clip.colour, clip.motion)
+      fitting = [x for x in combinations if _may_share(own, x, options)]
+      shape, colour, motion = fitting[rng.integers(len(fitting))]
+      # Its pace is drawn for a number that no clip of the split has.
+      silent = dataclasses.replace(
+        clip,
+        index=options.num_train + clip.index,
+        shape=shape,
+        colour=colour,
+        motion=motion,
+      )
+      clip = dataclasses.replace(clip, distractor=silent)
+    result.append(clip)
+  return result
+
+
 def plan_clips(options: Options) -> list[Clip]:
   """Returns every clip of the set, training clips first.
 
@@ -177,14 +257,17 @@ def plan_clips(options: Options) -> list[Clip]:
     ('validation', options.num_validation),
   ):
     rng = make_generator(options, split, 0)
-    order = rng.permutation(len(combinations))
+    order = [combinations[i] for i in rng.permutation(len(combinations))]
+    if options.distractor_share and split == 'validation':
+      order = _pair(combinations, count, options, rng)
+    of_split = []
     silent = np.zeros(count, bool)
     uncaptioned = np.zeros(count, bool)
     if split == 'train':
       silent = _spread(count, options.silent_share, rng)
       uncaptioned = _spread(count, options.uncaptioned_share, rng)
     for index in range(count):
-      shape, colour, motion = combinations[order[index % len(order)]]
+      shape, colour, motion = order[index % len(order)]
       form = None if uncaptioned[index] else CAPTION_FORMS[index % 2]
       # A sidecar file of the training split has five captions, each in its own
       # words; every other captioned clip has one.
@@ -194,7 +277,7 @@ def plan_clips(options: Options) -> list[Clip]:
         (start, end, write_caption(split, shape, colour, motion, rng))
         for start, end in zip(times[:-1], times[1:], strict=True)
       )
-      clips.append(
+      of_split.append(
         Clip(
           split=split,
           index=index,
@@ -206,6 +289,11 @@ def plan_clips(options: Options) -> list[Clip]:
           captions=captions if form else (),
         )
       )
+    if options.distractor_share:
+      of_split = _add_distractors(
+        of_split, options, make_generator(options, split, 4)
+      )
+    clips += of_split
   return clips
 
 

@@ -74,44 +74,82 @@ def _write_text(path, text):
 
 def write_clip(
   clip: plan.Clip, output_dir: pathlib.Path, options: plan.Options
-) -> None:
+) -> list[list[pictures.Box]]:
   """Renders one clip and writes its files.
 
   Args:
     clip: Content of the clip.
     output_dir: Folder of the set.
     options: Options of the set.
+
+  Returns:
+    The boxes of each frame.
   """
   path = output_dir / clip.video_path
   audio = sounds.render_audio(clip, options) if clip.has_audio else None
-  _write_mp4(path, pictures.render_frames(clip, options), audio, options)
+  frames, boxes = pictures.render(clip, options)
+  _write_mp4(path, frames, audio, options)
   if clip.caption_form == 'vtt':
     cues = [
       f'{_vtt_time(start)} --> {_vtt_time(end)}\n{text}\n'
       for start, end, text in clip.captions
     ]
     _write_text(path.with_suffix('.vtt'), '\n'.join(['WEBVTT\n', *cues]))
+  return boxes
 
 
-def _write_manifest(path, clips, options):
+def _write_table(path, rows):
+  """Writes a csv file, whose first row is the header."""
   temporary = path.with_suffix('.tmp')
   with open(temporary, 'w', encoding='utf-8', newline='') as file:
-    writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(['video_path', 'start', 'end', 'label', 'caption'])
-    for clip in clips:
-      caption = clip.captions[0][2] if clip.caption_form == 'csv' else ''
-      label = getattr(clip, options.label)
-      writer.writerow([clip.video_path, 0, options.duration, label, caption])
+    csv.writer(file, lineterminator='\n').writerows(rows)
   os.replace(temporary, path)
 
 
+def _write_manifest(path, clips, options):
+  rows = [['video_path', 'start', 'end', 'label', 'caption']]
+  for clip in clips:
+    caption = clip.captions[0][2] if clip.caption_form == 'csv' else ''
+    label = getattr(clip, options.label)
+    rows.append([clip.video_path, 0, options.duration, label, caption])
+  _write_table(path, rows)
+
+
+def _write_boxes(path, clips, boxes):
+  """Writes the boxes of clips, a row for each shape in each frame.
+
+  Args:
+    path: Path of the csv file.
+    clips: Clips of a split.
+    boxes: Rows `(frame, xmin, ymin, xmax, ymax, label, is_sounding)` by the
+      path of the clip.
+  """
+  header = 'video_path frame xmin ymin xmax ymax label is_sounding'
+  rows = [header.split()]
+  for clip in clips:
+    rows += [[clip.video_path, *row] for row in boxes[clip.video_path]]
+  _write_table(path, rows)
+
+
 def _run_worker(job):
-  """Renders the clips of one worker, and prints each path when it is done."""
+  """Renders the clips of a worker; prints their paths and boxes as JSON."""
   options = plan.Options(**job['options'])
   clips = plan.plan_clips(options)[job['worker'] :: job['num_workers']]
   for clip in clips:
-    write_clip(clip, pathlib.Path(job['output_dir']), options)
-    print(clip.video_path, flush=True)
+    boxes = write_clip(clip, pathlib.Path(job['output_dir']), options)
+    rows = [
+      [
+        number,
+        *(
+          round(edge, 5) for edge in (box.left, box.top, box.right, box.bottom)
+        ),
+        box.label,
+        int(box.is_sounding),
+      ]
+      for number, of_frame in enumerate(boxes)
+      for box in of_frame
+    ]
+    print(json.dumps([clip.video_path, rows]), flush=True)
 
 
 def _run_workers(jobs, progress):
@@ -119,7 +157,11 @@ def _run_workers(jobs, progress):
 
   They are plain child processes, so that a caller that has loaded TensorFlow
   need not fork.
+
+  Returns:
+    Rows of boxes by the path of the clip.
   """
+  boxes = {}
   processes = [
     subprocess.Popen(
       [sys.executable, '-m', __spec__.name, json.dumps(job)],
@@ -131,7 +173,9 @@ def _run_workers(jobs, progress):
   ]
 
   def follow(process):
-    for _ in process.stdout:
+    for line in process.stdout:
+      path, rows = json.loads(line)
+      boxes[path] = rows
       progress.update()
 
   threads = [threading.Thread(target=follow, args=[p]) for p in processes]
@@ -151,6 +195,7 @@ def _run_workers(jobs, progress):
       if process.poll() is None:
         process.terminate()
         process.wait()
+  return boxes
 
 
 def write_sample_media(
@@ -158,7 +203,7 @@ def write_sample_media(
   num_workers: int | None = None,
   **options: int | float | str,
 ) -> list[plan.Clip]:
-  """Renders the set and writes its media, captions and manifests.
+  """Renders the set and writes its media, captions, boxes and manifests.
 
   Args:
     output_dir: Folder of the set; created if it is missing. Files of an earlier
@@ -192,10 +237,11 @@ def write_sample_media(
     for worker in range(num_workers)
   ]
   with progress_bar.make(total=len(clips), unit='clip') as bar:
-    _run_workers(jobs, bar)
+    boxes = _run_workers(jobs, bar)
   # The manifests come last: an existing one names whole files only.
   for split in plan.SPLITS:
     rows = [clip for clip in clips if clip.split == split]
+    _write_boxes(output_dir / f'{split}_boxes.csv', rows, boxes)
     _write_manifest(output_dir / f'{split}.csv', rows, settings)
   return clips
 
