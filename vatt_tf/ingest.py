@@ -130,6 +130,13 @@ flags.DEFINE_float(
   0.0,
   'Captions this close to a clip are kept too.',
 )
+command_line.define_path(
+  'boxes',
+  '',
+  'A csv file with boxes in the frames: video_path, frame or time, x, y, '
+  'width, height in pixels or xmin, ymin, xmax, ymax as shares of the frame, '
+  'and if known label, is_sounding (see docs/localization.md).',
+)
 flags.DEFINE_float(
   'clip_seconds',
   None,
@@ -190,9 +197,10 @@ ARGUMENTS = (
   'output_dir media_root name num_shards frame_rate shorter_side enlarge '
   'jpeg_quality audio_rate use_video use_audio video_stream audio_stream '
   'caption_stream captions caption_language caption_encoding '
-  'caption_margin_seconds clip_seconds clip_overlap_seconds min_clip_seconds '
-  'first_seconds labels dataset_name shuffle manifest_encoding ignore_columns '
-  'num_workers max_failed_share overwrite'
+  'caption_margin_seconds boxes clip_seconds clip_overlap_seconds '
+  'min_clip_seconds first_seconds labels dataset_name shuffle '
+  'manifest_encoding '
+  'ignore_columns num_workers max_failed_share overwrite'
 ).split()
 
 

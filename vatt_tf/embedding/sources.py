@@ -355,6 +355,7 @@ def plan_media(
     settings=settings,
     captions=captions,
     caption_encoding='',
+    boxes='',
     caption_margin_seconds=0.0,
     clip_seconds=windows.length / clock.SECOND,
     clip_overlap_seconds=windows.overlap / clock.SECOND,

@@ -198,6 +198,9 @@ def _add_frames(
     clip.frames = reader.frames[number][:count]
     if clip.frames:
       clip.width, clip.height = reader.sizes[number]
+      clip.shown = reader.shown[number][:count]
+      clip.source_interval = reader.interval
+      clip.source_size = reader.source_sizes[number]
   return covered
 
 

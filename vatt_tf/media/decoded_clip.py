@@ -37,6 +37,9 @@ class DecodedClip:
     cues: Captions in order of time, in µs on the clock of the file.
     notes: Notes on what was left out or changed.
     is_last: Whether it is known to end with the file.
+    shown: Time of the file's frame that each image shows, in µs.
+    source_interval: Time between two frames of the file on average, in µs.
+    source_size: Width and height of the file's frames as they are shown.
   """
 
   start: int
@@ -48,3 +51,6 @@ class DecodedClip:
   cues: list[caption_cues.Cue] = dataclasses.field(default_factory=list)
   notes: list[errors.Note] = dataclasses.field(default_factory=list)
   is_last: bool = False
+  shown: list[int] = dataclasses.field(default_factory=list)
+  source_interval: int = 0
+  source_size: tuple[float, float] = (0.0, 0.0)

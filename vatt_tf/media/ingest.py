@@ -54,6 +54,9 @@ def _fingerprint(
   # Without an option or lists the digest is that of versions that had none.
   if options.first_seconds is None:
     values.pop('first_seconds')
+  values['boxes'] = os.path.basename(options.boxes)
+  if not options.boxes:
+    values.pop('boxes')
   values['segments'] = [
     dataclasses.astuple(segment)[: None if segment.splits else -1]
     for segment in segments
@@ -115,6 +118,7 @@ def ingest(
   caption_language: str = '',
   caption_encoding: str = '',
   caption_margin_seconds: float = 0.0,
+  boxes: str = '',
   clip_seconds: float | None = None,
   clip_overlap_seconds: float = 0.0,
   min_clip_seconds: float | None = None,
@@ -164,6 +168,7 @@ def ingest(
     caption_encoding: Encoding of caption files; by default UTF-8. A byte order
       mark takes precedence.
     caption_margin_seconds: Captions this close to a clip are kept too.
+    boxes: Path of a csv file with boxes in the frames (see `box_tables`).
     clip_seconds: Length of the clips that longer files and rows are cut into.
       By default 10 for a folder, and no cutting for a manifest, of which each
       row is a clip. 0 means no cutting.
@@ -244,6 +249,7 @@ def ingest(
     captions=captions,
     caption_encoding=caption_encoding,
     caption_margin_seconds=caption_margin_seconds,
+    boxes=boxes,
     clip_seconds=clip_seconds,
     clip_overlap_seconds=clip_overlap_seconds,
     min_clip_seconds=min_clip_seconds,

@@ -19,6 +19,7 @@ class Options:
     captions: See `ingest.ingest`.
     caption_encoding: See `ingest.ingest`.
     caption_margin_seconds: See `ingest.ingest`.
+    boxes: See `ingest.ingest`.
     clip_seconds: See `ingest.ingest`.
     clip_overlap_seconds: See `ingest.ingest`.
     min_clip_seconds: See `ingest.ingest`.
@@ -38,6 +39,7 @@ class Options:
   captions: str
   caption_encoding: str
   caption_margin_seconds: float
+  boxes: str
   clip_seconds: float | None
   clip_overlap_seconds: float
   min_clip_seconds: float | None

@@ -43,6 +43,7 @@ def decode_spans(
   if image is None:
     raise errors.MediaError('it cannot be decoded as JPEG or PNG')
   height, width = image.shape[:2]
+  source_size = (float(width), float(height))
   scale = settings.shorter_side / min(height, width)
   if scale < 1.0 or (settings.enlarge and scale > 1.0):
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -54,6 +55,15 @@ def decode_spans(
   return [
     errors.MediaError('it is a picture: leave `start` out')
     if span.start
-    else decoded_clip.DecodedClip(0, end, [jpeg], height, width)
+    else decoded_clip.DecodedClip(
+      0,
+      end,
+      [jpeg],
+      height,
+      width,
+      shown=[0],
+      source_interval=end,
+      source_size=source_size,
+    )
     for span in spans
   ]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vatt_tf.core import progress_bar
 from vatt_tf.media import (
+  box_tables,
   caption_cues,
   caption_files,
   caption_sources,
@@ -100,6 +101,7 @@ class Plan:
     work: Tasks of the ingest.
     shards: Index of the shard of each task.
     skips: Skip lines of segments that fail without a task.
+    boxes: Boxes in the frames, or None.
     num_shards: Number of shards.
     num_clips: Number of clips if none fails.
 
@@ -122,6 +124,7 @@ class Plan:
     self._options = options
     self._is_folder = not options.manifest
     self.skips = []
+    self.boxes = box_tables.BoxTable(options.boxes) if options.boxes else None
     self._finder = caption_sources.CaptionFinder(options, segments)
     self.skips += self._finder.skips
     segments = self._without_caption_files(segments)

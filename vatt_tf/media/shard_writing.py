@@ -11,6 +11,7 @@ import tensorflow as tf
 from vatt_tf.core import progress_bar
 from vatt_tf.input_pipeline.records import schema, shard_files, writing
 from vatt_tf.media import (
+  box_tables,
   caption_cues,
   decoded_clip,
   errors,
@@ -44,6 +45,7 @@ def _make_clip(
   decoded: decoded_clip.DecodedClip,
   options: ingest_options.Options,
   label_indices: dict[str, int],
+  boxes: box_tables.BoxTable | None,
 ) -> schema.Clip:
   """Returns a decoded clip with its captions, labels and provenance.
 
@@ -75,6 +77,7 @@ def _make_clip(
     label_indices=[label_indices[label] for label in segment.labels],
     label_names=list(segment.labels),
     data_path=segment.path,
+    regions=[] if boxes is None else boxes.regions(segment.path, decoded),
   )
 
 
@@ -226,7 +229,9 @@ class ShardTasks:
           )
         )
         continue
-      clip = _make_clip(work, result, self._options, self._label_indices)
+      clip = _make_clip(
+        work, result, self._options, self._label_indices, self._plan.boxes
+      )
       shard_writer.write(clip)
       skips += [
         skip_lines.skip_of_note(work.segment, note) for note in result.notes

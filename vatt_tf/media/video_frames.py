@@ -113,16 +113,20 @@ def target_size(
     aspect: Width of its pixels over their height.
     settings: Settings with the shorter side.
   """
-  width, height = float(frame.width), float(frame.height)
-  # Square pixels, by shrinking the longer side of theirs.
-  if aspect > 1.0:
-    height /= aspect
-  else:
-    width *= aspect
+  width, height = _square_size(frame, aspect)
   scale = settings.shorter_side / min(width, height)
   if not settings.enlarge:
     scale = min(scale, 1.0)
   return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _square_size(frame, aspect):
+  """The width and height of a frame in square pixels."""
+  width, height = float(frame.width), float(frame.height)
+  # By shrinking the longer side of the pixels.
+  if aspect > 1.0:
+    return width, height / aspect
+  return width * aspect, height
 
 
 class _ToneMapper:
@@ -177,6 +181,13 @@ class _FrameEncoder:
   def size(self, frame: av.video.frame.VideoFrame) -> tuple[int, int]:
     """Returns the width and height of a frame as it is shown."""
     size = target_size(frame, self._pixel_aspect(frame), self._settings)
+    return size[:: -1 if _orientation(frame).turns % 2 else 1]
+
+  def source_size(
+    self, frame: av.video.frame.VideoFrame
+  ) -> tuple[float, float]:
+    """Returns the width and height of a frame as shown, before scaling."""
+    size = _square_size(frame, self._pixel_aspect(frame))
     return size[:: -1 if _orientation(frame).turns % 2 else 1]
 
   def _pixel_aspect(self, frame: av.video.frame.VideoFrame) -> float:
@@ -242,6 +253,9 @@ class FrameReader(packet_reader.Reader):
     frames: JPEG images of each span.
     sizes: Width and height of the images of each span: those of its first
       frame, and (0, 0) before that.
+    source_sizes: The same before scaling.
+    shown: Time in µs of the file's frame that each image of each span shows.
+    interval: Time between two frames of the file on average, in µs.
 
   Args:
     media: Open file with video.
@@ -270,6 +284,9 @@ class FrameReader(packet_reader.Reader):
     )
     self._next = 0
     self.sizes = [(0, 0)] * len(spans)
+    self.source_sizes = [(0.0, 0.0)] * len(spans)
+    self.shown = [[] for _ in spans]
+    self.interval = 0
     self._num_bytes = [0] * len(spans)
     self._encode = _FrameEncoder(settings)
     # The last frame so far, waiting for the one that ends its time, and its
@@ -282,7 +299,7 @@ class FrameReader(packet_reader.Reader):
     """Takes a packet of the stream."""
     stream = self._encode.stream = packet.stream
     decoded = packet_reader.decode_packet(packet)
-    interval = packet_reader.frame_interval(stream)
+    self.interval = interval = packet_reader.frame_interval(stream)
     if decoded is None:
       stamp = packet.pts if packet.pts is not None else packet.dts
       self.reading.damaged.append(
@@ -345,10 +362,12 @@ class FrameReader(packet_reader.Reader):
         return
       if not self.frames[span]:
         self.sizes[span] = self._encode.size(self._held)
+        self.source_sizes[span] = self._encode.source_size(self._held)
       size = self.sizes[span]
       if size not in self._held_images:
         self._held_images[size] = self._encode(self._held, size)
       self.frames[span].append(self._held_images[size])
+      self.shown[span].append(self._held_time)
       self._num_bytes[span] += len(self._held_images[size])
       if self._num_bytes[span] > MAX_CLIP_BYTES:
         raise errors.MediaError(

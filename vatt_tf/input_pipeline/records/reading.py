@@ -12,6 +12,7 @@ The readers accept every layout that is common in shards of video data sets:
 
 from collections.abc import Iterator, Sequence
 import functools
+import itertools
 
 from google.protobuf import message
 import numpy as np
@@ -144,7 +145,31 @@ def read_clip(serialized: bytes) -> schema.Clip:
     data_path=text(first('data_path', b'')),
     start=int(start),
     end=int(first('clip_end', 0)),
+    regions=_regions(values),
   )
+
+
+def _regions(values) -> list[list[schema.Region]]:
+  """The boxes of each frame, from the values of all frames."""
+  boxes = zip(
+    *(values[f'region_{edge}'] for edge in ('xmin', 'ymin', 'xmax', 'ymax'))
+  )
+  labels = itertools.chain(values['region_label'], itertools.repeat(b''))
+  is_sounding = itertools.chain(
+    values['region_is_sounding'], itertools.repeat(-1)
+  )
+  regions = (
+    schema.Region(
+      *map(float, edges),
+      label.decode('utf-8', errors='replace'),
+      None if sounds < 0 else bool(sounds),
+    )
+    for edges, label, sounds in zip(boxes, labels, is_sounding)
+  )
+  return [
+    list(itertools.islice(regions, int(count)))
+    for count in values['region_count']
+  ]
 
 
 def read_shard(path: str) -> Iterator[schema.Clip]:

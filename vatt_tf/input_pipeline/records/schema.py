@@ -32,6 +32,8 @@ ONE_PER_STEP = 'one per step'
 
 ONE_STEP = 'one step holding all'
 
+MANY_PER_STEP = 'several per step'
+
 TF_DTYPES = {BYTES: tf.string, INT64: tf.int64, FLOAT: tf.float32}
 
 MICROSECONDS = 1_000_000
@@ -54,7 +56,8 @@ class Field(NamedTuple):
     key: MediaSequence key that the field is written under.
     placement: Part of the record, `CONTEXT` or `FEATURE_LIST`.
     dtype: Type of the values, `BYTES`, `INT64` or `FLOAT`.
-    count: Number of values, `ONE`, `MANY`, `ONE_PER_STEP` or `ONE_STEP`.
+    count: Number of values, `ONE`, `MANY`, `ONE_PER_STEP`, `ONE_STEP` or
+      `MANY_PER_STEP`.
     meaning: Description for the record table.
     aliases: Other keys that the field is read from.
   """
@@ -199,6 +202,46 @@ FEATURE_SPEC = (
     ONE,
     'end of the clip in that file, µs',
   ),
+  Field(
+    'region_count',
+    'region/num_regions',
+    FEATURE_LIST,
+    INT64,
+    ONE_PER_STEP,
+    'number of boxes in each frame',
+  ),
+  *(
+    Field(
+      f'region_{edge}',
+      f'region/bbox/{edge}',
+      FEATURE_LIST,
+      FLOAT,
+      MANY_PER_STEP,
+      f'{meaning} of each box, as a share of the frame',
+    )
+    for edge, meaning in (
+      ('xmin', 'left edge'),
+      ('ymin', 'upper edge'),
+      ('xmax', 'right edge'),
+      ('ymax', 'lower edge'),
+    )
+  ),
+  Field(
+    'region_label',
+    'region/label/string',
+    FEATURE_LIST,
+    BYTES,
+    MANY_PER_STEP,
+    'name of what each box holds',
+  ),
+  Field(
+    'region_is_sounding',
+    'region/is_sounding',
+    FEATURE_LIST,
+    INT64,
+    MANY_PER_STEP,
+    'whether it sounds: 1, 0, or -1 where nobody knows',
+  ),
   Field('example_id', 'example/id', CONTEXT, BYTES, ONE, 'name of the clip'),
   Field(
     'dataset_name',
@@ -228,6 +271,27 @@ class Caption:
   end: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Region:
+  """A box in a frame.
+
+  Attributes:
+    xmin: Left edge, as a share of the frame from 0 to 1.
+    ymin: Upper edge.
+    xmax: Right edge.
+    ymax: Lower edge.
+    label: Name of what it holds, or ''.
+    is_sounding: Whether that sounds, or None if nobody knows.
+  """
+
+  xmin: float
+  ymin: float
+  xmax: float
+  ymax: float
+  label: str = ''
+  is_sounding: bool | None = None
+
+
 @dataclasses.dataclass
 class Clip:
   """One clip of a record, of which every part may be absent.
@@ -252,6 +316,7 @@ class Clip:
     data_path: Path of the media file.
     start: Start of the clip in the media file.
     end: End of the clip in the media file.
+    regions: Boxes in each frame; empty if nobody has looked for any.
   """
 
   example_id: str = ''
@@ -269,6 +334,7 @@ class Clip:
   data_path: str = ''
   start: int = 0
   end: int = 0
+  regions: Sequence[Sequence[Region]] = ()
 
   @property
   def duration(self) -> float:
@@ -338,6 +404,11 @@ def check_clip(clip: Clip) -> None:
     fault = waveform_fault(clip.waveform)
     if fault:
       raise ValueError(f'`waveform` of {name} cannot be written: {fault}.')
+  if clip.regions and len(clip.regions) != len(clip.frames):
+    raise ValueError(
+      f'`regions` of {name} must have a list of boxes per frame. Received: '
+      f'{len(clip.regions)} lists for {len(clip.frames)} frames'
+    )
   if clip.label_names and len(clip.label_names) != len(clip.label_indices):
     raise ValueError(
       f'`label_names` of {name} must have one name per label. Received: '

@@ -39,9 +39,28 @@ def _clip_values(clip: schema.Clip) -> dict[str, list | np.ndarray]:
     'data_path': [clip.data_path] if clip.data_path else [],
     'clip_start': [clip.start] if clip.data_path else [],
     'clip_end': [clip.end] if clip.data_path else [],
+    **_region_values(clip.regions),
     'example_id': [clip.example_id] if clip.example_id else [],
     'dataset_name': [clip.dataset_name] if clip.dataset_name else [],
   }
+
+
+def _region_values(
+  regions: Sequence[Sequence[schema.Region]],
+) -> dict[str, list]:
+  """The values of the fields of boxes, a list for each frame."""
+
+  def of_all(value):
+    return [[value(region) for region in of_frame] for of_frame in regions]
+
+  values = {'region_count': [len(of_frame) for of_frame in regions]}
+  for edge in ('xmin', 'ymin', 'xmax', 'ymax'):
+    values[f'region_{edge}'] = of_all(lambda x, edge=edge: getattr(x, edge))
+  values['region_label'] = of_all(lambda x: x.label)
+  values['region_is_sounding'] = of_all(
+    lambda x: -1 if x.is_sounding is None else int(x.is_sounding)
+  )
+  return values
 
 
 def _float_list(values: Sequence[float] | np.ndarray):
@@ -102,8 +121,10 @@ def make_sequence_example(clip: schema.Clip) -> tf.train.SequenceExample:
         _feature(field.dtype, field_values)
       )
     else:
+      if field.count != schema.MANY_PER_STEP:
+        field_values = [[value] for value in field_values]
       steps = example.feature_lists.feature_list[field.key].feature
-      steps.extend(_feature(field.dtype, [value]) for value in field_values)
+      steps.extend(_feature(field.dtype, of_step) for of_step in field_values)
   return example
 
 
