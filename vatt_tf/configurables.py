@@ -12,6 +12,7 @@ from vatt_tf.analysis import report  # noqa: F401
 from vatt_tf.evaluation import (
   classification,  # noqa: F401
   linear_probe,  # noqa: F401
+  localization,  # noqa: F401
   multi_label_probe,  # noqa: F401
   runner,  # noqa: F401
   splits,  # noqa: F401

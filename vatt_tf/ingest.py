@@ -199,8 +199,7 @@ ARGUMENTS = (
   'caption_stream captions caption_language caption_encoding '
   'caption_margin_seconds boxes clip_seconds clip_overlap_seconds '
   'min_clip_seconds first_seconds labels dataset_name shuffle '
-  'manifest_encoding '
-  'ignore_columns num_workers max_failed_share overwrite'
+  'manifest_encoding ignore_columns num_workers max_failed_share overwrite'
 ).split()
 
 

@@ -1,6 +1,6 @@
 """Collects the outputs of a model for all rows of a data set on the host."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import re
 from typing import Any
 
@@ -45,7 +45,7 @@ def collect(
     }
 
   batches = []
-  for features in _readable(dataset):
+  for features in readable(dataset):
     batch = run(
       {
         key: value
@@ -69,8 +69,14 @@ def collect(
   }
 
 
-def _readable(dataset):
-  """The batches of a data set, with the Python errors of the pipeline."""
+def readable(
+  dataset: tf.data.Dataset,
+) -> Iterator[dict[str, tf.Tensor]]:
+  """Yields the batches of a data set, with the Python errors of the pipeline.
+
+  Raises:
+    ValueError: The pipeline has raised it.
+  """
   try:
     yield from dataset
   except tf.errors.InvalidArgumentError as error:

@@ -17,6 +17,7 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities, tensor_utils
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
+from vatt_tf.input_pipeline import boxes as boxes_lib
 from vatt_tf.input_pipeline import encoded_audio, order, video_config
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
@@ -524,6 +525,10 @@ def sample_clip(clip: Clip, plan: plan_lib.Plan) -> dict[str, tf.Tensor]:
           clip, offset, duration, plan, seeds[1], crop
         )
         faults.append(fault[None])
+        if plan.video.max_boxes:
+          view.update(
+            boxes_lib.load_boxes(features, offset, duration, plan.video, crop)
+          )
       views.append(view)
   report = clip.report(faults, plan)
   for view in views:

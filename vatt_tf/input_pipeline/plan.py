@@ -11,7 +11,12 @@ import tensorflow as tf
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
 from vatt_tf.core import strategies
-from vatt_tf.input_pipeline import audio_config, tokenizers, video_config
+from vatt_tf.input_pipeline import (
+  audio_config,
+  boxes,
+  tokenizers,
+  video_config,
+)
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline.records import shard_files
 
@@ -140,6 +145,8 @@ class Plan:
     field_names = ['example_id']
     if self.video is not None:
       field_names += ['image_encoded', 'image_timestamp', 'image_frame_rate']
+      if self.video.max_boxes:
+        field_names += boxes.FIELDS
     if self.audio is not None:
       field_names += ['waveform', 'waveform_encoded', 'waveform_rate']
       field_names += ['waveform_channels']
@@ -171,6 +178,8 @@ def row_spec(
   if video is not None:
     spec[names.VIDEO] = tf.TensorSpec(video.shape, tf.float32)
     spec[names.VIDEO_MASK] = tf.TensorSpec([], tf.bool)
+    if video.max_boxes:
+      spec.update(boxes.row_spec(video))
   if audio is not None:
     spec[audio.input_name] = tf.TensorSpec(audio.shape, tf.float32)
     spec[names.AUDIO_MASK] = tf.TensorSpec([], tf.bool)

@@ -59,6 +59,8 @@ class VideoConfig:
     gray_rate: Share of training clips that are made gray.
     num_clips: Number of evenly spread clips per record in evaluation.
     num_crops: Number of windows per clip in evaluation, 1 or 3.
+    max_boxes: Number of boxes per frame in evaluation; further ones are left
+      out. 0 means none.
   """
 
   num_frames: int = 32
@@ -79,6 +81,7 @@ class VideoConfig:
   gray_rate: float = 0.0
   num_clips: int = 1
   num_crops: int = 1
+  max_boxes: int = 0
 
   def __post_init__(self):
     for name in ('num_frames', 'num_clips'):

@@ -335,6 +335,14 @@ class VATT(tf_keras.Model):
     """
     return compare_places(self.embed_places(video), audio_va)
 
+  def check_token_head(self) -> None:
+    """Raises ValueError unless the model can compare places with sounds."""
+    if self.video_token_head is None:
+      raise ValueError(
+        'The model was not trained to say where a video sounds: train it with '
+        'the local term, LOCAL_WEIGHT = 1.0.'
+      )
+
   def embed_places(self, video: tf.Tensor) -> tf.Tensor:
     """Computes the embedding of each place of a video.
 
@@ -347,11 +355,7 @@ class VATT(tf_keras.Model):
     Raises:
       ValueError: The model has no `use_token_head`.
     """
-    if self.video_token_head is None:
-      raise ValueError(
-        'The model has no map of places: train it with the local term, '
-        'LOCAL_WEIGHT = 1.0.'
-      )
+    self.check_token_head()
     pooled = self._run_tower(
       modality_table.VIDEO, video, False, None, need_tokens=True
     )

@@ -1,0 +1,158 @@
+"""Measures of maps that say where in a picture something sounds.
+
+A map has a value for each place of a grid (t, h, w) over a clip; a frame has
+the map of its time step. Ties rank worst: a map that is equal everywhere points
+nowhere.
+"""
+
+import numpy as np
+
+# Similarities closer than this are a tie.
+TIE = 1e-6
+_AUC_THRESHOLDS = np.linspace(0, 1, 21)
+
+
+def of_frames(maps: np.ndarray, num_frames: int) -> np.ndarray:
+  """Returns the map of each frame, (N, T, h, w), of maps (N, t, h, w)."""
+  steps = np.arange(num_frames) * maps.shape[1] // num_frames
+  return maps[:, steps]
+
+
+def centres(height: int, width: int) -> np.ndarray:
+  """Returns the centres (x, y) of a grid's places, (h, w, 2), in [0, 1]."""
+  y, x = np.mgrid[:height, :width]
+  return np.stack([(x + 0.5) / width, (y + 0.5) / height], -1)
+
+
+def is_inside(
+  points: np.ndarray, boxes: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+  """Returns whether points are in any of the boxes of their frame.
+
+  Args:
+    points: (P, 2): x and y in [0, 1]; or (N, T, P, 2).
+    boxes: (N, T, K, 4): left, upper, right and lower edges.
+    mask: (N, T, K) bool: the boxes that count.
+
+  Returns:
+    (N, T, P) bool.
+  """
+  if points.ndim == 2:
+    points = points[np.newaxis, np.newaxis]
+  x, y = points[..., np.newaxis, 0], points[..., np.newaxis, 1]  # (…, P, 1)
+  left, top, right, bottom = np.moveaxis(boxes[:, :, np.newaxis], -1, 0)
+  inside = (left <= x) & (x < right) & (top <= y) & (y < bottom)
+  return (inside & mask[:, :, np.newaxis]).any(-1)
+
+
+def pointing_hits(
+  maps: np.ndarray, boxes: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+  """Returns whether the best place of each frame is in a box.
+
+  Args:
+    maps: (N, T, h, w) float: a map for each frame.
+    boxes: See `is_inside`.
+    mask: See `is_inside`.
+
+  Returns:
+    (N, T) bool: whether the centres of all places that are as good as the best
+    one lie in a box.
+  """
+  num, steps, height, width = maps.shape
+  values = maps.reshape([num, steps, -1])
+  best = values >= values.max(-1, keepdims=True) - TIE
+  inside = is_inside(centres(height, width).reshape([-1, 2]), boxes, mask)
+  return (inside | ~best).all(-1)
+
+
+def cover(boxes: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
+  """Returns the pixels whose centres are in a box: (N, T, size, size) bool."""
+  points = centres(size, size).reshape([-1, 2])
+  return is_inside(points, boxes, mask).reshape([*boxes.shape[:2], size, size])
+
+
+def adaptive_iou(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+  """Returns the IoU of as many of the best pixels as the truth has.
+
+  Args:
+    maps: (F, S, S) float: maps of frames, enlarged to pixels.
+    truth: (F, S, S) bool, not empty.
+
+  Returns:
+    (F,) float in [0, 1]. Of equal pixels those outside come first.
+  """
+  result = np.zeros([len(maps)])
+  for i, (values, inside) in enumerate(zip(maps, truth, strict=True)):
+    order = np.lexsort((inside.ravel(), -values.ravel()))
+    area = int(inside.sum())
+    hit = int(inside.ravel()[order[:area]].sum())
+    result[i] = hit / (2 * area - hit)
+  return result
+
+
+def half_frame_iou(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+  """Returns the field's IoU, whose prediction is the better half of the pixels.
+
+  It is sum(P G) / (sum(G) + sum(P where G = 0)), with P the half of the frame
+  whose values are highest, as for VGG-SS and Flickr-SoundNet (Chen et al.
+  2021). Arguments and result are those of `adaptive_iou`, but `truth` may hold
+  shares in [0, 1], such as the agreement of annotators.
+  """
+  result = np.zeros([len(maps)])
+  for i, (values, inside) in enumerate(zip(maps, truth, strict=True)):
+    inside = np.asarray(inside, np.float64).ravel()
+    order = np.lexsort((inside, -values.ravel()))
+    predicted = np.zeros(len(inside), bool)
+    predicted[order[: len(order) // 2]] = True
+    false = (predicted & (inside == 0)).sum()
+    result[i] = inside[predicted].sum() / (inside.sum() + false)
+  return result
+
+
+def auc(ious: np.ndarray) -> float:
+  """Returns the area under the share of IoUs that reach 0, 0.05, …, 1."""
+  ious = np.asarray(ious)
+  shares = np.array([np.mean(ious >= each) for each in _AUC_THRESHOLDS])
+  return float(np.mean((shares[1:] + shares[:-1]) / 2))
+
+
+def auroc(right: np.ndarray, wrong: np.ndarray) -> float:
+  """Returns how often a right score is above a wrong one; ties count as not.
+
+  Args:
+    right: (P,) float.
+    wrong: (Q,) float.
+  """
+  wrong = np.sort(np.asarray(wrong))
+  return float(np.mean(np.searchsorted(wrong, right, 'left')) / len(wrong))
+
+
+def score(maps: np.ndarray) -> np.ndarray:
+  """Returns the similarity of clips and sounds of maps (..., t, h, w)."""
+  return maps.max((-1, -2)).mean(-1)
+
+
+def shifted_share(maps: np.ndarray, rolled: np.ndarray) -> np.ndarray:
+  """Returns the share of frames whose best place moves with the picture.
+
+  Args:
+    maps: (N, t, h, w).
+    rolled: (N, t, h, w): maps of the same clips, whose pictures were rolled by
+      one place to the right.
+
+  Returns:
+    (N,) float in [0, 1]; a step whose best place is not the only one counts as
+    not moved.
+  """
+
+  def best(values):
+    flat = values.reshape([*values.shape[:2], -1])
+    ties = (flat >= flat.max(-1, keepdims=True) - TIE).sum(-1)
+    rows, columns = np.divmod(flat.argmax(-1), values.shape[-1])
+    return rows, columns, ties == 1
+
+  width = maps.shape[-1]
+  (y, x, one), (new_y, new_x, new_one) = best(maps), best(rolled)
+  moved = (new_y == y) & (new_x == (x + 1) % width) & one & new_one
+  return moved.mean(-1)
