@@ -150,6 +150,79 @@ class Form:
     )
 
 
+class Chooser:
+  """Chooses what a model takes of clips: the middle, as in evaluation.
+
+  Args:
+    form: Form of the model's inputs.
+  """
+
+  def __init__(self, form: Form):
+    self._form = form
+    self._is_looped = (
+      form.video is None or form.video.short_clip == video_config.LOOP
+    )
+    self._slice = tf.function(
+      self._slice_waveform,
+      input_signature=[
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([], tf.int64),
+      ],
+    )
+
+  def _slice_waveform(self, waveform, rate, offset, duration):
+    return audio_lib.slice_waveform(
+      waveform, rate, offset, duration, self._form.audio, self._is_looped
+    )
+
+  def choose(
+    self, clip: schema.Clip, use_video: bool, use_audio: bool
+  ) -> tuple[list[bytes] | None, np.ndarray | None, int]:
+    """Chooses frames and samples.
+
+    Args:
+      clip: Clip without faults in what is used.
+      use_video: Whether to take frames, if it has any.
+      use_audio: Whether to take sound, if it has any.
+
+    Returns:
+      (frames, samples, offset): as many as the model takes, at its rates, or
+      None; and where they begin in the clip, in µs.
+    """
+    use_video &= bool(clip.frames)
+    use_audio &= clip.waveform is not None
+    times, duration = np.zeros([0], np.int64), 0
+    if use_video:
+      times = np.asarray(frame_times(clip), np.int64)
+      period = int(1e6 / clip.frame_rate) if clip.frame_rate else 0
+      duration = int(times[-1]) + period
+    rate = 0
+    if use_audio:
+      rate = round(clip.sample_rate)
+      duration = max(duration, int(clip.waveform.size / rate * 1e6))
+    room = max(duration - round(self._form.seconds * 1e6), 0)
+    offset = int(0.5 * room)
+    # The sound starts with a frame.
+    place = int(np.searchsorted(times, offset, side='right')) - 1
+    offset = int(times[place]) if place >= 0 else offset
+    frames = samples = None
+    if use_video:
+      indices = video_lib.sample_indices(
+        tf.constant(times),
+        tf.constant(offset, tf.int64),
+        tf.constant(duration, tf.int64),
+        self._form.video,
+      )
+      frames = [clip.frames[i] for i in indices.numpy()]
+    if use_audio:
+      samples = self._slice(
+        tf.constant(clip.waveform, tf.float32), rate, offset, duration
+      ).numpy()
+    return frames, samples, offset
+
+
 @dataclasses.dataclass
 class Embedded:
   """Embeddings and faults of a clip.
@@ -227,63 +300,7 @@ class Embedder:
       for space in table.SPACES:
         if space in outputs:
           self.dimensions[space] = int(outputs[space].shape[-1])
-    self._is_looped = (
-      self.form.video is None or self.form.video.short_clip == video_config.LOOP
-    )
-    self._slice = tf.function(
-      self._slice_waveform,
-      input_signature=[
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([], tf.int32),
-        tf.TensorSpec([], tf.int64),
-        tf.TensorSpec([], tf.int64),
-      ],
-    )
-
-  def _slice_waveform(self, waveform, rate, offset, duration):
-    return audio_lib.slice_waveform(
-      waveform, rate, offset, duration, self.form.audio, self._is_looped
-    )
-
-  def _choose(
-    self, clip: schema.Clip, faults: Mapping[str, str]
-  ) -> tuple[list[bytes] | None, np.ndarray | None]:
-    """Returns the frames and samples that the model takes, from the middle."""
-    use_video, use_audio = (
-      modality in self.modalities and has_it and modality not in faults
-      for modality, has_it in (
-        (table.VIDEO, bool(clip.frames)),
-        (table.AUDIO, clip.waveform is not None),
-      )
-    )
-    times, duration = np.zeros([0], np.int64), 0
-    if use_video:
-      times = np.asarray(_frame_times(clip), np.int64)
-      period = int(1e6 / clip.frame_rate) if clip.frame_rate else 0
-      duration = int(times[-1]) + period
-    rate = 0
-    if use_audio:
-      rate = round(clip.sample_rate)
-      duration = max(duration, int(clip.waveform.size / rate * 1e6))
-    room = max(duration - round(self.form.seconds * 1e6), 0)
-    offset = int(0.5 * room)
-    # The sound starts with a frame.
-    place = int(np.searchsorted(times, offset, side='right')) - 1
-    offset = int(times[place]) if place >= 0 else offset
-    frames = samples = None
-    if use_video:
-      indices = video_lib.sample_indices(
-        tf.constant(times),
-        tf.constant(offset, tf.int64),
-        tf.constant(duration, tf.int64),
-        self.form.video,
-      )
-      frames = [clip.frames[i] for i in indices.numpy()]
-    if use_audio:
-      samples = self._slice(
-        tf.constant(clip.waveform, tf.float32), rate, offset, duration
-      ).numpy()
-    return frames, samples
+    self._chooser = Chooser(self.form)
 
   def embed(self, clips: Sequence[schema.Clip]) -> list[Embedded]:
     """Embeds the frames, the sound and every caption of clips.
@@ -298,13 +315,17 @@ class Embedder:
     results = [Embedded() for _ in clips]
     inputs = {modality: [] for modality in self.modalities}
     for clip, result in zip(clips, results):
-      faults = _find_faults(clip)
+      faults = find_faults(clip)
       result.faults += [
         f'{modality}: {fault}'
         for modality, fault in faults.items()
         if modality in self.modalities
       ]
-      frames, samples = self._choose(clip, faults)
+      use_video, use_audio = (
+        modality in self.modalities and modality not in faults
+        for modality in (table.VIDEO, table.AUDIO)
+      )
+      frames, samples, _ = self._chooser.choose(clip, use_video, use_audio)
       if frames is not None:
         inputs[table.VIDEO].append((clip, result, frames, ''))
       if samples is not None:
@@ -389,7 +410,8 @@ class Embedder:
     return results
 
 
-def _frame_times(clip: schema.Clip) -> Sequence[int]:
+def frame_times(clip: schema.Clip) -> Sequence[int]:
+  """Returns the time of each frame of a clip, in µs."""
   return clip.timestamps or schema.frame_times(
     len(clip.frames), clip.frame_rate
   )
@@ -407,9 +429,9 @@ def time_faults(clip: schema.Clip) -> dict[str, str]:
       )
     elif not clip.timestamps and not rate:
       faults[table.VIDEO] = 'its frames have neither times nor a rate'
-    elif len(_frame_times(clip)) != len(clip.frames):
+    elif len(frame_times(clip)) != len(clip.frames):
       faults[table.VIDEO] = 'it has more times than frames, or fewer'
-    elif (np.diff(_frame_times(clip)) < 0).any():
+    elif (np.diff(frame_times(clip)) < 0).any():
       faults[table.VIDEO] = 'the times of its frames decrease'
   if clip.waveform is not None:
     rate = clip.sample_rate
@@ -423,7 +445,7 @@ def time_faults(clip: schema.Clip) -> dict[str, str]:
   return faults
 
 
-def _find_faults(clip: schema.Clip) -> dict[str, str]:
+def find_faults(clip: schema.Clip) -> dict[str, str]:
   """Returns the faults of the numbers of a clip, by modality."""
   faults = time_faults(clip)
   if clip.waveform is not None and table.AUDIO not in faults:

@@ -1,0 +1,1 @@
+"""Where in a picture it sounds: maps of clips, and videos that show them."""

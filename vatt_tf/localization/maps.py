@@ -1,0 +1,132 @@
+"""Computes where in the frames of clips their sound is."""
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from vatt_tf.core import feature_names, modalities
+from vatt_tf.embedding import model as model_lib
+from vatt_tf.embedding import table
+from vatt_tf.export import signatures
+from vatt_tf.input_pipeline import crop_windows, video_config
+from vatt_tf.input_pipeline.records import schema
+from vatt_tf.models import vatt
+
+# A sound whose samples are all this close to 0 is silence.
+SILENCE = 1e-4
+
+
+def check_model(model: tf_keras.Model) -> None:
+  """Raises ValueError unless a model can say where it sounds."""
+  if not isinstance(model, vatt.VATT):
+    raise ValueError(
+      'Only a model of video and sound can say where it sounds. Received: a '
+      f'{type(model).__name__}'
+    )
+  model.check_token_head()
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+  """Where a clip sounds.
+
+  Attributes:
+    clip: The clip.
+    map: (t, h, w) float32, cosines in [-1, 1] of places and the sound; None for
+      silence.
+    offset: Start of the map in the clip in µs.
+    num_frames: Number of frames that the model has seen.
+    window: Left, upper, right and lower edge of the part of the frame that the
+      model sees, as shares of the frame.
+  """
+
+  clip: schema.Clip
+  map: np.ndarray | None
+  offset: int
+  num_frames: int
+  window: tuple[float, float, float, float]
+
+
+class Locator:
+  """Computes the maps of clips.
+
+  Args:
+    model: Built `models.vatt.VATT` that was trained with the local term.
+    form: Form of the model's inputs.
+
+  Raises:
+    ValueError: The model was not trained with the local term.
+  """
+
+  def __init__(self, model: tf_keras.Model, form: model_lib.Form):
+    check_model(model)
+    self._form = form
+    self._chooser = model_lib.Chooser(form)
+    is_looped = form.video.short_clip == video_config.LOOP
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def run(frames, waveforms, rates):
+      sounds = signatures.finish_sounds(waveforms, rates, form.audio, is_looped)
+      return model.similarity_map(
+        signatures.decode_clips(frames, form.video),
+        model.embed(modalities.AUDIO, sounds)[feature_names.AUDIO_VA],
+      )
+
+    self._run = run
+
+  def locate(
+    self, clips: Sequence[schema.Clip]
+  ) -> tuple[list[Located], list[tuple[schema.Clip, str]]]:
+    """Computes the maps of clips.
+
+    Args:
+      clips: Clips of any length, size and rate.
+
+    Returns:
+      The clips with frames and sound, and the others, each with the reason.
+    """
+    located, faults, ready = [], [], []
+    for clip in clips:
+      found = model_lib.find_faults(clip)
+      if not clip.frames:
+        found.setdefault(table.VIDEO, 'it has no frames')
+      if clip.waveform is None:
+        found.setdefault(table.AUDIO, 'it has no sound')
+      if found:
+        faults.append(
+          (clip, '; '.join(f'{key}: {fault}' for key, fault in found.items()))
+        )
+        continue
+      frames, samples, offset = self._chooser.choose(clip, True, True)
+      ready.append((clip, frames, samples, offset))
+    if ready:
+      rate = self._form.audio.sample_rate
+      maps = self._run(
+        tf.constant([frames for _, frames, _, _ in ready]),
+        tf.constant(np.stack([samples for _, _, samples, _ in ready])),
+        tf.constant([rate] * len(ready), tf.int32),
+      )
+      for (clip, _, samples, offset), values in zip(ready, maps.numpy()):
+        is_silent = np.max(np.abs(samples)) < SILENCE
+        located.append(
+          Located(
+            clip,
+            None if is_silent else values,
+            offset,
+            self._form.video.num_frames,
+            self._window(clip),
+          )
+        )
+    return located, faults
+
+  def _window(self, clip):
+    """The part of the frame that the model sees."""
+    top, left, height, width = crop_windows.central_window(
+      tf.constant(clip.height), tf.constant(clip.width), self._form.video
+    ).numpy()
+    size = np.array([clip.width, clip.height] * 2, float)
+    edges = np.array([left, top, left + width, top + height])
+    return tuple((edges / size).tolist())
