@@ -24,6 +24,9 @@ def _clip(**changes):
   clip = fake_clips.fake_clip(
     7, num_frames=4, height=16, width=24, sample_rate=800.0, num_captions=2
   )
+  box = schema.Region(0.25, 0.5, 0.75, 1.0, 'é', is_sounding=True)
+  other = schema.Region(0.0, 0.125, 0.5, 0.25)
+  clip.regions = [[box], [], [other, box], [box]]
   for name, value in changes.items():
     setattr(clip, name, value)
   return clip
@@ -94,6 +97,14 @@ class RecordsTest(tf.test.TestCase, parameterized.TestCase):
     lists = example.feature_lists.feature_list
     self.assertLen(lists['image/encoded'].feature, 4)
     self.assertLen(lists['WAVEFORM/feature/floats'].feature, 1)
+    self.assertLen(lists['region/bbox/xmin'].feature, 4)
+    self.assertAllEqual(
+      [
+        feature.int64_list.value
+        for feature in lists['region/is_sounding'].feature
+      ],
+      [[1], [], [-1, 1], [1]],
+    )
 
   @parameterized.named_parameters(
     ('names', False, False),
