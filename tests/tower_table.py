@@ -124,7 +124,11 @@ def build(name: str) -> vatt.VATT:
   tf_keras.utils.set_random_seed(1)
   row = MODELS[name]
   with first_parts():
-    model = vatt.VATT(row.towers(), lambda **x: row.head(d_va=16, d_vt=8, **x))
+    model = vatt.VATT(
+      row.towers(),
+      lambda **x: row.head(d_va=16, d_vt=8, **x),
+      use_token_head=True,
+    )
     model.build()
   return model
 

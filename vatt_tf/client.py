@@ -109,6 +109,35 @@ class _Client:
     rates = np.broadcast_to(np.asarray(sample_rate, np.int32), len(waveform))
     return self.predict('embed_audio', waveform=waveform, sample_rate=rates)
 
+  def localize_audio(
+    self,
+    frames: np.ndarray | Sequence[Sequence[bytes]],
+    waveform: np.ndarray,
+    sample_rate: int | Sequence[int],
+  ) -> dict[str, np.ndarray]:
+    """Finds where in the frames of clips a sound is.
+
+    The model must be trained with the local term (see docs/localization.md).
+
+    Args:
+      frames: As of `embed_video`.
+      waveform: As of `embed_audio`.
+      sample_rate: As of `embed_audio`.
+
+    Returns:
+      `map` (B, t, h, w) float32, cosines in [-1, 1] for each place of the
+      model's grid; and `score` (B,), the mean over the steps of the highest.
+
+    Raises:
+      ServerError: The request failed.
+    """
+    waveform = np.asarray(waveform, np.float32)
+    rates = np.broadcast_to(np.asarray(sample_rate, np.int32), len(waveform))
+    sound = {'waveform': waveform, 'sample_rate': rates}
+    if isinstance(frames, np.ndarray) and frames.dtype == np.uint8:
+      return self.predict('localize_audio', frames=frames, **sound)
+    return self.predict('localize_audio_jpeg', frames=frames, **sound)
+
   def embed_text(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Embeds texts.
 

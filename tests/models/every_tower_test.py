@@ -30,7 +30,7 @@ def setUpModule():
 
 def _step(model, batch, step=0):
   """The loss of a training step and the gradients of all weights."""
-  task = pretrain.PretrainTask(lambda **_: model)
+  task = pretrain.PretrainTask(lambda **_: model, local_weight=1.0)
   with tf.GradientTape() as tape:
     outputs = model(batch, training=True, rng=randomness.make(7, step))
     loss, _ = task.loss(batch, outputs)
@@ -187,6 +187,9 @@ class EveryTowerTest(parameterized.TestCase, tf.test.TestCase):
       'embed_audio/waveform': sounds,
       'embed_audio/sample_rate': np.full([2], 8000, np.int32),
       'embed_text/text': np.array([b'a red star', b'blue']),
+      'localize_audio/frames': frames,
+      'localize_audio/waveform': sounds,
+      'localize_audio/sample_rate': np.full([2], 8000, np.int32),
     }
     answers, ops = stock_process.ask(path, requests)
     self.assertNotIn(False, ops.values())
@@ -195,6 +198,7 @@ class EveryTowerTest(parameterized.TestCase, tf.test.TestCase):
       'embed_image',
       'embed_audio',
       'embed_text',
+      'localize_audio',
     ):
       inputs = {
         key.split('/')[1]: tf.constant(value)

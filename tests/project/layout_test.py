@@ -30,6 +30,7 @@ LAYERS = {
   'embedding': 3,
   'retrieval_index': 3,
   'export': 3,
+  'localization': 3,
   'serving': 3,
   'client': 3,
   # Training.

@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib import figure
 import numpy as np
 
+from vatt_tf.localization import overlay
+
 # Largest number of principal components that t-SNE works on.
 _NUM_COMPONENTS = 50
 # Colours and markers distinguish the groups.
@@ -255,6 +257,40 @@ def draw_retrieval(
         spine.set_color('limegreen' if is_shown_green else 'lightgray')
         spine.set_linewidth(3 if is_shown_green else 0.5)
   return sheet
+
+
+def draw_maps(images: np.ndarray, maps: np.ndarray) -> figure.Figure:
+  """Draws where clips sound: frames, and below them frames with their maps.
+
+  Args:
+    images: (N, T, H, W, 3) uint8: frames of the clips.
+    maps: (N, t, h, w) float: a map for each of up to 8 steps.
+
+  Returns:
+    A figure with two rows for each clip.
+  """
+  steps = np.linspace(0, maps.shape[1] - 1, min(maps.shape[1], 8))
+  steps = np.unique(steps.round().astype(int))
+  whole = (0.0, 0.0, 1.0, 1.0)
+  rows = []
+  for frames, of_clip in zip(images, maps, strict=True):
+    # The frame in the middle of its step.
+    chosen = [
+      frames[int((step + 0.5) * len(frames) / len(of_clip))] for step in steps
+    ]
+    laid = [
+      overlay.lay_over(image, of_clip[step], whole)
+      for image, step in zip(chosen, steps)
+    ]
+    rows += [np.concatenate(chosen, 1), np.concatenate(laid, 1)]
+  sheet = np.concatenate(rows)
+  height, width = sheet.shape[:2]
+  inches = 1.1 * len(steps)
+  drawn = figure.Figure(figsize=(inches, inches * height / width), dpi=100)
+  axes = drawn.add_axes((0, 0, 1, 1))
+  axes.imshow(sheet, interpolation='nearest', aspect='auto')
+  axes.set_axis_off()
+  return drawn
 
 
 def _wrapped(text):

@@ -89,6 +89,7 @@ class Report:
       for title, table in result.tables()
     ]
     parts += self._pictures(result.model, clips)
+    parts += self._maps(result.model, result.dataset)
     heading = html.escape(result.tables()[0][0])
     page = (
       '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -288,6 +289,32 @@ class Report:
       'for each, with their cosine similarity. The video that belongs to the '
       'query has a green border.',
     )
+
+  def _maps(self, model, dataset):
+    """Where some clips sound, if the model was trained to say it."""
+    if getattr(model, 'video_token_head', None) is None:
+      return []
+    batch = next(iter(dataset))
+    sound = model.towers['audio'].input_name
+    if names.VIDEO not in batch or sound not in batch:
+      return []
+    rows = np.flatnonzero(batch[names.VIDEO_MASK] & batch[names.AUDIO_MASK])
+    rows = rows[: self._num_queries]
+    if not len(rows):
+      return []
+    video = tf.gather(batch[names.VIDEO], rows)
+    audio_va = model.embed('audio', tf.gather(batch[sound], rows))
+    maps = model.similarity_map(video, audio_va[names.AUDIO_VA]).numpy()
+    images = np.round((video.numpy() + 1) * 127.5).astype(np.uint8)
+    return [
+      '<h2>Where it sounds</h2>',
+      _picture(
+        plots.draw_maps(images, maps),
+        f'The first {len(rows)} clips with sound: a frame of each step, and '
+        'below it the same frame with the map of the sound laid over it. '
+        'Colours are relative to the highest place of each step.',
+      ),
+    ]
 
   def _query_name(self, clips, modality, row):
     if modality == 'text' and self._tokenizer is not None:

@@ -67,6 +67,10 @@ _OUTPUTS = {
     'unit vector of the sound, projected to the space of video and text'
   ),
   signatures.FEATURE: 'pooled feature of the tower (not normalised)',
+  signatures.MAP: (
+    'cosine of the sound and each place of the frames: steps, rows, columns'
+  ),
+  signatures.SCORE: 'mean over the steps of the highest cosine',
   'logits': 'logit of each class',
   'probabilities': 'probability of each class',
 }

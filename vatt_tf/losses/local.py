@@ -11,7 +11,6 @@ import functools
 import tensorflow as tf
 
 from vatt_tf.core import collectives, tensor_utils
-from vatt_tf.layers import recompute
 from vatt_tf.losses import contrastive, pairs
 
 POOLS = ('max', 'log_sum_exp')
@@ -168,7 +167,7 @@ def _pooled_similarities(places, mask, sounds, pool, chunk_size):
   if chunk_size is None or chunk_size >= num_sounds:
     return of_sounds(places, sounds)
   # The backward pass computes a chunk again, instead of keeping its cosines.
-  of_chunk = recompute.recomputed(lambda _, *x: of_sounds(*x), rng=None)
+  of_chunk = tf.recompute_grad(of_sounds)
   num_chunks = -(-num_sounds // chunk_size)
   padding = num_chunks * chunk_size - num_sounds
   chunks = tf.reshape(

@@ -1,0 +1,126 @@
+"""Tokens of the towers at their places, and the maps of a model."""
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tests import tower_table
+from vatt_tf.core import randomness
+from vatt_tf.models import patch_tower, s3d_tower, sizes, vatt
+
+_SIZE = sizes.Size(3, 8, 16, 2, 4)
+
+
+def _tower(**options):
+  tf_keras.utils.set_random_seed(1)
+  tower = patch_tower.PatchTower(
+    'video', (2, 8, 8), (4, 32), size=_SIZE, dropout_rate=0.0, **options
+  )
+  tower.build()
+  return tower
+
+
+def _video(batch=2):
+  random = np.random.default_rng(0)
+  return tf.constant(random.uniform(-1, 1, [batch, 4, 32, 32, 3]), tf.float32)
+
+
+class TokensTest(parameterized.TestCase, tf.test.TestCase):
+  def test_tokens_of_an_inner_layer(self):
+    tower, video = _tower(), _video()
+    x, _ = tower.embed_tokens(video)
+    for layer in (1, 2):
+      x = tower.encoder.layers[layer - 1](x)
+      inner = _tower(token_layer=layer)
+      output = inner(video, need_tokens=True)
+      self.assertAllClose(output.tokens, x[:, 1:], atol=1e-5)
+      self.assertAllClose(output.feature, tower(video).feature, atol=1e-5)
+      self.assertEqual(inner.token_width, 8)
+      again = patch_tower.PatchTower.from_config(inner.get_config())
+      self.assertEqual(again.token_layer, layer)
+    for layer in (0, 3):
+      with self.assertRaisesRegex(ValueError, f'token_layer={layer}'):
+        _tower(token_layer=layer)
+
+  def test_places_are_those_that_drop_token_keeps(self):
+    tower = _tower(drop_token_rate=0.5)
+    video, rng = _video(), randomness.make(3, 0)
+    output = tower(video, training=True, rng=rng, need_tokens=True)
+    self.assertEqual(output.tokens.shape, [2, 16, 8])
+    kept = tower.embedding.sample(
+      video, True, randomness.fold_in(rng, 'embedding')
+    )
+    self.assertAllEqual(output.places, kept)
+    self.assertIsNone(tower(video, need_tokens=True).places)
+
+  def test_tokens_of_a_part(self):
+    video = _video()
+    with tower_table.first_parts():
+      whole, inner = (
+        s3d_tower.S3DTower(token_layer=layer)
+        for layer in (None, 'maxpool_2a_3x3')
+      )
+      for tower in (whole, inner):
+        tower.build()
+      expected = inner.endpoints(video)['maxpool_2a_3x3']
+      tokens = inner(video, need_tokens=True).tokens
+      grid = inner.token_grid((4, 32, 32, 3))
+      self.assertEqual(grid, tuple(expected.shape[1:4]))
+      self.assertAllEqual(tf.reshape(tokens, expected.shape), expected)
+      self.assertEqual(inner.token_width, expected.shape[-1])
+      self.assertEqual(whole.token_width, whole.width)
+      with self.assertRaisesRegex(ValueError, "token_layer='conv'"):
+        s3d_tower.S3DTower(token_layer='conv')
+
+  @parameterized.parameters(*tower_table.MODELS)
+  def test_maps_are_cosines_of_tokens(self, name):
+    model = tower_table.build(name)
+    batch = tower_table.features(name)
+    tower = model.towers['video']
+    tokens = tower(batch['video'], need_tokens=True).tokens.numpy()
+    places = tokens @ model.video_token_head.kernel.numpy()
+    audio = model.towers['audio'].input_name
+    sound = model.embed('audio', batch[audio])['audio_va'].numpy()
+    places /= np.linalg.norm(places, axis=-1, keepdims=True)
+    sound /= np.linalg.norm(sound, axis=-1, keepdims=True)
+    grid = tower.token_grid(tuple(batch['video'].shape[1:]))
+    expected = np.einsum('bnd,bd->bn', places, sound).reshape([4, *grid])
+    found = model.similarity_map(batch['video'], sound)
+    self.assertAllClose(found, expected, atol=1e-5)
+
+  def test_dropped_places_are_masked_zeros(self):
+    tower = _tower(drop_token_rate=0.5)
+    audio = patch_tower.PatchTower('audio', input_size=1280, size=_SIZE)
+    model = vatt.VATT(
+      {'video': tower, 'audio': audio},
+      pairs=('video_audio',),
+      use_token_head=True,
+    )
+    model.build()
+    batch = {'video': _video(), 'audio': tf.zeros([2, 1280, 1])}
+    outputs = model(batch, training=True, rng=randomness.make(3, 0))
+    mask = outputs['video_token_mask'].numpy()
+    places = outputs['video_token_va'].numpy()
+    self.assertEqual(mask.shape, (2, 2, 4, 4))
+    self.assertAllEqual(mask.sum((1, 2, 3)), [16, 16])
+    self.assertFalse(places[~mask].any())
+    self.assertTrue(places[mask].any(-1).all())
+    self.assertNotIn('video_tokens', outputs)
+    self.assertNotIn('video_token_va', model(batch))
+
+  def test_errors(self):
+    with self.assertRaisesRegex(ValueError, 'compares video and audio'):
+      vatt.VATT(
+        tower_table.MODELS['vatt'].towers(),
+        pairs=('video_text',),
+        use_token_head=True,
+      )
+    model = vatt.VATT(tower_table.MODELS['vatt'].towers())
+    model.build()
+    with self.assertRaisesRegex(ValueError, 'LOCAL_WEIGHT = 1.0'):
+      model.similarity_map(_video(), tf.zeros([2, 512]))
+
+
+if __name__ == '__main__':
+  tf.test.main()
