@@ -12,7 +12,6 @@ from typing import Any
 
 import gin
 import numpy as np
-from scipy import stats
 import tensorflow as tf
 import tf_keras
 
@@ -412,13 +411,10 @@ def _interactive(pairs):
   # Each picture is there twice, once for each sound.
   num_pairs = len(pairs['both']) // 2
   num_right = int(np.sum(pairs['both'] > 0.5)) // 2
-  interval = stats.binomtest(num_right, num_pairs).proportion_ci(
-    method='wilson'
-  )
   return {
     'num_pairs': num_pairs,
     'both_right': num_right / num_pairs,
-    'both_right_interval': [float(interval.low), float(interval.high)],
+    'both_right_interval': measures.wilson_interval(num_right, num_pairs),
     'both_right_frames': float(np.mean(pairs['both'])),
     'right': float(np.mean(pairs['right'])),
     'at_silent': float(np.mean(pairs['silent'])),

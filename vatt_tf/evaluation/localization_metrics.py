@@ -128,6 +128,17 @@ def auroc(right: np.ndarray, wrong: np.ndarray) -> float:
   return float(np.mean(np.searchsorted(wrong, right, 'left')) / len(wrong))
 
 
+def wilson_interval(num_right: int, count: int) -> list[float]:
+  """Returns the 95 % interval of a share by Wilson's formula, low and high."""
+  z = 1.959964
+  share = num_right / count
+  centre = share + z**2 / (2 * count)
+  reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+  factor = 1 + z**2 / count
+  low, high = (centre - reach) / factor, (centre + reach) / factor
+  return [max(0.0, float(low)), min(1.0, float(high))]
+
+
 def score(maps: np.ndarray) -> np.ndarray:
   """Returns the similarity of clips and sounds of maps (..., t, h, w)."""
   return maps.max((-1, -2)).mean(-1)
