@@ -292,8 +292,12 @@ class EvaluateMainTest(parameterized.TestCase, tf.test.TestCase):
     folder = gin_utils.PACKAGE / 'gin' / 'eval'
     names = {path.stem for path in folder.glob('*.gin')}
     tests = shared_data.REPOSITORY / 'tests'
-    images = tests / 'evaluation' / 'image_probe_test.py'
-    text = pathlib.Path(__file__).read_text('utf-8') + images.read_text('utf-8')
+    files = (
+      pathlib.Path(__file__),
+      tests / 'evaluation' / 'image_probe_test.py',
+      tests / 'localize_main_test.py',
+    )
+    text = ''.join(path.read_text('utf-8') for path in files)
     tried = re.findall(r"_evaluate\(\s*'(\w+)'|gin/eval/(\w+)\.gin'", text)
     self.assertEqual(names, {first or second for first, second in tried})
 

@@ -105,6 +105,27 @@ class InspectionTest(tf.test.TestCase):
     self.assertIn('fake-000000: 1.00 s; 10 frames 64x48 at 10/s', text)
     self.assertNotIn('fault:', text)
 
+  def test_boxes(self):
+    clip = fake_clips.fake_clip(height=48, width=64, num_frames=3)
+    dog = schema.Region(0, 0, 0.5, 0.5, 'dog', True)
+    cat = schema.Region(0.5, 0, 1, 1, 'cat', False)
+    clip.regions = [[dog, cat], [], [cat]]
+    other = fake_clips.fake_clip(1, height=48, width=64, num_frames=3)
+    reports = [self.report(clip), self.report(other)]
+    self.assertEqual(reports[0].num_boxes, 3)
+    self.assertIsNone(reports[1].num_boxes)
+    text = inspection.describe(['a'], 2, reports)
+    self.assertIn('Boxes: 1 of 2 records, 3 in all frames, of cat, dog.', text)
+    self.assertIn('; 3 boxes; class', text)
+
+    def remove(example):
+      for key, steps in example.feature_lists.feature_list.items():
+        if key.startswith('region/'):
+          del steps.feature[2:]
+
+    faults = self.report(clip, remove).faults
+    self.assertEqual(faults, ['boxes of 2 frames, and 3 frames'])
+
   def test_contact_sheet(self):
     clips = [
       fake_clips.fake_clip(0, height=48, width=64, num_frames=10),
@@ -112,6 +133,7 @@ class InspectionTest(tf.test.TestCase):
       schema.Clip(example_id='nothing'),
     ]
     clips[0].frames[4] = b'damaged'
+    clips[0].regions = [[schema.Region(0.25, 0.25, 0.75, 0.75)]] * 10
     serialized = [writing.serialize_clip(clip) for clip in clips]
     reports = [inspection.report_record('s', one) for one in serialized]
     path = os.path.join(self.create_tempdir().full_path, 'sheet.png')

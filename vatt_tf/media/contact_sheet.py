@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import textwrap
 
+import cv2
 from matplotlib import figure
 import numpy as np
 
@@ -85,9 +86,30 @@ def _draw_frames(axes, clip: schema.Clip, seconds: float) -> None:
         (left + span / 2) * seconds, 0.5, 'damaged', ha='center', color='red'
       )
     else:
-      axes.imshow(image, extent=extent, aspect='auto')
+      boxes = clip.regions[number] if number < len(clip.regions) else ()
+      axes.imshow(_with_boxes(image, boxes), extent=extent, aspect='auto')
   axes.set_xlim(0, seconds)
   axes.set_ylim(0, 1)
+
+
+def _with_boxes(
+  image: np.ndarray, boxes: Sequence[schema.Region]
+) -> np.ndarray:
+  """Draws boxes, what is silent in grey: (H, W, 3) uint8."""
+  if not boxes:
+    return image
+  image = np.ascontiguousarray(image)
+  height, width = image.shape[:2]
+  for box in boxes:
+    colour = (160, 160, 160) if box.is_sounding is False else (0, 255, 0)
+    cv2.rectangle(
+      image,
+      (round(box.xmin * width), round(box.ymin * height)),
+      (round(box.xmax * width) - 1, round(box.ymax * height) - 1),
+      colour,
+      max(1, round(height / 120)),
+    )
+  return image
 
 
 def _draw_waveform(

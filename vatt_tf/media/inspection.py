@@ -36,6 +36,8 @@ class RecordReport:
     captions: Captions (start, end, text), in seconds from the start of the
       clip.
     labels: Classes (index, name).
+    num_boxes: Number of boxes in all frames; None if nobody has looked for any.
+    box_labels: Names of what the boxes hold, sorted.
     layout: Keys that differ from the canonical ones, in words.
     faults: Faults of the record, in words.
   """
@@ -58,6 +60,8 @@ class RecordReport:
     default_factory=list
   )
   labels: list[tuple[int | None, str]] = dataclasses.field(default_factory=list)
+  num_boxes: int | None = None
+  box_labels: list[str] = dataclasses.field(default_factory=list)
   layout: list[str] = dataclasses.field(default_factory=list)
   faults: list[str] = dataclasses.field(default_factory=list)
 
@@ -141,6 +145,14 @@ def report_record(shard: str, serialized: bytes) -> RecordReport:
     ],
     layout=describe_layout(serialized),
   )
+  if clip.regions:
+    boxes = [box for of_frame in clip.regions for box in of_frame]
+    report.num_boxes = len(boxes)
+    report.box_labels = sorted({box.label for box in boxes if box.label})
+    if len(clip.regions) != len(clip.frames):
+      report.faults.append(
+        f'boxes of {len(clip.regions)} frames, and {len(clip.frames)} frames'
+      )
   names = list(clip.label_names)
   indices = list(clip.label_indices)
   report.labels = [
@@ -301,6 +313,16 @@ def describe(
     )
   else:
     lines.append(f'Labels: none of {total} records.')
+  boxed = [report for report in reports if report.num_boxes is not None]
+  if boxed:
+    found = sorted({label for report in boxed for label in report.box_labels})
+    text = (
+      f'Boxes: {len(boxed)} of {total} records, '
+      f'{_spread([report.num_boxes for report in boxed])} in all frames'
+    )
+    if found:
+      text += f', of {", ".join(found[:10])}{", ..." if found[10:] else ""}'
+    lines.append(f'{text}.')
   faulty = [report for report in reports if report.faults]
   if faulty:
     lines.append(f'Faults: {len(faulty)} of {total} records, see below.')
@@ -333,6 +355,9 @@ def title(report: RecordReport) -> str:
       f'{report.num_samples} samples at {report.sample_rate:g}/s{level}'
     )
   parts.append(command_line.count(len(report.captions), 'caption'))
+  if report.num_boxes is not None:
+    count = report.num_boxes
+    parts.append('1 box' if count == 1 else f'{count} boxes')
   if report.labels:
     parts.append(
       'class '
