@@ -139,7 +139,7 @@ def _localize(found, title, folder, run, name):
   found.check(f'{title}: exit code of evaluate on {name}', code, equal=0)
   with open(output) as file:
     content = json.load(file)
-  return content['metrics']
+  return content['localization']
 
 
 def _verify_model(found, title, folder, gin_file, bindings):

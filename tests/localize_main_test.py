@@ -167,7 +167,7 @@ class LocalizeMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(done.returncode, 0, done.stderr)
     self.assertIn('6 clips. Ties rank worst.', done.stdout)
     with open(output, encoding='utf-8') as file:
-      metrics = json.load(file)['metrics']
+      metrics = json.load(file)['localization']
     self.assertEqual(metrics['interactive']['num_pairs'], 3)
     self.assertGreater(metrics['pointing_saturation'], 0.3)
     plain, _, _ = self._make_run('LOCAL_WEIGHT=0.0', 'SEED=1', 'TRAIN_STEPS=1')

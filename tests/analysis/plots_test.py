@@ -90,6 +90,20 @@ class PlotsTest(parameterized.TestCase, tf.test.TestCase):
     )
     _draw(plots.draw_confusion(np.eye(400, dtype=int), ['x'] * 400))
 
+  def test_maps(self):
+    images = np.full([2, 4, 24, 32, 3], 100, np.uint8)
+    maps = np.zeros([2, 2, 3, 4])
+    maps[0, :, 0, 0] = 1.0
+    sheet = plots.draw_maps(images, maps)
+    (axes,) = sheet.axes
+    shown = axes.images[0].get_array()
+    self.assertEqual(shown.shape, (4 * 24, 2 * 32, 3))
+    self.assertAllEqual(shown[:24], np.full([24, 64, 3], 100))
+    # The highest place is laid over; the second clip has none.
+    self.assertGreater(np.abs(shown[24:28, :4].astype(int) - 100).min(), 30)
+    self.assertAllEqual(shown[24 + 16 : 48, 16:32], np.full([8, 16, 3], 100))
+    self.assertAllEqual(shown[72:], np.full([24, 64, 3], 100))
+
   def test_retrieval(self):
     frames = np.full([2, 3, 8, 8, 3], 255, np.uint8)
     scores = np.asarray([[0.9, 0.5, 0.1], [0.4, 0.3, 0.2]])

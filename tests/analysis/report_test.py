@@ -167,6 +167,18 @@ class ReportTest(tf.test.TestCase):
     self.assertNotIn('coloured by class', words)
     self.assertNotIn('node', words)
 
+  def test_of_a_model_that_says_where_it_sounds(self):
+    model = _model(size=_SIZE)
+    model = type(model)(
+      model.towers, model.head, model.pairs, use_token_head=True
+    )
+    model.build()
+    features = _features(8)
+    features['audio_mask'] = tf.constant([False] + [True] * 7)
+    page, words = self._write(model, features, num_queries=3)
+    self.assertIn('Where it sounds', words)
+    self.assertIn('The first 3 clips with sound', ' '.join(page.pictures))
+
   def test_first_view_of_a_video(self):
     features = _features(12)
     features['example_id'] = tf.constant([f'v{i // 3}' for i in range(12)])

@@ -89,6 +89,35 @@ class PlanTest(parameterized.TestCase):
       len([clip for clip in clips if clip.caption_form == 'vtt']), 200
     )
 
+  @parameterized.parameters('other', 'same')
+  def test_distractors(self, colour):
+    options = plan.Options(
+      num_train=40,
+      num_validation=288,
+      distractor_share=0.5,
+      distractor_colour=colour,
+    )
+    clips = plan.plan_clips(options)
+    train, validation = clips[:40], clips[40:]
+    self.assertLen([clip for clip in train if clip.distractor], 20)
+    shown = {(clip.shape, clip.colour, clip.motion) for clip in validation}
+    self.assertLen(shown, 288)
+    for clip in clips:
+      silent = clip.distractor
+      if silent is not None:
+        self.assertNotEqual(clip.shape, silent.shape)
+        self.assertNotEqual(clip.motion, silent.motion)
+        self.assertEqual(clip.colour == silent.colour, colour == 'same')
+    for first, second in zip(validation[::2], validation[1::2]):
+      for clip, other in ((first, second), (second, first)):
+        self.assertEqual(
+          clip.distractor, dataclasses.replace(other, distractor=None)
+        )
+    # Without distractors nothing changes.
+    plain = plan.plan_clips(plan.Options(num_train=40, num_validation=288))
+    for clip, other in zip(train, plain):
+      self.assertEqual(dataclasses.replace(clip, distractor=None), other)
+
   def test_same_combination_looks_different(self):
     options = plan.Options(num_train=288, num_validation=288)
     clips = plan.plan_clips(options)
@@ -114,6 +143,9 @@ class PlanTest(parameterized.TestCase):
     ({'audio_rate': 8001}, 'audio_rate=8001'),
     ({'silent_share': 1.5}, 'silent_share=1.5'),
     ({'label': 'size'}, "label='size'"),
+    ({'distractor_share': -0.1}, 'distractor_share=-0.1'),
+    ({'distractor_colour': 'red'}, "distractor_colour='red'"),
+    ({'distractor_share': 0.5, 'num_validation': 7}, 'num_validation=7'),
   )
   def test_options_out_of_range(self, options, received):
     with self.assertRaisesRegex(ValueError, f'Received: {received}'):
@@ -174,6 +206,44 @@ class RenderTest(parameterized.TestCase):
     step = list(words.COLOURS).index(colour)
     wanted = words.LOWEST_PITCH * 2 ** (step * 5 / 12)
     self.assertAlmostEqual(heard, wanted, delta=0.02 * wanted)
+
+  def test_a_pair_shows_both_shapes_apart(self):
+    options = plan.Options(
+      num_train=0, num_validation=24, distractor_share=0.5, frame_size=64
+    )
+    clips = plan.plan_clips(options)
+    for first, second in zip(clips[::2], clips[1::2]):
+      frames, boxes = pictures.render(first, options)
+      others, other_boxes = pictures.render(second, options)
+      np.testing.assert_array_equal(frames, others)
+      sounding = set()
+      for frame, of_frame, of_other in zip(frames, boxes, other_boxes):
+        for box, other in zip(of_frame, of_other, strict=True):
+          self.assertEqual(
+            dataclasses.replace(other, is_sounding=box.is_sounding), box
+          )
+          self.assertNotEqual(other.is_sounding, box.is_sounding)
+          clip = first if box.is_sounding else second
+          self.assertEqual(box.label, clip.shape)
+          sounding.add(box.is_sounding)
+          # Its colour is in its box, and not outside of both.
+          wanted = np.array(words.COLOURS[clip.colour][0])
+          near = np.abs(frame.astype(int) - wanted).max(-1) < 40
+          left, top, right, bottom = (
+            round(64 * edge)
+            for edge in (box.left, box.top, box.right, box.bottom)
+          )
+          self.assertTrue(near[top:bottom, left:right].any())
+        if len(of_frame) == 2:
+          left, right = sorted(of_frame, key=lambda box: box.left)
+          self.assertLessEqual(left.right, right.left)
+      self.assertEqual(sounding, {True, False})
+    self.assertFalse(
+      np.array_equal(
+        sounds.render_audio(clips[0], options),
+        sounds.render_audio(clips[1], options),
+      )
+    )
 
   def test_sound_follows_the_size(self):
     clip = self._find(motion='blink', shape='circle', has_audio=True)
