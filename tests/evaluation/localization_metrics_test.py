@@ -62,6 +62,13 @@ class PointingTest(tf.test.TestCase):
       [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]],
     )
 
+  def test_agreement_of_annotators(self):
+    boxes = _boxes((0, 0, 1, 0.5), (0.5, 0, 1, 1))
+    found = measures.cover(boxes, _mask(True, True), 2, agreement=2)
+    self.assertAllEqual(found[0, 0], [[0.5, 1.0], [0.0, 0.5]])
+    found = measures.cover(boxes, _mask(True, False), 2, agreement=2)
+    self.assertAllEqual(found[0, 0], [[0.5, 0.5], [0.0, 0.0]])
+
 
 class IoUTest(tf.test.TestCase):
   def setUp(self):

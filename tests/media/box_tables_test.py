@@ -68,6 +68,51 @@ class BoxTableTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(found[0], found[1])
     self.assertEqual(table.regions('b.mp4', _clip([0])), [])
 
+  def test_vgg_ss(self):
+    path = self.create_tempfile(
+      'vggss.json',
+      '[{"file": "-0x_000010", "class": "dog barking", '
+      '"bbox": [[0.1, 0.2, 0.5, 0.6], [0.7, 0.0, 1.0, 0.3]]}]',
+    ).full_path
+    table = box_tables.BoxTable(path)
+    found = table.regions('test/-0x_000010.mp4', _clip([0, 40_000]))
+    self.assertEqual(
+      found[1],
+      [
+        schema.Region(0.1, 0.2, 0.5, 0.6, 'dog barking', True),
+        schema.Region(0.7, 0.0, 1.0, 0.3, 'dog barking', True),
+      ],
+    )
+    self.assertEqual(table.regions('other.mp4', _clip([0])), [])
+    for text in ('{"a": 1}', '[{"file": "a"}]', '[{"file": "a", "bbox": [1]}]'):
+      path = self.create_tempfile('bad.json', text).full_path
+      with self.assertRaisesRegex(errors.MediaError, 'as VGG-SS has it'):
+        box_tables.BoxTable(path)
+
+  def test_flickr_soundnet(self):
+    folder = self.create_tempdir().full_path
+    with self.assertRaisesRegex(errors.MediaError, 'without boxes'):
+      box_tables.BoxTable(folder)
+    box = (
+      '<object><bbox><pos>1</pos><xmin>64</xmin><ymin>0</ymin>'
+      '<xmax>128</xmax><ymax>{}</ymax></bbox></object>'
+    )
+    with open(f'{folder}/12.xml', 'w', encoding='utf-8') as file:
+      file.write(f'<annotation>{box.format(256)}{box.format(192)}</annotation>')
+    table = box_tables.BoxTable(folder)
+    (found,) = table.regions('12.jpg', _clip([0]))
+    self.assertEqual(
+      found,
+      [
+        schema.Region(0.25, 0.0, 0.5, 1.0, '', True),
+        schema.Region(0.25, 0.0, 0.5, 0.75, '', True),
+      ],
+    )
+    with open(f'{folder}/13.xml', 'w', encoding='utf-8') as file:
+      file.write('<annotation>')
+    with self.assertRaisesRegex(errors.MediaError, '13.xml cannot be read'):
+      box_tables.BoxTable(folder)
+
   @parameterized.parameters(
     ('video_path,x,y\na,1,2\n', 'must have the column'),
     ('path,x,y,width,height\na,1,2,3,4\n', 'must have the column'),

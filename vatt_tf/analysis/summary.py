@@ -181,11 +181,20 @@ def _heads(model, towers):
     tower['num_rows'] * model.head.flops(modality)
     for modality, tower in towers.items()
   )
+  parameters, training = model.head.count_params(), forward
+  token_head = getattr(model, 'video_token_head', None)
+  if token_head is not None:
+    # In training alone it maps all places, also those that are dropped.
+    parameters += token_head.count_params()
+    places = math.prod(
+      model.video_tower.token_grid(tuple(towers['video']['input']))
+    )
+    training += 2 * places * math.prod(token_head.kernel.shape)
   return {
-    'parameters': model.head.count_params(),
+    'parameters': parameters,
     'flops': forward,
-    'training_flops': forward,
-    'step_flops': 3 * forward,
+    'training_flops': training,
+    'step_flops': 3 * training,
   }
 
 

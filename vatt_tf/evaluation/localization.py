@@ -54,15 +54,23 @@ class LocalizationEvaluation:
     size: Height and width of the pixels on which IoUs are measured.
     num_wrong: Number of other clips' sounds for each clip.
     seed: Seed of the choice of the other sounds.
+    agreement: See `localization_metrics.cover`.
   """
 
   name = 'localization'
   title = 'Localisation of what sounds'
 
-  def __init__(self, size: int = 112, num_wrong: int = 16, seed: int = 0):
+  def __init__(
+    self,
+    size: int = 112,
+    num_wrong: int = 16,
+    seed: int = 0,
+    agreement: int = 1,
+  ):
     self._size = size
     self._num_wrong = num_wrong
     self._seed = seed
+    self._agreement = agreement
 
   def __call__(
     self, model: tf_keras.Model, dataset: tf.data.Dataset
@@ -81,7 +89,9 @@ class LocalizationEvaluation:
       rows_of_batch = np.arange(start, start + len(batch[names.VIDEO_BOXES]))
       start += len(rows_of_batch)
       has_sound = rows['has_sound'][rows_of_batch]
-      frames.append(_of_frames(maps, batch, has_sound, self._size))
+      frames.append(
+        _of_frames(maps, batch, has_sound, self._size, self._agreement)
+      )
       clips.append(_of_clips(maps, has_sound))
       has_partner = has_sound & (partners[rows_of_batch] >= 0)
       pairs.append(_of_pairs(maps, batch, has_partner))
@@ -283,7 +293,7 @@ def _enlarged(maps, size):
   ]
 
 
-def _of_frames(maps, batch, has_sound, size):
+def _of_frames(maps, batch, has_sound, size, agreement):
   """The measures of all frames in which the sounding box can be seen."""
   boxes, mask = batch[names.VIDEO_BOXES], _sounding(batch)
   num_frames = boxes.shape[1]
@@ -292,21 +302,21 @@ def _of_frames(maps, batch, has_sound, size):
   wrong = measures.of_frames(maps['others'][:, 0], num_frames)
   grid = measures.centres(*frames.shape[2:]).reshape([-1, 2])
   middle = np.array([[0.5, 0.5]])
-  truth = measures.cover(boxes, mask, size)
+  truth = measures.cover(boxes, mask, size, agreement)
   result = {
     'hit': measures.pointing_hits(frames, boxes, mask),
     'hit_wrong_sound': measures.pointing_hits(wrong, boxes, mask),
     'hit_centre': measures.is_inside(middle, boxes, mask)[..., 0],
     'hit_saturation': measures.pointing_hits(maps['saturation'], boxes, mask),
     'hit_bound': measures.is_inside(grid, boxes, mask).any(-1),
-    'area': truth.mean((2, 3)),
+    'area': (truth > 0).mean((2, 3)),
   }
   result = {name: value[seen] for name, value in result.items()}
   distance = np.square(measures.centres(size, size) - 0.5).sum(-1)
   truth = truth[seen]
   large = _enlarged(frames[seen], size)
   central = np.broadcast_to(-distance, large.shape)
-  has_area = truth.any((1, 2))
+  has_area = (truth >= 0.5).any((1, 2))
   for end, values in (('', large), ('_centre', central)):
     for name, measure in (
       ('adaptive_iou', measures.adaptive_iou),

@@ -66,10 +66,28 @@ def pointing_hits(
   return (inside | ~best).all(-1)
 
 
-def cover(boxes: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
-  """Returns the pixels whose centres are in a box: (N, T, size, size) bool."""
+def cover(
+  boxes: np.ndarray, mask: np.ndarray, size: int, agreement: int = 1
+) -> np.ndarray:
+  """Returns how much of each pixel boxes agree on.
+
+  Args:
+    boxes: See `is_inside`.
+    mask: See `is_inside`.
+    size: Height and width of the result.
+    agreement: Number of boxes that a pixel must be in to count as a whole; 2
+      for the several annotators of Flickr-SoundNet.
+
+  Returns:
+    (N, T, size, size) float in [0, 1].
+  """
   points = centres(size, size).reshape([-1, 2])
-  return is_inside(points, boxes, mask).reshape([*boxes.shape[:2], size, size])
+  count = sum(
+    is_inside(points, boxes[:, :, [k]], mask[:, :, [k]]).astype(int)
+    for k in range(boxes.shape[2])
+  )
+  shares = np.minimum(count / agreement, 1.0)
+  return shares.reshape([*boxes.shape[:2], size, size])
 
 
 def adaptive_iou(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -77,13 +95,15 @@ def adaptive_iou(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
   Args:
     maps: (F, S, S) float: maps of frames, enlarged to pixels.
-    truth: (F, S, S) bool, not empty.
+    truth: (F, S, S) float in [0, 1]; pixels of at least a half count, of which
+      each frame has one.
 
   Returns:
     (F,) float in [0, 1]. Of equal pixels those outside come first.
   """
   result = np.zeros([len(maps)])
-  for i, (values, inside) in enumerate(zip(maps, truth, strict=True)):
+  for i, (values, shares) in enumerate(zip(maps, truth, strict=True)):
+    inside = np.asarray(shares) >= 0.5
     order = np.lexsort((inside.ravel(), -values.ravel()))
     area = int(inside.sum())
     hit = int(inside.ravel()[order[:area]].sum())
@@ -96,8 +116,8 @@ def half_frame_iou(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
   It is sum(P G) / (sum(G) + sum(P where G = 0)), with P the half of the frame
   whose values are highest, as for VGG-SS and Flickr-SoundNet (Chen et al.
-  2021). Arguments and result are those of `adaptive_iou`, but `truth` may hold
-  shares in [0, 1], such as the agreement of annotators.
+  2021). Arguments and result are those of `adaptive_iou`; shares of the truth
+  count as they are.
   """
   result = np.zeros([len(maps)])
   for i, (values, inside) in enumerate(zip(maps, truth, strict=True)):

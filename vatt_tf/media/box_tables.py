@@ -12,12 +12,19 @@ rate; or `time` in seconds. Without either, the box is in all frames. `label`
 and `is_sounding` (1 or 0) may be left out.
 
 A video of the table that has no row for a frame has no box there.
+
+Two benchmarks are read as their owners publish them, and their boxes, which
+sound, are in all frames: the json file of VGG-SS (Chen et al. 2021), and the
+folder of xml files of Flickr-SoundNet (Senocak et al. 2018), one for each
+picture, with the boxes of several annotators.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import json
 import math
 import os
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -34,6 +41,9 @@ _PIXELS = ('x', 'y', 'width', 'height')
 _SHARES = ('xmin', 'ymin', 'xmax', 'ymax')
 _TIMES = ('frame', 'time')
 _COLUMNS = ('video_path', *_TIMES, *_PIXELS, *_SHARES, 'label', 'is_sounding')
+
+# Pixels of a side of the frames that Flickr-SoundNet's boxes are drawn in.
+_FLICKR_SIZE = 256.0
 
 _IS_SOUNDING = {'': None, '0': False, '1': True}
 
@@ -59,7 +69,8 @@ class BoxTable:
   """Boxes in the frames of many videos.
 
   Args:
-    path: Path of the csv file; see the module.
+    path: Path of a csv file, of VGG-SS's json, or of a folder of xml files as
+      of Flickr-SoundNet; see the module.
 
   Raises:
     errors.MediaError: The file cannot be read, has another form, or a row does
@@ -67,64 +78,125 @@ class BoxTable:
   """
 
   def __init__(self, path: str):
-    self._name = os.path.basename(path)
+    self._name = os.path.basename(os.path.normpath(path))
+    self._by_path = {}
+    self._by_key = {}
+    self._is_in_frames = False
+    # Pixels of the frame that edges count in; None for those of the video, 1
+    # for shares.
+    self._size = (1.0, 1.0)
+    if os.path.isdir(path):
+      self._read_xml(path)
+    elif os.path.splitext(path)[1].lower() == '.json':
+      self._read_json(path)
+    else:
+      self._read_csv(path)
+
+  def _add(self, path, moment, edges, where, label='', is_sounding=None):
+    """Adds a box, whose edges are left, upper, right and lower."""
+    left, top, right, bottom = edges
+    if not (left < right and top < bottom):
+      raise errors.MediaError(
+        f'{where}: the box is empty. Received: left={left:g}, top={top:g}, '
+        f'right={right:g}, bottom={bottom:g}'
+      )
+    boxes = self._by_path.get(path)
+    if boxes is None:
+      boxes = self._by_path[path] = _Boxes([], [], [], [])
+      self._by_key.setdefault(caption_tables.video_key(path), boxes)
+    boxes.moments.append(moment)
+    boxes.edges.append(tuple(edges))
+    boxes.labels.append(label)
+    boxes.is_sounding.append(is_sounding)
+
+  def _read_csv(self, path):
     text = text_files.read_text(path)
     table = text_files.CsvTable(text, self._name, _COLUMNS)
-    edges = next(
-      (columns for columns in (_PIXELS, _SHARES) if _has(table, columns)), None
+    columns = next(
+      (
+        names for names in (_PIXELS, _SHARES) if set(names) <= set(table.header)
+      ),
+      None,
     )
     moment = [column for column in _TIMES if column in table.header]
-    if 'video_path' not in table.header or edges is None or len(moment) > 1:
+    if 'video_path' not in table.header or columns is None or len(moment) > 1:
       raise errors.MediaError(
         f'{self._name} must have the column video_path, and either '
         f'{", ".join(_PIXELS)} or {", ".join(_SHARES)}; `frame` and `time` '
         'exclude each other. Received: '
         f'{", ".join(table.header) or "no header"}'
       )
-    self._is_in_pixels = edges is _PIXELS
+    if columns is _PIXELS:
+      self._size = None
     self._is_in_frames = moment == ['frame']
-    self._by_path = {}
-    self._by_key = {}
     for line, cells in table.rows:
       row = table.row(line, cells)
-      path = row['video_path'].strip()
-      numbers = [
-        self._number(row, column, line) for column in (*edges, *moment)
-      ]
-      if self._is_in_pixels:
-        x, y, width, height = numbers[:4]
-        numbers[:4] = x, y, x + width, y + height
-      if not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
-        raise errors.MediaError(
-          f'{self._name}, line {line}: the box is empty. Received: '
-          f'{", ".join(f"{c}={row[c]}" for c in edges)}'
-        )
+      where = f'{self._name}, line {line}'
+      *edges, time = (
+        _number(row[column], column, where)
+        for column in (*columns, *(moment or columns[:1]))
+      )
+      if columns is _PIXELS:
+        x, y, width, height = edges
+        edges = x, y, x + width, y + height
       sounds = row.get('is_sounding', '').strip()
       if sounds not in _IS_SOUNDING:
         raise errors.MediaError(
-          f'{self._name}, line {line}: `is_sounding` must be 1, 0 or empty. '
+          f'{where}: `is_sounding` must be 1, 0 or empty. '
           f'Received: is_sounding={sounds!r}'
         )
-      boxes = self._by_path.get(path)
-      if boxes is None:
-        boxes = self._by_path[path] = _Boxes([], [], [], [])
-        self._by_key.setdefault(caption_tables.video_key(path), boxes)
-      boxes.moments.append(numbers[4] if moment else None)
-      boxes.edges.append(tuple(numbers[:4]))
-      boxes.labels.append(row.get('label', '').strip())
-      boxes.is_sounding.append(_IS_SOUNDING[sounds])
-
-  def _number(self, row, column, line):
-    try:
-      value = float(row[column])
-    except ValueError:
-      value = math.nan
-    if not math.isfinite(value):
-      raise errors.MediaError(
-        f'{self._name}, line {line}: `{column}` must be a number. '
-        f'Received: {column}={row[column][:80]!r}'
+      self._add(
+        row['video_path'].strip(),
+        time if moment else None,
+        edges,
+        where,
+        row.get('label', '').strip(),
+        _IS_SOUNDING[sounds],
       )
-    return value
+
+  def _read_json(self, path):
+    """Reads VGG-SS's list of {file, class, bbox}, which sound."""
+    try:
+      entries = json.loads(text_files.read_text(path))
+      for entry in entries:
+        where = f'{self._name}, {entry["file"]}'
+        for box in entry['bbox']:
+          edges = [_number(edge, 'bbox', where) for edge in box]
+          self._add(
+            entry['file'], None, edges, where, entry.get('class', ''), True
+          )
+    except (KeyError, TypeError, ValueError) as e:
+      if isinstance(e, errors.MediaError):
+        raise
+      raise errors.MediaError(
+        f'{self._name} must be a list of entries with `file`, `class` and '
+        f'`bbox`, the left, upper, right and lower edges of boxes as shares of '
+        f'the frame, as VGG-SS has it. {type(e).__name__}: {e}'
+      ) from e
+
+  def _read_xml(self, folder):
+    """Reads Flickr-SoundNet's files, in pixels of frames of 256 x 256."""
+    self._size = (_FLICKR_SIZE, _FLICKR_SIZE)
+    for name in sorted(os.listdir(folder)):
+      stem, extension = os.path.splitext(name)
+      if extension.lower() != '.xml':
+        continue
+      where = f'{self._name}/{name}'
+      try:
+        root = ElementTree.parse(os.path.join(folder, name)).getroot()
+      except ElementTree.ParseError as e:
+        raise errors.MediaError(f'{where} cannot be read as xml: {e}') from e
+      for box in root.iter('bbox'):
+        edges = [
+          _number(box.findtext(edge) or '', edge, where) for edge in _SHARES
+        ]
+        self._add(stem, None, edges, where, is_sounding=True)
+    if not self._by_path:
+      raise errors.MediaError(
+        f'{self._name} must be a csv file, a json file of VGG-SS, or a folder '
+        'of xml files of Flickr-SoundNet. Received: a folder without boxes in '
+        'xml files'
+      )
 
   @property
   def num_videos(self) -> int:
@@ -178,7 +250,7 @@ class BoxTable:
 
   def _scaled(self, boxes, size) -> Sequence[schema.Region]:
     """The boxes as shares of the frame."""
-    scale = (*size, *size) if self._is_in_pixels else (1, 1, 1, 1)
+    scale = (self._size or size) * 2
     return [
       schema.Region(
         *(min(max(edge / side, 0.0), 1.0) for edge, side in zip(edges, scale)),
@@ -191,5 +263,14 @@ class BoxTable:
     ]
 
 
-def _has(table, columns):
-  return all(column in table.header for column in columns)
+def _number(value, name, where):
+  """A number of a file."""
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    number = math.nan
+  if not math.isfinite(number):
+    raise errors.MediaError(
+      f'{where}: `{name}` must be a number. Received: {name}={value!r:.80}'
+    )
+  return number
