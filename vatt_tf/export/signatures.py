@@ -10,7 +10,7 @@ import dataclasses
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import modalities
+from vatt_tf.core import feature_names, modalities
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
   audio_config,
@@ -39,6 +39,8 @@ FEATURE = 'feature'
 VIDEO_AUDIO = 'video_audio_embedding'
 VIDEO_TEXT = 'video_text_embedding'
 AUDIO_TEXT = 'audio_text_embedding'
+MAP = 'map'
+SCORE = 'score'
 
 # The model's key for each output name, by modality.
 _OUTPUTS = {
@@ -194,6 +196,8 @@ class ServedModel(tf.Module):
       dictionaries. `embed_video` takes raw frames, `embed_video_jpeg` encoded
       frames, `embed_image` raw images, `embed_audio` waveforms and their rates,
       `embed_text` strings; for a classifier the names begin with `classify`.
+      `localize_audio` and `localize_audio_jpeg` take frames and a sound, if the
+      model was trained to say where in a picture something sounds.
       `serving_default` is the first of them. Images go through the image
       network of the video tower (see `tower.Tower.deflate`).
     video: Configuration of the frames, or None.
@@ -296,6 +300,25 @@ class ServedModel(tf.Module):
         )
       return run('audio', sounds)
 
+    def localize(finish_frames):
+      """A function from frames, which `finish_frames` finishes, and a sound."""
+
+      def run_localize(frames, waveform, sample_rate):
+        checks = _check_sounds(waveform, sample_rate)
+        with tf.control_dependencies([_check_frames(frames), *checks]):
+          frames = sample_clip(frames, self.video)
+          sounds = finish_sounds(
+            waveform, sample_rate, self.audio, self._is_looped
+          )
+        embeddings = model.embed(modalities.AUDIO, sounds)
+        similarities = model.similarity_map(
+          finish_frames(frames, self.video), embeddings[feature_names.AUDIO_VA]
+        )
+        best = tf.reduce_max(similarities, [2, 3])
+        return {MAP: similarities, SCORE: tf.reduce_mean(best, 1)}
+
+      return run_localize
+
     def run_text(text):
       ids, mask = text_lib.encode_texts(text, self.tokenizer, self.text)
       check = _check(
@@ -307,28 +330,27 @@ class ServedModel(tf.Module):
         return run('text', tf.ensure_shape(ids, [None, self.text.max_words]))
 
     verb = 'classify' if self._is_classifier else 'embed'
+    raw = {FRAMES: tf.TensorSpec([None, None, None, None, 3], tf.uint8)}
+    jpeg = {FRAMES: tf.TensorSpec([None, None], tf.string)}
+    sound = {
+      WAVEFORM: tf.TensorSpec([None, None], tf.float32),
+      SAMPLE_RATE: tf.TensorSpec([None], tf.int32),
+    }
     inputs = {
-      f'{verb}_video': (
-        run_frames,
-        {FRAMES: tf.TensorSpec([None, None, None, None, 3], tf.uint8)},
-      ),
-      f'{verb}_video_jpeg': (
-        run_jpeg,
-        {FRAMES: tf.TensorSpec([None, None], tf.string)},
-      ),
+      f'{verb}_video': (run_frames, raw),
+      f'{verb}_video_jpeg': (run_jpeg, jpeg),
       f'{verb}_image': (
         run_image,
         {IMAGE: tf.TensorSpec([None, None, None, 3], tf.uint8)},
       ),
-      f'{verb}_audio': (
-        run_sound,
-        {
-          WAVEFORM: tf.TensorSpec([None, None], tf.float32),
-          SAMPLE_RATE: tf.TensorSpec([None], tf.int32),
-        },
-      ),
+      f'{verb}_audio': (run_sound, sound),
       f'{verb}_text': (run_text, {TEXT: tf.TensorSpec([None], tf.string)}),
     }
+    if getattr(model, 'video_token_head', None) is not None:
+      inputs |= {
+        'localize_audio': (localize(finish_raw_frames), {**raw, **sound}),
+        'localize_audio_jpeg': (localize(decode_clips), {**jpeg, **sound}),
+      }
     available = [*model.modalities, *([] if image_tower is None else [IMAGE])]
     signatures = {}
     for name, (function, specs) in inputs.items():

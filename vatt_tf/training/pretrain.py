@@ -28,8 +28,8 @@ class PretrainTask:
 
   Args:
     model: `vatt.VATT`, or another function that takes `pairs`, a tuple of
-      names, `similarity`, a `SimilarityScale` or None, and `use_token_head`,
-      and returns the model.
+      names, `similarity`, a `SimilarityScale` or None, and with a local term
+      `use_token_head`, and returns the model.
     video_audio_weight: Weight of the video-audio term; 0 drops it.
     video_text_weight: Weight of the video-text term (the paper's λ).
     audio_text_weight: Weight of the audio-text term, which compares in the
@@ -130,11 +130,8 @@ class PretrainTask:
       similarity = similarity_scale.SimilarityScale(
         pairs, kind, self._temperature, name='similarity_scale'
       )
-    model = self._model(
-      pairs=pairs,
-      similarity=similarity,
-      use_token_head=self._local_weight > 0,
-    )
+    options = {'use_token_head': True} if self._local_weight else {}
+    model = self._model(pairs=pairs, similarity=similarity, **options)
     model.build()
     return model
 
