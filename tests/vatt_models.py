@@ -91,6 +91,7 @@ def build_vatt(
   learned_similarity: str | None = None,
   temperature: float = 0.07,
   similarity: similarity_scale.SimilarityScale | None = None,
+  use_token_head: bool = False,
   **arguments,
 ) -> vatt.VATT:
   """Builds a VATT.
@@ -101,6 +102,7 @@ def build_vatt(
     learned_similarity: Kind of the `SimilarityScale`, or None.
     temperature: Of it.
     similarity: Or as of `VATT`.
+    use_token_head: As of `VATT`.
     **arguments: `video_size`, `audio_size`, `text_size`; of the towers and the
       head, see the tables above; and what the position tables are made for:
       `num_frames`, `frame_size`, `num_audio_samples`,
@@ -134,7 +136,7 @@ def build_vatt(
       **_pick(arguments, _OF_HEAD), **others
     )
 
-  model = vatt.VATT(towers, head, pairs, similarity)
+  model = vatt.VATT(towers, head, pairs, similarity, use_token_head)
   model.build()
   return model
 

@@ -11,7 +11,7 @@ from vatt_tf import (
   configurables,  # noqa: F401
 )
 from vatt_tf.core import gin_utils, strategies
-from vatt_tf.losses import contrastive, sigmoid
+from vatt_tf.losses import contrastive, local, sigmoid
 from vatt_tf.models import sizes
 from vatt_tf.training import pretrain, schedules, trainer
 
@@ -33,7 +33,7 @@ def setUpModule():
   logical_devices.make()
 
 
-def _model(**arguments):
+def _model(drop_token_rate=0.0, **arguments):
   tf_keras.utils.set_random_seed(1)
   return vatt_models.build_vatt(
     _SIZE,
@@ -49,7 +49,7 @@ def _model(**arguments):
     d_va=8,
     d_vt=6,
     dropout_rate=0.0,
-    drop_token_rate=0.0,
+    drop_token_rate=drop_token_rate,
     **arguments,
   )
 
@@ -226,7 +226,54 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
     self.assertIn('video_text_loss', metrics)
     self.assertLen(metrics, 4)
 
+  @parameterized.product(is_learned=(False, True), pool=local.POOLS)
+  def test_local_term(self, is_learned, pool):
+    features, outputs = _features(), _outputs()
+    random = np.random.RandomState(2)
+    outputs['video_token_va'] = tf.constant(
+      random.randn(_BATCH, 2, 2, 2, 8), tf.float32
+    )
+    mask = random.rand(_BATCH, 2, 2, 2) < 0.6
+    outputs['video_token_mask'] = tf.constant(mask)
+    if is_learned:
+      outputs.update(_scalars(has_bias=False))
+    options = {'temperature': 0.3, 'learned_temperature': is_learned}
+    plain, _ = pretrain.PretrainTask(None, **options).loss(features, outputs)
+    task = pretrain.PretrainTask(
+      None, local_weight=0.5, local_pool=pool, chunk_size=3, **options
+    )
+    loss, metrics = task.loss(features, outputs)
+    expected = local.local_contrastive_loss(
+      outputs['video_token_va'],
+      outputs['audio_va'],
+      mask,
+      features['video_mask'],
+      features['audio_mask'],
+      1 / 5 if is_learned else 0.3,
+      pool=pool,
+    )
+    self.assertAllClose(loss, plain + 0.5 * expected.loss, rtol=1e-5)
+    self.assertAllClose(metrics['local_loss'], expected.loss, rtol=1e-5)
+    self.assertAllClose(
+      metrics['accuracy/places_to_audio'], expected.forward_accuracy
+    )
+    self.assertAllClose(
+      metrics['accuracy/audio_to_places'], expected.backward_accuracy
+    )
+
   @parameterized.named_parameters(
+    ('local_weight', {'local_weight': -1.0}, 'local_weight=-1'),
+    ('local_pool', {'local_pool': 'mean'}, "local_pool='mean'"),
+    (
+      'local_of_sigmoid',
+      {'local_weight': 1.0, 'objective': 'sigmoid'},
+      "objective='sigmoid'",
+    ),
+    (
+      'local_without_sound',
+      {'local_weight': 1.0, 'video_audio_weight': 0.0},
+      'needs the video-audio term',
+    ),
     (
       'negative',
       {'video_text_weight': -1.0},
@@ -314,6 +361,23 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
       metrics = one.train(tf.constant(2))
       found.append((metrics['loss'], model.similarity_scale.get_weights()))
     self.assertAllClose(found[0], found[1], rtol=1e-4)
+
+  @parameterized.parameters((2, None), (1, 2))
+  def test_local_term_in_parts(self, num_replicas, micro_batch_size):
+    found = []
+    for replicas, micro_batch in ((1, None), (num_replicas, micro_batch_size)):
+      task = pretrain.PretrainTask(
+        lambda **options: _model(drop_token_rate=0.5, **options),
+        local_weight=1.0,
+      )
+      one, model = _trainer(task, replicas, micro_batch_size=micro_batch)
+      before = model.video_token_head.kernel.numpy()
+      metrics = one.train(tf.constant(2))
+      kernel = model.video_token_head.kernel.numpy()
+      self.assertGreater(np.abs(kernel - before).max(), 0.01)
+      found.append((metrics['loss'], metrics['local_loss'], kernel))
+    for one, other in zip(*found):
+      self.assertAllClose(one, other, rtol=1e-4, atol=1e-4)
 
   def test_mixed_precision_keeps_the_scalars_in_float32(self):
     self.addCleanup(
