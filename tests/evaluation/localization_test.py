@@ -165,6 +165,11 @@ class LocalizationTest(tf.test.TestCase):
 
   def test_errors(self):
     rows = _clips()
+    for row in rows[1:]:
+      row['audio_mask'] = False
+    with self.assertRaisesRegex(ValueError, 'several pictures with sound'):
+      self._metrics('listens', rows)
+    rows = _clips()
     for row in rows:
       row['video_box_mask'] = np.zeros_like(row['video_box_mask'])
     with self.assertRaisesRegex(ValueError, '--boxes'):

@@ -80,7 +80,7 @@ class LocalizationEvaluation:
     rows = _embed_sounds(model, dataset)
     partners = _partners(rows)
     rng = np.random.default_rng(self._seed)
-    others = _other_sounds(len(partners), partners, self._num_wrong, rng)
+    others = _other_sounds(rows['has_sound'], partners, self._num_wrong, rng)
     frames, clips, pairs = [], [], []
     start = 0
     for maps, batch in _maps(
@@ -227,14 +227,16 @@ def _partners(rows) -> np.ndarray:
   return partners
 
 
-def _other_sounds(count, partners, num_wrong, rng):
+def _other_sounds(has_sound, partners, num_wrong, rng):
   """Rows (N, num_wrong) of other clips' sounds, not of the same picture."""
-  others = np.zeros([count, num_wrong], np.int64)
-  for i in range(count):
-    allowed = np.setdiff1d(np.arange(count), [i, partners[i]])
+  others = np.zeros([len(has_sound), num_wrong], np.int64)
+  sounding = np.flatnonzero(has_sound)
+  for i, partner in enumerate(partners):
+    allowed = sounding[(sounding != i) & (sounding != partner)]
     if not len(allowed):
       raise ValueError(
-        f'There must be several clips with sound. Received: {count} clips'
+        'There must be several pictures with sound. Received: '
+        f'{len(sounding)} clips with video and sound'
       )
     others[i] = rng.choice(allowed, num_wrong)
   return others
