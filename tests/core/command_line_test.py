@@ -1,5 +1,7 @@
 """Tests of `vatt_tf.core.command_line`."""
 
+import contextlib
+import io
 import os
 import pathlib
 import signal
@@ -10,6 +12,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import tensorflow as tf
+import tf_keras
 
 from tests import shared_data, warm_processes
 from vatt_tf.core import (
@@ -83,6 +86,32 @@ class ExitTest(parameterized.TestCase):
         text, code = self._exit(e)
       self.assertRegex(text, message)
       self.assertEqual(code, 1)
+
+  def test_what_keras_wraps_around_a_message_is_left_out(self):
+    class Layer(tf_keras.layers.Layer):
+      def call(self, x):
+        raise ValueError(f'`x` must have 3 axes.\nReceived: shape={x.shape}')
+
+    layer = Layer(name='video')
+
+    @tf.function
+    def in_graph(x):
+      return layer(x)
+
+    for function in (layer, in_graph):
+      with self.subTest(function=function):
+        stderr = io.StringIO()
+        with (
+          contextlib.redirect_stderr(stderr),
+          self.assertRaises(SystemExit),
+          command_line.exit_on_error(),
+        ):
+          function(tf.zeros([2]))
+        self.assertEqual(
+          stderr.getvalue(),
+          'Error: `x` must have 3 axes.\nReceived: shape=(2,)\n'
+          '(--verbosity=1 shows where it comes from.)\n',
+        )
 
   def test_wrong_kind_of_a_value_that_gin_binds(self):
     call = "\n  In call to configurable 'WarmupCosine' (<class 'x'>)"

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import textwrap
 import threading
 from typing import Any
 
@@ -20,6 +21,16 @@ flags.disclaim_key_flags()
 
 # Text that gin appends to the message of an error in a function that it calls.
 _CALLS = re.compile(r"\n\s+In call to configurable '(\w+)'[^\n]*")
+
+
+# How TensorFlow and Keras wrap the message of an error in a graph or a layer.
+_IN_GRAPH = 'in user code:'
+_ERROR_NAME = re.compile(r'\n    (?:\w+\.)*\w+Error: ')
+_IN_LAYER = re.compile(
+  r'Exception encountered when calling (?:layer )?.*?\n\n(.*?)'
+  r'\n\nCall arguments received by .*',
+  re.DOTALL,
+)
 
 
 class Use(enum.Enum):
@@ -162,7 +173,18 @@ def exit_on_error(*others: type[Exception], advice: str = '') -> Iterator[None]:
 
 
 def _print_error(message, hint='--verbosity=1 shows where it comes from.'):
-  print(f'Error: {_CALLS.sub("", message)}\n({hint})', file=sys.stderr)
+  message = _own_words(_CALLS.sub('', message))
+  print(f'Error: {message}\n({hint})', file=sys.stderr)
+
+
+def _own_words(message):
+  """A message without what TensorFlow and Keras wrap around it."""
+  if message.startswith(_IN_GRAPH):
+    # A trace of the function, then the error, all indented.
+    _, _, message = _ERROR_NAME.sub('\0', message).rpartition('\0')
+    message = textwrap.dedent(f'    {message}').strip()
+  match = _IN_LAYER.match(message)
+  return _own_words(match[1].strip()) if match else message
 
 
 @contextlib.contextmanager
