@@ -4,6 +4,7 @@ import os
 import resource
 
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.checkpoints import folders, manager
 
@@ -44,6 +45,15 @@ class CheckpointsTest(tf.test.TestCase):
       manager.restore(tf.train.Checkpoint(a=a), path)
     manager.restore(tf.train.Checkpoint(a=a), path, expect_optimizer=False)
     self.assertAllEqual(a, 1.0)
+
+  def test_weights_alone(self):
+    path = self._save(model=tf.Module())
+    optimizer = tf_keras.optimizers.Adam()
+    optimizer.build([tf.Variable(1.0)])
+    with self.assertRaisesRegex(ValueError, 'weights alone.*INIT_CHECKPOINT'):
+      manager.restore(
+        tf.train.Checkpoint(model=tf.Module(), optimizer=optimizer), path
+      )
 
   def test_damaged_file(self):
     path = self._save(a=tf.Variable(tf.ones([1000])))

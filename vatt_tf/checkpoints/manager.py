@@ -48,6 +48,13 @@ def restore(
     else:
       status.expect_partial()
   except (AssertionError, ValueError, KeyError) as error:
+    names = folders.open_reader(path).get_variable_to_shape_map()
+    has_optimizer = any(name.startswith('optimizer/') for name in names)
+    if hasattr(checkpoint, 'optimizer') and not has_optimizer:
+      raise ValueError(
+        f'The checkpoint {path} has weights alone, so no run can resume from '
+        'it: give it as INIT_CHECKPOINT, with another --model_dir.'
+      ) from error
     raise ValueError(
       f'The checkpoint {path} was written by another model or optimizer than '
       'the gin files describe. First difference: '
