@@ -115,6 +115,12 @@ class S3DTowerTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       s3d_tower.S3DTower()(tf.zeros(shape))
 
+  def test_costs_of_what_it_does_not_take(self):
+    tower = s3d_tower.S3DTower()
+    with self.assertRaisesRegex(ValueError, 'even number of frames'):
+      tower.flops((7, 32, 32, 3))
+    s3d_tower.S3DTower(first_layer='plain').flops((7, 31, 32, 3))
+
 
 def _count(weights):
   return sum(w.shape.num_elements() for w in weights)

@@ -18,6 +18,16 @@ from vatt_tf.core import tensor_utils
 Window = tuple[int, int, int]
 
 
+def check_blocks(frames: int, height: int, width: int) -> None:
+  """Raises ValueError unless `space_to_depth` takes a video of this size."""
+  if (frames % 2 and frames != 1) or height % 2 or width % 2:
+    raise ValueError(
+      'Space to depth needs an even number of frames and an even height and '
+      f'width. Received: {frames} frames of {height} x {width}. Change the '
+      "size of the frames or their number, or use first_layer='plain'."
+    )
+
+
 def space_to_depth(video: tf.Tensor) -> tf.Tensor:
   """Moves blocks of 2 x 2 x 2 pixels to channels.
 
@@ -34,12 +44,7 @@ def space_to_depth(video: tf.Tensor) -> tf.Tensor:
   """
   t, h, w, c = video.shape[1:]
   block = 1 if t == 1 else 2
-  if t % block or h % 2 or w % 2:
-    raise ValueError(
-      'Space to depth needs an even number of frames and an even height and '
-      f'width. Received: {t} frames of {h} x {w}. Change the size of the '
-      "frames or their number, or use first_layer='plain'."
-    )
+  check_blocks(t, h, w)
   x = tf.reshape(video, [-1, t // block, block, h // 2, 2, w // 2, 2, c])
   x = tf.transpose(x, [0, 1, 3, 5, 2, 4, 6, 7])
   return tf.reshape(x, [-1, t // block, h // 2, w // 2, block * 4 * c])

@@ -403,6 +403,8 @@ class S3DTower(convolutional_tower.ConvolutionalTower):
     shape = [None, *(input_shape or (None, None, None, 3))]
     if self.first_layer == 'plain':
       return shape
+    if input_shape:
+      space_time.check_blocks(*input_shape[:3])
     block = (1 if self.is_deflated else 2, 2, 2)
     size = space_time.output_size(shape[1:4], block)
     return [None, *size, (4 if self.is_deflated else 8) * 3]
