@@ -364,17 +364,20 @@ class PatchTower(transformer_tower.TransformerTower):
     need_tokens: bool = False,
   ) -> tower.TowerOutput:
     """Encodes `x`; see the base class."""
-    tokens, keep = self._embed(x, training, rng)
-    output = self._encode(tokens, None, training, rng, need_tokens)
-    return output._replace(places=keep) if need_tokens else output
+    tokens, mask = self.embed_tokens(x, training, rng)
+    return self._encode(tokens, mask, training, rng, need_tokens)
 
-  def _embed(self, x, training, rng):
-    """The input tokens of the encoder, and the places of the patches."""
+  def _with_channels(self, x):
     if self.input_name == names.SPECTROGRAM:
-      x = tf.expand_dims(x, -1)  # (B, F, M, 1)
+      return tf.expand_dims(x, -1)  # (B, F, M, 1)
+    return x
+
+  def token_places(
+    self, x: tf.Tensor, training: bool, rng: randomness.Rng | None
+  ) -> tf.Tensor | None:
+    """Returns the patches that DropToken keeps; see the base class."""
     rng = randomness.fold_in(rng, 'embedding')
-    keep = self.embedding.sample(x, training, rng)
-    return self.embedding(x, keep=keep, training=training, rng=rng), keep
+    return self.embedding.sample(self._with_channels(x), training, rng)
 
   def embed_tokens(
     self,
@@ -393,7 +396,10 @@ class PatchTower(transformer_tower.TransformerTower):
       (B, 1 + K, d_model) in the compute dtype, AGG first; and None, because all
       tokens exist.
     """
-    return self._embed(x, training, rng)[0], None
+    x = self._with_channels(x)
+    rng = randomness.fold_in(rng, 'embedding')
+    keep = self.embedding.sample(x, training, rng)
+    return self.embedding(x, keep=keep, training=training, rng=rng), None
 
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
     """Returns the patches by axis: (t, h, w), (n,) or (frames, bins)."""

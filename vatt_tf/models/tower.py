@@ -24,13 +24,10 @@ class TowerOutput(NamedTuple):
     tokens: (B, N, d) float32: outputs for the places of `Tower.token_grid`; in
       training, only the tokens that DropToken keeps, in random order. None
       unless requested.
-    places: (B, N) int32: the place of each token in the grid, in row-major
-      order. None if all places have one, in this order.
   """
 
   feature: tf.Tensor | None
   tokens: tf.Tensor | None
-  places: tf.Tensor | None = None
 
 
 class ActivationBytes(NamedTuple):
@@ -193,6 +190,23 @@ class Tower(tf_keras.layers.Layer):
       DropToken, in row-major order; None if the tower has no tokens.
     """
     del input_shape
+    return None
+
+  def token_places(
+    self, x: tf.Tensor, training: bool, rng: randomness.Rng | None
+  ) -> tf.Tensor | None:
+    """Returns where the tokens of a call with the same arguments lie.
+
+    Args:
+      x: See the call.
+      training: See the call.
+      rng: See the call; not None in training.
+
+    Returns:
+      (B, N) int32: the place of each token in the grid, counted in row-major
+      order. None if all places have a token, in this order.
+    """
+    del x, training, rng
     return None
 
   def num_tokens(

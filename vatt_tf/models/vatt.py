@@ -11,7 +11,7 @@ import tf_keras
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
 from vatt_tf.core import randomness, tensor_utils
-from vatt_tf.layers import projection_head
+from vatt_tf.layers import projection_head, recompute
 from vatt_tf.models import similarity_scale, tower
 
 _DEFAULT_PAIRS = (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
@@ -39,7 +39,7 @@ def _on_grid(tokens, places, grid):
 
   Args:
     tokens: (B, N, d).
-    places: (B, N) int32 or None, as in `tower.TowerOutput`.
+    places: (B, N) int32 or None, as of `Tower.token_places`.
     grid: (t, h, w).
 
   Returns:
@@ -263,17 +263,18 @@ class VATT(tf_keras.Model):
   def _run_tower(self, modality, x, training, rng, need_tokens=False):
     """The pooled feature of one modality, under its key, and its tokens."""
     modality_tower = self.towers[modality]
+    rng = randomness.fold_in(rng, modality)
+    if need_tokens and training:
+      rng = recompute.fixed_key(rng)  # gives the places of the tokens again
     output = modality_tower(
-      x,
-      training=training,
-      rng=randomness.fold_in(rng, modality),
-      need_tokens=need_tokens,
+      x, training=training, rng=rng, need_tokens=need_tokens
     )
     result = {modality_table.MODALITIES[modality].feature: output.feature}
     if need_tokens:
       grid = modality_tower.token_grid(tuple(x.shape[1:]))
+      places = modality_tower.token_places(x, training, rng)
       result[names.VIDEO_TOKENS], result[names.VIDEO_TOKEN_MASK] = _on_grid(
-        output.tokens, output.places, grid
+        output.tokens, places, grid
       )
     return result
 
