@@ -48,11 +48,14 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
     video, rng = _video(), randomness.make(3, 0)
     output = tower(video, training=True, rng=rng, need_tokens=True)
     self.assertEqual(output.tokens.shape, [2, 16, 8])
-    kept = tower.embedding.sample(
-      video, True, randomness.fold_in(rng, 'embedding')
-    )
-    self.assertAllEqual(output.places, kept)
-    self.assertIsNone(tower(video, need_tokens=True).places)
+    places = tower.token_places(video, True, rng).numpy()
+    # A call without DropToken, on the kept patches alone, has the same tokens.
+    embedding = tower.embedding
+    kept = embedding(video, keep=tf.constant(places))
+    expected = tower.encoder(kept)[:, 1:]
+    self.assertAllClose(output.tokens, expected, atol=1e-5)
+    self.assertEqual([len(set(row)) for row in places.tolist()], [16, 16])
+    self.assertIsNone(tower.token_places(video, False, rng))
 
   def test_tokens_of_a_part(self):
     video = _video()
