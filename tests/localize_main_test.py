@@ -35,6 +35,8 @@ _SMALL = (
   'Size.num_heads=2',
   'Size.d_kv=8',
   'VIDEO_TEXT_WEIGHT=0.0',
+  "VOCABULARY='data/sample/vocabulary.txt'",
+  'VOCABULARY_SIZE=512',
 )
 
 
@@ -163,8 +165,16 @@ class LocalizeMainTest(parameterized.TestCase, tf.test.TestCase):
       f"--gin_param=EVAL_RECORDS='{records}/validation-*'",
       f'--output={output}',
     )
-    done = mains.run('evaluate', f'--checkpoint={self.run_dir}', *arguments)
+    report = os.path.join(self.dir, 'report')
+    done = mains.run(
+      'evaluate',
+      f'--checkpoint={self.run_dir}',
+      f'--report={report}',
+      *arguments,
+    )
     self.assertEqual(done.returncode, 0, done.stderr)
+    with open(f'{report}/report.html', encoding='utf-8') as file:
+      self.assertIn('Where it sounds', file.read())
     self.assertIn('6 clips. Ties rank worst.', done.stdout)
     with open(output, encoding='utf-8') as file:
       metrics = json.load(file)['localization']
