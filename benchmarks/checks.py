@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,38 @@ def ingest(found, name, *arguments):
   """
   _, code = run_module('ingest', f'--name={name}', '--num_shards=4', *arguments)
   found.check(f'exit code of ingest, {name}', code, equal=0)
+
+
+def train(found, title: str, run: str, gin_file: str, bindings) -> str:
+  """Trains a model as a user would, and checks the exit code.
+
+  Args:
+    found: Checks to add to.
+    title: Name of the model in the results.
+    run: Folder for the run.
+    gin_file: Path of the gin file.
+    bindings: Bindings of gin.
+
+  Returns:
+    What the command printed, for `recalls`.
+  """
+  start = time.monotonic()
+  text, code = run_module(
+    'train',
+    f'--gin_file={gin_file}',
+    f'--model_dir={run}',
+    *(f'--gin_param={binding}' for binding in bindings),
+  )
+  found.check(f'{title}: exit code of train', code, equal=0)
+  found.note(f'{title}: seconds', round(time.monotonic() - start))
+  return text
+
+
+def recalls(text: str, direction: str) -> list[float]:
+  """Returns R@1, R@5 and R@10 of a direction, such as `text -> video`."""
+  # Columns: queries, pool, R@1 (chance), R@5 (chance), R@10 (chance).
+  row = re.search(rf'^{direction} +\d+ +\d+ +(.+)$', text, re.MULTILINE)
+  return [float(cell) for cell in row.group(1).split()[:5:2]]
 
 
 def make_sample_media(folder: str, *arguments: str):

@@ -22,7 +22,6 @@ import re
 import statistics
 import sys
 import tempfile
-import time
 
 from benchmarks import checks
 from vatt_tf.media.sample import plan
@@ -107,23 +106,12 @@ def _make_data(found, folder):
 
 
 def _train(found, title, run, gin_file, bindings):
-  """Trains a model; returns R@1 by direction."""
-  start = time.monotonic()
-  text, code = checks.run_module(
-    'train',
-    f'--gin_file={gin_file}',
-    f'--model_dir={run}',
-    *(f'--gin_param={binding}' for binding in bindings),
-  )
-  found.check(f'{title}: exit code of train', code, equal=0)
-  found.note(f'{title}: seconds', round(time.monotonic() - start))
-  recalls = {}
-  for direction in _DIRECTIONS:
-    # Columns: queries, pool, R@1 (chance), R@5 (chance), R@10 (chance). The two
-    # clips of a picture tie, so a sound finds its picture at R@5.
-    row = re.search(rf'^{direction} +\d+ +\d+ +(.+)$', text, re.MULTILINE)
-    recalls[direction] = [float(x) for x in row.group(1).split()[:5:2]]
-  return recalls
+  """Trains a model; returns R@5 by direction.
+
+  The two clips of a picture tie, so that a sound never finds its own at R@1.
+  """
+  text = checks.train(found, title, run, gin_file, bindings)
+  return {each: checks.recalls(text, each)[1] for each in _DIRECTIONS}
 
 
 def _localize(found, title, folder, run, name):
@@ -190,7 +178,7 @@ def _verify_model(found, title, folder, gin_file, bindings):
   )
   for direction in _DIRECTIONS:
     with_term, without = (
-      [recall[direction][1] for recall in each] for each in (recalls, plain)
+      [recall[direction] for recall in each] for each in (recalls, plain)
     )
     found.note(f'{title}: R@5, {direction}, with the term', with_term)
     found.note(f'{title}: R@5, {direction}, without', without)

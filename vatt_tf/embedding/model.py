@@ -149,6 +149,11 @@ class Form:
       default=0.0,
     )
 
+  @property
+  def is_looped(self) -> bool:
+    """Whether sounds that are too short start again."""
+    return self.video is None or self.video.short_clip == video_config.LOOP
+
 
 class Chooser:
   """Chooses what a model takes of clips: the middle, as in evaluation.
@@ -159,9 +164,6 @@ class Chooser:
 
   def __init__(self, form: Form):
     self._form = form
-    self._is_looped = (
-      form.video is None or form.video.short_clip == video_config.LOOP
-    )
     self._slice = tf.function(
       self._slice_waveform,
       input_signature=[
@@ -174,7 +176,7 @@ class Chooser:
 
   def _slice_waveform(self, waveform, rate, offset, duration):
     return audio_lib.slice_waveform(
-      waveform, rate, offset, duration, self._form.audio, self._is_looped
+      waveform, rate, offset, duration, self._form.audio, self._form.is_looped
     )
 
   def choose(

@@ -33,7 +33,7 @@ class LocalizationEvaluation:
   """Measures the maps of a model that was trained with the local term.
 
   Calling it with a `models.vatt.VATT` and a data set (for evaluation, with
-  boxes and ids) returns metrics; shares are in [0, 1], and of frames in which
+  boxes) returns metrics; shares are in [0, 1], and of frames in which
   the box of what sounds can be seen:
 
   - `pointing`: the best place is in the box; with `pointing_chance` (the mean
@@ -174,7 +174,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 
 def _embed_sounds(model, dataset):
-  """Embeddings of all sounds, and the boxes and ids of their clips."""
+  """Embeddings of all sounds, and the boxes of their clips."""
 
   def run(features, training):
     del training
@@ -185,7 +185,7 @@ def _embed_sounds(model, dataset):
     run,
     dataset,
     [names.AUDIO_VA],
-    [names.EXAMPLE_ID, names.AUDIO_MASK, names.VIDEO_MASK, *_BOX_ENTRIES],
+    [names.AUDIO_MASK, names.VIDEO_MASK, *_BOX_ENTRIES],
   )
   missing = [name for name in _BOX_ENTRIES if name not in rows]
   if missing:

@@ -30,16 +30,14 @@ def is_inside(
   """Returns whether points are in any of the boxes of their frame.
 
   Args:
-    points: (P, 2): x and y in [0, 1]; or (N, T, P, 2).
+    points: (P, 2): x and y in [0, 1].
     boxes: (N, T, K, 4): left, upper, right and lower edges.
     mask: (N, T, K) bool: the boxes that count.
 
   Returns:
     (N, T, P) bool.
   """
-  if points.ndim == 2:
-    points = points[np.newaxis, np.newaxis]
-  x, y = points[..., np.newaxis, 0], points[..., np.newaxis, 1]  # (…, P, 1)
+  x, y = points[:, [0]], points[:, [1]]  # (P, 1)
   left, top, right, bottom = np.moveaxis(boxes[:, :, np.newaxis], -1, 0)
   inside = (left <= x) & (x < right) & (top <= y) & (y < bottom)
   return (inside & mask[:, :, np.newaxis]).any(-1)

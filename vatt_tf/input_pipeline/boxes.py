@@ -9,8 +9,9 @@ from vatt_tf.input_pipeline import (
   video,
   video_config,
 )
+from vatt_tf.input_pipeline.records import schema
 
-_EDGES = ('region_xmin', 'region_ymin', 'region_xmax', 'region_ymax')
+_EDGES = tuple(f'region_{edge}' for edge in schema.EDGES)
 FIELDS = ('region_count', *_EDGES, 'region_is_sounding')
 
 

@@ -11,7 +11,7 @@ from vatt_tf.core import feature_names, modalities
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
-from vatt_tf.input_pipeline import crop_windows, video_config
+from vatt_tf.input_pipeline import crop_windows
 from vatt_tf.input_pipeline.records import schema
 from vatt_tf.models import vatt
 
@@ -65,11 +65,12 @@ class Locator:
     check_model(model)
     self._form = form
     self._chooser = model_lib.Chooser(form)
-    is_looped = form.video.short_clip == video_config.LOOP
 
     @tf.function(reduce_retracing=True, autograph=False)
     def run(frames, waveforms, rates):
-      sounds = signatures.finish_sounds(waveforms, rates, form.audio, is_looped)
+      sounds = signatures.finish_sounds(
+        waveforms, rates, form.audio, form.is_looped
+      )
       return model.similarity_map(
         signatures.decode_clips(frames, form.video),
         model.embed(modalities.AUDIO, sounds)[feature_names.AUDIO_VA],

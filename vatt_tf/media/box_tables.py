@@ -38,7 +38,7 @@ from vatt_tf.media import (
 )
 
 _PIXELS = ('x', 'y', 'width', 'height')
-_SHARES = ('xmin', 'ymin', 'xmax', 'ymax')
+_SHARES = schema.EDGES
 _TIMES = ('frame', 'time')
 _COLUMNS = ('video_path', *_TIMES, *_PIXELS, *_SHARES, 'label', 'is_sounding')
 
@@ -197,15 +197,6 @@ class BoxTable:
         'of xml files of Flickr-SoundNet. Received: a folder without boxes in '
         'xml files'
       )
-
-  @property
-  def num_videos(self) -> int:
-    """Number of videos that have a box."""
-    return len(self._by_path)
-
-  def has(self, path: str) -> bool:
-    """Returns whether a video, by its path or name, has boxes."""
-    return self._of(path) is not None
 
   def _of(self, path):
     if path in self._by_path:

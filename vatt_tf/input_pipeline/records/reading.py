@@ -151,9 +151,7 @@ def read_clip(serialized: bytes) -> schema.Clip:
 
 def _regions(values) -> list[list[schema.Region]]:
   """The boxes of each frame, from the values of all frames."""
-  boxes = zip(
-    *(values[f'region_{edge}'] for edge in ('xmin', 'ymin', 'xmax', 'ymax'))
-  )
+  boxes = zip(*(values[f'region_{edge}'] for edge in schema.EDGES))
   labels = itertools.chain(values['region_label'], itertools.repeat(b''))
   is_sounding = itertools.chain(
     values['region_is_sounding'], itertools.repeat(-1)

@@ -71,6 +71,9 @@ class Field(NamedTuple):
   aliases: tuple[str, ...] = ()
 
 
+# Edges of a box: left, upper, right, lower.
+EDGES = ('xmin', 'ymin', 'xmax', 'ymax')
+
 FEATURE_SPEC = (
   Field(
     'image_encoded',
@@ -219,11 +222,8 @@ FEATURE_SPEC = (
       MANY_PER_STEP,
       f'{meaning} of each box, as a share of the frame',
     )
-    for edge, meaning in (
-      ('xmin', 'left edge'),
-      ('ymin', 'upper edge'),
-      ('xmax', 'right edge'),
-      ('ymax', 'lower edge'),
+    for edge, meaning in zip(
+      EDGES, ('left edge', 'upper edge', 'right edge', 'lower edge')
     )
   ),
   Field(

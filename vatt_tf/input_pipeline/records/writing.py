@@ -54,7 +54,7 @@ def _region_values(
     return [[value(region) for region in of_frame] for of_frame in regions]
 
   values = {'region_count': [len(of_frame) for of_frame in regions]}
-  for edge in ('xmin', 'ymin', 'xmax', 'ymax'):
+  for edge in schema.EDGES:
     values[f'region_{edge}'] = of_all(lambda x, edge=edge: getattr(x, edge))
   values['region_label'] = of_all(lambda x: x.label)
   values['region_is_sounding'] = of_all(
