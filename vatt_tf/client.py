@@ -138,6 +138,25 @@ class _Client:
       return self.predict('localize_audio', frames=frames, **sound)
     return self.predict('localize_audio_jpeg', frames=frames, **sound)
 
+  def detect(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Finds the objects in images.
+
+    The model must be a detector (see docs/detection.md).
+
+    Args:
+      images: (B, H, W, 3) uint8: RGB images of any size.
+
+    Returns:
+      `boxes` (B, K, 4) float32, the left, upper, right and lower edges as
+      shares of the image; `scores` (B, K) float32; `classes` (B, K) integers;
+      and `num_detections` (B,). The best detections come first; behind the last
+      one scores are 0 and classes -1.
+
+    Raises:
+      ServerError: The request failed.
+    """
+    return self.predict('detect', image=np.asarray(images, np.uint8))
+
   def embed_text(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Embeds texts.
 

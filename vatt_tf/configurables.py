@@ -11,6 +11,7 @@ from vatt_tf import models
 from vatt_tf.analysis import report  # noqa: F401
 from vatt_tf.evaluation import (
   classification,  # noqa: F401
+  detection,  # noqa: F401
   linear_probe,  # noqa: F401
   localization,  # noqa: F401
   multi_label_probe,  # noqa: F401
@@ -24,6 +25,7 @@ from vatt_tf.input_pipeline import (
   pipeline,  # noqa: F401
 )
 from vatt_tf.training import (
+  detect,  # noqa: F401
   finetune,  # noqa: F401
   loop,  # noqa: F401
   pretrain,  # noqa: F401

@@ -10,15 +10,12 @@ docs/localization.md.
 from collections.abc import Sequence
 
 from absl import app, flags
-import tf_keras
 
 from vatt_tf import (
   configurables,  # noqa: F401
 )
-from vatt_tf.checkpoints import manager
 from vatt_tf.core import command_line, gin_utils
-from vatt_tf.embedding import model as model_lib
-from vatt_tf.localization import maps, run
+from vatt_tf.localization import restored_model, run
 
 _CHECKPOINT = command_line.define_path(
   'checkpoint',
@@ -56,29 +53,20 @@ ARGUMENTS = (
 ).split()
 
 
-def _localize() -> run.Result:
-  """Localises according to the flags."""
-  options = run.Options(**{name: flags.FLAGS[name].value for name in ARGUMENTS})
-  options.check()
-  path = manager.resolve(_CHECKPOINT.value)
-  gin_utils.parse(
-    flags.FLAGS.gin_file or [gin_utils.config_beside(path)],
-    flags.FLAGS.gin_param,
-  )
-  tf_keras.mixed_precision.set_global_policy('float32')
-  model = gin_utils.get_task().build_model()
-  maps.check_model(model)
-  manager.restore_model(model, path)
-  return run.localize(model, model_lib.Form.configured(), options)
-
-
 def main(argv: Sequence[str]) -> None:
   """Parses the flags and localises."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
   gin_utils.quiet_logging()
   with command_line.exit_on_error():
-    result = _localize()
+    options = run.Options(
+      **{name: flags.FLAGS[name].value for name in ARGUMENTS}
+    )
+    options.check()
+    model, form = restored_model.load(
+      _CHECKPOINT.value, flags.FLAGS.gin_file or [], flags.FLAGS.gin_param
+    )
+    result = run.localize(model, form, options)
   print(result.describe())
 
 

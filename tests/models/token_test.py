@@ -7,7 +7,14 @@ import tf_keras
 
 from tests import tower_table
 from vatt_tf.core import randomness
-from vatt_tf.models import patch_tower, s3d_tower, sizes, vatt
+from vatt_tf.models import (
+  patch_tower,
+  s3d_tower,
+  sizes,
+  token_maps,
+  tsm_resnet_tower,
+  vatt,
+)
 
 _SIZE = sizes.Size(3, 8, 16, 2, 4)
 
@@ -88,9 +95,114 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
     places /= np.linalg.norm(places, axis=-1, keepdims=True)
     sound /= np.linalg.norm(sound, axis=-1, keepdims=True)
     grid = tower.token_grid(tuple(batch['video'].shape[1:]))
-    expected = np.einsum('bnd,bd->bn', places, sound).reshape([4, *grid])
+    places = places.reshape([4, *grid, -1])
+    offset = tower.token_offset(tuple(batch['video'].shape[1:]))
+    self.assertEqual(offset == (0.0, 0.0), name.startswith('vatt'))
+    # Half a place on: each value is between two places.
+    for axis, share in zip((2, 3), offset):
+      before = np.take(
+        places, np.maximum(np.arange(places.shape[axis]) - 1, 0), axis
+      )
+      places = (1 - share) * places + share * before
+    places /= np.linalg.norm(places, axis=-1, keepdims=True)
+    expected = np.einsum('bthwd,bd->bthw', places, sound)
     found = model.similarity_map(batch['video'], sound)
     self.assertAllClose(found, expected, atol=1e-5)
+
+  @parameterized.parameters(
+    (s3d_tower.S3DTower, 'maxpool_3a_3x3', {}),
+    (s3d_tower.S3DTower, 'maxpool_2a_3x3', {'first_layer': 'plain'}),
+    (tsm_resnet_tower.TSMResNetTower, 'stem', {'width_factor': 0.25}),
+    (tsm_resnet_tower.TSMResNetTower, 'unit_1_block_1', {'width_factor': 0.25}),
+  )
+  def test_offset_is_where_gradients_lie(self, tower_class, layer, options):
+    tf_keras.utils.set_random_seed(2)
+    tower = tower_class(token_layer=layer, **options)
+    tower.build()
+    size = 96
+    shape = (2, size, size, 3)
+    grid = tower.token_grid(shape)
+    weight = np.zeros([size, size])
+    middle = grid[1] // 2
+    for _ in range(6):
+      video = tf.Variable(tf.random.uniform([1, *shape], -1, 1))
+      with tf.GradientTape() as tape:
+        tokens = tower(video, need_tokens=True).tokens
+        place = tf.reshape(tokens, [*grid, -1])[0, middle, middle]
+        total = tf.reduce_sum(place * tf.random.normal(place.shape))
+      gradient = np.square(tape.gradient(total, video)).sum((0, 1, 4))
+      # A gate adds a little everywhere.
+      weight += np.maximum(gradient - np.median(gradient), 0)
+    stride = size / grid[1]
+    for axis, expected in zip((1, 0), tower.token_offset(shape)):
+      along = weight.sum(axis)
+      centre = (along @ np.arange(size)) / along.sum()
+      place = middle * stride + (stride - 1) / 2
+      self.assertNear((centre - place) / stride, expected, 0.17)
+
+  def test_aligned_maps(self):
+    maps = np.arange(5.0)[None, None, None, :, None]
+    for offset, expected in (
+      (0.5, [0, 0.5, 1.5, 2.5, 3.5]),
+      (1.25, [0, 0, 0.75, 1.75, 2.75]),
+      (-0.5, [0.5, 1.5, 2.5, 3.5, 4]),
+      (0.0, [0, 1, 2, 3, 4]),
+    ):
+      found = token_maps.align(tf.constant(maps), (0.0, offset))
+      self.assertAllClose(np.ravel(found), expected)
+
+  @parameterized.parameters(
+    (0, 1), (1, 1), (1, 2), (1, None), ((0, 1, 1), None)
+  )
+  def test_tokens_see_their_neighbours(self, radius, layer):
+    tower = _tower(token_layer=layer, token_radius=radius)
+    self.assertEqual(tower.token_width, 8)
+    video = tf.random.uniform([1, 4, 64, 64, 3], -1, 1, seed=0)
+
+    def tokens(video):
+      found = tower(video, need_tokens=True).tokens
+      return tf.reshape(found, [2, 8, 8, 8]).numpy()
+
+    before = tokens(video)
+    changed = video.numpy()
+    changed[:, :2, 24:32, 40:48] *= -1  # the patch (0, 3, 5)
+    difference = np.abs(tokens(changed) - before).max(-1) > 1e-6
+    reach = 3 if layer is None else layer
+    time = reach * np.ravel(radius)[0]
+    reach *= np.ravel(radius)[-1]
+    t, y, x = np.mgrid[:2, :8, :8]
+    near = (t <= time) & (abs(y - 3) <= reach) & (abs(x - 5) <= reach)
+    self.assertAllEqual(difference, near)
+    # A place in space is only told by what is there: patches that move by a
+    # place move their tokens, but for those that see an edge.
+    moved = tokens(tf.roll(video, 8, 3))
+    inner = slice(reach + 1, 8 - reach)
+    self.assertAllClose(
+      moved[:, :, inner],
+      np.roll(before, 1, 2)[:, :, inner],
+      atol=1e-5,
+    )
+    self.assertAllClose(
+      tower(video).feature, tower(video, need_tokens=True).feature, atol=1e-5
+    )
+
+  def test_neighbours_with_drop_token(self):
+    tower = _tower(token_layer=2, token_radius=1, drop_token_rate=0.5)
+    video, rng = _video(), randomness.make(3, 0)
+    found = tower(video, training=True, rng=rng, need_tokens=True).tokens
+    places = tower.token_places(video, True, rng).numpy()
+    grid = tower.token_grid((4, 32, 32, 3))
+    x = tower.embedding.embed_places(video).numpy()
+    for row in range(2):
+      kept = np.stack(np.unravel_index(places[row], grid), 1)
+      near = (abs(kept[:, None] - kept[None]) <= 1).all(-1)
+      expected = tf.constant(x[row, places[row]][None])
+      for layer in tower.encoder.layers[:2]:
+        expected = layer(expected, mask=tf.constant(near[None]))
+      self.assertAllClose(found[row], expected[0], atol=1e-5)
+    for radius in (-1, (0, 1)):
+      with self.assertRaisesRegex(ValueError, 'must be 3 numbers'):
+        _tower(token_radius=radius)
 
   def test_dropped_places_are_masked_zeros(self):
     tower = _tower(drop_token_rate=0.5)

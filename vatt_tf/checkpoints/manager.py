@@ -20,9 +20,9 @@ from vatt_tf.checkpoints import (
   weight_sources,
 )
 from vatt_tf.core import file_utils
-from vatt_tf.models import classification
+from vatt_tf.models import single_tower
 
-_HEAD = 'logits'  # the part of a classifier that fine-tuning initializes
+_HEAD = 'logits'  # the map to classes, which fine-tuning initializes
 
 
 def restore(
@@ -89,7 +89,7 @@ def restore_model(
 
   Raises:
     ValueError: `restore` or `released_vatt.load` raises it; or the model is a
-      classifier and the checkpoint has no classes.
+      classifier or detector and the checkpoint has no classes.
   """
   source = weight_sources.open_source(path)
   if released_names.is_released(source.shapes):
@@ -110,12 +110,13 @@ def initialize(
   """Initializes a model from a checkpoint, which may be of another model.
 
   This works like `restore_model`, but a classifier may also start from a
-  pre-trained model or from a classifier of other classes. The checkpoint must
-  have the whole tower; only the map to classes then keeps its initial values.
+  pre-trained model or from a classifier of other classes, and a detector too. The
+  checkpoint must have the whole tower; only what follows it then keeps its
+  initial values.
 
   Args:
-    model: A built `vatt.VATT` or `classification.Classifier`. Call this in its
-      strategy's scope.
+    model: A built `vatt.VATT`, `classification.Classifier` or
+      `detection.Detector`. Call this in its strategy's scope.
     path: See `restore_model`.
     use_ema: See `restore_model`.
 
@@ -127,11 +128,11 @@ def initialize(
     ValueError: `restore_model` raises it, or a part of the tower is missing or
       has another shape; the message names the first.
   """
-  is_classifier = isinstance(model, classification.Classifier)
+  has_one_tower = isinstance(model, single_tower.SingleTowerModel)
   source = weight_sources.open_source(path)
   if released_names.is_released(source.shapes):
     report = released_vatt.load(model, source, allow_new_classes=True)
-  elif is_classifier:
+  elif has_one_tower:
     report = own_vatt.load(model, source, use_ema)
   else:
     restore_model(model, path, use_ema)
@@ -141,7 +142,7 @@ def initialize(
     f'{part}: new, {count:,} weights ({why})'
     for part, (count, why) in new.items()
   ]
-  if is_classifier and _HEAD not in new:
+  if has_one_tower and _HEAD not in new:
     lines.append(
       f'{_HEAD}: from the checkpoint, whose number of classes is the same'
     )

@@ -1,7 +1,8 @@
-"""Initializes a classifier from a checkpoint that this library wrote.
+"""Initializes a model of one tower from a checkpoint that this library wrote.
 
 Fine-tuning takes one tower of a pre-trained model, whose weights have the same
-names there, or continues from a classifier, which may have other classes.
+names there, or continues from a classifier or detector, which may have other
+classes.
 """
 
 import tensorflow as tf
@@ -10,19 +11,19 @@ import tf_keras
 
 from vatt_tf.checkpoints import folders, plans, reports, weight_sources
 from vatt_tf.core import file_utils
+from vatt_tf.models import single_tower
 
 _MODEL = 'model/'
-_LOGITS = 'classifier/logits/'
 _TABLE_ADVICE = (
   'Larger inputs need no larger tables of positions, which are interpolated: '
-  'give the classifier the sizes of the tables in the checkpoint (`input_size` '
+  'give the model the sizes of the tables in the checkpoint (`input_size` '
   'of the tower, in config.gin beside the checkpoint; the TABLE_ macros of the '
   'gin files), and set the sizes of the inputs only for the data (VideoConfig, '
   'AudioConfig).'
 )
 _ADVICE = (
-  'The checkpoint must have the whole tower: give the classifier the modality '
-  'and the model file of the trained model (config.gin beside the checkpoint).'
+  'The checkpoint must have the whole tower: give the model the modality '
+  'and the model file of the trained one (config.gin beside the checkpoint).'
 )
 
 
@@ -64,33 +65,33 @@ def _weights(source):
 def plan(
   source: weight_sources.Source, model: tf_keras.Model, use_ema: bool = True
 ) -> plans.Plan:
-  """Plans how one of our checkpoints fills a classifier.
+  """Plans how one of our checkpoints fills a model of one tower.
 
   Args:
     source: The opened checkpoint.
-    model: A built `classification.Classifier`.
+    model: A built `single_tower.SingleTowerModel`.
     use_ema: Whether to use the averages of the weights where the checkpoint has
       them.
 
   Returns:
-    `plans.Plan`. The map to classes is `new` if the checkpoint has none, or has
-    another number of classes.
+    `plans.Plan`. What follows the tower is `new` where the checkpoint has no
+    such weight, or has another number of classes.
 
   Raises:
     ValueError: The file is not a checkpoint of vatt_tf.
   """
   names = _weights(source)
   mapping = plans.Plan([])
-  classes = source.shapes.get(names.get(f'{_LOGITS}bias'), (0,))[0]
   used = set()
-  for target in plans.target_variables(model):
-    if target.startswith(_LOGITS) and classes != model.num_classes:
-      mapping.new[target] = (
-        f'the checkpoint has {classes} classes'
-        if classes
-        else 'the checkpoint has no classes'
-      )
-      continue
+  for target, variable in plans.target_variables(model).items():
+    if single_tower.is_output(target, model):
+      shape = source.shapes.get(names.get(target))
+      if shape is None:
+        mapping.new[target] = 'the checkpoint has no classes'
+        continue
+      if tuple(shape) != tuple(variable.shape):
+        mapping.new[target] = f'the checkpoint has {shape[-1]} classes'
+        continue
     average = f'ema/{target}'
     if use_ema and average in source.shapes:
       name, note = average, 'average over the steps'
@@ -102,7 +103,7 @@ def plan(
       mapping.assignments.append(plans.copy(target, name, note, change=None))
       used.add(name)
   mapping.ignored.update(
-    (name, 'not of the classifier')
+    (name, f'not of the {model.name}')
     for name in source.shapes
     if name not in used
   )
@@ -112,10 +113,10 @@ def plan(
 def load(
   model: tf_keras.Model, source: weight_sources.Source, use_ema: bool = True
 ) -> reports.Report:
-  """Fills a classifier from one of our checkpoints.
+  """Fills a model of one tower from one of our checkpoints.
 
   Args:
-    model: A built `classification.Classifier`; call this in its strategy's
+    model: A built `single_tower.SingleTowerModel`; call this in its strategy's
       scope.
     source: The opened checkpoint.
     use_ema: Whether to use the averages of the weights where the checkpoint has

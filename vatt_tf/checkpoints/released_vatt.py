@@ -22,7 +22,7 @@ from vatt_tf.checkpoints import (
   reports,
   weight_sources,
 )
-from vatt_tf.models import transformer_tower
+from vatt_tf.models import single_tower, transformer_tower
 
 # Width of an attention head in all released models, which does not follow from
 # the shapes of the variables.
@@ -515,6 +515,8 @@ def plan(
       )
     elif why_new_classes and target.startswith('classifier/logits/'):
       mapping.new[target] = why_new_classes
+    elif single_tower.is_output(target, model):
+      mapping.new[target] = f'the release has no {model.name}'
     elif '/similarity_scale/' in target:
       mapping.new[target] = 'the release learns no temperature'
     else:

@@ -14,10 +14,11 @@ VIDEO_MASK = 'video_mask'  # (B,), bool: the clip has video
 AUDIO_MASK = 'audio_mask'  # (B,), bool: the clip has sound
 TEXT_MASK = 'text_mask'  # (B, C), bool: the caption exists
 # Boxes in the frames of a video, K at most: their left, upper, right and lower
-# edges as shares of the frame, which boxes exist, and which sound (1, 0, or -1
-# where nobody knows).
+# edges as shares of the frame, which boxes exist, their classes (-1 for a label
+# without a class), and which sound (1, 0, or -1 where nobody knows).
 VIDEO_BOXES = 'video_boxes'  # (B, T, K, 4)
 VIDEO_BOX_MASK = 'video_box_mask'  # (B, T, K), bool
+VIDEO_BOX_CLASS = 'video_box_class'  # (B, T, K), int32
 VIDEO_BOX_IS_SOUNDING = 'video_box_is_sounding'  # (B, T, K), int32
 LABEL = 'label'  # (B,), int32, or (B, num_classes), float32
 EXAMPLE_ID = 'example_id'  # (B,), string; stays on the host

@@ -71,6 +71,13 @@ _OUTPUTS = {
     'cosine of the sound and each place of the frames: steps, rows, columns'
   ),
   signatures.SCORE: 'mean over the steps of the highest cosine',
+  signatures.BOXES: (
+    'left, upper, right and lower edge of each detection, as shares of the '
+    'image'
+  ),
+  signatures.SCORES: 'score of each detection in [0, 1], 0 behind the last',
+  signatures.CLASSES: 'class of each detection, -1 behind the last',
+  signatures.NUM_DETECTIONS: 'number of detections',
   'logits': 'logit of each class',
   'probabilities': 'probability of each class',
 }

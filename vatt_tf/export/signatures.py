@@ -20,7 +20,7 @@ from vatt_tf.input_pipeline import (
 )
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
-from vatt_tf.models import classification
+from vatt_tf.models import classification, detection
 
 DEFAULT = 'serving_default'
 
@@ -41,6 +41,10 @@ VIDEO_TEXT = 'video_text_embedding'
 AUDIO_TEXT = 'audio_text_embedding'
 MAP = 'map'
 SCORE = 'score'
+BOXES = detection.BOXES
+SCORES = detection.SCORES
+CLASSES = detection.CLASSES
+NUM_DETECTIONS = detection.NUM_DETECTIONS
 
 # The model's key for each output name, by modality.
 _OUTPUTS = {
@@ -197,7 +201,8 @@ class ServedModel(tf.Module):
       frames, `embed_image` raw images, `embed_audio` waveforms and their rates,
       `embed_text` strings; for a classifier the names begin with `classify`.
       `localize_audio` and `localize_audio_jpeg` take frames and a sound, if the
-      model was trained to say where in a picture something sounds.
+      model was trained to say where in a picture something sounds. A detector
+      has `detect`, which takes raw images, instead of all these.
       `serving_default` is the first of them. Images go through the image
       network of the video tower (see `tower.Tower.deflate`).
     video: Configuration of the frames, or None.
@@ -206,7 +211,8 @@ class ServedModel(tf.Module):
     num_parameters: Number of parameters.
 
   Args:
-    model: Built `models.vatt.VATT`, or `models.classification.Classifier`.
+    model: Built `models.vatt.VATT`, `models.classification.Classifier` or
+      `models.detection.Detector`.
     video: `VideoConfig` of evaluation, or None if the model has no video.
     audio: `AudioConfig` of evaluation, or None if the model has no sound.
     text: `TextConfig` of evaluation, or None if the model has no text.
@@ -251,10 +257,42 @@ class ServedModel(tf.Module):
     self.tokenizer = None
     if modalities.TEXT in model.modalities:
       self.tokenizer = text_lib.make_tokenizer(text)
+    if isinstance(model, detection.Detector):
+      self.functions = self._make_detection(model)
+      return
     image_tower = _image_tower(model, video)
     if image_tower is not None:
       self._saved_variables += image_tower.variables
     self.functions = self._make_signatures(model, image_tower)
+
+  def _make_detection(self, model):
+    """The functions of a detector by name."""
+    num_frames = self.video.num_frames
+    config = dataclasses.replace(self.video, num_frames=1)
+
+    @tf.function(
+      input_signature=[
+        tf.TensorSpec([None, None, None, 3], tf.uint8, name=IMAGE)
+      ],
+      autograph=False,
+    )
+    def detect(image):
+      with tf.control_dependencies([_check_image(image)]):
+        frames = tf.expand_dims(image, 1)
+      size = tf.shape(image)[1:3]
+      window = crop_windows.central_window(size[0], size[1], config)
+      frames = finish_raw_frames(frames, config)
+      found = model.detect(tf.repeat(frames, num_frames, 1))
+      # From shares of the window to shares of the image.
+      top, left, height, width = tf.unstack(tf.cast(window, tf.float32))
+      edges = found[BOXES] * tf.stack([width, height] * 2)
+      edges += tf.stack([left, top] * 2)
+      edges /= tf.cast(tf.stack([size[1], size[0]] * 2), tf.float32)
+      exists = found[CLASSES] >= 0
+      edges = tf.where(exists[..., tf.newaxis], edges, 0.0)
+      return {**found, BOXES: edges}
+
+    return {'detect': detect, DEFAULT: detect}
 
   def _make_signatures(self, model, image_tower):
     """The functions by name; the first is also the default."""

@@ -15,6 +15,7 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import tensor_utils
 from vatt_tf.input_pipeline import (
   bad_records,
+  boxes,
   clip_cache,
   frame_ops,
   video_config,
@@ -23,6 +24,7 @@ from vatt_tf.input_pipeline import clip as clip_lib
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
+from vatt_tf.input_pipeline.records import schema
 
 # Keys of the frames and captions that `decode_clip` returns.
 FRAMES = 'frames'
@@ -67,6 +69,10 @@ class CachedClip:
     )
     return video_lib.finish_frames(frames, config, seeds[1]), True, 0
 
+  def frame_size(self) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns height and width of the stored frames, () int32."""
+    return tuple(tf.unstack(self.features[FRAME_SIZE]))
+
   def num_captions(self) -> tf.Tensor:
     """Returns the number of captions, () int32."""
     return tf.shape(self.features[CAPTION_IDS])[0]
@@ -107,6 +113,10 @@ def clip_spec(plan: plan_lib.Plan) -> dict[str, tf.TensorSpec]:
     frames = tf.TensorSpec([None, None, None, 3], tf.uint8)
     for scale in range(frame_ops.NUM_SCALES):
       spec[f'{FRAMES}_{scale}'] = frames
+    if plan.video.max_boxes:
+      for name in boxes.FIELDS:
+        dtype = schema.TF_DTYPES[schema.FIELDS[name].dtype]
+        spec[name] = tf.TensorSpec([None], dtype)
   if plan.audio is not None:
     spec['waveform'] = tf.TensorSpec([None], tf.float32)
     spec['waveform_rate'] = tf.TensorSpec([], tf.int32)

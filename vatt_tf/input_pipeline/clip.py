@@ -18,7 +18,12 @@ from vatt_tf.core import modalities, tensor_utils
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import bad_records as bad_records_lib
 from vatt_tf.input_pipeline import boxes as boxes_lib
-from vatt_tf.input_pipeline import encoded_audio, order, video_config
+from vatt_tf.input_pipeline import (
+  encoded_audio,
+  frame_ops,
+  order,
+  video_config,
+)
 from vatt_tf.input_pipeline import plan as plan_lib
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
@@ -58,6 +63,9 @@ class Clip(Protocol):
     Returns:
       Video (T, H, W, 3) float32, mask () bool, fault () int32.
     """
+
+  def frame_size(self) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns height and width of the stored frames, () int32."""
 
   def num_captions(self) -> tf.Tensor:
     """Returns the number of captions, () int32."""
@@ -114,6 +122,10 @@ class RawClip:
       return video_lib.finish_frames(frames, config, seeds[1]), True, 0
 
     return tf.cond(tf.size(frames) > 0, finish, corrupt)
+
+  def frame_size(self) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns height and width of the stored frames, () int32."""
+    return frame_ops.frame_shape(self.features['image_encoded'])
 
   def num_captions(self) -> tf.Tensor:
     """Returns the number of captions, () int32."""
@@ -341,6 +353,49 @@ def load_video(
   return tf.cond(tf.size(times) > 0, load, missing)
 
 
+def load_boxes(
+  clip: Clip,
+  offset: tf.Tensor,
+  duration: tf.Tensor,
+  plan: plan_lib.Plan,
+  seed: tf.Tensor | None,
+  crop: int,
+) -> dict[str, tf.Tensor]:
+  """Returns the boxes in the frames that `load_video` takes.
+
+  Args:
+    clip: See `load_video`.
+    offset: See `load_video`.
+    duration: See `load_video`.
+    plan: See `load_video`; its video has `max_boxes`.
+    seed: See `load_video`.
+    crop: See `load_video`.
+
+  Returns:
+    The tensors of `boxes.row_spec`; without boxes, or without frames, no box
+    exists.
+  """
+  config = plan.video
+  times = clip.features['image_timestamp']
+  counts = clip.features['region_count']
+
+  def missing():
+    return {
+      name: tf.zeros(spec.shape, spec.dtype)
+      for name, spec in boxes_lib.row_spec(config).items()
+    }
+
+  def load():
+    indices = video_lib.sample_indices(times, offset, duration, config)
+    seeds = None if seed is None else (seed, order.fold_in(seed, 1))
+    return boxes_lib.boxes_of_frames(
+      clip.features, indices, clip.frame_size(), config, seeds, crop
+    )
+
+  has_boxes = (tf.size(times) > 0) & (tf.size(counts) == tf.size(times))
+  return tf.cond(has_boxes, load, missing)
+
+
 def load_audio(
   features: dict[str, tf.Tensor],
   offset: tf.Tensor,
@@ -527,7 +582,7 @@ def sample_clip(clip: Clip, plan: plan_lib.Plan) -> dict[str, tf.Tensor]:
         faults.append(fault[None])
         if plan.video.max_boxes:
           view.update(
-            boxes_lib.load_boxes(features, offset, duration, plan.video, crop)
+            load_boxes(clip, offset, duration, plan, seeds[1], crop)
           )
       views.append(view)
   report = clip.report(faults, plan)

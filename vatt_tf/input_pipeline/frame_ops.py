@@ -184,6 +184,11 @@ def flip(frames: tf.Tensor) -> tf.Tensor:
   return tf.reshape(tf.reverse(rows, [1]), shape)
 
 
+def is_flipped(rate: float, seed: tf.Tensor) -> tf.Tensor:
+  """Returns whether `random_flip` mirrors a clip, () bool."""
+  return tf.random.stateless_uniform([], seed) < rate
+
+
 def random_flip(frames: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
   """Mirrors the frames (n, h, w, 3) of a share of the clips."""
   if not rate:
@@ -195,8 +200,7 @@ def random_flip(frames: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
   def as_is():
     return frames
 
-  draw = tf.random.stateless_uniform([], seed)
-  return tf.cond(draw < rate, mirrored, as_is)
+  return tf.cond(is_flipped(rate, seed), mirrored, as_is)
 
 
 def scale_values(frames: tf.Tensor) -> tf.Tensor:

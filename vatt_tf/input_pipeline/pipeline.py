@@ -260,11 +260,6 @@ def make_dataset(
   dataset = dataset.map(
     functools.partial(bad_records_lib.record_faults, bad_records=bad_records)
   )
-  if is_training and video is not None and video.max_boxes:
-    raise ValueError(
-      '`max_boxes` is for evaluation, whose windows are fixed. '
-      f'Received: max_boxes={video.max_boxes}, is_training=True'
-    )
   if is_training and num_epochs is None:
     # From a data set that may end, several workers would read batches of
     # unknown size.

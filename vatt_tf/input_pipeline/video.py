@@ -73,6 +73,11 @@ def load_frames(
   return tf.gather(frames, places)
 
 
+def split_seed(seed: tf.Tensor) -> list[tf.Tensor]:
+  """Returns the seeds of the flip and of the colours, of `finish_frames`."""
+  return tf.unstack(tf.random.split(seed, 2))
+
+
 def finish_frames(
   frames: tf.Tensor,
   config: video_config.VideoConfig,
@@ -93,7 +98,7 @@ def finish_frames(
       frame_ops.resize(frames, config.size), config.shape
     )
     return frame_ops.scale_values(frames)
-  flip_seed, color_seed = tf.unstack(tf.random.split(seed, 2))
+  flip_seed, color_seed = split_seed(seed)
   frames = frame_ops.random_flip(frames, config.flip_rate, flip_seed)
   frames = tf.ensure_shape(frame_ops.resize(frames, config.size), config.shape)
   if not config.color_rate and not config.gray_rate:

@@ -1,5 +1,6 @@
 """Configuration of how the pipeline turns the frames of a record into input."""
 
+from collections.abc import Sequence
 import dataclasses
 
 import gin
@@ -59,8 +60,11 @@ class VideoConfig:
     gray_rate: Share of training clips that are made gray.
     num_clips: Number of evenly spread clips per record in evaluation.
     num_crops: Number of windows per clip in evaluation, 1 or 3.
-    max_boxes: Number of boxes per frame in evaluation; further ones are left
-      out. 0 means none.
+    max_boxes: Number of boxes per frame; further ones are left out. 0 means
+      none.
+    box_labels: Classes of the boxes: the labels in their order, or the path of
+      a `labels.txt` (line i names class i). None means one class, 0, whatever
+      the label.
   """
 
   num_frames: int = 32
@@ -82,6 +86,7 @@ class VideoConfig:
   num_clips: int = 1
   num_crops: int = 1
   max_boxes: int = 0
+  box_labels: Sequence[str] | str | None = None
 
   def __post_init__(self):
     for name in ('num_frames', 'num_clips'):

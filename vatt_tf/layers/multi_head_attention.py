@@ -29,8 +29,9 @@ class MultiHeadAttention(tf_keras.layers.Layer):
 
   Call arguments:
     x: Tokens (B, N, D).
-    mask: (B, N) bool: the tokens that may be attended to, at least one per row.
-      None means all.
+    mask: (B, N) bool: the tokens that may be attended to, at least one per row;
+      or (B or 1, N, N) bool: those that each token may attend to. None means
+      all.
     bias: (1, num_heads, N, N): bias of the logits, or None.
     num_outputs: Compute outputs for the first `num_outputs` tokens only; None
       means all.
@@ -194,7 +195,8 @@ def attend(
     q: (B, heads, M, d_kv) floating-point.
     k: (B, heads, N, d_kv) like `q`.
     v: (B, heads, N, d_kv) like `q`.
-    mask: (B, N) bool: the keys that may be attended to. None means all.
+    mask: (B, N) bool: the keys that may be attended to; or (B or 1, M, N) bool.
+      None means all.
     bias: (1, heads, M, N): bias of the logits, or None.
     dropout_rate: Dropout rate of the probabilities, in [0, 1).
     rng: `randomness.Rng`, or None to draw a fresh key.
@@ -209,7 +211,8 @@ def attend(
     for term in bias:
       logits += tf.cast(term, wide)
     if mask is not None:
-      logits = tf.where(mask[:, None, None, :], logits, wide.min)
+      keys = mask[:, None, None] if mask.shape.rank == 2 else mask[:, None]
+      logits = tf.where(keys, logits, wide.min)
     return tf.nn.softmax(logits)
 
   return recompute.attended(probabilities, q, k, v, bias, dropout_rate, rng)

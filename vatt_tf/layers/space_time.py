@@ -160,6 +160,11 @@ class MaxPool(tf_keras.layers.Layer):
     self.window = tuple(window)
     self.strides = tuple(strides)
 
+  @property
+  def steps_of_places(self) -> list[tuple[Window, Window]]:
+    """Window and strides; see `models.convolutional_tower`."""
+    return [(self.window, self.strides)]
+
   def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
     """Pools `x`; see the class."""
     del training
@@ -189,6 +194,24 @@ class MaxPool(tf_keras.layers.Layer):
       'window': self.window,
       'strides': self.strides,
     }
+
+
+def window_offset(size: int, window: int, stride: int) -> float:
+  """Returns how far a window's middle is from that of the steps it stands for.
+
+  With padding `SAME`, output i is at input stride i to stride (i + 1) - 1. If
+  the window cannot be padded evenly at both ends, it lies further on.
+
+  Args:
+    size: Size of the input along an axis.
+    window: Size of the window.
+    stride: Steps between windows.
+
+  Returns:
+    The offset in steps of the input.
+  """
+  padding = max((-(-size // stride) - 1) * stride + window - size, 0)
+  return (window - stride) / 2 - padding // 2
 
 
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')

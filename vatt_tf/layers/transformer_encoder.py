@@ -269,13 +269,47 @@ class TransformerEncoder(tf_keras.layers.Layer):
     rng: randomness.Rng | None = None,
   ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
     """Encodes `x`; see the class."""
+    outputs = self._run_layers(
+      x, self.num_layers, mask, num_outputs, training, rng
+    )
+    x = self.norm(outputs[-1])
+    rate = self.dropout_rate if training else 0.0
+    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
+    return x if inner_layer is None else (x, outputs[inner_layer - 1])
+
+  def inner_outputs(
+    self,
+    x: tf.Tensor,
+    num_layers: int | None = None,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
+    """Returns the outputs of the first layers, without a norm.
+
+    Args:
+      x: See the call.
+      num_layers: Number of layers. None means all.
+      mask: (B, N) bool or (B or 1, N, N) bool, see `MultiHeadAttention`.
+      training: See the call.
+      rng: See the call.
+
+    Returns:
+      (B, N, D) in the compute dtype.
+    """
+    count = self.num_layers if num_layers is None else num_layers
+    return self._run_layers(x, count, mask, None, training, rng)[-1]
+
+  def _run_layers(self, x, count, mask, num_outputs, training, rng):
+    """The outputs of each of the first layers."""
     bias = []
     if self.position_bias is not None:
       bias = [self.position_bias(x)]
     use_remat = self.use_remat and training
     if use_remat:
       rng = recompute.fixed_key(rng)
-    for i, layer in enumerate(self.layers):
+    outputs = []
+    for i, layer in enumerate(self.layers[:count]):
       is_last = i == self.num_layers - 1
 
       # Every tensor that gets a gradient, except variables, must be an
@@ -294,12 +328,8 @@ class TransformerEncoder(tf_keras.layers.Layer):
         x = recompute.recomputed(run, rng)(x, *bias)
       else:
         x = run(rng, x, *bias)
-      if i + 1 == inner_layer:
-        inner = x
-    x = self.norm(x)
-    rate = self.dropout_rate if training else 0.0
-    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
-    return x if inner_layer is None else (x, inner)
+      outputs.append(x)
+    return outputs
 
   def feed_forward_outputs(
     self, x: tf.Tensor, mask: tf.Tensor | None = None

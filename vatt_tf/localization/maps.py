@@ -37,6 +37,9 @@ class Located:
     clip: The clip.
     map: (t, h, w) float32, cosines in [-1, 1] of places and the sound; None for
       silence.
+    place: (D,) float32: mean over the time steps of the unit embedding of the
+      best place.
+    sound: (D,) float32: unit embedding of the sound.
     offset: Start of the map in the clip in µs.
     num_frames: Number of frames that the model has seen.
     window: Left, upper, right and lower edge of the part of the frame that the
@@ -45,6 +48,8 @@ class Located:
 
   clip: schema.Clip
   map: np.ndarray | None
+  place: np.ndarray
+  sound: np.ndarray
   offset: int
   num_frames: int
   window: tuple[float, float, float, float]
@@ -71,10 +76,15 @@ class Locator:
       sounds = signatures.finish_sounds(
         waveforms, rates, form.audio, form.is_looped
       )
-      return model.similarity_map(
-        signatures.decode_clips(frames, form.video),
-        model.embed(modalities.AUDIO, sounds)[feature_names.AUDIO_VA],
-      )
+      places = model.embed_places(signatures.decode_clips(frames, form.video))
+      embeddings = model.embed(modalities.AUDIO, sounds)
+      sound = embeddings[feature_names.AUDIO_VA]
+      similarities = vatt.compare_places(places, sound)
+      return {
+        'map': similarities,
+        'place': _best_places(places, similarities),
+        'sound': tf.math.l2_normalize(sound, -1),
+      }
 
     self._run = run
 
@@ -105,17 +115,20 @@ class Locator:
       ready.append((clip, frames, samples, offset))
     if ready:
       rate = self._form.audio.sample_rate
-      maps = self._run(
+      outputs = self._run(
         tf.constant([frames for _, frames, _, _ in ready]),
         tf.constant(np.stack([samples for _, _, samples, _ in ready])),
         tf.constant([rate] * len(ready), tf.int32),
       )
-      for (clip, _, samples, offset), values in zip(ready, maps.numpy()):
+      maps = {name: value.numpy() for name, value in outputs.items()}
+      for i, (clip, _, samples, offset) in enumerate(ready):
         is_silent = np.max(np.abs(samples)) < SILENCE
         located.append(
           Located(
             clip,
-            None if is_silent else values,
+            None if is_silent else maps['map'][i],
+            maps['place'][i],
+            maps['sound'][i],
             offset,
             self._form.video.num_frames,
             self._window(clip),
@@ -131,3 +144,25 @@ class Locator:
     size = np.array([clip.width, clip.height] * 2, float)
     edges = np.array([left, top, left + width, top + height])
     return tuple((edges / size).tolist())
+
+
+def _best_places(places, similarities):
+  """Mean over the steps of the unit embedding of the best place, (B, D)."""
+  *axes, depth = tf.unstack(tf.shape(places))
+  flat = tf.reshape(places, tf.stack([axes[0], axes[1], -1, depth]))
+  best = tf.argmax(tf.reshape(similarities, tf.shape(flat)[:-1]), -1)
+  flat = tf.gather(flat, best, batch_dims=2)  # (B, t, D)
+  return tf.reduce_mean(tf.math.l2_normalize(flat, -1), 1)
+
+
+def step_at(located: Located, time: int, frame_rate: float) -> int | None:
+  """Returns the step of a clip's map at a time in µs, or None outside it.
+
+  Args:
+    located: A clip that is not silent.
+    time: Time of the clip in µs.
+    frame_rate: Frames per second that the model takes.
+  """
+  number = (time - located.offset) * frame_rate / 1e6
+  step = int(np.floor(number * len(located.map) / located.num_frames))
+  return step if 0 <= step < len(located.map) else None

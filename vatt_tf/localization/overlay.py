@@ -91,11 +91,8 @@ def map_at(
   located: maps.Located, time: int, frame_rate: float
 ) -> np.ndarray | None:
   """Returns the map (h, w) at a time of the clip in µs, or None."""
-  if located.map is None:
-    return None
-  number = (time - located.offset) * frame_rate / 1e6
-  step = int(np.floor(number * len(located.map) / located.num_frames))
-  return located.map[step] if 0 <= step < len(located.map) else None
+  step = None if located.map is None else maps.step_at(located, time, frame_rate)
+  return None if step is None else located.map[step]
 
 
 class Writer:

@@ -6,7 +6,7 @@
   skipped.csv    what has no map, and why
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 import contextlib
 import dataclasses
 import os
@@ -16,19 +16,9 @@ import pyarrow as pa
 from pyarrow import parquet
 import tf_keras
 
-from vatt_tf.core import progress_bar, strategies
 from vatt_tf.embedding import model as model_lib
-from vatt_tf.embedding import sources
-from vatt_tf.input_pipeline.records import schema, shard_files
-from vatt_tf.localization import maps, overlay
-from vatt_tf.media import (
-  caption_sources,
-  clock,
-  decode_settings,
-  ingest_report,
-  skip_lines,
-  worker,
-)
+from vatt_tf.localization import maps, overlay, reading
+from vatt_tf.media import clock, ingest_report
 
 MAPS = 'maps.parquet'
 SKIP_REPORT = 'skipped.csv'
@@ -74,18 +64,20 @@ class Options:
   batch_size: int = 8
   num_workers: int | None = None
 
+  def source(self) -> reading.Source:
+    """Returns where the clips come from."""
+    return reading.Source(
+      self.media,
+      self.records,
+      self.frame_rate,
+      self.shorter_side,
+      self.batch_size,
+      self.num_workers,
+    )
+
   def check(self) -> None:
     """Raises `ValueError` if an option is wrong."""
-    if bool(self.media) == bool(self.records):
-      raise ValueError(
-        'Give either `media` (--media) or `records` (--records). Received: '
-        f'media={self.media!r}, records={self.records!r}'
-      )
-    if not 1 <= self.frame_rate <= 120:
-      raise ValueError(
-        '`frame_rate` must be in [1, 120]. '
-        f'Received: frame_rate={self.frame_rate}'
-      )
+    self.source().check()
     path = os.path.join(self.output, MAPS)
     if os.path.exists(path):
       raise ValueError(
@@ -151,47 +143,15 @@ def localize(
   locator = maps.Locator(model, form)
   os.makedirs(options.output, exist_ok=True)
   result, rows, skips = Result(options.output), [], []
-  settings = decode_settings.Settings(
-    frame_rate=options.frame_rate,
-    shorter_side=options.shorter_side,
-    audio_rate=form.audio.sample_rate,
-  )
-  length = round(form.seconds * clock.SECOND)
-  reader = sources.Reader(settings, sources.Windows(length, 0))
-  num_workers = options.num_workers
-  if options.records:
-    num_workers = 0
-  elif num_workers is None:
-    num_workers = strategies.num_cores()
-  with (
-    worker.Pool(num_workers) as pool,
-    contextlib.closing(_Videos(options, form, result)) as videos,
-  ):
-    items, plan_skips = _plan(options, settings, reader.windows, pool)
-    skips += plan_skips
-    with progress_bar.make(
-      total=sum(sources.num_clips(item) for item in items),
-      desc='localize',
-      unit=' clips',
-      disable=not show_progress,
-    ) as bar:
-      for batch in _batches(reader, items, pool, options.batch_size, bar):
-        clips = [clip for clip in batch if isinstance(clip, schema.Clip)]
-        skips += [clip for clip in batch if not isinstance(clip, schema.Clip)]
-        located, faults = locator.locate(clips)
-        for each in located:
-          rows.append(_row(each, form))
-          result.num_silent += each.map is None
-          videos.add(each)
-        skips += [
-          skip_lines.Skip(
-            clip.data_path,
-            f'{clip.start / clock.SECOND:g}',
-            f'{clip.end / clock.SECOND:g}',
-            fault,
-          )
-          for clip, fault in faults
-        ]
+  with contextlib.closing(_Videos(options, form, result)) as videos:
+    for located, faults in reading.locate_all(
+      locator, form, options.source(), show_progress
+    ):
+      skips += faults
+      for each in located:
+        rows.append(_row(each, form))
+        result.num_silent += each.map is None
+        videos.add(each)
   result.num_maps = len(rows) - result.num_silent
   result.num_failed = sum(skip.is_failure for skip in skips)
   ingest_report.write_skip_report(
@@ -204,41 +164,6 @@ def localize(
     )
   _write_table(os.path.join(options.output, MAPS), rows)
   return result
-
-
-def _plan(options, settings, windows, pool):
-  """The items of the work, and the skip lines of files without any."""
-  if options.records:
-    paths = shard_files.match_shards(options.records, '--records')
-    counts = dict(zip(paths, shard_files.count_all_records(paths)))
-    return sources.plan_records(counts, options.batch_size), []
-  root, segments = sources.find_media(options.media)
-  work, skips = sources.plan_media(
-    segments,
-    root,
-    '',
-    settings,
-    caption_sources.NONE,
-    windows,
-    pool,
-    sources.EndsInMemory(),
-    show_progress=False,
-  )
-  return work, skips
-
-
-def _batches(reader, items, pool, batch_size, bar) -> Iterator[list]:
-  """Yields clips and skip lines, up to `batch_size` at a time."""
-  batch = []
-  for item, clips in zip(items, reader.read(items, pool)):
-    for clip in clips:
-      batch.append(clip)
-      if len(batch) == batch_size:
-        yield batch
-        batch = []
-    bar.update(sources.num_clips(item))
-  if batch:
-    yield batch
 
 
 def _row(located, form):

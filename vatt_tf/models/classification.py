@@ -8,18 +8,16 @@ import tensorflow as tf
 import tf_keras
 
 from vatt_tf.core import modalities, randomness
+from vatt_tf.models import single_tower
 from vatt_tf.models import tower as tower_lib
 
 LOGITS = 'logits'  # (B, num_classes), float32
 PROBABILITIES = 'probabilities'  # (B, num_classes), float32
 
-# The tower's weights have the same names as in the pre-trained model.
-_SCOPE = 'vatt'
-
 
 @gin.register
 @tf_keras.utils.register_keras_serializable(package='vatt_tf')
-class Classifier(tf_keras.Model):
+class Classifier(single_tower.SingleTowerModel):
   """Classifies clips of one modality: fine-tuned VATT (paper, section 4.2).
 
   Dropout and a linear map turn the pooled feature of one tower into the logits
@@ -66,7 +64,7 @@ class Classifier(tf_keras.Model):
     **kwargs: Any,
   ):
     kwargs.setdefault('name', 'classifier')
-    super().__init__(autocast=False, **kwargs)
+    super().__init__(tower, **kwargs)
     if num_classes < 1:
       raise ValueError(
         f'`num_classes` must be positive. Received: num_classes={num_classes}'
@@ -79,45 +77,15 @@ class Classifier(tf_keras.Model):
     self.num_classes = num_classes
     self.classifier_dropout_rate = classifier_dropout_rate
     self.is_multi_label = is_multi_label
-    self.tower = tower
     self.logits = tf_keras.layers.Dense(
       num_classes, dtype='float32', name='logits'
     )
 
-  head = None  # like a `vatt.VATT` without common spaces
-
-  @property
-  def modality(self) -> str:
-    """Modality that is classified."""
-    return self.tower.modality
-
-  @property
-  def modalities(self) -> tuple[str, ...]:
-    """Modality of the tower, in a tuple."""
-    return (self.modality,)
-
-  @property
-  def towers(self) -> dict[str, tower_lib.Tower]:
-    """Tower by its modality."""
-    return {self.modality: self.tower}
-
-  @property
-  def shared_layers(self) -> tuple[tf_keras.layers.Layer, ...]:
-    """Layers that the tower shared in the pre-trained model."""
-    return self.tower.shared_layers
-
-  def build(self, input_shape: Any = None) -> None:
-    """Creates all weights, which do not depend on the shape of an input."""
-    del input_shape
-    if self.built:
-      return
-    with tf.name_scope(f'{_SCOPE}/'):
-      self.tower.build()
-    with tf.name_scope(f'{self.name}/'):
-      tower_lib.build_scoped(
-        self.logits, tf.TensorShape([None, self.tower.width])
-      )
-    self.built = True
+  def _build_outputs(self) -> None:
+    """Creates the weights of the logits."""
+    tower_lib.build_scoped(
+      self.logits, tf.TensorShape([None, self.tower.width])
+    )
 
   def call(
     self,
@@ -152,14 +120,8 @@ class Classifier(tf_keras.Model):
     Raises:
       ValueError: The input is missing or does not fit.
     """
-    name = self.tower.input_name
-    if name not in features:
-      raise ValueError(
-        f'`features` must have the key {name!r}, the input of the classifier. '
-        f'Received: keys {sorted(features)}'
-      )
     feature = self.tower(
-      features[name],
+      self._input(features),
       training=training,
       rng=randomness.fold_in(rng, self.modality),
     ).feature
@@ -187,25 +149,6 @@ class Classifier(tf_keras.Model):
     del masks, training
     (feature,) = pooled.values()
     return {**pooled, LOGITS: self.logits(feature)}
-
-  def embed(self, modality: str, x: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Computes the feature of the tower, as `vatt.VATT.embed` does.
-
-    Args:
-      modality: Modality of the classifier.
-      x: Input of the tower, see `tower.Tower`.
-
-    Returns:
-      Dictionary with the feature (B, d), such as `video_feature`, float32.
-
-    Raises:
-      ValueError: The classifier has another modality.
-    """
-    if modality != self.modality:
-      raise ValueError(
-        f'The model classifies {self.modality}. Received: modality={modality!r}'
-      )
-    return {modalities.MODALITIES[modality].feature: self.tower(x).feature}
 
   def classify(
     self, features: Mapping[str, tf.Tensor], num_windows: int = 1

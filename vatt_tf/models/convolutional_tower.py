@@ -52,7 +52,8 @@ class ConvolutionalTower(tower.Tower):
 
   The feature is the mean of the last map, and the tokens are its places. A part
   is a layer with `call(x, training)`, `compute_output_shape`, `flops` and
-  `num_kept`.
+  `num_kept`; one with strides has `steps_of_places`, the windows and strides
+  that follow one another.
 
   A subclass adds its parts with `_add_parts`, and implements `width` and
   `_input_map`.
@@ -175,6 +176,25 @@ class ConvolutionalTower(tower.Tower):
   def token_grid(self, input_shape: tower.Shape) -> tower.Shape:
     """Returns the places of the map of `token_layer`."""
     return tuple(self._token_shape(input_shape)[1:4])
+
+  def token_offset(self, input_shape: tower.Shape) -> tuple[float, float]:
+    """Returns the offset of windows with strides; see the base class."""
+    offset, stride = np.zeros(2), np.ones(2)
+    size = np.array(self._input_map_shape(input_shape)[2:4])
+    last = self._part_names[-1]
+    if self.token_layer is not None:
+      last = f'{self.modality}_{self.token_layer}'
+    for part in self.parts:
+      for window, strides in getattr(part, 'steps_of_places', ()):
+        steps = np.array(strides[1:])
+        moves = map(space_time.window_offset, size, window[1:], steps)
+        offset += stride * list(moves)
+        stride *= steps
+        size = -(-size // steps)
+      if part.name == last:
+        break
+    down, right = offset / stride
+    return float(down), float(right)
 
   @property
   def token_width(self) -> int:

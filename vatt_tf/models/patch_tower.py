@@ -157,13 +157,51 @@ class PatchEmbedding(tf_keras.layers.Layer):
   ) -> tf.Tensor:
     """Turns `x` into tokens; see the class."""
     grid = self.tokenizer.grid(x.shape)
-    x = self.tokenizer(x, keep=keep)  # (B, K, d_model)
-    if self.pre_projection is not None:
-      x = self.pre_projection(x)
-    x = self.position_embedding(x, grid=grid, keep=keep)
+    tokens = self._project(x, keep)
+    tokens = self.position_embedding(tokens, grid=grid, keep=keep)
+    return transformer_tower.prepend(
+      self.agg, self._drop_out(tokens, training, rng)
+    )
+
+  def embed_places(
+    self,
+    x: tf.Tensor,
+    keep: tf.Tensor | None = None,
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> tf.Tensor:
+    """Turns `x` into tokens that do not tell where in the frame they are.
+
+    Args:
+      x: See the call.
+      keep: See the call.
+      training: See the call.
+      rng: See the call.
+
+    Returns:
+      (B, K, d_model) in the compute dtype: the patches with the mean of the
+      positions of their time step, without AGG.
+    """
+    grid = self.tokenizer.grid(x.shape)
+    tokens = self._project(x, keep)
+    positions = self.position_embedding.positions(grid)
+    positions = tf.reshape(positions, [grid[0], -1, self.d_model])
+    positions = tf.reduce_mean(positions, 1)  # (steps, d_model)
+    steps = np.arange(math.prod(grid)) // math.prod(grid[1:])
+    steps = tf.constant(steps, tf.int32)
+    if keep is not None:
+      steps = tf.gather(steps, keep)  # (B, K)
+    tokens += tf.cast(tf.gather(positions, steps), tokens.dtype)
+    return self._drop_out(tokens, training, rng)
+
+  def _project(self, x, keep):
+    """The patches (B, K, d_model), without positions."""
+    x = self.tokenizer(x, keep=keep)
+    return x if self.pre_projection is None else self.pre_projection(x)
+
+  def _drop_out(self, x, training, rng):
     rate = self.dropout_rate if training else 0.0
-    x = randomness.dropout(x, rate, randomness.fold_in(rng, 'dropout'))
-    return transformer_tower.prepend(self.agg, x)
+    return randomness.dropout(x, rate, randomness.fold_in(rng, 'dropout'))
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the layer."""
@@ -228,6 +266,11 @@ class PatchTower(transformer_tower.TransformerTower):
       `TransformerEncoder`).
     token_layer: Number of encoder layers whose output the tokens are. None
       means all, with the layers after them.
+    token_radius: Number of places that the tokens see around them in each layer
+      along each axis, or a number for all axes. None means that they see all
+      places. With a radius they have no place in space themselves, and are
+      computed apart from the feature, as a convolutional map is: what a token
+      holds is then near it. Layers after the encoder do not apply.
     **kwargs: Arguments of `tf_keras.layers.Layer`.
 
   Call arguments:
@@ -284,6 +327,7 @@ class PatchTower(transformer_tower.TransformerTower):
     dropout_rate: float = 0.1,
     use_remat: bool = False,
     token_layer: int | None = None,
+    token_radius: int | Sequence[int] | None = None,
     **kwargs: Any,
   ):
     super().__init__(
@@ -324,6 +368,16 @@ class PatchTower(transformer_tower.TransformerTower):
         f'{input_name}. Received: input_size={input_size}, '
         f'patch_size={patch_size}'
       )
+    if token_radius is not None:
+      token_radius = _flat(token_radius)
+      if len(token_radius) == 1:
+        token_radius *= rank
+      if len(token_radius) != rank or min(token_radius) < 0:
+        raise ValueError(
+          f'`token_radius` must be {rank} numbers of at least 0, one, or None. '
+          f'Received: token_radius={token_radius}'
+        )
+    self.token_radius = token_radius
     embedding_options, encoder_options = self._FORMS[form]
     if epsilon is not None:
       encoder_options = {**encoder_options, 'epsilon': epsilon}
@@ -365,7 +419,38 @@ class PatchTower(transformer_tower.TransformerTower):
   ) -> tower.TowerOutput:
     """Encodes `x`; see the base class."""
     tokens, mask = self.embed_tokens(x, training, rng)
-    return self._encode(tokens, mask, training, rng, need_tokens)
+    if not need_tokens or self.token_radius is None:
+      return self._encode(tokens, mask, training, rng, need_tokens)
+    output = self._encode(tokens, mask, training, rng, False)
+    return output._replace(tokens=self._local_tokens(x, training, rng))
+
+  def _local_tokens(self, x, training, rng):
+    """The tokens of an encoder whose tokens see only their neighbours."""
+    x = self._with_channels(x)
+    rng = randomness.fold_in(rng, 'embedding')
+    keep = self.embedding.sample(x, training, rng)
+    tokens = self.embedding.embed_places(
+      x, keep, training, randomness.fold_in(rng, 'local')
+    )
+    grid = self.embedding.tokenizer.grid(x.shape)
+    places = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), 1)
+    places = tf.constant(places, tf.int32)[tf.newaxis]  # (1, N, axes)
+    if keep is not None:
+      places = tf.gather(places[0], keep)  # (B, K, axes)
+    distance = tf.abs(places[:, :, tf.newaxis] - places[:, tf.newaxis])
+    tokens = self.encoder.inner_outputs(
+      tokens,
+      self.token_layer,
+      tf.reduce_all(distance <= self.token_radius, -1),
+      training,
+      randomness.fold_in(rng, 'local_encoder'),
+    )
+    return tf.cast(tokens, tf.float32)
+
+  @property
+  def token_width(self) -> int:
+    """Width of the tokens; see the base class."""
+    return super().token_width if self.token_radius is None else self._d_model
 
   def _with_channels(self, x):
     if self.input_name == names.SPECTROGRAM:
@@ -478,4 +563,5 @@ class PatchTower(transformer_tower.TransformerTower):
       'epsilon': self.epsilon,
       'drop_token_rate': self.drop_token_rate,
       'token_layer': self.token_layer,
+      'token_radius': self.token_radius,
     }

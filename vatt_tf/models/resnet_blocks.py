@@ -48,6 +48,12 @@ class Stem(tf_keras.layers.Layer):
       (1, 3, 3), (1, 2, 2), dtype=dtype, name='max_pool'
     )
 
+  @property
+  def steps_of_places(self) -> list[tuple[space_time.Window, space_time.Window]]:
+    """Windows and strides; see `ConvolutionalTower`."""
+    layers = (self.convolution, self.max_pool)
+    return [(layer.window, layer.strides) for layer in layers]
+
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the convolution."""
     tower.build_scoped(self.convolution, input_shape)
@@ -146,6 +152,14 @@ class BottleneckBlock(tf_keras.layers.Layer):
   @property
   def _convolutions(self):
     return [convolution for _, convolution in self._steps]
+
+  @property
+  def steps_of_places(self) -> list[tuple[space_time.Window, space_time.Window]]:
+    """Windows and strides; see `ConvolutionalTower`."""
+    # The window of the 3 x 3 convolution lies as far to one side as that of the
+    # shortcut to the other.
+    strides = (1, self.stride, self.stride)
+    return [(strides, strides)]
 
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the sub-layers."""

@@ -135,6 +135,11 @@ class ConvolutionUnit(tf_keras.layers.Layer):
   def _convolutions(self):
     return [convolution for convolution, _ in self._steps()]
 
+  @property
+  def steps_of_places(self) -> list[tuple[space_time.Window, space_time.Window]]:
+    """Windows and strides; see `ConvolutionalTower`."""
+    return [(each.window, each.strides) for each in self._convolutions()]
+
   def build(self, input_shape: tf.TensorShape) -> None:
     """Creates the weights of the sub-layers."""
     shape = input_shape

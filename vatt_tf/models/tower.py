@@ -192,6 +192,19 @@ class Tower(tf_keras.layers.Layer):
     del input_shape
     return None
 
+  def token_offset(self, input_shape: Shape) -> tuple[float, float]:
+    """Returns how far what a token sees lies from its place in the frame.
+
+    Args:
+      input_shape: Shape of one row of video, without the batch axis.
+
+    Returns:
+      The distance, down and to the right, of the middle of what a token sees
+      from the middle of its place, in places.
+    """
+    del input_shape
+    return 0.0, 0.0
+
   def token_places(
     self, x: tf.Tensor, training: bool, rng: randomness.Rng | None
   ) -> tf.Tensor | None:

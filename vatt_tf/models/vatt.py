@@ -1,7 +1,6 @@
 """VATT: towers for video, audio and text, and their common spaces."""
 
 from collections.abc import Callable, Mapping, Sequence
-import math
 from typing import Any
 
 import gin
@@ -10,9 +9,9 @@ import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
-from vatt_tf.core import randomness, tensor_utils
-from vatt_tf.layers import projection_head, recompute
-from vatt_tf.models import similarity_scale, tower
+from vatt_tf.core import randomness
+from vatt_tf.layers import projection_head
+from vatt_tf.models import similarity_scale, token_maps, tower
 
 _DEFAULT_PAIRS = (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
 
@@ -32,33 +31,6 @@ def compare_places(places: tf.Tensor, audio_va: tf.Tensor) -> tf.Tensor:
     tf.math.l2_normalize(places, -1),
     tf.math.l2_normalize(audio_va, -1),
   )
-
-
-def _on_grid(tokens, places, grid):
-  """Tokens at their places of a grid, with zeros between them, and a mask.
-
-  Args:
-    tokens: (B, N, d).
-    places: (B, N) int32 or None, as of `Tower.token_places`.
-    grid: (t, h, w).
-
-  Returns:
-    (B, t, h, w, d) and (B, t, h, w) bool.
-  """
-  num_rows, count, width = tensor_utils.shape_list(tokens)
-  if places is None:
-    mask = tf.ones([num_rows, *grid], tf.bool)
-  else:
-    num_places = math.prod(grid)
-    rows = tf.range(num_rows)[:, tf.newaxis] * num_places
-    index = tf.reshape(rows + places, [-1, 1])
-    shape = [num_rows * num_places]
-    mask = tf.scatter_nd(index, tf.ones([num_rows * count], tf.int32), shape)
-    mask = tf.reshape(tf.cast(mask, tf.bool), [num_rows, *grid])
-    tokens = tf.scatter_nd(
-      index, tf.reshape(tokens, [-1, width]), [*shape, width]
-    )
-  return tf.reshape(tokens, [num_rows, *grid, width]), mask
 
 
 @gin.register
@@ -264,19 +236,15 @@ class VATT(tf_keras.Model):
     """The pooled feature of one modality, under its key, and its tokens."""
     modality_tower = self.towers[modality]
     rng = randomness.fold_in(rng, modality)
-    if need_tokens and training:
-      rng = recompute.fixed_key(rng)  # gives the places of the tokens again
-    output = modality_tower(
-      x, training=training, rng=rng, need_tokens=need_tokens
-    )
-    result = {modality_table.MODALITIES[modality].feature: output.feature}
-    if need_tokens:
-      grid = modality_tower.token_grid(tuple(x.shape[1:]))
-      places = modality_tower.token_places(x, training, rng)
-      result[names.VIDEO_TOKENS], result[names.VIDEO_TOKEN_MASK] = _on_grid(
-        output.tokens, places, grid
-      )
-    return result
+    feature = modality_table.MODALITIES[modality].feature
+    if not need_tokens:
+      return {feature: modality_tower(x, training=training, rng=rng).feature}
+    pooled, tokens, mask = token_maps.encode(modality_tower, x, training, rng)
+    return {
+      feature: pooled,
+      names.VIDEO_TOKENS: tokens,
+      names.VIDEO_TOKEN_MASK: mask,
+    }
 
   def project(
     self,
@@ -360,7 +328,12 @@ class VATT(tf_keras.Model):
     pooled = self._run_tower(
       modality_table.VIDEO, video, False, None, need_tokens=True
     )
-    return self._map_tokens(pooled[names.VIDEO_TOKENS])
+    places = self._map_tokens(pooled[names.VIDEO_TOKENS])
+    offset = self.video_tower.token_offset(tuple(video.shape[1:]))
+    if not any(offset):
+      return places
+    # Unit vectors, so that each has the same weight between two.
+    return token_maps.align(tf.math.l2_normalize(places, -1), offset)
 
   def embed(
     self,
