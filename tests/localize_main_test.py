@@ -175,7 +175,7 @@ class LocalizeMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(done.returncode, 0, done.stderr)
     with open(f'{report}/report.html', encoding='utf-8') as file:
       self.assertIn('Where it sounds', file.read())
-    self.assertIn('6 clips. Ties rank worst.', done.stdout)
+    self.assertIn('6 clips (100% of the records)', done.stdout)
     with open(output, encoding='utf-8') as file:
       metrics = json.load(file)['localization']
     self.assertEqual(metrics['interactive']['num_pairs'], 3)

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
   with command_line.exit_on_error():
     options = label_run.Options(
       source=reading.Source(**_values(_SOURCE)),
-      clusters=clusters.Options(**_values(_CLUSTERS)),
+      clustering=clusters.Options(**_values(_CLUSTERS)),
       **_values(_ARGUMENTS),
     )
     options.check()

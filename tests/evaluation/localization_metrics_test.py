@@ -26,6 +26,20 @@ class PointingTest(tf.test.TestCase):
     self.assertAllEqual(found.ravel(), [0, 0, 1, 1, 2, 2])
     self.assertAllEqual(measures.of_frames(maps, 3), maps)
 
+  def test_a_step_points_at_one_place(self):
+    # Two steps of two frames, three places: the first step's frames have no
+    # place in common, the second's have place 2.
+    inside = np.zeros([1, 4, 3], bool)
+    inside[0, 0, 0] = inside[0, 1, 1] = True
+    inside[0, 2, [1, 2]] = inside[0, 3, 2] = True
+    seen = np.ones([1, 4], bool)
+    found = measures.reachable(inside, seen, 2)
+    self.assertAllEqual(found, [[True, False, True, True]])
+    self.assertAllEqual(measures.reachable(inside, seen, 4), seen)
+    seen[0, 0] = False
+    found = measures.reachable(inside, seen, 2)
+    self.assertAllEqual(found, [[False, True, True, True]])
+
   def test_the_best_place_is_a_centre(self):
     maps = _map([[0.0, 0.9], [0.1, 0.2]])  # the best is at (0.75, 0.25)
     for box, expected in (

@@ -4,7 +4,10 @@ import math
 
 from absl.testing import parameterized
 import numpy as np
+from official.vision.losses import focal_loss
+from official.vision.ops import box_ops
 import tensorflow as tf
+import tf_keras
 
 from tests import logical_devices
 from vatt_tf.core import collectives, strategies
@@ -127,6 +130,26 @@ class DetectionLossTest(tf.test.TestCase, parameterized.TestCase):
       terms.centre_loss, (entropy * is_object).sum() / count, rtol=1e-5
     )
     self.assertAllClose(terms.mean_iou, overlap.sum() / count, rtol=1e-4)
+
+  def test_as_in_the_model_garden(self):
+    targets = self._assign()
+    logits, boxes, _ = self._outputs(targets)
+    reference = focal_loss.FocalLoss(
+      0.25, 2.0, reduction=tf_keras.losses.Reduction.NONE
+    )
+    self.assertAllClose(
+      detection.focal_loss(targets.classes, logits, 0.25, 2.0),
+      reference.call(targets.classes, logits),
+      rtol=1e-4,
+    )
+    expected = box_ops.bbox_generalized_overlap(
+      tf.reshape(boxes, [-1, 1, 4]), tf.reshape(targets.boxes, [-1, 1, 4])
+    )
+    self.assertAllClose(
+      detection.generalized_iou(boxes, targets.boxes),
+      tf.reshape(expected, targets.is_object.shape),
+      atol=1e-5,
+    )
 
   def test_rows_that_do_not_count(self):
     targets = self._assign()

@@ -39,8 +39,9 @@ class LocalizationEvaluation:
   - `pointing`: the best place is in the box; with `pointing_chance` (the mean
     area of the boxes), `pointing_centre` (the centre of the frame),
     `pointing_saturation` (the most saturated pixel), `pointing_grid_bound` (the
-    best that any map on this grid can reach) and `pointing_wrong_sound` (with
-    the sound of another clip).
+    best that any map on this grid can reach), `pointing_wrong_sound` (with the
+    sound of another clip) and `pointing_clips`, the share of the clips with
+    more than half of the frames right.
   - `adaptive_iou`, `adaptive_iou_share` (at least 0.5): see
     `localization_metrics.adaptive_iou`; `half_frame_ciou`, `half_frame_auc`:
     the field's measures; each with `_centre`, of a map that falls with the
@@ -90,7 +91,9 @@ class LocalizationEvaluation:
       start += len(rows_of_batch)
       has_sound = rows['has_sound'][rows_of_batch]
       frames.append(
-        _of_frames(maps, batch, has_sound, self._size, self._agreement)
+        _of_frames(
+          maps, batch, rows_of_batch, has_sound, self._size, self._agreement
+        )
       )
       clips.append(_of_clips(maps, has_sound))
       has_partner = has_sound & (partners[rows_of_batch] >= 0)
@@ -101,7 +104,7 @@ class LocalizationEvaluation:
         'No frame of the records has a box of something that sounds. Ingest '
         'them with --boxes; see docs/localization.md.'
       )
-    return _summarize(frames, clips, pairs)
+    return _summarize(frames, clips, pairs, start)
 
   def scalars(self, metrics: Mapping[str, Any]) -> dict[str, float]:
     """Returns the scalar metrics by flat names."""
@@ -123,11 +126,18 @@ class LocalizationEvaluation:
 
 
 # Rows of the table: title, name of the metric, and its baselines by column.
-_COLUMNS = ('chance', 'centre', 'saturation', 'wrong sound', 'grid bound')
+_COLUMNS = (
+  'clips',
+  'chance',
+  'centre',
+  'saturation',
+  'wrong sound',
+  'grid bound',
+)
 _ROWS = (
   ('pointing', 'pointing', _COLUMNS),
   ('adaptive IoU', 'adaptive_iou', ('centre',)),
-  ('adaptive IoU >= 0.5', 'adaptive_iou_share', ('centre',)),
+  ('adaptive IoU >= 0.5', 'adaptive_iou_share', ('clips', 'centre')),
   ('cIoU >= 0.5, half of the frame', 'half_frame_ciou', ('centre',)),
   ('AUC, half of the frame', 'half_frame_auc', ('centre',)),
   ('AUROC, right and wrong sound', 'auroc', ('chance',)),
@@ -168,7 +178,9 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     ]
   lines.append(
     f'{command_line.count(metrics["num_frames"], "frame")} of '
-    f'{command_line.count(metrics["num_clips"], "clip")}. Ties rank worst.'
+    f'{command_line.count(metrics["num_clips"], "clip")} '
+    f'({metrics["share_of_clips"]:.0%} of the records). "clips": share of the '
+    'clips with more than half of the frames right. Ties rank worst.'
   )
   return '\n'.join(lines)
 
@@ -295,8 +307,11 @@ def _enlarged(maps, size):
   ]
 
 
-def _of_frames(maps, batch, has_sound, size, agreement):
-  """The measures of all frames in which the sounding box can be seen."""
+def _of_frames(maps, batch, rows, has_sound, size, agreement):
+  """The measures of all frames in which the sounding box can be seen.
+
+  `rows` are the numbers of the clips.
+  """
   boxes, mask = batch[names.VIDEO_BOXES], _sounding(batch)
   num_frames = boxes.shape[1]
   seen = mask.any(-1) & has_sound[:, np.newaxis]  # (N, T)
@@ -310,8 +325,11 @@ def _of_frames(maps, batch, has_sound, size, agreement):
     'hit_wrong_sound': measures.pointing_hits(wrong, boxes, mask),
     'hit_centre': measures.is_inside(middle, boxes, mask)[..., 0],
     'hit_saturation': measures.pointing_hits(maps['saturation'], boxes, mask),
-    'hit_bound': measures.is_inside(grid, boxes, mask).any(-1),
+    'hit_bound': measures.reachable(
+      measures.is_inside(grid, boxes, mask), seen, maps['own'].shape[1]
+    ),
     'area': (truth > 0).mean((2, 3)),
+    'clip': np.broadcast_to(rows[:, np.newaxis], seen.shape),
   }
   result = {name: value[seen] for name, value in result.items()}
   distance = np.square(measures.centres(size, size) - 0.5).sum(-1)
@@ -374,16 +392,25 @@ def _concatenated(parts):
   }
 
 
-def _summarize(frames, clips, pairs):
+def _summarize(frames, clips, pairs, num_rows):
   """The metrics from the measures of frames, clips and pairs."""
 
   def mean(values):
     return float(np.mean(values))
 
+  numbers, counts = np.unique(frames['clip'], return_counts=True)
+
+  def share_of_clips(hits):
+    """The share of clips with a hit in more than half of their frames."""
+    places = np.searchsorted(numbers, frames['clip'])
+    return mean(np.bincount(places, hits, len(numbers)) > counts / 2)
+
   summary = {
     'num_frames': len(frames['hit']),
-    'num_clips': len(clips['right']),
+    'num_clips': len(numbers),
+    'share_of_clips': len(numbers) / num_rows,
     'pointing': mean(frames['hit']),
+    'pointing_clips': share_of_clips(frames['hit']),
     'pointing_chance': mean(frames['area']),
     'pointing_centre': mean(frames['hit_centre']),
     'pointing_saturation': mean(frames['hit_saturation']),
@@ -396,6 +423,7 @@ def _summarize(frames, clips, pairs):
     summary |= {
       f'adaptive_iou{end}': mean(adaptive),
       f'adaptive_iou_share{end}': mean(adaptive >= 0.5),
+      f'adaptive_iou_share{end}_clips': share_of_clips(adaptive >= 0.5),
       f'half_frame_ciou{end}': mean(half >= 0.5),
       f'half_frame_auc{end}': measures.auc(half),
     }

@@ -18,6 +18,34 @@ def of_frames(maps: np.ndarray, num_frames: int) -> np.ndarray:
   return maps[:, steps]
 
 
+def reachable(
+  inside: np.ndarray, seen: np.ndarray, num_steps: int
+) -> np.ndarray:
+  """Returns which frames the best map can point at.
+
+  Frames of one time step have one map, so it may not be right for all of them.
+
+  Args:
+    inside: (N, T, P) bool: whether each place of the grid is in a box.
+    seen: (N, T) bool: the frames that count.
+    num_steps: Number of time steps of a map.
+
+  Returns:
+    (N, T) bool: the frames in which the place is right that is right for most
+    of the frames of its step.
+  """
+  num_frames = inside.shape[1]
+  steps = np.arange(num_frames) * num_steps // num_frames
+  hits = inside & seen[..., np.newaxis]
+  result = np.zeros(seen.shape, bool)
+  for step in range(num_steps):
+    frames = steps == step
+    best = hits[:, frames].sum(1).argmax(-1)  # (N,)
+    chosen = np.take_along_axis(hits[:, frames], best[:, None, None], -1)
+    result[:, frames] = chosen[..., 0]
+  return result
+
+
 def centres(height: int, width: int) -> np.ndarray:
   """Returns the centres (x, y) of a grid's places, (h, w, 2), in [0, 1]."""
   y, x = np.mgrid[:height, :width]

@@ -39,7 +39,7 @@ class Options:
       and sound, that get boxes.
     threshold: See `map_boxes.box_of_map`.
     max_area: Largest area of a box, as a share of the frame.
-    clusters: How clips are clustered.
+    clustering: How clips are clustered.
     head: Number of the head whose clusters are the labels. None means the one
       with the lowest loss.
   """
@@ -51,7 +51,7 @@ class Options:
   kept_share: float = 0.8
   threshold: float = 0.5
   max_area: float = 0.5
-  clusters: clusters.Options = clusters.Options()
+  clustering: clusters.Options = clusters.Options()
   head: int | None = None
 
   def check(self) -> None:
@@ -70,7 +70,7 @@ class Options:
       raise ValueError(
         f'`num_shards` must be positive. Received: num_shards={self.num_shards}'
       )
-    heads = self.clusters.num_heads
+    heads = self.clustering.num_heads
     if self.head is not None and not 0 <= self.head < heads:
       raise ValueError(
         f'`head` must be in [0, {heads}). Received: head={self.head}'
@@ -166,10 +166,10 @@ def label(
   classes = clusters.find(
     np.stack([found[key].place for key in kept]),
     np.stack([found[key].sound for key in kept]),
-    options.clusters,
+    options.clustering,
   )
   head = classes.best if options.head is None else options.head
-  names = [f'cluster_{i:02}' for i in range(options.clusters.num_clusters)]
+  names = [f'cluster_{i:02}' for i in range(options.clustering.num_clusters)]
   labels = {
     key: names[i] for key, i in zip(kept, classes.labels[head], strict=True)
   }
@@ -271,10 +271,10 @@ def _with_boxes(clip, boxes, name):
 
 def _write_clusters(classes, head, options):
   """Writes what was found by all heads."""
-  count = options.clusters.num_clusters
+  count = options.clustering.num_clusters
   content = {
     'head': head,
-    'options': dataclasses.asdict(options.clusters),
+    'options': dataclasses.asdict(options.clustering),
     'heads': [
       {
         'loss': float(loss),

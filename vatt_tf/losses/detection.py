@@ -8,7 +8,6 @@ shares of the frame.
 from typing import NamedTuple
 
 import tensorflow as tf
-import tf_keras
 
 from vatt_tf.core import collectives
 
@@ -113,6 +112,50 @@ def assign_targets(
   )
 
 
+def focal_loss(
+  labels: tf.Tensor, logits: tf.Tensor, alpha: float, gamma: float
+) -> tf.Tensor:
+  """Computes the focal loss of binary labels (Lin et al. 2017, section 3).
+
+  Args:
+    labels: float32 of any shape, 0 or 1.
+    logits: Like `labels`.
+    alpha: Weight of the labels that are 1; the others have 1 - alpha.
+    gamma: Exponent of the probability of the other label.
+
+  Returns:
+    A tensor like `labels`.
+  """
+  entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+  # The probability of the label that is not true, by its own logit, since
+  # 1 - p would lose it where p is nearly 1.
+  wrong = tf.sigmoid((1 - 2 * labels) * logits)
+  weight = alpha * labels + (1 - alpha) * (1 - labels)
+  return weight * wrong**gamma * entropy
+
+
+def generalized_iou(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+  """Computes the generalised IoU of pairs of boxes (Rezatofighi et al. 2019).
+
+  Args:
+    first: (…, 4) float32 edges.
+    second: (…, 4) float32 edges.
+
+  Returns:
+    (…,) float32 in [-1, 1].
+  """
+
+  def area(low, high):
+    return tf.reduce_prod(tf.maximum(high - low, 0.0), -1)
+
+  low, high = zip(*((x[..., :2], x[..., 2:]) for x in (first, second)))
+  both = area(tf.maximum(*low), tf.minimum(*high))
+  hull = area(tf.minimum(*low), tf.maximum(*high))
+  union = area(low[0], high[0]) + area(low[1], high[1]) - both
+  iou = tf.math.divide_no_nan(both, union)
+  return iou - tf.math.divide_no_nan(hull - union, hull)
+
+
 def detection_loss(
   logits: tf.Tensor,
   boxes: tf.Tensor,
@@ -141,10 +184,6 @@ def detection_loss(
   Returns:
     `LossTerms`.
   """
-  # The Model Garden takes seconds to import.
-  from official.vision.losses import focal_loss
-  from official.vision.ops import box_ops
-
   rows = tf.cast(row_mask, tf.float32)[:, tf.newaxis, tf.newaxis]
   objects = tf.cast(targets.is_object, tf.float32) * rows
   # A place whose centre is on the edge of its box has none.
@@ -154,14 +193,9 @@ def detection_loss(
   )
   num_objects = tf.maximum(num_objects, 1.0)
   sum_weights = tf.maximum(sum_weights, 1e-3)
-  focal = focal_loss.FocalLoss(
-    alpha, gamma, reduction=tf_keras.losses.Reduction.NONE
-  ).call(targets.classes, logits)
+  focal = focal_loss(targets.classes, logits, alpha, gamma)
   focal = tf.reduce_sum(focal, -1) * targets.counts * rows
-  overlap = box_ops.bbox_generalized_overlap(
-    tf.reshape(boxes, [-1, 1, 4]), tf.reshape(targets.boxes, [-1, 1, 4])
-  )
-  overlap = tf.reshape(overlap, tf.shape(objects))
+  overlap = generalized_iou(boxes, targets.boxes)
   centre = tf.nn.sigmoid_cross_entropy_with_logits(
     targets.centreness, centre_logits
   )
