@@ -122,9 +122,7 @@ class SelfLabelMainTest(parameterized.TestCase, tf.test.TestCase):
         f'{self.out}/train-0000{shard}-of-00002.tfrecord'
       )
     ]
-    self.assertEqual(
-      sum(found['heads'][found['head']]['sizes']), len(clips)
-    )
+    self.assertEqual(sum(found['heads'][found['head']]['sizes']), len(clips))
     self.assertNotEmpty(clips)
     for clip in clips:
       self.assertLen(clip.regions, len(clip.frames))
@@ -152,7 +150,7 @@ class SelfLabelMainTest(parameterized.TestCase, tf.test.TestCase):
       f"--gin_param=TRAIN_RECORDS='{self.records}/train-*'",
       f"--gin_param=EVAL_RECORDS='{self.records}/validation-*'",
       '--gin_param=LABEL_NAMES=%EVAL_LABEL_NAMES',
-      "--gin_param=MATCHING=None",
+      '--gin_param=MATCHING=None',
       f"--gin_param=INIT_CHECKPOINT='{model_dir}'",
       *(f'--gin_param={param}' for param in _DETECTOR[1:]),
     )

@@ -3,6 +3,7 @@
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import detection
@@ -94,7 +95,9 @@ class MetricsTest(parameterized.TestCase):
 
   def test_nothing_found(self):
     truth, _ = _images()
-    nothing = measures.Objects(np.zeros([0, 4]), np.zeros([0], int), np.zeros(0))
+    nothing = measures.Objects(
+      np.zeros([0, 4]), np.zeros([0], int), np.zeros(0)
+    )
     values = measures.average_precisions(truth, [nothing] * len(truth), 3)
     np.testing.assert_array_equal(values, 0)
     counts = measures.count_clusters(truth, [nothing] * len(truth), 5, 3)
@@ -146,7 +149,10 @@ class _Fixed(model_lib.Detector):
       model_lib.BOXES: tf.concat([boxes, tf.zeros_like(boxes)], 1),
       model_lib.SCORES: tf.stack([row[:, 4, 0], 0 * row[:, 4, 0]], 1),
       model_lib.CLASSES: tf.stack(
-        [tf.cast(row[:, 5, 0], tf.int32), -tf.ones(tf.shape(row)[:1], tf.int32)],
+        [
+          tf.cast(row[:, 5, 0], tf.int32),
+          -tf.ones(tf.shape(row)[:1], tf.int32),
+        ],
         1,
       ),
     }
@@ -178,7 +184,9 @@ class EvaluationTest(tf.test.TestCase, parameterized.TestCase):
       names.VIDEO_MASK: np.ones([count], bool),
       names.VIDEO_BOXES: boxes[:, np.newaxis, np.newaxis].astype(np.float32),
       names.VIDEO_BOX_MASK: np.ones([count, 1, 1], bool),
-      names.VIDEO_BOX_CLASS: classes[:, np.newaxis, np.newaxis].astype(np.int32),
+      names.VIDEO_BOX_CLASS: classes[:, np.newaxis, np.newaxis].astype(
+        np.int32
+      ),
     }
     self._commonest = np.bincount(classes).max() / count
     return tf.data.Dataset.from_tensor_slices(rows).batch(8)
@@ -225,7 +233,7 @@ class EvaluationTest(tf.test.TestCase, parameterized.TestCase):
       detection.DetectionEvaluation(['a', 'b'])(self._model(3), dataset)
     evaluation = detection.DetectionEvaluation(['a', 'b', 'c'])
     with self.assertRaisesRegex(ValueError, 'needs a `Detector`'):
-      evaluation(tf.keras.Sequential(), dataset)
+      evaluation(tf_keras.Sequential(), dataset)
     without = dataset.map(
       lambda rows: {
         **rows,

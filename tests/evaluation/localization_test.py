@@ -76,6 +76,7 @@ class _Model:
   """
 
   modalities = ('video', 'audio')
+  map_smoothing = 0.0
   towers = {'audio': types.SimpleNamespace(input_name='audio')}
 
   def __init__(self, kind):

@@ -35,10 +35,11 @@ def _targets(boxes, classes, height, width, radius):
         if (is_inside or offset <= 0.5) and area < best:
           best = area
           chosen[i, j] = k
-          l, t, r, b = (
+          west, north, east, south = (
             max(0, d) for d in (x - left, y - top, right - x, bottom - y)
           )
-          ratio = min(l, r) * min(t, b) / (max(l, r) * max(t, b))
+          ratio = min(west, east) * min(north, south)
+          ratio /= max(west, east) * max(north, south)
           centreness[i, j] = math.sqrt(ratio)
   return chosen, centreness
 

@@ -2,6 +2,7 @@
 
 from absl.testing import parameterized
 import numpy as np
+from scipy import ndimage
 import tensorflow as tf
 import tf_keras
 
@@ -106,8 +107,15 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
       places = (1 - share) * places + share * before
     places /= np.linalg.norm(places, axis=-1, keepdims=True)
     expected = np.einsum('bthwd,bd->bthw', places, sound)
+    smooth = model.similarity_map(batch['video'], sound)
+    model.map_smoothing = 0.0
     found = model.similarity_map(batch['video'], sound)
     self.assertAllClose(found, expected, atol=1e-5)
+    low = expected.min((2, 3), keepdims=True)
+    expected = low + ndimage.gaussian_filter(
+      expected - low, (0, 0, 0.7, 0.7), mode='constant', truncate=8
+    )
+    self.assertAllClose(smooth, expected, atol=1e-3)
 
   @parameterized.parameters(
     (s3d_tower.S3DTower, 'maxpool_3a_3x3', {}),

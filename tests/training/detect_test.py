@@ -69,7 +69,9 @@ class DetectTaskTest(tf.test.TestCase):
     held_out = _features(64, 1000)
     found = model.detect(held_out[names.VIDEO], min_score=0.3)
     exists = held_out[names.VIDEO_BOX_MASK][:, 0, 0]
-    self.assertLess(np.mean(found[detection.NUM_DETECTIONS].numpy()[~exists]), 0.5)
+    self.assertLess(
+      np.mean(found[detection.NUM_DETECTIONS].numpy()[~exists]), 0.5
+    )
     truth = held_out[names.VIDEO_BOXES][exists, 0, 0]
     best = found[detection.BOXES].numpy()[exists, 0]
     self.assertLess(np.abs(best - truth).mean(), 0.08)

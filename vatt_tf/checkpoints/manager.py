@@ -109,10 +109,9 @@ def initialize(
 ) -> list[str]:
   """Initializes a model from a checkpoint, which may be of another model.
 
-  This works like `restore_model`, but a classifier may also start from a
-  pre-trained model or from a classifier of other classes, and a detector too. The
-  checkpoint must have the whole tower; only what follows it then keeps its
-  initial values.
+  This works like `restore_model`, but a classifier or detector may also start
+  from a pre-trained model, or from one of other classes. The checkpoint must
+  have the whole tower; only what follows it then keeps its initial values.
 
   Args:
     model: A built `vatt.VATT`, `classification.Classifier` or

@@ -8,6 +8,7 @@ listens can pass.
 """
 
 from collections.abc import Iterator, Mapping
+import functools
 from typing import Any
 
 import gin
@@ -48,7 +49,9 @@ class LocalizationEvaluation:
     distance from the centre.
   - `auroc`: how often the score of a clip and its own sound is above that of a
     clip and another sound (chance 0.5).
-  - `roll_share`: steps whose best place moves with the picture.
+  - `roll_share`: steps whose best place moves with the picture, when it is
+    rolled by one place; `roll_share_clips`: clips in which those of more than
+    half of the steps do.
   - `interactive`, if there are clips of one picture: see `_interactive`.
 
   Args:
@@ -141,7 +144,7 @@ _ROWS = (
   ('cIoU >= 0.5, half of the frame', 'half_frame_ciou', ('centre',)),
   ('AUC, half of the frame', 'half_frame_auc', ('centre',)),
   ('AUROC, right and wrong sound', 'auroc', ('chance',)),
-  ('moves with the picture', 'roll_share', ()),
+  ('moves with the picture', 'roll_share', ('clips',)),
 )
 
 
@@ -256,6 +259,7 @@ def _other_sounds(has_sound, partners, num_wrong, rng):
 
 def _maps(model, dataset, sounds, partners, others) -> Iterator:
   """Yields maps of each batch by name, and the batch, without padding."""
+  compare = vatt.compare_places
 
   @tf.function(reduce_retracing=True, autograph=False)
   def run(video, own, partner, other):
@@ -264,15 +268,24 @@ def _maps(model, dataset, sounds, partners, others) -> Iterator:
     step = video.shape[3] // grid[2]
     rolled = model.embed_places(tf.roll(video, step, 3))
     of_others = tf.map_fn(
-      lambda sound: vatt.compare_places(places, sound),
+      functools.partial(compare, places),
       tf.transpose(other, [1, 0, 2]),
     )  # (K, B, t, h, w)
     range_of_channels = tf.reduce_max(video, -1) - tf.reduce_min(video, -1)
+    maps = {
+      'own': compare(places, own),
+      'partner': compare(places, partner),
+      'rolled': compare(rolled, own),
+      'wrong': of_others[0],
+    }
+    maps = {
+      name: vatt.smooth_maps(each, model.map_smoothing)
+      for name, each in maps.items()
+    }
     return {
-      'own': vatt.compare_places(places, own),
-      'partner': vatt.compare_places(places, partner),
-      'rolled': vatt.compare_places(rolled, own),
-      'others': tf.transpose(of_others, [1, 0, 2, 3, 4]),
+      **maps,
+      'right_score': vatt.score_of(compare(places, own)),
+      'wrong_scores': tf.transpose(tf.map_fn(vatt.score_of, of_others)),
       'saturation': range_of_channels,
     }
 
@@ -316,7 +329,7 @@ def _of_frames(maps, batch, rows, has_sound, size, agreement):
   num_frames = boxes.shape[1]
   seen = mask.any(-1) & has_sound[:, np.newaxis]  # (N, T)
   frames = measures.of_frames(maps['own'], num_frames)
-  wrong = measures.of_frames(maps['others'][:, 0], num_frames)
+  wrong = measures.of_frames(maps['wrong'], num_frames)
   grid = measures.centres(*frames.shape[2:]).reshape([-1, 2])
   middle = np.array([[0.5, 0.5]])
   truth = measures.cover(boxes, mask, size, agreement)
@@ -351,8 +364,8 @@ def _of_frames(maps, batch, rows, has_sound, size, agreement):
 def _of_clips(maps, has_sound):
   """The scores of clips, and whether their best places move."""
   return {
-    'right': measures.score(maps['own'])[has_sound],
-    'wrong': measures.score(maps['others'])[has_sound],
+    'right': maps['right_score'][has_sound],
+    'wrong': maps['wrong_scores'][has_sound],
     'moved': measures.shifted_share(maps['own'], maps['rolled'])[has_sound],
   }
 
@@ -431,6 +444,7 @@ def _summarize(frames, clips, pairs, num_rows):
     'auroc': measures.auroc(clips['right'], clips['wrong'].ravel()),
     'auroc_chance': 0.5,
     'roll_share': mean(clips['moved']),
+    'roll_share_clips': mean(clips['moved'] > 0.5),
     'interactive': _interactive(pairs),
   }
   return summary

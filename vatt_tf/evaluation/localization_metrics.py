@@ -185,11 +185,6 @@ def wilson_interval(num_right: int, count: int) -> list[float]:
   return [max(0.0, float(low)), min(1.0, float(high))]
 
 
-def score(maps: np.ndarray) -> np.ndarray:
-  """Returns the similarity of clips and sounds of maps (..., t, h, w)."""
-  return maps.max((-1, -2)).mean(-1)
-
-
 def shifted_share(maps: np.ndarray, rolled: np.ndarray) -> np.ndarray:
   """Returns the share of frames whose best place moves with the picture.
 

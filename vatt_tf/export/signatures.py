@@ -20,7 +20,7 @@ from vatt_tf.input_pipeline import (
 )
 from vatt_tf.input_pipeline import text as text_lib
 from vatt_tf.input_pipeline import video as video_lib
-from vatt_tf.models import classification, detection
+from vatt_tf.models import classification, detection, vatt
 
 DEFAULT = 'serving_default'
 
@@ -349,11 +349,14 @@ class ServedModel(tf.Module):
             waveform, sample_rate, self.audio, self._is_looped
           )
         embeddings = model.embed(modalities.AUDIO, sounds)
-        similarities = model.similarity_map(
-          finish_frames(frames, self.video), embeddings[feature_names.AUDIO_VA]
+        similarities = vatt.compare_places(
+          model.embed_places(finish_frames(frames, self.video)),
+          embeddings[feature_names.AUDIO_VA],
         )
-        best = tf.reduce_max(similarities, [2, 3])
-        return {MAP: similarities, SCORE: tf.reduce_mean(best, 1)}
+        return {
+          MAP: vatt.smooth_maps(similarities, model.map_smoothing),
+          SCORE: vatt.score_of(similarities),
+        }
 
       return run_localize
 

@@ -581,9 +581,7 @@ def sample_clip(clip: Clip, plan: plan_lib.Plan) -> dict[str, tf.Tensor]:
         )
         faults.append(fault[None])
         if plan.video.max_boxes:
-          view.update(
-            load_boxes(clip, offset, duration, plan, seeds[1], crop)
-          )
+          view.update(load_boxes(clip, offset, duration, plan, seeds[1], crop))
       views.append(view)
   report = clip.report(faults, plan)
   for view in views:

@@ -16,6 +16,7 @@ import tf_keras
 from vatt_tf.core import tensor_utils
 
 Window = tuple[int, int, int]
+Steps = tuple[Window, Window]  # window and strides
 
 
 def check_blocks(frames: int, height: int, width: int) -> None:
@@ -161,7 +162,7 @@ class MaxPool(tf_keras.layers.Layer):
     self.strides = tuple(strides)
 
   @property
-  def steps_of_places(self) -> list[tuple[Window, Window]]:
+  def steps_of_places(self) -> list[Steps]:
     """Window and strides; see `models.convolutional_tower`."""
     return [(self.window, self.strides)]
 

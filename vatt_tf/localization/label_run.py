@@ -213,7 +213,7 @@ def _of_clip(located, form, options):
     for time in model_lib.frame_times(located.clip)
   ]
   return _Labelled(
-    float(located.map.max((1, 2)).mean()),
+    located.score,
     [None if step is None else boxes[step] for step in steps],
     located.place,
     located.sound,

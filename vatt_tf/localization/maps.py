@@ -37,6 +37,7 @@ class Located:
     clip: The clip.
     map: (t, h, w) float32, cosines in [-1, 1] of places and the sound; None for
       silence.
+    score: Mean over the time steps of the highest cosine, not smoothed.
     place: (D,) float32: mean over the time steps of the unit embedding of the
       best place.
     sound: (D,) float32: unit embedding of the sound.
@@ -48,6 +49,7 @@ class Located:
 
   clip: schema.Clip
   map: np.ndarray | None
+  score: float
   place: np.ndarray
   sound: np.ndarray
   offset: int
@@ -81,7 +83,8 @@ class Locator:
       sound = embeddings[feature_names.AUDIO_VA]
       similarities = vatt.compare_places(places, sound)
       return {
-        'map': similarities,
+        'map': vatt.smooth_maps(similarities, model.map_smoothing),
+        'score': vatt.score_of(similarities),
         'place': _best_places(places, similarities),
         'sound': tf.math.l2_normalize(sound, -1),
       }
@@ -127,6 +130,7 @@ class Locator:
           Located(
             clip,
             None if is_silent else maps['map'][i],
+            float(maps['score'][i]),
             maps['place'][i],
             maps['sound'][i],
             offset,

@@ -91,7 +91,9 @@ def map_at(
   located: maps.Located, time: int, frame_rate: float
 ) -> np.ndarray | None:
   """Returns the map (h, w) at a time of the clip in µs, or None."""
-  step = None if located.map is None else maps.step_at(located, time, frame_rate)
+  step = (
+    None if located.map is None else maps.step_at(located, time, frame_rate)
+  )
   return None if step is None else located.map[step]
 
 

@@ -181,7 +181,7 @@ def _row(located, form):
     'height': None if values is None else values.shape[1],
     'width': None if values is None else values.shape[2],
     'map': None if values is None else values.ravel(),
-    'score': None if values is None else float(values.max((1, 2)).mean()),
+    'score': None if values is None else located.score,
     'window': list(located.window),
   }
 

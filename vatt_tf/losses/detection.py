@@ -93,9 +93,7 @@ def assign_targets(
   is_object = tf.reduce_any(is_candidate, -1)
   edges = tf.gather(boxes, chosen, batch_dims=1)  # (B, h, w, 4)
   label = tf.gather(classes, chosen, batch_dims=1)
-  distances = tf.concat(
-    [places - edges[..., :2], edges[..., 2:] - places], -1
-  )
+  distances = tf.concat([places - edges[..., :2], edges[..., 2:] - places], -1)
   distances = tf.maximum(distances, 0.0)
   left, top, right, bottom = tf.unstack(distances, axis=-1)
   ratio = tf.math.divide_no_nan(

@@ -49,7 +49,9 @@ class Stem(tf_keras.layers.Layer):
     )
 
   @property
-  def steps_of_places(self) -> list[tuple[space_time.Window, space_time.Window]]:
+  def steps_of_places(
+    self,
+  ) -> list[tuple[space_time.Window, space_time.Window]]:
     """Windows and strides; see `ConvolutionalTower`."""
     layers = (self.convolution, self.max_pool)
     return [(layer.window, layer.strides) for layer in layers]
@@ -154,7 +156,9 @@ class BottleneckBlock(tf_keras.layers.Layer):
     return [convolution for _, convolution in self._steps]
 
   @property
-  def steps_of_places(self) -> list[tuple[space_time.Window, space_time.Window]]:
+  def steps_of_places(
+    self,
+  ) -> list[tuple[space_time.Window, space_time.Window]]:
     """Windows and strides; see `ConvolutionalTower`."""
     # The window of the 3 x 3 convolution lies as far to one side as that of the
     # shortcut to the other.

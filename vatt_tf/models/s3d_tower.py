@@ -136,7 +136,9 @@ class ConvolutionUnit(tf_keras.layers.Layer):
     return [convolution for convolution, _ in self._steps()]
 
   @property
-  def steps_of_places(self) -> list[tuple[space_time.Window, space_time.Window]]:
+  def steps_of_places(
+    self,
+  ) -> list[tuple[space_time.Window, space_time.Window]]:
     """Windows and strides; see `ConvolutionalTower`."""
     return [(each.window, each.strides) for each in self._convolutions()]
 

@@ -79,9 +79,7 @@ def align(maps: tf.Tensor, offset: tuple[float, float]) -> tf.Tensor:
     share = distance - whole
     places = tf.range(tf.shape(maps)[axis])
     parts = [
-      tf.gather(
-        maps, tf.clip_by_value(places - step, 0, places[-1]), axis=axis
-      )
+      tf.gather(maps, tf.clip_by_value(places - step, 0, places[-1]), axis=axis)
       for step in (whole, whole + 1)
     ]
     maps = (1 - share) * parts[0] + share * parts[1]

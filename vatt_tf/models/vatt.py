@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -16,12 +17,12 @@ from vatt_tf.models import similarity_scale, token_maps, tower
 _DEFAULT_PAIRS = (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
 
 
-def compare_places(places: tf.Tensor, audio_va: tf.Tensor) -> tf.Tensor:
+def compare_places(places: tf.Tensor, sound: tf.Tensor) -> tf.Tensor:
   """Returns the cosines of the places of a video and a sound.
 
   Args:
     places: (B, t, h, w, D) float: embeddings of places, not normalised.
-    audio_va: (B, D) float: embeddings of sounds, not normalised.
+    sound: (B, D) float: embeddings of sounds, not normalised.
 
   Returns:
     (B, t, h, w) float32 in [-1, 1].
@@ -29,8 +30,45 @@ def compare_places(places: tf.Tensor, audio_va: tf.Tensor) -> tf.Tensor:
   return tf.einsum(
     'bthwd,bd->bthw',
     tf.math.l2_normalize(places, -1),
-    tf.math.l2_normalize(audio_va, -1),
+    tf.math.l2_normalize(sound, -1),
   )
+
+
+def smooth_maps(maps: tf.Tensor, deviation: float) -> tf.Tensor:
+  """Smooths maps, so that the highest place is amid other high places.
+
+  Args:
+    maps: (B, t, h, w) float32.
+    deviation: Standard deviation of the Gaussian, in places; 0 for none.
+
+  Returns:
+    Like `maps`.
+  """
+  if not deviation:
+    return maps
+  # Outside the frame there is nothing, which is as the lowest place.
+  lowest = tf.reduce_min(maps, [2, 3], keepdims=True)
+  down, across = (_gaussian(size, deviation) for size in maps.shape[2:])
+  return lowest + tf.einsum('ij,btjk,lk->btil', down, maps - lowest, across)
+
+
+def score_of(maps: tf.Tensor) -> tf.Tensor:
+  """Returns how similar clips and sounds are, (B,): see `losses.local`.
+
+  Args:
+    maps: (B, t, h, w): cosines, not smoothed.
+  """
+  return tf.reduce_mean(tf.reduce_max(maps, [2, 3]), 1)
+
+
+def _gaussian(size, deviation):
+  """The matrix that smooths a vector of some size, with zeros around it."""
+  distance = np.arange(size)[:, np.newaxis] - np.arange(size)
+  steps = np.arange(-size, size + 1)
+  weight, total = (
+    np.exp(-0.5 * np.square(x / deviation)) for x in (distance, steps)
+  )
+  return tf.constant(weight / total.sum(), tf.float32)
 
 
 @gin.register
@@ -52,6 +90,9 @@ class VATT(tf_keras.Model):
     use_token_head: Whether a linear map, without a bias, takes the tokens of
       the video tower to the video-audio space, for a local term of the loss
       (`losses.local`) and for `similarity_map`.
+    map_smoothing: Standard deviation, in places, of the Gaussian that smooths
+      the maps of places and sounds, so that their highest place is in the
+      middle of a group of high places. 0 means none. The loss is not smoothed.
     **kwargs: Arguments of `tf_keras.Model`.
 
   Call arguments:
@@ -88,6 +129,7 @@ class VATT(tf_keras.Model):
     pairs: Sequence[str] = _DEFAULT_PAIRS,
     similarity: similarity_scale.SimilarityScale | None = None,
     use_token_head: bool = False,
+    map_smoothing: float = 0.7,
     **kwargs: Any,
   ):
     kwargs.setdefault('name', 'vatt')
@@ -117,6 +159,12 @@ class VATT(tf_keras.Model):
       head = head(pairs=self.pairs, name='head')
     self.head = head
     self.similarity_scale = similarity
+    if map_smoothing < 0:
+      raise ValueError(
+        '`map_smoothing` must be at least 0. '
+        f'Received: map_smoothing={map_smoothing}'
+      )
+    self.map_smoothing = map_smoothing
     self.video_token_head = None
     if use_token_head:
       if head is None or modality_table.VIDEO_AUDIO not in self.pairs:
@@ -302,7 +350,8 @@ class VATT(tf_keras.Model):
     Raises:
       ValueError: The model has no `use_token_head`.
     """
-    return compare_places(self.embed_places(video), audio_va)
+    maps = compare_places(self.embed_places(video), audio_va)
+    return smooth_maps(maps, self.map_smoothing)
 
   def check_token_head(self) -> None:
     """Raises ValueError unless the model can compare places with sounds."""
@@ -388,6 +437,7 @@ class VATT(tf_keras.Model):
       'towers': {name: serialize(x) for name, x in self.towers.items()},
       'pairs': self.pairs,
       'use_token_head': self.video_token_head is not None,
+      'map_smoothing': self.map_smoothing,
       **{
         name: None if part is None else serialize(part)
         for name, part in parts.items()

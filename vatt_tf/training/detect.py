@@ -29,9 +29,7 @@ class DetectTask:
 
   progress_metrics = ('class_loss', 'box_loss', 'centre_loss')
 
-  def __init__(
-    self, model: Callable[..., tf_keras.Model], radius: float = 1.5
-  ):
+  def __init__(self, model: Callable[..., tf_keras.Model], radius: float = 1.5):
     if not radius > 0:
       raise ValueError(f'`radius` must be above 0. Received: radius={radius}')
     self._model = model
