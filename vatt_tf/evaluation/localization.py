@@ -49,8 +49,8 @@ class LocalizationEvaluation:
     distance from the centre.
   - `auroc`: how often the score of a clip and its own sound is above that of a
     clip and another sound (chance 0.5).
-  - `roll_share`: steps whose best place moves with the picture, when it is
-    rolled by one place; `roll_share_clips`: clips in which those of more than
+  - `roll_share`: steps whose best place, before maps are smoothed, moves with
+    the picture, when it is rolled by one place; `roll_share_clips`: clips in which those of more than
     half of the steps do.
   - `interactive`, if there are clips of one picture: see `_interactive`.
 
@@ -272,19 +272,20 @@ def _maps(model, dataset, sounds, partners, others) -> Iterator:
       tf.transpose(other, [1, 0, 2]),
     )  # (K, B, t, h, w)
     range_of_channels = tf.reduce_max(video, -1) - tf.reduce_min(video, -1)
-    maps = {
-      'own': compare(places, own),
+    cosines = compare(places, own)
+    smooth = {
+      'own': cosines,
       'partner': compare(places, partner),
-      'rolled': compare(rolled, own),
       'wrong': of_others[0],
     }
-    maps = {
-      name: vatt.smooth_maps(each, model.map_smoothing)
-      for name, each in maps.items()
-    }
     return {
-      **maps,
-      'right_score': vatt.score_of(compare(places, own)),
+      **{
+        name: vatt.smooth_maps(maps, model.map_smoothing)
+        for name, maps in smooth.items()
+      },
+      'cosines': cosines,
+      'rolled': compare(rolled, own),
+      'right_score': vatt.score_of(cosines),
       'wrong_scores': tf.transpose(tf.map_fn(vatt.score_of, of_others)),
       'saturation': range_of_channels,
     }
@@ -366,7 +367,7 @@ def _of_clips(maps, has_sound):
   return {
     'right': maps['right_score'][has_sound],
     'wrong': maps['wrong_scores'][has_sound],
-    'moved': measures.shifted_share(maps['own'], maps['rolled'])[has_sound],
+    'moved': measures.shifted_share(maps['cosines'], maps['rolled'])[has_sound],
   }
 
 
