@@ -62,7 +62,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_float(
   'threshold',
-  0.5,
+  0.7,
   'Value in (0, 1), relative to the highest of a map, from which on a place is '
   'in the box.',
 )

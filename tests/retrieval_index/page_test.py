@@ -297,6 +297,51 @@ class PageTest(tf.test.TestCase):
     page.wait_for_selector('#error:not([hidden])')
     self.assertIn('no moment', page.inner_text('#error'))
 
+  def test_where_it_is(self):
+    page = self._open('?q=a+red+star&in=video')
+    self._wait(6)
+    card = page.locator('.card').filter(has_text='blue ring.mp4').first
+    button = card.locator('.where_button')
+    self.assertEqual(button.inner_text(), 'Show where')
+    button.click()
+    canvas = card.locator('canvas.map')
+    canvas.wait_for()
+    self.assertEqual(button.get_attribute('aria-pressed'), 'true')
+    self.assertIn('The brighter', page.inner_text('#status'))
+    self._until(
+      '(canvas) => canvas.width > 0 && canvas.clientWidth > 50', canvas
+    )
+    shown = canvas.evaluate(
+      """(canvas) => {
+        const video = canvas.parentElement.querySelector('video');
+        const data = canvas.getContext('2d').getImageData(
+          0, 0, canvas.width, canvas.height).data;
+        const alphas = [...data].filter((_, i) => i % 4 === 3);
+        return {
+          width: canvas.width,
+          height: canvas.height,
+          share: canvas.clientWidth / video.clientHeight,
+          low: Math.min(...alphas),
+          high: Math.max(...alphas),
+        };
+      }"""
+    )
+    self.assertGreater(shown['width'], 1)
+    self.assertEqual((shown['low'], shown['high']), (0, 200))
+    # The square in the middle, which the model sees.
+    self.assertAllClose(shown['share'], 0.875, atol=0.03)
+    self._shot('where')
+    page.keyboard.press('w')
+    canvas.wait_for(state='detached')
+    self.assertEqual(button.get_attribute('aria-pressed'), 'false')
+    page.keyboard.press('w')
+    canvas.wait_for()
+    # A sound has no picture.
+    page = self._open('?q=a+red+star&in=audio')
+    self._wait()
+    bell = page.locator('.card').filter(has_text='bell.wav').first
+    self.assertFalse(bell.locator('.where_button').is_visible())
+
   def test_keyboard_alone(self):
     page = self._open()
 

@@ -102,6 +102,7 @@ def make_model():
     d_va=8,
     d_vt=6,
     d_post_projection=16,
+    use_token_head=True,
   )
   rng = np.random.default_rng(0)
   colours = rng.uniform(-1, 1, [16, 1, 1, 1, 3])

@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 
 from absl.testing import parameterized
+import numpy as np
 import tensorflow as tf
 
 from tests.retrieval_index import searchable
@@ -269,6 +270,60 @@ class WebTest(parameterized.TestCase, tf.test.TestCase):
     problems = {one['path']: one['problem'] for one in results}
     self.assertIn(path, problems['shapes/blue ring.mp4'])
     self.assertEqual(problems['shapes/red star.mp4'], '')
+
+  # Maps.
+
+  def test_map_of_words_and_of_sounds(self):
+    moment = self._ids()['shapes/red star.mp4', 0.8]
+    row = self.searcher.index.find(int(moment, 16))
+    path = os.path.join(self.files.media, 'shapes/red star.mp4')
+    asked = {
+      'video_text': self._json('/api/search?text=a+red+star'),
+      'video_audio': self._json(
+        f'/api/search?like={self._ids()["bell.wav", 0.0]}&by=audio'
+      ),
+    }
+    maps = []
+    for space, answer in asked.items():
+      self.assertEqual(answer['space'], space)
+      found = self._json(f'/api/map/{moment}?query={answer["query_name"]}')
+      self.assertEqual((found['start'], found['end']), (0.8, 1.6))
+      # The model sees the middle of the frame.
+      self.assertAllClose(
+        found['window'], [0.172, 0.0625, 0.828, 0.9375], atol=0.01
+      )
+      vector = (
+        self.searcher.by_text('a red star').vector
+        if space == 'video_text'
+        else self.searcher.index.vector(
+          self.searcher.index.find(int(self._ids()['bell.wav', 0.0], 16)),
+          space,
+          'audio',
+        )
+      )
+      expected = self.searcher.locate(row, vector, space, path)
+      self.assertAllClose(found['map'], expected.map, atol=1e-3)
+      maps.append(found['map'])
+    self.assertGreater(np.abs(np.subtract(*maps)).max(), 1e-3)
+    self.assertEqual(
+      self._json('/api/index')['map_spaces'], ['video_audio', 'video_text']
+    )
+
+  def test_maps_that_there_are_not(self):
+    ids = self._ids()
+    star, bell = ids['shapes/red star.mp4', 0.8], ids['bell.wav', 0.0]
+    name = self._json('/api/search?text=ring')['query_name']
+    for path, status, message in (
+      (f'/api/map/{star}', 404, 'search again'),
+      (f'/api/map/{star}?query=00', 404, 'search again'),
+      (f'/api/map/{"0" * 16}?query={name}', 404, 'no moment'),
+      (f'/api/map/{bell}?query={name}', 400, 'It cannot be searched with'),
+    ):
+      self.assertIn(message, self._json(path, status)['error'])
+    with mock.patch.object(web, '_NUM_QUERIES', 2):
+      for _ in range(2):
+        self._json('/api/search?text=star')
+    self._json(f'/api/map/{star}?query={name}', 404)
 
   # Files that are sent.
 

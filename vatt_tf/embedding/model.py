@@ -16,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from vatt_tf.core import file_utils
+from vatt_tf.core import modalities as modality_table
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
 from vatt_tf.input_pipeline import audio as audio_lib
 from vatt_tf.input_pipeline import (
   audio_config,
+  crop_windows,
   tokenizers,  # noqa: F401, registers their ops
   video_config,
 )
@@ -149,6 +151,25 @@ class Form:
       default=0.0,
     )
 
+  def window(
+    self, height: int, width: int
+  ) -> tuple[float, float, float, float]:
+    """Returns the part of frames that the model sees.
+
+    Args:
+      height: Height of the frames in pixels.
+      width: Width of the frames in pixels.
+
+    Returns:
+      Left, upper, right and lower edge, as shares of the frame.
+    """
+    top, left, rows, columns = crop_windows.central_window(
+      tf.constant(height), tf.constant(width), self.video
+    ).numpy()
+    size = np.array([width, height] * 2, float)
+    edges = np.array([left, top, left + columns, top + rows])
+    return tuple((edges / size).tolist())
+
   @property
   def is_looped(self) -> bool:
     """Whether sounds that are too short start again."""
@@ -223,6 +244,23 @@ class Chooser:
         tf.constant(clip.waveform, tf.float32), rate, offset, duration
       ).numpy()
     return frames, samples, offset
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+  """Where in a clip something is.
+
+  Attributes:
+    map: (t, h, w) float32, cosines in [-1, 1].
+    start: Start of the map in seconds, in the file of the clip.
+    end: End of the map in seconds.
+    window: Part of the frame that the map is of, see `Form.window`.
+  """
+
+  map: np.ndarray
+  start: float
+  end: float
+  window: tuple[float, float, float, float]
 
 
 @dataclasses.dataclass
@@ -303,6 +341,42 @@ class Embedder:
         if space in outputs:
           self.dimensions[space] = int(outputs[space].shape[-1])
     self._chooser = Chooser(self.form)
+    self._localizers = {
+      space: self._loaded.signatures[f'localize_{space}_jpeg']
+      for space in (modality_table.VIDEO_AUDIO, modality_table.VIDEO_TEXT)
+      if f'localize_{space}_jpeg' in self._loaded.signatures
+    }
+
+  @property
+  def map_spaces(self) -> tuple[str, ...]:
+    """Spaces whose vectors can be found in frames, such as `video_audio`."""
+    return tuple(self._localizers)
+
+  def locate(
+    self, clip: schema.Clip, vector: np.ndarray, space: str
+  ) -> Located:
+    """Finds where in the frames of a clip a vector is.
+
+    Args:
+      clip: Clip with frames, without faults.
+      vector: (D,) float: vector of the space.
+      space: One of `map_spaces`.
+
+    Returns:
+      `Located`.
+    """
+    frames, _, offset = self._chooser.choose(clip, True, False)
+    found = self._localizers[space](
+      frames=tf.constant([frames]),
+      embedding=tf.constant(vector[np.newaxis], tf.float32),
+    )
+    start = (clip.start + offset) / schema.MICROSECONDS
+    return Located(
+      found[signatures.MAP].numpy()[0],
+      start,
+      start + self.form.video.seconds,
+      self.form.window(clip.height, clip.width),
+    )
 
   def embed(self, clips: Sequence[schema.Clip]) -> list[Embedded]:
     """Embeds the frames, the sound and every caption of clips.

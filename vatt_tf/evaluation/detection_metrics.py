@@ -157,6 +157,7 @@ def match_clusters(
     agreement: the share of the found objects whose cluster is matched to their
     class (0 if none is found).
   """
+  counts = np.asarray(counts)
   classes = np.full([len(counts)], -1)
   if matching == HUNGARIAN:
     rows, columns = optimize.linear_sum_assignment(counts, maximize=True)

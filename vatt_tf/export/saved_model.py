@@ -58,6 +58,10 @@ _INPUTS = {
     'samples per second of each waveform, any rate in '
     f'[{signatures.MIN_SAMPLE_RATE}, {signatures.MAX_SAMPLE_RATE}]'
   ),
+  'embedding/float32': (
+    'vector of the space, which `embed_audio`, `embed_text` or `embed_video` '
+    'gives'
+  ),
   'text/string': 'UTF-8 text; the model takes {max_words} tokens of it',
 }
 _OUTPUTS = {
@@ -141,6 +145,8 @@ def _example(spec, served):
     return rng.uniform(-0.5, 0.5, [1, size]).astype(np.float32)
   if spec.name == signatures.SAMPLE_RATE:
     return np.array([served.audio.sample_rate], np.int32)
+  if spec.name == signatures.EMBEDDING:
+    return rng.standard_normal([1, spec.shape[1]]).astype(np.float32)
   return np.array([b'a video of a person who speaks'])
 
 

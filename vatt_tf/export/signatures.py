@@ -30,6 +30,7 @@ IMAGE = 'image'
 WAVEFORM = 'waveform'
 SAMPLE_RATE = 'sample_rate'
 TEXT = 'text'
+EMBEDDING = 'embedding'
 
 # Other sample rates are mistakes, and would take much memory to resample.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
@@ -200,8 +201,10 @@ class ServedModel(tf.Module):
       dictionaries. `embed_video` takes raw frames, `embed_video_jpeg` encoded
       frames, `embed_image` raw images, `embed_audio` waveforms and their rates,
       `embed_text` strings; for a classifier the names begin with `classify`.
-      `localize_audio` and `localize_audio_jpeg` take frames and a sound, if the
-      model was trained to say where in a picture something sounds. A detector
+      `localize_audio` takes frames and a sound, if the model was trained to say
+      where in a picture something sounds; `localize_video_audio` and
+      `localize_video_text` take frames and a vector of one of the spaces; all
+      of them are also there for encoded frames, `…_jpeg`. A detector
       has `detect`, which takes raw images, instead of all these.
       `serving_default` is the first of them. Images go through the image
       network of the video tower (see `tower.Tower.deflate`).
@@ -338,6 +341,24 @@ class ServedModel(tf.Module):
         )
       return run('audio', sounds)
 
+    def compare(places, vector):
+      similarities = vatt.compare_places(places, vector)
+      return {
+        MAP: vatt.smooth_maps(similarities, model.map_smoothing),
+        SCORE: vatt.score_of(similarities),
+      }
+
+    def localize_in(embed_places, finish_frames):
+      """A function from frames and a vector of a space."""
+
+      def run_localize(frames, embedding):
+        with tf.control_dependencies([_check_frames(frames)]):
+          frames = sample_clip(frames, self.video)
+        video = finish_frames(frames, self.video)
+        return compare(embed_places(video), embedding)
+
+      return run_localize
+
     def localize(finish_frames):
       """A function from frames, which `finish_frames` finishes, and a sound."""
 
@@ -349,14 +370,8 @@ class ServedModel(tf.Module):
             waveform, sample_rate, self.audio, self._is_looped
           )
         embeddings = model.embed(modalities.AUDIO, sounds)
-        similarities = vatt.compare_places(
-          model.embed_places(finish_frames(frames, self.video)),
-          embeddings[feature_names.AUDIO_VA],
-        )
-        return {
-          MAP: vatt.smooth_maps(similarities, model.map_smoothing),
-          SCORE: vatt.score_of(similarities),
-        }
+        places = model.embed_places(finish_frames(frames, self.video))
+        return compare(places, embeddings[feature_names.AUDIO_VA])
 
       return run_localize
 
@@ -392,6 +407,23 @@ class ServedModel(tf.Module):
         'localize_audio': (localize(finish_raw_frames), {**raw, **sound}),
         'localize_audio_jpeg': (localize(decode_clips), {**jpeg, **sound}),
       }
+      spaces = {modalities.VIDEO_AUDIO: (model.embed_places, model.head.d_va)}
+      mapped = model.head.map_to_text(tf.zeros([1, model.head.d_va]))
+      if mapped is not None:
+        spaces[modalities.VIDEO_TEXT] = (
+          model.embed_places_in_text,
+          mapped.shape[-1],
+        )
+      for space, (embed_places, width) in spaces.items():
+        vector = {EMBEDDING: tf.TensorSpec([None, width], tf.float32)}
+        for end, finish, frames in (
+          ('', finish_raw_frames, raw),
+          ('_jpeg', decode_clips, jpeg),
+        ):
+          inputs[f'localize_{space}{end}'] = (
+            localize_in(embed_places, finish),
+            {**frames, **vector},
+          )
     available = [*model.modalities, *([] if image_tower is None else [IMAGE])]
     signatures = {}
     for name, (function, specs) in inputs.items():

@@ -260,6 +260,21 @@ class ProjectionHead(tf_keras.layers.Layer):
         )
     return outputs
 
+  def map_to_text(self, va: tf.Tensor) -> tf.Tensor | None:
+    """Maps embeddings of the video-audio space to the video-text space.
+
+    Args:
+      va: (B, d_va): embeddings of videos or sounds, not normalised.
+
+    Returns:
+      (B, d_vt), as in evaluation; None if the form of the head has no such map.
+    """
+    if not (self.use_video_text or self.use_audio_text):
+      return None
+    if self.form == 'fine_and_coarse':
+      return self.vt_norm(self.va_to_vt(tf.nn.relu(va)), training=False)
+    return va if self.form == 'shared' else None
+
   def project_audio(
     self,
     feature: tf.Tensor,
@@ -272,8 +287,7 @@ class ProjectionHead(tf_keras.layers.Layer):
       va = self.audio_to_va(feature)  # (B, d_va)
       outputs = {feature_names.AUDIO_VA: va}
       if has_text:
-        vt = self.va_to_vt(tf.nn.relu(va))
-        outputs[feature_names.AUDIO_VT] = self.vt_norm(vt, training=False)
+        outputs[feature_names.AUDIO_VT] = self.map_to_text(va)
     elif self.form == 'shared':
       z = self.audio_to_shared(tf.nn.relu(feature))
       z = self.audio_norm(z, training=training, mask=mask)

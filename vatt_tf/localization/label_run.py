@@ -49,7 +49,7 @@ class Options:
   name: str = 'train'
   num_shards: int = 4
   kept_share: float = 0.8
-  threshold: float = 0.5
+  threshold: float = 0.7
   max_area: float = 0.5
   clustering: clusters.Options = clusters.Options()
   head: int | None = None

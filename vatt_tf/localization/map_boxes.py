@@ -9,7 +9,7 @@ _SIZE = 64
 
 
 def box_of_map(
-  values: np.ndarray, threshold: float = 0.5
+  values: np.ndarray, threshold: float = 0.7
 ) -> tuple[float, float, float, float] | None:
   """Returns the box around the largest region with high values of a map.
 

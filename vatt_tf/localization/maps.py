@@ -11,7 +11,6 @@ from vatt_tf.core import feature_names, modalities
 from vatt_tf.embedding import model as model_lib
 from vatt_tf.embedding import table
 from vatt_tf.export import signatures
-from vatt_tf.input_pipeline import crop_windows
 from vatt_tf.input_pipeline.records import schema
 from vatt_tf.models import vatt
 
@@ -135,19 +134,10 @@ class Locator:
             maps['sound'][i],
             offset,
             self._form.video.num_frames,
-            self._window(clip),
+            self._form.window(clip.height, clip.width),
           )
         )
     return located, faults
-
-  def _window(self, clip):
-    """The part of the frame that the model sees."""
-    top, left, height, width = crop_windows.central_window(
-      tf.constant(clip.height), tf.constant(clip.width), self._form.video
-    ).numpy()
-    size = np.array([clip.width, clip.height] * 2, float)
-    edges = np.array([left, top, left + width, top + height])
-    return tuple((edges / size).tolist())
 
 
 def _best_places(places, similarities):

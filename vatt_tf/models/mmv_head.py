@@ -298,13 +298,27 @@ class MMVHead(tf_keras.layers.Layer):
     del training, mask  # no batch norm
     va = self.audio_to_va(feature)
     outputs = {names.AUDIO_VA: va}
-    if self._has_text and self._is_fac:
-      outputs[names.AUDIO_VT] = self._to_coarse(va, training=False)
-    elif self._has_text and self.form == 'shared':
-      outputs[names.AUDIO_VT] = va
+    vt = self.map_to_text(va)
+    if vt is not None:
+      outputs[names.AUDIO_VT] = vt
     if self.has_audio_text_maps:
       outputs['audio_at'] = self.audio_to_at(feature)
     return outputs
+
+  def map_to_text(self, va: tf.Tensor) -> tf.Tensor | None:
+    """Maps embeddings of the video-audio space to the video-text space.
+
+    Args:
+      va: (B, d_va): embeddings of videos or sounds, not normalised.
+
+    Returns:
+      (B, d_vt), as in evaluation; None if the form of the head has no such map.
+    """
+    if not self._has_text:
+      return None
+    if self._is_fac:
+      return self._to_coarse(va, training=False)
+    return va if self.form == 'shared' else None
 
   def _project_text(self, feature, training, mask):
     del training, mask

@@ -10,7 +10,7 @@ import tf_keras
 
 from vatt_tf.core import feature_names as names
 from vatt_tf.core import modalities as modality_table
-from vatt_tf.core import randomness
+from vatt_tf.core import randomness, tensor_utils
 from vatt_tf.layers import projection_head
 from vatt_tf.models import similarity_scale, token_maps, tower
 
@@ -373,16 +373,47 @@ class VATT(tf_keras.Model):
     Raises:
       ValueError: The model has no `use_token_head`.
     """
+    return self._place_embeddings(video)[0]
+
+  def embed_places_in_text(self, video: tf.Tensor) -> tf.Tensor | None:
+    """Computes the embedding of each place in the video-text space.
+
+    The head maps places there as it maps sounds. It was not trained for places,
+    whose length says nothing, so that they get the length of the whole clip.
+
+    Args:
+      video: See `embed_places`.
+
+    Returns:
+      (B, t, h, w, D_vt) float32, not normalised; None if the head has no map
+      from the video-audio space to the video-text space.
+
+    Raises:
+      ValueError: See `embed_places`.
+    """
+    places, feature = self._place_embeddings(video)
+    va = self._add_embeddings(feature, {}, False)[names.VIDEO_VA]
+    length = tf.norm(va, axis=-1)[:, None, None, None, None]
+    places = length * tf.math.l2_normalize(places, -1)
+    shape = tensor_utils.shape_list(places)
+    mapped = self.head.map_to_text(tf.reshape(places, [-1, shape[-1]]))
+    if mapped is None:
+      return None
+    return tf.reshape(mapped, [*shape[:-1], mapped.shape[-1]])
+
+  def _place_embeddings(self, video):
+    """Embeddings of places in the video-audio space, and the feature."""
     self.check_token_head()
     pooled = self._run_tower(
       modality_table.VIDEO, video, False, None, need_tokens=True
     )
-    places = self._map_tokens(pooled[names.VIDEO_TOKENS])
+    places = self._map_tokens(pooled.pop(names.VIDEO_TOKENS))
+    del pooled[names.VIDEO_TOKEN_MASK]
     offset = self.video_tower.token_offset(tuple(video.shape[1:]))
-    if not any(offset):
-      return places
-    # Unit vectors, so that each has the same weight between two.
-    return token_maps.align(tf.math.l2_normalize(places, -1), offset)
+    if any(offset):
+      # Unit vectors, so that each has the same weight between two.
+      places = token_maps.align(tf.math.l2_normalize(places, -1), offset)
+    return places, pooled
 
   def embed(
     self,

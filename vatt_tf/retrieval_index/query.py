@@ -57,12 +57,14 @@ class Answer(NamedTuple):
     query: Description of the query for people.
     kind: Kind of the query, one of `KINDS`.
     space: Space of the comparison, one of `index_files.SPACES`.
+    vector: Vector (D,) of the query in this space.
     hits: Results by descending similarity.
   """
 
   query: str
   kind: str
   space: str
+  vector: np.ndarray
   hits: list[index_lib.Hit]
 
 
@@ -251,6 +253,52 @@ class Searcher:
       raise QueryError(f'There is no {kind} of this moment: {query}')
     return self._search(query, kind, vectors, target, count, row)
 
+  @property
+  def map_spaces(self) -> tuple[str, ...]:
+    """Spaces in which `locate` says where in a picture something is."""
+    return self._embedder.map_spaces
+
+  def locate(
+    self,
+    row: int,
+    vector: np.ndarray,
+    space: str,
+    path: str,
+    perform: Callable[[worker.Task], list] = worker.perform,
+  ) -> model_lib.Located:
+    """Finds where in the picture of a moment a query is.
+
+    Args:
+      row: Number of the moment.
+      vector: Vector of the query, as of `Answer`.
+      space: Space of the vector.
+      path: Path of the moment's file.
+      perform: See `read_clip`.
+
+    Raises:
+      QueryError: The model does not say where something is, or the file has no
+        frames there.
+    """
+    if space not in self.map_spaces:
+      raise QueryError(
+        f'The model does not say where something is, in the space {space}: '
+        'train it with LOCAL_WEIGHT = 1.0 (docs/localization.md).'
+      )
+    moment = self.index.moment(row)
+    clip = read_clip(
+      path,
+      VIDEO,
+      self._embedder.form,
+      moment.start,
+      perform,
+      self.index.decoding,
+    )
+    faults = model_lib.find_faults(clip)
+    if not clip.frames or VIDEO in faults:
+      reason = faults.get(VIDEO, 'it has no frames')
+      raise QueryError(f'There is no picture of this moment: {reason}.')
+    return self._embedder.locate(clip, vector, space)
+
   def kinds_of(self, row: int) -> tuple[str, ...]:
     """Returns the kinds that a moment can be searched with."""
     return tuple(
@@ -302,10 +350,9 @@ class Searcher:
       valid = self.index.modalities(space)
       wanted = valid if target == ANY else tuple({target} & set(valid))
       if space in vectors and wanted:
-        hits = self.index.search(
-          np.asarray(vectors[space]), space, wanted, count, without
-        )
-        return Answer(query, kind, space, hits)
+        vector = np.asarray(vectors[space])
+        hits = self.index.search(vector, space, wanted, count, without)
+        return Answer(query, kind, space, vector, hits)
     raise QueryError(
       f'A query by {kind} cannot be compared with {target} in this index: it '
       f'needs the space {" or ".join(_SPACES[kind])}, and the index has '

@@ -6,6 +6,7 @@
     GET  /api/search?like=ID&by=            picture or sound of a result
     POST /api/search?by=                    a file: the body, with its name in
                                             the header X-File-Name
+    GET  /api/map/ID?query=                 where in a result the query is
     GET  /media/ID                          the file of a result, or parts of it
 
 A file is named by the id of a moment of the index, never by its path: only
@@ -14,11 +15,13 @@ decoded in a process of its own, and removed.
 """
 
 import asyncio
+import collections
 from collections.abc import Sequence
 import contextlib
 import importlib.resources
 import mimetypes
 import os
+import secrets
 import tempfile
 import urllib.parse
 
@@ -61,6 +64,8 @@ _TYPES = {
   '.webm': 'video/webm',
 }
 _OTHER_TYPE = 'application/octet-stream'
+# Queries that are kept, for maps of their results.
+_NUM_QUERIES = 256
 _NUM_EXAMPLES = 6
 _DEFAULT_COUNT = 24
 _MAX_COUNT = 200
@@ -81,6 +86,7 @@ class _Server:
     # Files wait for each other, so that words never wait for all of them.
     self._decoding = asyncio.Lock()
     self._pool = worker.Pool(1, _DECODE_SECONDS)
+    self._queries = collections.OrderedDict()  # vector and space, by name
 
   @contextlib.asynccontextmanager
   async def lifespan(self, app):
@@ -136,6 +142,7 @@ class _Server:
         'kinds': self._searcher.kinds,
         'modalities': index.modalities(),
         'examples': await self._run(index.captions, _NUM_EXAMPLES),
+        'map_spaces': self._searcher.map_spaces,
         'max_upload_bytes': self._max_upload_bytes,
       }
     )
@@ -229,7 +236,42 @@ class _Server:
   async def _answer(self, answer, **more):
     content = query.as_dict(answer)
     await self._run(self._complete, content['results'])
+    if answer.space in self._searcher.map_spaces:
+      content['query_name'] = self._keep(answer)
     return responses.JSONResponse({**content, **more})
+
+  def _keep(self, answer):
+    """Keeps the vector of a query; returns its name."""
+    name = secrets.token_hex(8)
+    self._queries[name] = answer.vector, answer.space
+    while len(self._queries) > _NUM_QUERIES:
+      self._queries.popitem(last=False)
+    return name
+
+  async def map(self, request):
+    """GET /api/map/ID."""
+    row = self._row(request.path_params['id'])
+    name = request.query_params.get('query', '')
+    if name not in self._queries:
+      raise exceptions.HTTPException(
+        404, 'The server does not know this query any more: search again.'
+      )
+    vector, space = self._queries[name]
+    path = self._path(self._searcher.index.moment(row))
+    if not os.path.isfile(path):
+      raise exceptions.HTTPException(404, f'The file does not exist: {path}')
+    async with self._decoding:
+      located = await self._run(
+        self._searcher.locate, row, vector, space, path, self._perform
+      )
+    return responses.JSONResponse(
+      {
+        'map': located.map.round(4).tolist(),
+        'start': located.start,
+        'end': located.end,
+        'window': located.window,
+      }
+    )
 
   def _complete(self, results):
     """Adds the values that the page needs to results."""
@@ -334,6 +376,7 @@ def make_app(
       routing.Route('/api/index', server.index),
       routing.Route('/api/search', server.search, methods=['GET']),
       routing.Route('/api/search', server.search_with_file, methods=['POST']),
+      routing.Route('/api/map/{id}', server.map),
       routing.Route('/media/{id}', server.media),
     ],
     middleware=[

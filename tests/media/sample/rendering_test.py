@@ -312,6 +312,10 @@ class FilesTest(parameterized.TestCase):
     with open(folder / 'validation.csv', encoding='utf-8') as file:
       labels = [row['label'] for row in csv.DictReader(file)]
     self.assertEqual(labels, [getattr(clip, label) for clip in clips])
+    by_path = {clip.video_path: getattr(clip, label) for clip in clips}
+    with open(folder / 'validation_boxes.csv', encoding='utf-8') as file:
+      for row in csv.DictReader(file):
+        self.assertEqual(row['label'], by_path[row['video_path']])
 
   def test_decoded_sound_is_the_rendered_one(self):
     folder, clips = self._make(silent_share=0.0)

@@ -106,7 +106,7 @@ class Box:
     top: Top edge.
     right: Right edge.
     bottom: Bottom edge.
-    label: Key of `words.SHAPES`.
+    label: Attribute of the shape that `plan.Options.label` names.
     is_sounding: Whether it is the shape that sounds.
   """
 
@@ -183,7 +183,7 @@ def _cover(look, phase, grid):
   return np.clip(0.5 - distance * reach * len(grid), 0, 1)
 
 
-def _box(look, cover, is_sounding):
+def _box(look, cover, is_sounding, label):
   """Returns the box of the pixels that a shape mostly covers, or None."""
   is_inside = cover > 0.5
   rows, columns = (np.flatnonzero(is_inside.any(axis)) for axis in (1, 0))
@@ -195,7 +195,7 @@ def _box(look, cover, is_sounding):
     float(rows[0] / size),
     float((columns[-1] + 1) / size),
     float((rows[-1] + 1) / size),
-    look.clip.shape,
+    getattr(look.clip, label),
     is_sounding,
   )
 
@@ -233,7 +233,9 @@ def render(
       if cover is None:
         continue
       frame = frame + cover[..., np.newaxis] * (look.colour - frame)
-      of_frame.append(_box(look, cover, look.clip.index == clip.index))
+      of_frame.append(
+        _box(look, cover, look.clip.index == clip.index, options.label)
+      )
     frames.append(frame.round().clip(0, 255).astype(np.uint8))
     boxes.append([box for box in of_frame if box is not None])
   return np.stack(frames), boxes

@@ -62,7 +62,8 @@ class Options:
     audio_rate: Samples per second, a rate that AAC offers.
     silent_share: Share of the training clips without sound.
     uncaptioned_share: Share of the training clips without captions.
-    label: Attribute that is the label of a clip: shape, colour or motion.
+    label: Attribute that is the label of a clip and of its boxes: shape, colour
+      or motion.
     distractor_share: Share of the training clips that also show a second,
       silent shape of another shape and motion. With any, the validation clips
       are pairs of one picture with both shapes, each of which sounds in turn.

@@ -181,7 +181,8 @@ function showWaiting() {
 }
 
 function showResults(answer) {
-  results.replaceChildren(...answer.results.map(makeCard));
+  results.replaceChildren(
+    ...answer.results.map((result) => makeCard(result, answer.query_name)));
   const count = answer.results.length;
   if (!count) {
     say('Nothing was found.');
@@ -198,7 +199,7 @@ function clock(seconds) {
   return `${minutes}:${rest.padStart(4, '0')}`;
 }
 
-function makeCard(result) {
+function makeCard(result, queryName) {
   const card = byId('card').content.cloneNode(true);
   const part = (name) => card.querySelector(`.${name}`);
   const name = result.path.split('/').pop() || 'without a name';
@@ -228,7 +229,104 @@ function makeCard(result) {
     part('similar').append(i ? ' · ' : '', link);
   });
   part('player').append(...makePlayer(result, name, time));
+  const player = part('player').querySelector('video');
+  if (player && queryName) {
+    const button = part('where_button');
+    button.hidden = false;
+    button.setAttribute(
+      'aria-label', `Show where in the picture of ${name}, ${time}`);
+    const toggle = makeMap(player, result, queryName, button);
+    button.addEventListener('click', toggle);
+    card.querySelector('.card').addEventListener('keydown', (event) => {
+      if (event.key === 'w' && !event.ctrlKey && !event.metaKey) toggle();
+    });
+  }
   return card;
+}
+
+// Maps: where in the picture the query is.
+
+// Shows and hides the map of a result: returns the function that does so.
+function makeMap(player, result, queryName, button) {
+  let found = null;
+  let canvas = null;
+  async function toggle() {
+    if (canvas) {
+      canvas.remove();
+      canvas = null;
+      button.setAttribute('aria-pressed', 'false');
+      return;
+    }
+    if (button.disabled) return;
+    button.disabled = true;
+    say('Looking where it is…');
+    try {
+      found = found || await fetchJson(
+        `api/map/${result.id}?query=${queryName}`);
+      say('The brighter a place, the more similar it is to the query.');
+    } catch (error) {
+      say('');
+      showError(error.message);
+      return;
+    } finally {
+      button.disabled = false;
+      button.focus();
+    }
+    canvas = document.createElement('canvas');
+    canvas.className = 'map';
+    canvas.setAttribute('aria-hidden', 'true');
+    player.after(canvas);
+    button.setAttribute('aria-pressed', 'true');
+    follow();
+  }
+  // Draws the map of the time that is shown, as long as there is one.
+  function follow() {
+    if (!canvas) return;
+    drawMap(canvas, player, found);
+    requestAnimationFrame(follow);
+  }
+  return toggle;
+}
+
+function drawMap(canvas, player, found) {
+  const share = (player.currentTime - found.start) / (found.end - found.start);
+  const steps = found.map.length;
+  // Before and after it, the first and the last map stand still.
+  const step = Math.max(0, Math.min(steps - 1, Math.floor(share * steps)));
+  place(canvas, player, found.window);
+  if (canvas.dataset.step === String(step)) return;
+  canvas.dataset.step = step;
+  const rows = found.map[step];
+  canvas.height = rows.length;
+  canvas.width = rows[0].length;
+  const values = rows.flat();
+  const sorted = [...values].sort((a, b) => a - b);
+  const low = sorted[Math.floor(sorted.length / 2)];
+  const range = sorted[sorted.length - 1] - low;
+  const context = canvas.getContext('2d');
+  const image = context.createImageData(canvas.width, canvas.height);
+  values.forEach((value, i) => {
+    const heat = range > 0 ? Math.max(0, (value - low) / range) : 0;
+    image.data.set([255, 90 + 150 * heat, 30, 200 * heat], 4 * i);
+  });
+  context.putImageData(image, 0, 0);
+}
+
+// Lays the canvas over the part of the picture that the map is of.
+function place(canvas, player, [left, upper, right, lower]) {
+  const {clientWidth, clientHeight, videoWidth, videoHeight} = player;
+  if (!videoWidth) return;
+  const scale = Math.min(clientWidth / videoWidth, clientHeight / videoHeight);
+  const width = scale * videoWidth;
+  const height = scale * videoHeight;
+  const x = (clientWidth - width) / 2 + left * width;
+  const y = (clientHeight - height) / 2 + upper * height;
+  Object.assign(canvas.style, {
+    left: `${x}px`,
+    top: `${y}px`,
+    width: `${(right - left) * width}px`,
+    height: `${(lower - upper) * height}px`,
+  });
 }
 
 function makePlayer(result, name, time) {
