@@ -15,7 +15,9 @@ from vatt_tf import (
   configurables,  # noqa: F401
 )
 from vatt_tf.core import command_line, gin_utils
-from vatt_tf.localization import restored_model, run
+from vatt_tf.embedding import model as model_lib
+from vatt_tf.localization import maps, run
+from vatt_tf.training import restored_model
 
 _CHECKPOINT = command_line.define_path(
   'checkpoint',
@@ -63,9 +65,13 @@ def main(argv: Sequence[str]) -> None:
       **{name: flags.FLAGS[name].value for name in ARGUMENTS}
     )
     options.check()
-    model, form = restored_model.load(
-      _CHECKPOINT.value, flags.FLAGS.gin_file or [], flags.FLAGS.gin_param
+    model = restored_model.load(
+      _CHECKPOINT.value,
+      flags.FLAGS.gin_file or [],
+      flags.FLAGS.gin_param,
+      maps.check_model,
     )
+    form = model_lib.Form.configured()
     result = run.localize(model, form, options)
   print(result.describe())
 

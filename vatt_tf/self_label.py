@@ -16,13 +16,15 @@ from vatt_tf import (
   configurables,  # noqa: F401
 )
 from vatt_tf.core import command_line, gin_utils
+from vatt_tf.embedding import model as model_lib
 from vatt_tf.localization import (
   clusters,
   label_run,
+  maps,
   reading,
-  restored_model,
   sinkhorn,
 )
+from vatt_tf.training import restored_model
 
 _CHECKPOINT = command_line.define_path(
   'checkpoint',
@@ -106,9 +108,13 @@ def main(argv: Sequence[str]) -> None:
       **_values(_ARGUMENTS),
     )
     options.check()
-    model, form = restored_model.load(
-      _CHECKPOINT.value, flags.FLAGS.gin_file or [], flags.FLAGS.gin_param
+    model = restored_model.load(
+      _CHECKPOINT.value,
+      flags.FLAGS.gin_file or [],
+      flags.FLAGS.gin_param,
+      maps.check_model,
     )
+    form = model_lib.Form.configured()
     result = label_run.label(model, form, options)
   print(result.describe())
 

@@ -50,8 +50,8 @@ class LocalizationEvaluation:
   - `auroc`: how often the score of a clip and its own sound is above that of a
     clip and another sound (chance 0.5).
   - `roll_share`: steps whose best place, before maps are smoothed, moves with
-    the picture, when it is rolled by one place; `roll_share_clips`: clips in which those of more than
-    half of the steps do.
+    the picture, when it is rolled by one place; `roll_share_clips`: clips in
+    which those of more than half of the steps do.
   - `interactive`, if there are clips of one picture: see `_interactive`.
 
   Args:

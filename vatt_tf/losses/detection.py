@@ -116,7 +116,7 @@ def focal_loss(
   """Computes the focal loss of binary labels (Lin et al. 2017, section 3).
 
   Args:
-    labels: float32 of any shape, 0 or 1.
+    labels: Labels, float32 of any shape: 0 or 1.
     logits: Like `labels`.
     alpha: Weight of the labels that are 1; the others have 1 - alpha.
     gamma: Exponent of the probability of the other label.
@@ -136,8 +136,8 @@ def generalized_iou(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
   """Computes the generalised IoU of pairs of boxes (Rezatofighi et al. 2019).
 
   Args:
-    first: (…, 4) float32 edges.
-    second: (…, 4) float32 edges.
+    first: Edges (…, 4), float32.
+    second: Edges (…, 4), float32.
 
   Returns:
     (…,) float32 in [-1, 1].

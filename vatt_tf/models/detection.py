@@ -264,7 +264,17 @@ class Detector(single_tower.SingleTowerModel):
     min_score: float = 0.05,
     max_overlap: float = 0.6,
   ) -> dict[str, tf.Tensor]:
-    """Returns the detections of the outputs of the call; see `detect`."""
+    """Selects the detections from the outputs of the call.
+
+    Args:
+      outputs: Outputs of the call.
+      max_detections: See `detect`.
+      min_score: See `detect`.
+      max_overlap: See `detect`.
+
+    Returns:
+      See `detect`.
+    """
     height, width = outputs[LOGITS].shape[1:3]
     edges = boxes_of(outputs[DISTANCES])  # (B, h, w, 4)
     edges = tf.clip_by_value(edges, 0.0, 1.0)

@@ -1,33 +1,38 @@
-"""The model of a run, for commands that say where it sounds."""
+"""The model of a run with the weights of a checkpoint, for commands."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tf_keras
 
 from vatt_tf.checkpoints import manager
 from vatt_tf.core import gin_utils
-from vatt_tf.embedding import model as model_lib
-from vatt_tf.localization import maps
 
 
 def load(
-  checkpoint: str, gin_files: Sequence[str], gin_params: Sequence[str]
-) -> tuple[tf_keras.Model, model_lib.Form]:
-  """Returns the model of a run, and the form of its inputs.
+  checkpoint: str,
+  gin_files: Sequence[str],
+  gin_params: Sequence[str],
+  check: Callable[[tf_keras.Model], None],
+) -> tf_keras.Model:
+  """Parses the configuration of a run and restores its model in float32.
 
   Args:
     checkpoint: Directory of a run, or prefix of a checkpoint.
     gin_files: Paths of gin files; empty for the `config.gin` beside it.
     gin_params: Further bindings.
+    check: Raises ValueError if the model, before it is restored, does not serve
+      the command.
+
+  Returns:
+    The model.
 
   Raises:
-    ValueError: There is no checkpoint, or its model was not trained with the
-      local term.
+    ValueError: There is no checkpoint, or `check` raises it.
   """
   path = manager.resolve(checkpoint)
   gin_utils.parse(gin_files or [gin_utils.config_beside(path)], gin_params)
   tf_keras.mixed_precision.set_global_policy('float32')
   model = gin_utils.get_task().build_model()
-  maps.check_model(model)
+  check(model)
   manager.restore_model(model, path)
-  return model, model_lib.Form.configured()
+  return model
