@@ -191,6 +191,13 @@ class EveryTowerTest(parameterized.TestCase, tf.test.TestCase):
       'localize_audio/waveform': sounds,
       'localize_audio/sample_rate': np.full([2], 8000, np.int32),
     }
+    for space in ('video_audio', 'video_text'):
+      name = f'localize_{space}'
+      width = served.functions[name].input_signature[1].shape[1]
+      requests[f'{name}/frames'] = frames
+      requests[f'{name}/embedding'] = random.standard_normal(
+        [2, width]
+      ).astype(np.float32)
     answers, ops = stock_process.ask(path, requests)
     self.assertNotIn(False, ops.values())
     for signature in (
@@ -199,6 +206,8 @@ class EveryTowerTest(parameterized.TestCase, tf.test.TestCase):
       'embed_audio',
       'embed_text',
       'localize_audio',
+      'localize_video_audio',
+      'localize_video_text',
     ):
       inputs = {
         key.split('/')[1]: tf.constant(value)

@@ -117,6 +117,22 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertAllClose(smooth, expected, atol=1e-3)
 
+  def test_places_in_the_space_of_text(self):
+    model = tower_table.build('vatt')
+    video = tower_table.features('vatt')['video']
+    found = model.embed_places_in_text(video).numpy()
+    # As the head maps sounds, with the length of the whole clip.
+    places = model.embed_places(video).numpy()
+    clip = model.embed('video', video)['video_va'].numpy()
+    places /= np.linalg.norm(places, axis=-1, keepdims=True)
+    places *= np.linalg.norm(clip, axis=-1)[:, None, None, None, None]
+    head = model.head
+    expected = np.maximum(places, 0) @ head.va_to_vt.kernel.numpy()
+    norm = head.vt_norm
+    gamma, beta, mean, variance = (np.asarray(x) for x in norm.weights)
+    expected = (expected - mean) / np.sqrt(variance + norm.epsilon)
+    self.assertAllClose(found, gamma * expected + beta, atol=1e-4)
+
   @parameterized.parameters(
     (s3d_tower.S3DTower, 'maxpool_3a_3x3', {}),
     (s3d_tower.S3DTower, 'maxpool_2a_3x3', {'first_layer': 'plain'}),

@@ -336,7 +336,10 @@ class PageTest(tf.test.TestCase):
     self.assertEqual(button.get_attribute('aria-pressed'), 'false')
     page.keyboard.press('w')
     canvas.wait_for()
-    # A sound has no picture.
+    # A file that the browser does not play has no map, and a sound neither.
+    old = page.locator('.card').filter(has_text='.avi').first
+    old.get_by_text('This browser cannot play it').wait_for()
+    self.assertFalse(old.locator('.where_button').is_visible())
     page = self._open('?q=a+red+star&in=audio')
     self._wait()
     bell = page.locator('.card').filter(has_text='bell.wav').first

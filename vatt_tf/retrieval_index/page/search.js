@@ -237,6 +237,8 @@ function makeCard(result, queryName) {
       'aria-label', `Show where in the picture of ${name}, ${time}`);
     const toggle = makeMap(player, result, queryName, button);
     button.addEventListener('click', toggle);
+    // What cannot be played cannot be drawn over.
+    player.addEventListener('error', () => { button.hidden = true; });
     card.querySelector('.card').addEventListener('keydown', (event) => {
       if (event.key === 'w' && !event.ctrlKey && !event.metaKey) toggle();
     });
