@@ -159,9 +159,14 @@ class SelfLabelMainTest(parameterized.TestCase, tf.test.TestCase):
     self.assertNotIn('agree after matching', done.stdout)
     output = os.path.join(self.dir, 'metrics.json')
     done = mains.run(
-      'evaluate', f'--checkpoint={model_dir}', f'--output={output}'
+      'evaluate',
+      f'--checkpoint={model_dir}',
+      f'--output={output}',
+      f'--report={self.dir}/report',
     )
     self.assertEqual(done.returncode, 0, done.stderr)
+    with open(f'{self.dir}/report/report.html', encoding='utf-8') as file:
+      self.assertIn('What is found', file.read())
     with open(output, encoding='utf-8') as file:
       metrics = json.load(file)['detection']
     self.assertEqual(metrics['num_images'], 6)

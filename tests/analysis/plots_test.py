@@ -104,6 +104,17 @@ class PlotsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllEqual(shown[24 + 16 : 48, 16:32], np.full([8, 16, 3], 100))
     self.assertAllEqual(shown[72:], np.full([24, 64, 3], 100))
 
+  def test_detections(self):
+    images = np.full([9, 24, 32, 3], 100, np.uint8)
+    boxes = [np.array([[0.25, 0.0, 0.75, 0.5]]), *[np.zeros([0, 4])] * 8]
+    titles = [['3 $0.50'], *[[]] * 8]
+    sheet = plots.draw_detections(images, boxes, titles)
+    _draw(sheet)
+    self.assertLen(sheet.axes, 9)
+    (box,) = sheet.axes[0].patches
+    self.assertEqual(box.get_bbox().extents.tolist(), [0.25, 0.0, 0.75, 0.5])
+    self.assertEmpty(sheet.axes[8].patches)
+
   def test_retrieval(self):
     frames = np.full([2, 3, 8, 8, 3], 255, np.uint8)
     scores = np.asarray([[0.9, 0.5, 0.1], [0.4, 0.3, 0.2]])

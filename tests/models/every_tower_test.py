@@ -195,9 +195,9 @@ class EveryTowerTest(parameterized.TestCase, tf.test.TestCase):
       name = f'localize_{space}'
       width = served.functions[name].input_signature[1].shape[1]
       requests[f'{name}/frames'] = frames
-      requests[f'{name}/embedding'] = random.standard_normal(
-        [2, width]
-      ).astype(np.float32)
+      requests[f'{name}/embedding'] = random.standard_normal([2, width]).astype(
+        np.float32
+      )
     answers, ops = stock_process.ask(path, requests)
     self.assertNotIn(False, ops.values())
     for signature in (

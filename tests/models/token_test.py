@@ -210,6 +210,23 @@ class TokensTest(parameterized.TestCase, tf.test.TestCase):
       tower(video).feature, tower(video, need_tokens=True).feature, atol=1e-5
     )
 
+  def test_flops_of_tokens(self):
+    shape = (4, 32, 32, 3)  # 32 patches of 384 values
+    layer = {  # of n tokens, of which m have outputs; 2 heads of 4
+      (n, m): 2 * (2 * 8 * 8 * n + 2 * 8 * 8 * m + 2 * 8 * n * m + 256 * m)
+      for n, m in ((33, 33), (33, 1), (32, 32))
+    }
+    for options, expected in (
+      ({}, layer[33, 33] - layer[33, 1]),
+      ({'token_layer': 1}, 0),
+      ({'token_layer': 2, 'token_radius': 1}, 2 * layer[32, 32]),
+      ({'token_radius': 1}, 3 * layer[32, 32]),
+    ):
+      if 'token_radius' in options:
+        expected += 2 * 32 * 384 * 8
+      tower = _tower(drop_token_rate=0.0, **options)
+      self.assertEqual(tower.token_flops(shape), expected, options)
+
   def test_neighbours_with_drop_token(self):
     tower = _tower(token_layer=2, token_radius=1, drop_token_rate=0.5)
     video, rng = _video(), randomness.make(3, 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import textwrap
 
 import matplotlib
-from matplotlib import figure
+from matplotlib import figure, patches
 import numpy as np
 
 from vatt_tf.localization import overlay
@@ -290,6 +290,50 @@ def draw_maps(images: np.ndarray, maps: np.ndarray) -> figure.Figure:
   axes = drawn.add_axes((0, 0, 1, 1))
   axes.imshow(sheet, interpolation='nearest', aspect='auto')
   axes.set_axis_off()
+  return drawn
+
+
+def draw_detections(
+  images: np.ndarray,
+  boxes: Sequence[np.ndarray],
+  titles: Sequence[Sequence[str]],
+) -> figure.Figure:
+  """Draws images with the boxes of what was found in them.
+
+  Args:
+    images: (N, H, W, 3) uint8.
+    boxes: Left, upper, right and lower edges (n, 4) for each image, as shares
+      of the image.
+    titles: Text of each box, for each image.
+
+  Returns:
+    A figure of rows of up to 8 images.
+  """
+  columns = min(len(images), 8)
+  rows = -(-len(images) // columns)
+  height, width = images.shape[1:3]
+  drawn = figure.Figure(
+    figsize=(1.6 * columns, 1.6 * rows * height / width), dpi=100
+  )
+  for i, image in enumerate(images):
+    axes = drawn.add_axes(
+      (
+        i % columns / columns,
+        1 - (i // columns + 1) / rows,
+        0.98 / columns,
+        0.98 / rows,
+      )
+    )
+    axes.imshow(image, aspect='auto', extent=(0, 1, 1, 0))
+    axes.set_axis_off()
+    for edges, title in zip(boxes[i], titles[i], strict=True):
+      left, top, right, bottom = edges
+      axes.add_patch(
+        patches.Rectangle(
+          (left, top), right - left, bottom - top, fill=False, color='white'
+        )
+      )
+      axes.text(left, top, _plain(title), color='white', fontsize=6)
   return drawn
 
 

@@ -21,12 +21,13 @@ from vatt_tf.core import feature_names as names
 from vatt_tf.core import file_utils
 from vatt_tf.evaluation import outputs, retrieval, runner
 from vatt_tf.input_pipeline import text as text_lib
-from vatt_tf.models import classification
+from vatt_tf.models import classification, detection
 
 PAGE = 'report.html'
 
 _THUMBNAIL = 72  # pixels of a side
 _NUM_RESULTS = 5
+_MIN_SCORE = 0.4  # of the detections in a picture
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem;
   max-width: 62rem; color: #222; }
@@ -74,7 +75,7 @@ class Report:
 
     Args:
       directory: Folder of the page, which is created if it does not exist.
-      result: Result of a `models.vatt.VATT` or a
+      result: Result of a `models.vatt.VATT`, a `models.detection.Detector` or a
         `models.classification.Classifier`.
 
     Returns:
@@ -90,6 +91,7 @@ class Report:
     ]
     parts += self._pictures(result.model, clips)
     parts += self._maps(result.model, result.dataset)
+    parts += self._detections(result.model, result.dataset)
     heading = html.escape(result.tables()[0][0])
     page = (
       '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -313,6 +315,40 @@ class Report:
         f'The first {len(rows)} clips with sound: a frame of each step, and '
         'below it the same frame with the map of the sound laid over it. '
         'Colours are relative to the highest place of each step.',
+      ),
+    ]
+
+  def _detections(self, model, dataset):
+    """What a detector finds in some images."""
+    if not isinstance(model, detection.Detector):
+      return []
+    batch = next(iter(dataset))
+    rows = np.flatnonzero(batch[names.VIDEO_MASK])[: 2 * self._num_queries]
+    if not len(rows):
+      return []
+    video = tf.gather(batch[names.VIDEO], rows)
+    found = model.detect(video, max_detections=8, min_score=_MIN_SCORE)
+    boxes, titles = [], []
+    for edges, scores, classes in zip(
+      *(
+        found[name].numpy()
+        for name in (detection.BOXES, detection.SCORES, detection.CLASSES)
+      ),
+      strict=True,
+    ):
+      exists = classes >= 0
+      boxes.append(edges[exists])
+      titles.append(
+        [f'{label} {x:.2f}' for label, x in zip(classes, scores) if label >= 0]
+      )
+    middle = video[:, video.shape[1] // 2].numpy()
+    images = np.round((middle + 1) * 127.5).astype(np.uint8)
+    return [
+      '<h2>What is found</h2>',
+      _picture(
+        plots.draw_detections(images, boxes, titles),
+        f'The first {len(rows)} images, with the boxes whose score is at least '
+        f'{_MIN_SCORE}: the number of the class and the score.',
       ),
     ]
 

@@ -186,9 +186,9 @@ def _heads(model, towers):
   if token_head is not None:
     # In training alone it maps all places, also those that are dropped.
     parameters += token_head.count_params()
-    places = math.prod(
-      model.video_tower.token_grid(tuple(towers['video']['input']))
-    )
+    shape = tuple(towers['video']['input'])
+    training += model.video_tower.token_flops(shape)
+    places = math.prod(model.video_tower.token_grid(shape))
     training += 2 * places * math.prod(token_head.kernel.shape)
   return {
     'parameters': parameters,

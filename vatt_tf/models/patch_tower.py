@@ -447,6 +447,19 @@ class PatchTower(transformer_tower.TransformerTower):
     )
     return tf.cast(tokens, tf.float32)
 
+  def token_flops(self, input_shape: tower.Shape) -> int:
+    """Returns the FLOPs of tokens that see their neighbours."""
+    if self.token_radius is None:
+      return super().token_flops(input_shape)
+    count = self._num_patches(input_shape, training=True)
+    layers = self.encoder.num_layers
+    encoder = transformer_costs.encoder_flops(self.encoder, count, count)
+    return (
+      count * self._patch_flops(input_shape)
+      + self._pre_projection_flops(count)
+      + sum(encoder.values()) * (self.token_layer or layers) // layers
+    )
+
   @property
   def token_width(self) -> int:
     """Width of the tokens; see the base class."""

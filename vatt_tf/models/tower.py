@@ -167,6 +167,18 @@ class Tower(tf_keras.layers.Layer):
     forward = self.flops(input_shape, training=True)
     return {part: 3 * count for part, count in forward.items()}
 
+  def token_flops(self, input_shape: Shape) -> int:
+    """Returns the forward FLOPs that tokens add on one row in training.
+
+    Args:
+      input_shape: Shape of one row, without the batch axis.
+
+    Returns:
+      Number of FLOPs; 0 if the feature needs all tokens.
+    """
+    del input_shape
+    return 0
+
   def paper_flops(self, input_shape: Shape, training: bool = False) -> int:
     """Returns the forward FLOPs of one row as the tower's paper counts them.
 

@@ -222,6 +222,18 @@ class TransformerTower(tower.Tower):
       'post_projection': self._post_projection_flops(num_outputs),
     }
 
+  def token_flops(self, input_shape: tower.Shape) -> int:
+    """Returns the FLOPs of the outputs besides AGG's; see the base class."""
+    if self.token_layer is not None or not self.has_agg:
+      return 0
+    count = self.num_tokens(input_shape, training=True)
+    total, agg = (
+      sum(transformer_costs.encoder_flops(self.encoder, count, each).values())
+      + self._post_projection_flops(each)
+      for each in (count, 1)
+    )
+    return total - agg
+
   def step_flops(self, input_shape: tower.Shape) -> dict[str, int]:
     """Returns `transformer_costs.step_flops`; see the base class."""
     return transformer_costs.step_flops(
