@@ -98,14 +98,20 @@ class FunctionsTest(parameterized.TestCase, tf.test.TestCase):
 
 class AttentionTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.product(
-    has_mask=(False, True), has_bias=(False, True), rate=(0.0, 0.25)
+    kind=('no mask', 'keys', 'pairs'), has_bias=(False, True), rate=(0.0, 0.25)
   )
-  def test_attend(self, has_mask, has_bias, rate):
+  def test_attend(self, kind, has_bias, rate):
     q = layer_values.random(2, 3, 5, 4)
     k = layer_values.random(2, 3, 7, 4, seed=1)
     v = layer_values.random(2, 3, 7, 4, seed=2)
     bias = layer_values.random(1, 3, 5, 7, seed=3)
+    has_mask = kind != 'no mask'
     mask = np.array([[True] * 7, [True, False] * 3 + [False]])
+    allowed = mask[:, None]
+    if kind == 'pairs':
+      mask = np.random.RandomState(0).rand(2, 5, 7) < 0.6
+      mask[..., 0] = True
+      allowed = mask
     rng = randomness.fold_in(randomness.make(1, 2), 'x')
 
     def plain(q, k, v, bias):
@@ -113,7 +119,7 @@ class AttentionTest(parameterized.TestCase, tf.test.TestCase):
       if has_bias:
         logits += bias
       if has_mask:
-        logits += np.where(mask, 0, -np.inf)[:, None, None]
+        logits += np.where(allowed, 0, -np.inf)[:, None]
       p = tf.nn.softmax(logits)
       if rate:
         p = randomness.dropout(p, rate, rng)

@@ -11,14 +11,14 @@ class MapBoxesTest(parameterized.TestCase):
   def test_box_of_one_region(self):
     values = np.full([8, 8], -0.2)
     values[2:5, 4:8] = 0.9
-    box = map_boxes.box_of_map(values)
+    box = map_boxes.box_of_map(values, 0.5)
     np.testing.assert_allclose(box, [4 / 8, 2 / 8, 1, 5 / 8], atol=1 / 64)
 
   def test_largest_region_not_the_highest(self):
     values = np.zeros([8, 8])
     values[0, 0] = 1.0
     values[4:7, 4:7] = 0.8
-    box = map_boxes.box_of_map(values)
+    box = map_boxes.box_of_map(values, 0.5)
     np.testing.assert_allclose(box, [4 / 8, 4 / 8, 7 / 8, 7 / 8], atol=2 / 64)
 
   def test_higher_threshold_smaller_box(self):

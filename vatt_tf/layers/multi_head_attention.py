@@ -211,7 +211,7 @@ def attend(
     for term in bias:
       logits += tf.cast(term, wide)
     if mask is not None:
-      keys = mask[:, None, None] if mask.shape.rank == 2 else mask[:, None]
+      keys = mask[:, None, None] if len(mask.shape) == 2 else mask[:, None]
       logits = tf.where(keys, logits, wide.min)
     return tf.nn.softmax(logits)
 

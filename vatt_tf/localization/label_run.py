@@ -146,13 +146,15 @@ def label(
   options.check()
   locator = maps.Locator(model, form)
   file_utils.check_writable(options.output_dir)
-  found, skips = {}, []
+  found, skips, num_silent = {}, [], 0
   for located, faults in reading.locate_all(
     locator, form, options.source, show_progress
   ):
     skips += faults
     for each in located:
-      if each.map is not None:
+      if each.map is None:
+        num_silent += 1
+      else:
         found[_key(each.clip)] = _of_clip(each, form, options)
   ingest_report.write_skip_report(
     os.path.join(options.output_dir, SKIP_REPORT), skips
@@ -182,7 +184,7 @@ def label(
     options.output_dir,
     len(kept),
     num_boxes,
-    len(found) - len(kept) + len(skips),
+    len(found) - len(kept) + len(skips) + num_silent,
     np.bincount(classes.labels[head], minlength=len(names)).tolist(),
     head,
   )

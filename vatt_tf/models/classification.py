@@ -87,15 +87,6 @@ class Classifier(single_tower.SingleTowerModel):
       self.logits, tf.TensorShape([None, self.tower.width])
     )
 
-  def call(
-    self,
-    features: Mapping[str, tf.Tensor],
-    training: bool = False,
-    rng: randomness.Rng | None = None,
-  ) -> dict[str, tf.Tensor]:
-    """Computes feature and logits; see the class."""
-    return self.project(self.encode(features, training, rng))
-
   @property
   def encoded_dtypes(self) -> dict[str, tf.DType]:
     """Dtypes of what `encode` returns, by name."""

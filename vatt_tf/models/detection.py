@@ -159,15 +159,6 @@ class Detector(single_tower.SingleTowerModel):
     """Dtypes of what `encode` returns, by name."""
     return {_MAP: tf.float32}
 
-  def call(
-    self,
-    features: Mapping[str, tf.Tensor],
-    training: bool = False,
-    rng: randomness.Rng | None = None,
-  ) -> dict[str, tf.Tensor]:
-    """Computes the outputs of all places; see the class."""
-    return self.project(self.encode(features, training, rng))
-
   def encode(
     self,
     features: Mapping[str, tf.Tensor],

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from vatt_tf.core import modalities
+from vatt_tf.core import modalities, randomness
 from vatt_tf.models import tower as tower_lib
 
 # The tower's weights have the same names as in the pre-trained model.
@@ -70,6 +70,15 @@ class SingleTowerModel(tf_keras.Model):
   def _build_outputs(self) -> None:
     """Creates the weights after the tower."""
     raise NotImplementedError
+
+  def call(
+    self,
+    features: Mapping[str, tf.Tensor],
+    training: bool = False,
+    rng: randomness.Rng | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """Computes all outputs; see the class."""
+    return self.project(self.encode(features, training, rng))
 
   def _input(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """The tower's input.
