@@ -25,8 +25,8 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(*_FILES)
   def test_top_file(self, name):
     gin_utils.parse([f'gin/{name}'])
-    is_pretraining = name.startswith('pretrain')
-    task = 'PretrainTask' if is_pretraining else 'FinetuneTask'
+    tasks = {'pretrain': 'PretrainTask', 'detect': 'DetectTask'}
+    task = tasks.get(name.split('_')[0], 'FinetuneTask')
     gin.get_configurable(task)()
     gin.get_configurable('make_optimizer')()
     self.assertGreaterEqual(gin.query_parameter('%BATCH_SIZE'), 4)
