@@ -339,7 +339,10 @@ class Report:
       exists = classes >= 0
       boxes.append(edges[exists])
       titles.append(
-        [f'{label} {x:.2f}' for label, x in zip(classes, scores) if label >= 0]
+        [
+          f'{label} {score:.2f}'
+          for label, score in zip(classes[exists], scores[exists])
+        ]
       )
     middle = video[:, video.shape[1] // 2].numpy()
     images = np.round((middle + 1) * 127.5).astype(np.uint8)

@@ -20,7 +20,7 @@ from vatt_tf.core import command_line
 from vatt_tf.core import feature_names as names
 from vatt_tf.evaluation import localization_metrics as measures
 from vatt_tf.evaluation import outputs
-from vatt_tf.models import vatt
+from vatt_tf.models import token_maps, vatt
 
 _BOX_ENTRIES = (
   names.VIDEO_BOXES,
@@ -331,7 +331,7 @@ def _of_frames(maps, batch, rows, has_sound, size, agreement):
   seen = mask.any(-1) & has_sound[:, np.newaxis]  # (N, T)
   frames = measures.of_frames(maps['own'], num_frames)
   wrong = measures.of_frames(maps['wrong'], num_frames)
-  grid = measures.centres(*frames.shape[2:]).reshape([-1, 2])
+  grid = token_maps.centres(*frames.shape[2:]).reshape([-1, 2])
   middle = np.array([[0.5, 0.5]])
   truth = measures.cover(boxes, mask, size, agreement)
   result = {
@@ -346,7 +346,7 @@ def _of_frames(maps, batch, rows, has_sound, size, agreement):
     'clip': np.broadcast_to(rows[:, np.newaxis], seen.shape),
   }
   result = {name: value[seen] for name, value in result.items()}
-  distance = np.square(measures.centres(size, size) - 0.5).sum(-1)
+  distance = np.square(token_maps.centres(size, size) - 0.5).sum(-1)
   truth = truth[seen]
   large = _enlarged(frames[seen], size)
   central = np.broadcast_to(-distance, large.shape)

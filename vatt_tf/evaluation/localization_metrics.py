@@ -7,15 +7,21 @@ nowhere.
 
 import numpy as np
 
+from vatt_tf.models import token_maps
+
 # Similarities closer than this are a tie.
 TIE = 1e-6
 _AUC_THRESHOLDS = np.linspace(0, 1, 21)
 
 
+def _steps_of_frames(num_frames, num_steps):
+  """The time step of each frame, (T,)."""
+  return np.arange(num_frames) * num_steps // num_frames
+
+
 def of_frames(maps: np.ndarray, num_frames: int) -> np.ndarray:
   """Returns the map of each frame, (N, T, h, w), of maps (N, t, h, w)."""
-  steps = np.arange(num_frames) * maps.shape[1] // num_frames
-  return maps[:, steps]
+  return maps[:, _steps_of_frames(num_frames, maps.shape[1])]
 
 
 def reachable(
@@ -34,8 +40,7 @@ def reachable(
     (N, T) bool: the frames in which the place is right that is right for most
     of the frames of its step.
   """
-  num_frames = inside.shape[1]
-  steps = np.arange(num_frames) * num_steps // num_frames
+  steps = _steps_of_frames(inside.shape[1], num_steps)
   hits = inside & seen[..., np.newaxis]
   result = np.zeros(seen.shape, bool)
   for step in range(num_steps):
@@ -44,12 +49,6 @@ def reachable(
     chosen = np.take_along_axis(hits[:, frames], best[:, None, None], -1)
     result[:, frames] = chosen[..., 0]
   return result
-
-
-def centres(height: int, width: int) -> np.ndarray:
-  """Returns the centres (x, y) of a grid's places, (h, w, 2), in [0, 1]."""
-  y, x = np.mgrid[:height, :width]
-  return np.stack([(x + 0.5) / width, (y + 0.5) / height], -1)
 
 
 def is_inside(
@@ -88,7 +87,9 @@ def pointing_hits(
   num, steps, height, width = maps.shape
   values = maps.reshape([num, steps, -1])
   best = values >= values.max(-1, keepdims=True) - TIE
-  inside = is_inside(centres(height, width).reshape([-1, 2]), boxes, mask)
+  inside = is_inside(
+    token_maps.centres(height, width).reshape([-1, 2]), boxes, mask
+  )
   return (inside | ~best).all(-1)
 
 
@@ -107,7 +108,7 @@ def cover(
   Returns:
     (N, T, size, size) float in [0, 1].
   """
-  points = centres(size, size).reshape([-1, 2])
+  points = token_maps.centres(size, size).reshape([-1, 2])
   count = sum(
     is_inside(points, boxes[:, :, [k]], mask[:, :, [k]]).astype(int)
     for k in range(boxes.shape[2])

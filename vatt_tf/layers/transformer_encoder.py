@@ -269,13 +269,13 @@ class TransformerEncoder(tf_keras.layers.Layer):
     rng: randomness.Rng | None = None,
   ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
     """Encodes `x`; see the class."""
-    outputs = self._run_layers(
-      x, self.num_layers, mask, num_outputs, training, rng
+    x, inner = self._run_layers(
+      x, self.num_layers, mask, training, rng, num_outputs, inner_layer
     )
-    x = self.norm(outputs[-1])
+    x = self.norm(x)
     rate = self.dropout_rate if training else 0.0
     x = randomness.dropout(x, rate, randomness.fold_in(rng, 'output'))
-    return x if inner_layer is None else (x, outputs[inner_layer - 1])
+    return x if inner_layer is None else (x, inner)
 
   def inner_outputs(
     self,
@@ -298,17 +298,19 @@ class TransformerEncoder(tf_keras.layers.Layer):
       (B, N, D) in the compute dtype.
     """
     count = self.num_layers if num_layers is None else num_layers
-    return self._run_layers(x, count, mask, None, training, rng)[-1]
+    return self._run_layers(x, count, mask, training, rng)[0]
 
-  def _run_layers(self, x, count, mask, num_outputs, training, rng):
-    """The outputs of each of the first layers."""
+  def _run_layers(
+    self, x, count, mask, training, rng, num_outputs=None, inner_layer=None
+  ):
+    """The output of the first `count` layers, and that of `inner_layer`."""
     bias = []
     if self.position_bias is not None:
       bias = [self.position_bias(x)]
     use_remat = self.use_remat and training
     if use_remat:
       rng = recompute.fixed_key(rng)
-    outputs = []
+    inner = None
     for i, layer in enumerate(self.layers[:count]):
       is_last = i == self.num_layers - 1
 
@@ -328,8 +330,9 @@ class TransformerEncoder(tf_keras.layers.Layer):
         x = recompute.recomputed(run, rng)(x, *bias)
       else:
         x = run(rng, x, *bias)
-      outputs.append(x)
-    return outputs
+      if i + 1 == inner_layer:
+        inner = x
+    return x, inner
 
   def feed_forward_outputs(
     self, x: tf.Tensor, mask: tf.Tensor | None = None

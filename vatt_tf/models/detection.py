@@ -313,10 +313,8 @@ class Detector(single_tower.SingleTowerModel):
 
 
 def centres(height: int, width: int) -> tf.Tensor:
-  """Returns the centres (x, y) of a grid's places, (h, w, 2), in [0, 1]."""
-  y = (tf.range(height, dtype=tf.float32) + 0.5) / height
-  x = (tf.range(width, dtype=tf.float32) + 0.5) / width
-  return tf.stack(tf.meshgrid(x, y), -1)
+  """Returns `token_maps.centres` as float32."""
+  return tf.constant(token_maps.centres(height, width), tf.float32)
 
 
 def boxes_of(distances: tf.Tensor) -> tf.Tensor:

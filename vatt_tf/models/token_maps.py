@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from vatt_tf.core import randomness, tensor_utils
@@ -84,3 +85,9 @@ def align(maps: tf.Tensor, offset: tuple[float, float]) -> tf.Tensor:
     ]
     maps = (1 - share) * parts[0] + share * parts[1]
   return maps
+
+
+def centres(height: int, width: int) -> np.ndarray:
+  """Returns the centres (x, y) of a grid's places, (h, w, 2), in [0, 1]."""
+  y, x = np.mgrid[:height, :width]
+  return np.stack([(x + 0.5) / width, (y + 0.5) / height], -1)
